@@ -1,0 +1,34 @@
+"""Why no answer could be had from a partner: the names behind `Unreachable`, and what each means."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Trouble(StrEnum):
+    NAME_NOT_FOUND = "name_not_found"
+    RESOLVER_FAILED = "resolver_failed"
+    CONNECTION_REFUSED = "connection_refused"
+    CONNECTION_RESET = "connection_reset"
+    CONNECTION_CLOSED = "connection_closed"
+    NETWORK_UNREACHABLE = "network_unreachable"
+    TLS_CERTIFICATE_INVALID = "tls_certificate_invalid"
+    TLS_FAILED = "tls_failed"
+    PROXY_FAILED = "proxy_failed"
+    RESPONSE_HEADERS_TOO_LARGE = "response_headers_too_large"
+    PROTOCOL_ERROR = "protocol_error"
+
+
+MEANINGS: dict[Trouble, str] = {
+    Trouble.NAME_NOT_FOUND: "DNS knows no address for the host name.",
+    Trouble.RESOLVER_FAILED: "The gateway's DNS resolver could not answer.",
+    Trouble.CONNECTION_REFUSED: "Nothing listens on the port.",
+    Trouble.CONNECTION_RESET: "The partner, or a firewall before it, broke the connection off.",
+    Trouble.CONNECTION_CLOSED: "The partner closed the connection without an answer.",
+    Trouble.NETWORK_UNREACHABLE: "There is no route to the partner's network.",
+    Trouble.TLS_CERTIFICATE_INVALID: "The partner's certificate is expired, self-signed, or for another host.",
+    Trouble.TLS_FAILED: "No common version or cipher of TLS (1.2 or later), or a client certificate was refused.",
+    Trouble.PROXY_FAILED: "The gateway's egress proxy could not be reached or refused the connection.",
+    Trouble.RESPONSE_HEADERS_TOO_LARGE: "The partner's answer has a header line over 8 KiB, or over 128 headers.",
+    Trouble.PROTOCOL_ERROR: "What the partner answered is not HTTP.",
+}
