@@ -1,0 +1,85 @@
+# Needs python3 (3.11 or newer) with venv, and make. Everything else comes into .venv, by hash.
+# Paths are relative and tools run as `python -m`, so the checkout may stand anywhere, below a path with spaces, too.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+CODE := src tests examples bench migrations
+LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: .venv/installed ## Make .venv with everything the project needs, each package checked against its hash
+
+.venv/installed: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it: make PYTHON=python3.11 ...")'
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: demo
+demo: venv ## Run the whole gateway with sample partners (ARGS="--help" shows what it can do)
+	.venv/bin/webhook-gateway demo $(ARGS)
+
+.PHONY: test
+test: venv ## Run the tests against a PostgreSQL of their own, or DATABASE_URL (ARGS="tests/rules -k retry")
+	$(PY) -m pytest $(ARGS)
+
+.PHONY: check
+check: venv ## Check format, lint, types and the import contracts
+	$(PY) -m ruff format --check $(CODE)
+	$(PY) -m ruff check $(CODE)
+	$(PY) -m mypy $(CODE)
+	$(PY) -c 'from importlinter.cli import lint_imports_command as check; check()'
+
+.PHONY: format
+format: venv ## Format the code and repair what ruff can repair
+	$(PY) -m ruff check --fix-only --quiet $(CODE)
+	$(PY) -m ruff format $(CODE)
+
+.PHONY: bench
+bench: venv ## Measure throughput and latency (ARGS are passed on)
+	$(PY) -m bench.run $(ARGS)
+
+.PHONY: bench-isolation
+bench-isolation: venv ## Measure what bad partners cost the good ones
+	$(PY) -m bench.isolation $(ARGS)
+
+.PHONY: faults
+faults: venv ## Kill processes, database and network under load, and account for every event
+	$(PY) -m tests.faults.run $(ARGS)
+
+.PHONY: lock
+lock: ## Lock the newest dependencies that pyproject.toml allows (needs uv; ARGS="--upgrade" renews all)
+	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
+	$(LOCK) $(ARGS) pyproject.toml --extra demo --group dev -c requirements/runtime.txt -o requirements/dev.txt
+
+.PHONY: audit
+audit: ## Ask the public advisories about every locked package
+	$(call once,pip-audit,bin/pip-audit --disable-pip --require-hashes -r requirements/dev.txt)
+
+.PHONY: sbom
+sbom: ## Write dist/sbom.cdx.json, the bill of materials of what is shipped (CycloneDX)
+	@mkdir -p dist
+	$(call once,cyclonedx-bom,bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o dist/sbom.cdx.json requirements/runtime.txt)
+
+.PHONY: wheel
+wheel: venv ## Build dist/*.whl
+	$(PY) -m hatchling build -t wheel
+
+.PHONY: clean
+clean: ## Remove caches and what was built; .venv and the demo's data stay
+	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call once,PACKAGE,COMMAND): a tool that is not ours to depend on, in a virtual environment that is thrown away.
+define once
+@place=$$(mktemp -d) && trap 'rm -rf "$$place"' EXIT && $(PYTHON) -m venv "$$place" \
+	&& "$$place/bin/python" -m pip install --quiet --disable-pip-version-check $(1) && "$$place"/$(2)
+endef
