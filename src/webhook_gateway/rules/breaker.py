@@ -1,0 +1,63 @@
+"""When to leave a failing endpoint alone. Waiting for it uses up no attempts.
+
+Closed → open after ten failures in a row, or when half of at least ten requests within 30 s failed.
+Open → half-open when its time is over: one request probes. Success closes it, failure opens it for twice as long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .model import Health
+
+FAILURES_IN_A_ROW = 10
+WINDOW = 30.0
+WINDOW_AT_LEAST = 10
+FIRST_OPENING = 5.0
+LONGEST_OPENING = 300.0
+
+
+def is_open(health: Health, now: float) -> bool:
+    return health.open_until is not None and now < health.open_until
+
+
+def is_probing(health: Health, now: float) -> bool:
+    """Half-open: exactly one request may find out whether the endpoint is back."""
+    return health.open_until is not None and now >= health.open_until
+
+
+def after_success(health: Health, now: float) -> Health:
+    counted = _count(health, now, failed=False)
+    return replace(counted, failures_in_a_row=0, failing_since=None, open_until=None, openings=0, held_until=None)
+
+
+def after_failure(health: Health, now: float) -> Health:
+    counted = replace(
+        _count(health, now, failed=True),
+        failures_in_a_row=health.failures_in_a_row + 1,
+        failing_since=now if health.failing_since is None else health.failing_since,
+    )
+    if is_open(health, now):
+        return counted  # a request that began before the breaker opened: its failure is no news
+    if is_probing(health, now) or _trips(counted):
+        return _open(counted, now)
+    return counted
+
+
+def _trips(health: Health) -> bool:
+    too_many_in_a_row = health.failures_in_a_row >= FAILURES_IN_A_ROW
+    half_failed = health.window_total >= WINDOW_AT_LEAST and health.window_failed * 2 >= health.window_total
+    return too_many_in_a_row or half_failed
+
+
+def _open(health: Health, now: float) -> Health:
+    length = min(FIRST_OPENING * 2**health.openings, LONGEST_OPENING)
+    return replace(
+        health, open_until=now + length, openings=health.openings + 1, window_start=now, window_total=0, window_failed=0
+    )
+
+
+def _count(health: Health, now: float, *, failed: bool) -> Health:
+    if now - health.window_start >= WINDOW:
+        return replace(health, window_start=now, window_total=1, window_failed=int(failed))
+    return replace(health, window_total=health.window_total + 1, window_failed=health.window_failed + int(failed))

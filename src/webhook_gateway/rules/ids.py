@@ -1,0 +1,54 @@
+"""Typed, sortable identifiers: ``evt_01h455vb4pex5vsknk084sn02q``.
+
+A TypeID (https://github.com/jetify-com/typeid, specification 0.3.0) is a prefix that names the kind of thing
+and a UUIDv7 (RFC 9562, section 5.7) in 26 characters of Crockford's base 32. Tables hold the UUID, everything
+a person sees holds the TypeID.
+"""
+
+from __future__ import annotations
+
+import base64
+from uuid import UUID
+
+EVENT = "evt"
+SUBSCRIBER = "sub"
+ENDPOINT = "ep"
+DELIVERY = "dlv"
+ATTEMPT = "att"
+KEY = "key"
+TENANT = "ten"
+JOB = "job"
+
+_HEX32 = b"0123456789ABCDEFGHIJKLMNOPQRSTUV"
+_CROCKFORD = b"0123456789abcdefghjkmnpqrstvwxyz"
+_ENCODE = bytes.maketrans(_HEX32, _CROCKFORD)
+_DECODE = bytes.maketrans(_CROCKFORD, _HEX32)
+# Base 32 works on groups of 40 bits; 128 bits padded on the left to 160 give 32 characters, the first 6 zeros.
+_PADDING = b"\0\0\0\0"
+_SUFFIX_LENGTH = 26
+
+
+class NotAnId(ValueError):
+    """The text is not an id of the expected kind."""
+
+
+def render(prefix: str, value: UUID) -> str:
+    """The id a person sees, for example ``evt_01h455vb4pex5vsknk084sn02q``."""
+    encoded = base64.b32hexencode(_PADDING + value.bytes).translate(_ENCODE)
+    return f"{prefix}_{encoded[6:].decode()}"
+
+
+def parse(prefix: str, text: str) -> UUID:
+    """The UUID behind an id.
+
+    Raises:
+        NotAnId: another prefix, another alphabet, another length, or more than 128 bits.
+    """
+    head, _, suffix = text.rpartition("_")
+    # The first character carries the top three bits of 128, so it can't be above 7.
+    if head != prefix or len(suffix) != _SUFFIX_LENGTH or suffix[0] > "7" or not suffix.isascii():
+        raise NotAnId(f"expected an id that begins with {prefix}_")
+    characters = suffix.encode()
+    if characters.translate(None, delete=_CROCKFORD):
+        raise NotAnId(f"expected an id that begins with {prefix}_")
+    return UUID(bytes=base64.b32hexdecode(b"000000" + characters.translate(_DECODE))[4:])

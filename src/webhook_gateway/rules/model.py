@@ -1,0 +1,105 @@
+"""The vocabulary, as values. Times are Unix seconds by the database's clock, durations are seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+
+class EndpointState(StrEnum):
+    """Only an enabled endpoint is attempted. Deliveries of the others wait; none is dropped."""
+
+    ENABLED = "enabled"
+    PAUSED = "paused"
+    DISABLED = "disabled"
+
+
+class Ordering(StrEnum):
+    """What an endpoint promises for deliveries that share an ordering key.
+
+    ``relaxed`` goes on after a dead delivery and names it to the partner; ``strict`` holds the key until an
+    operator decides; ``latest`` drops an older delivery that was not attempted yet when a newer one arrives.
+    """
+
+    NONE = "none"
+    RELAXED = "relaxed"
+    STRICT = "strict"
+    LATEST = "latest"
+
+
+class DeliveryState(StrEnum):
+    """``pending → sending → delivered | dead | cancelled``; the last three are final."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+DEFAULT_SCHEDULE = (5.0, 60.0, 300.0, 1_800.0, 7_200.0, 21_600.0, 43_200.0, 86_400.0, 100_800.0)
+"""Seconds between attempts: ten attempts in 72 hours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A partner's URL with everything that a worker needs to send to it."""
+
+    id: UUID
+    tenant_id: UUID
+    subscriber_id: UUID
+    revision: int
+    url: str
+    event_types: tuple[str, ...]
+    state: EndpointState = EndpointState.ENABLED
+    ordering: Ordering = Ordering.RELAXED
+    slots: int = 10
+    rate: float | None = None
+    """Requests a second, or None for no limit."""
+    deadline: float = 15.0
+    schedule: tuple[float, ...] = DEFAULT_SCHEDULE
+    maintenance: tuple[float, float] | None = None
+    """From and until: no attempt is begun in between."""
+    secrets: tuple[str, ...] = ()
+    """Every live signing secret, newest first; each signs."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def attempts_allowed(self) -> int:
+        return len(self.schedule) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event on its way to one endpoint, leased to a worker. ``attempt`` counts the one under way."""
+
+    id: UUID
+    tenant_id: UUID
+    endpoint_id: UUID
+    event_id: UUID
+    event_type: str
+    attempt: int
+    lease_id: UUID
+    ordering_key: int | None = None
+    sequence: int = 0
+    skipped_event_id: UUID | None = None
+    """The dead delivery of the same key that this one follows, so that the partner can be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What recent attempts say of an endpoint. A fresh value means: nothing bad is known."""
+
+    failures_in_a_row: int = 0
+    failing_since: float | None = None
+    open_until: float | None = None
+    """Set while the breaker is open; once it has passed, one request probes."""
+    openings: int = 0
+    """Openings since the last success; each lengthens the next."""
+    held_until: float | None = None
+    """The partner asked for silence until then (Retry-After)."""
+    window_start: float = 0.0
+    window_total: int = 0
+    window_failed: int = 0

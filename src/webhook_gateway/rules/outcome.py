@@ -1,0 +1,130 @@
+"""What one HTTP request to a partner met, as a value.
+
+A partner's failure is data, never an exception: an exception means that the gateway itself has a bug.
+
+    Outcome
+    ├── Accepted      2xx: the partner has it
+    ├── Rejected      any other status, with its Retry-After
+    ├── TimedOut      the deadline passed, in a named phase
+    ├── Unreachable   no answer could be had: refused, reset, no such name, TLS failure, protocol error
+    ├── Blocked       policy forbids the address; no connection was opened
+    └── Unsendable    the gateway could not build the request (no key for the body, a value it can't render)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """How far a request got. ``sent`` and ``answered`` mean that the partner may have the event."""
+
+    STARTED = "started"
+    RESOLVED = "resolved"
+    CONNECTED = "connected"
+    SECURED = "secured"
+    SENT = "sent"
+    ANSWERED = "answered"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """``retry_after`` is in seconds from the answer, or None where the partner gave none that makes sense."""
+
+    status: int
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """``reason`` is a name from a closed list (``connection_refused``, ``name_not_found``), never free text."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """``reason`` is a name from `rules.targets`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsendable:
+    """``waits`` is true where time or an operator can mend it (a missing encryption key): no attempt is used up."""
+
+    reason: str
+    waits: bool = False
+
+
+Outcome = Accepted | Rejected | TimedOut | Unreachable | Blocked | Unsendable
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseSummary:
+    """What is known of the partner's answer. A body may hold patients' data: by default only its measure is kept."""
+
+    length: int
+    truncated: bool
+    content_type: str | None
+    sha256: bytes
+    excerpt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One HTTP request from start to end. ``duration`` is in seconds of monotonic time."""
+
+    outcome: Outcome
+    phase: Phase
+    duration: float
+    tls_version: str | None = None
+    response: ResponseSummary | None = None
+
+
+def name_of(outcome: Outcome) -> str:
+    """The outcome's word in tables, logs and metrics."""
+    match outcome:
+        case Accepted():
+            return "accepted"
+        case Rejected():
+            return "rejected"
+        case TimedOut():
+            return "timed_out"
+        case Unreachable():
+            return "unreachable"
+        case Blocked():
+            return "blocked"
+        case Unsendable():
+            return "unsendable"
+
+
+def status_of(outcome: Outcome) -> int | None:
+    """The HTTP status, where there was one."""
+    match outcome:
+        case Accepted(status) | Rejected(status):
+            return status
+        case _:
+            return None
+
+
+def detail_of(outcome: Outcome) -> str | None:
+    """The named reason or phase behind an outcome without a status."""
+    match outcome:
+        case TimedOut(phase):
+            return phase.value
+        case Unreachable(reason) | Blocked(reason) | Unsendable(reason):
+            return reason
+        case _:
+            return None

@@ -1,0 +1,103 @@
+"""What the gateway does after an attempt: the one place that answers "why was this retried?"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from . import breaker
+from .model import Delivery, Endpoint, Health
+from .outcome import Accepted, Blocked, Outcome, Rejected, TimedOut, Unreachable, Unsendable
+from .retry import RETRY_AFTER_LIMIT, at_least, delay_after, spread
+
+GONE = 410
+ASKS_FOR_SILENCE = frozenset({429, 503})
+DISABLE_AFTER = 5 * 86_400.0
+"""Seconds in which nothing but failures came back."""
+POSTPONEMENT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The partner has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAt:
+    when: float
+
+
+@dataclass(frozen=True, slots=True)
+class Postpone:
+    """Not now, and the attempt doesn't count: the gateway, not the partner, was unable."""
+
+    when: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The delivery is dead. ``why`` is a name from a closed list."""
+
+    why: str
+
+
+Action = Done | RetryAt | Postpone | GiveUp
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``disable`` names why the endpoint is to be disabled, or is None."""
+
+    action: Action
+    health: Health
+    disable: str | None = None
+
+
+def decide(
+    delivery: Delivery, endpoint: Endpoint, health: Health, outcome: Outcome, now: float, chance: float
+) -> Verdict:
+    """The verdict on one attempt. ``chance`` in [0, 1) spreads retries."""
+    match outcome:
+        case Accepted():
+            return Verdict(Done(), breaker.after_success(health, now))
+        case Unsendable(waits=True):
+            return Verdict(Postpone(now + spread(POSTPONEMENT, chance)), health)
+        case Unsendable():
+            return Verdict(_retry_or_give_up(delivery, endpoint, None, now, chance), health)
+        case Rejected(status, retry_after):
+            failed = breaker.after_failure(health, now)
+            if status in ASKS_FOR_SILENCE and retry_after is not None:
+                failed = replace(failed, held_until=now + min(retry_after, RETRY_AFTER_LIMIT))
+            action = _retry_or_give_up(delivery, endpoint, retry_after, now, chance)
+            return Verdict(action, failed, "gone" if status == GONE else _failing_too_long(failed, now))
+        case TimedOut() | Unreachable() | Blocked():
+            failed = breaker.after_failure(health, now)
+            action = _retry_or_give_up(delivery, endpoint, None, now, chance)
+            return Verdict(action, failed, _failing_too_long(failed, now))
+        case _:
+            assert_never(outcome)
+
+
+def may_begin(endpoint: Endpoint, health: Health, now: float) -> int:
+    """How many requests may be in flight to the endpoint now; 0 means that its deliveries wait."""
+    if endpoint.state != "enabled" or breaker.is_open(health, now):
+        return 0
+    if health.held_until is not None and now < health.held_until:
+        return 0
+    if endpoint.maintenance is not None and endpoint.maintenance[0] <= now < endpoint.maintenance[1]:
+        return 0
+    return 1 if breaker.is_probing(health, now) else endpoint.slots
+
+
+def _retry_or_give_up(
+    delivery: Delivery, endpoint: Endpoint, retry_after: float | None, now: float, chance: float
+) -> RetryAt | GiveUp:
+    delay = delay_after(delivery.attempt, endpoint.schedule)
+    if delay is None:
+        return GiveUp("attempts_exhausted")
+    return RetryAt(now + at_least(spread(delay, chance), retry_after))
+
+
+def _failing_too_long(health: Health, now: float) -> str | None:
+    failing = health.failing_since is not None and now - health.failing_since >= DISABLE_AFTER
+    return "failing_too_long" if failing else None

@@ -1,0 +1,98 @@
+"""Every setting, from the environment. Safe by default: whatever loosens a guard is named, and `check` says so."""
+
+from __future__ import annotations
+
+from functools import cache
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import field_validator
+
+
+class Settings(BaseSettings):
+    """Read once from ``WEBHOOK_GATEWAY_*`` (and ``DATABASE_URL``). Sizes are bytes, times are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="WEBHOOK_GATEWAY_", extra="ignore", frozen=True, populate_by_name=True)
+
+    database_url: str | None = Field(
+        None, validation_alias=AliasChoices("database_url", "DATABASE_URL", "WEBHOOK_GATEWAY_DATABASE_URL")
+    )
+    """PostgreSQL 15 or newer. Without it, `up` and `demo` start the embedded one."""
+    data: Path | None = None
+    """Where the embedded PostgreSQL and the development key file live."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65_535)
+    api_processes: int = Field(1, ge=1, le=256)
+    worker_processes: int = Field(1, ge=1, le=256)
+    body_limit: int = Field(1_048_576, ge=1_024, le=67_108_864)
+    public_docs: bool = False
+    """Serve the OpenAPI document and its pages without a key."""
+
+    development: bool = False
+    """Loosens egress for a laptop: http, loopback and any port. Never in production."""
+    allow_http: bool = False
+    egress_ports: Annotated[frozenset[int], NoDecode] = frozenset({443, 8443})
+    allow_ip_literals: bool = False
+    allow_networks: Annotated[tuple[str, ...], NoDecode] = ()
+    """Private networks that an operator allows, as ``10.20.0.0/16`` or ``10.20.0.0/16:8443``."""
+    egress_proxy: str | None = None
+
+    master_keys: str | None = Field(None, repr=False)
+    """``name:base64`` of 32 bytes each, separated by commas; the first one wraps new data keys."""
+    master_key_file: Path | None = None
+    """The same text in a file that only its owner may read."""
+
+    concurrency: int = Field(256, ge=1, le=10_000)
+    """Requests in flight in one worker process."""
+    keep_responses: int = Field(0, ge=0, le=1_024)
+    """Bytes of a partner's answer to keep, encrypted. They may hold patients' data: 0 keeps none."""
+    retain_bodies_days: int = Field(30, ge=1)
+    retain_metadata_days: int = Field(2_190, ge=1)
+    retain_idempotency_hours: int = Field(72, ge=1)
+    log_level: str = "info"
+    failpoints: bool = False
+    """For fault tests only: lets tests stop the process at named points."""
+
+    @field_validator("egress_ports", "allow_networks", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("allow_networks")
+    @classmethod
+    def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            network_and_port(text)
+        return value
+
+
+def network_and_port(text: str) -> tuple[IPv4Network | IPv6Network, int | None]:
+    """Reads ``10.20.0.0/16``, ``10.20.0.0/16:8443`` or ``[fd12::/16]:8443``.
+
+    Raises:
+        ValueError: no network, or no port, is written there.
+    """
+    from ipaddress import ip_network
+
+    if text.startswith("["):
+        network, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    elif text.count(":") == 1:
+        network, _, port = text.partition(":")
+    else:
+        network, port = text, ""
+    return ip_network(network), int(port) if port else None
+
+
+@cache
+def settings() -> Settings:
+    """The process's settings, read once.
+
+    Raises:
+        pydantic.ValidationError: a value is out of its range; the CLI prints it by name.
+    """
+    return Settings()

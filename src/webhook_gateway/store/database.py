@@ -1,0 +1,146 @@
+"""Connections to Postgres: a pool for the road's hot statements, and SQLAlchemy for everything else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection | PoolConnectionProxy
+else:
+    Connection = asyncpg.Connection
+
+
+class DatabaseAway(Exception):
+    """The database can't be reached or didn't answer in time. Whether a write happened may be unknown: ask again."""
+
+
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+"""What the driver raises when Postgres is gone, full, starting, stopping, or silent."""
+
+
+class Database:
+    """Both ways into one Postgres. Everything opens lazily, so a process can start before its database.
+
+    ``patience`` bounds, in seconds, how long a statement or a wait for a connection may take.
+    """
+
+    def __init__(self, url: str, *, connections: int = 8, patience: float = 4.0) -> None:
+        self._dsn = plain(url)
+        self._connections = connections
+        self._patience = patience
+        self._pool: asyncpg.Pool[Any] | None = None
+        self._opening = asyncio.Lock()
+        self._engine: AsyncEngine | None = None
+
+    @asynccontextmanager
+    async def road(self) -> AsyncIterator[Connection]:
+        """A driver's connection for the hot statements, outside any transaction.
+
+        Raises:
+            DatabaseAway: no connection could be had, or it broke while it was used.
+        """
+        try:
+            pool = await self._open()
+            async with pool.acquire(timeout=self._patience) as connection:
+                yield connection
+        except AWAY as problem:
+            raise DatabaseAway(type(problem).__name__) from problem
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction for configuration and reports; commits at the end.
+
+        Raises:
+            DatabaseAway: no connection could be had, or it broke while it was used.
+        """
+        if self._engine is None:
+            self._engine = create_async_engine(
+                make_url(self._dsn).set(drivername="postgresql+asyncpg"),
+                pool_size=self._connections,
+                max_overflow=0,
+                pool_timeout=self._patience,
+                pool_pre_ping=True,
+                connect_args={"timeout": self._patience, "command_timeout": 4 * self._patience},
+            )
+        try:
+            async with self._engine.begin() as connection:
+                yield connection
+        except (*AWAY, PoolTimeout) as problem:
+            raise DatabaseAway(type(problem).__name__) from problem
+        except DBAPIError as problem:
+            if problem.connection_invalidated or isinstance(_driver_error(problem), AWAY):
+                raise DatabaseAway(type(problem.orig).__name__) from problem
+            raise
+
+    async def connect(self) -> asyncpg.Connection:
+        """A connection of one's own, outside the pool, for listening to hints.
+
+        Raises:
+            DatabaseAway: no connection could be had.
+        """
+        try:
+            return await asyncpg.connect(self._dsn, timeout=self._patience)
+        except AWAY as problem:
+            raise DatabaseAway(type(problem).__name__) from problem
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+        if self._engine is not None:
+            await self._engine.dispose()
+
+    async def _open(self) -> asyncpg.Pool[Any]:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._dsn,
+                    min_size=0,
+                    max_size=self._connections,
+                    timeout=self._patience,
+                    command_timeout=self._patience,
+                    max_inactive_connection_lifetime=60,
+                    # Our statements leave no session state behind, so there is nothing to reset: it saves a round trip.
+                    reset=_leave,
+                    server_settings={"application_name": "webhook-gateway", "jit": "off"},
+                )
+        return self._pool
+
+
+def plain(url: str) -> str:
+    """The URL as the driver wants it: ``postgresql://`` without SQLAlchemy's driver name."""
+    for prefix in ("postgresql+asyncpg://", "postgres://"):
+        if url.startswith(prefix):
+            return "postgresql://" + url.removeprefix(prefix)
+    return url
+
+
+def _driver_error(problem: DBAPIError) -> BaseException | None:
+    return problem.orig.__cause__ if problem.orig is not None else None
+
+
+async def _leave(connection: asyncpg.Connection) -> None:
+    """Nothing to reset."""

@@ -1,0 +1,360 @@
+"""Open deliveries: claimed under a lease, settled only by who holds it.
+
+A lease is ``due_at`` moved forward plus a ``lease_id``. When it expires the delivery is simply due again: nothing has
+to sweep. Who lost the lease changes nothing, since every settle asks for the ``lease_id``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from ..rules.model import Delivery
+from .database import Connection
+
+READY = """
+-- ready: every endpoint that has an open delivery, with the time of its first, one index probe an endpoint
+WITH RECURSIVE ready AS (
+    (SELECT endpoint_id, due_at FROM deliveries WHERE due_at IS NOT NULL ORDER BY endpoint_id, due_at LIMIT 1)
+    UNION ALL
+    SELECT next.endpoint_id, next.due_at FROM ready CROSS JOIN LATERAL (
+        SELECT endpoint_id, due_at FROM deliveries
+        WHERE endpoint_id > ready.endpoint_id AND due_at IS NOT NULL ORDER BY endpoint_id, due_at LIMIT 1
+    ) AS next
+)
+SELECT endpoint_id, due_at, now() AS now FROM ready
+"""
+
+CLAIM = """
+-- claim: the first due deliveries of each wanted endpoint, up to its free slots. Counting the attempt here means that
+-- a message which kills workers still ends as dead. The floor skips index entries of rows long gone.
+WITH picked AS MATERIALIZED (
+    SELECT first.id, w.lease
+    FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::interval[]) AS w(endpoint_id, free, floor, lease)
+    CROSS JOIN LATERAL (
+        SELECT id FROM deliveries d
+        WHERE d.endpoint_id = w.endpoint_id AND d.due_at > w.floor AND d.due_at <= now()
+        ORDER BY d.due_at, d.id LIMIT w.free FOR NO KEY UPDATE SKIP LOCKED
+    ) AS first
+)
+UPDATE deliveries d SET due_at = now() + picked.lease, lease_id = $5, attempt = d.attempt + 1
+FROM picked WHERE d.id = picked.id
+RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lease_id, d.ordering_key, d.sequence,
+          d.skipped_event_id, now() AS now
+"""
+
+BODIES = """
+-- bodies: sealed, for the events of one claim
+SELECT id, tenant_id, body FROM events WHERE id = ANY($1::uuid[])
+"""
+
+LOCK = """
+-- lock: ordered deliveries that are about to finish, in the order in which fan-out locks them
+SELECT d.id FROM unnest($1::uuid[], $2::uuid[]) AS r(id, lease_id)
+JOIN deliveries d ON d.id = r.id AND d.lease_id = r.lease_id
+ORDER BY d.endpoint_id, d.ordering_key, d.id FOR UPDATE OF d
+"""
+
+FINISH = """
+-- finish: fenced by the lease; what another worker has claimed meanwhile stays
+WITH gone AS (
+    DELETE FROM deliveries d
+    USING unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) AS r(id, lease_id, state, state_reason)
+    WHERE d.id = r.id AND d.lease_id = r.lease_id
+    RETURNING d.*, r.state, r.state_reason
+)
+INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
+                                 state_reason, reason, created_at)
+SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state, state_reason, reason, created_at
+FROM gone
+RETURNING id
+"""
+
+HOLD = """
+-- hold: a dead delivery of a strict endpoint keeps its key until an operator decides
+INSERT INTO held_keys (endpoint_id, ordering_key, tenant_id, delivery_id, event_id)
+SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::uuid[]) ON CONFLICT DO NOTHING
+"""
+
+RELEASE = """
+-- release: the next delivery of each key becomes due. The sequence is that of the one before: the probe starts there,
+-- so that a key with many finished deliveries stays cheap.
+UPDATE deliveries d SET due_at = now(), skipped_event_id = next.skipped
+FROM (
+    SELECT n.id, k.skipped
+    FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[]) AS k(endpoint_id, ordering_key, after, skipped)
+    CROSS JOIN LATERAL (
+        SELECT id, due_at FROM deliveries
+        WHERE endpoint_id = k.endpoint_id AND ordering_key = k.ordering_key AND sequence > k.after
+        ORDER BY sequence LIMIT 1
+    ) AS n
+    WHERE n.due_at IS NULL
+) AS next
+WHERE d.id = next.id
+"""
+
+SUPERSEDE = """
+-- supersede: of a key that wants only its latest, the deliveries that nobody is sending and that a newer one follows
+WITH gone AS (
+    DELETE FROM deliveries d
+    USING unnest($1::uuid[], $2::bigint[]) AS k(endpoint_id, ordering_key)
+    WHERE d.endpoint_id = k.endpoint_id AND d.ordering_key = k.ordering_key AND d.lease_id IS NULL
+      AND EXISTS (SELECT FROM deliveries newer WHERE newer.endpoint_id = d.endpoint_id
+                  AND newer.ordering_key = d.ordering_key AND newer.sequence > d.sequence)
+    RETURNING d.*
+)
+INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
+                                 state_reason, reason, created_at)
+SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, 'cancelled', 'superseded', reason,
+       created_at
+FROM gone
+"""
+
+RETRY = """
+-- retry: due again after a delay in seconds by the database's clock; `counted` is 0 where the attempt doesn't count
+UPDATE deliveries d
+SET due_at = now() + make_interval(secs => r.delay), lease_id = NULL, attempt = d.attempt - 1 + r.counted
+FROM unnest($1::uuid[], $2::uuid[], $3::float8[], $4::int[]) AS r(id, lease_id, delay, counted)
+WHERE d.id = r.id AND d.lease_id = r.lease_id
+RETURNING d.id
+"""
+
+RECORD = """
+-- record: the attempts, even of who lost the lease: the request was made
+INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status, detail,
+                      tls_version, response_length, response_type, response_sha256, response_excerpt)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[], $6::real[], $7::text[], $8::text[],
+                     $9::smallint[], $10::text[], $11::text[], $12::int[], $13::text[], $14::bytea[], $15::bytea[])
+"""
+
+CANCEL = """
+-- cancel: open deliveries that nobody is sending
+WITH gone AS (
+    DELETE FROM deliveries d
+    WHERE d.tenant_id = $1 AND ($2::uuid[] IS NULL OR d.id = ANY($2)) AND ($3::uuid IS NULL OR d.endpoint_id = $3)
+      AND (d.lease_id IS NULL OR d.due_at <= now())
+    RETURNING d.*
+), kept AS (
+    INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
+                                     state_reason, reason, created_at)
+    SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, 'cancelled', $4, reason, created_at
+    FROM gone
+)
+SELECT endpoint_id, ordering_key, sequence, due_at FROM gone
+"""
+
+UNHOLD = """
+-- unhold: an operator lets a held key go on
+DELETE FROM held_keys WHERE tenant_id = $1 AND endpoint_id = $2 AND ordering_key = $3 RETURNING event_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An endpoint with free slots. ``lease`` is in seconds, ``floor`` a due time below which nothing is left."""
+
+    endpoint_id: UUID
+    free: int
+    floor: datetime
+    lease: float
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A request as it is recorded. ``duration`` is in seconds, ``response_excerpt`` is sealed."""
+
+    id: UUID
+    started_at: datetime
+    duration: float
+    phase: str
+    outcome: str
+    status: int | None
+    detail: str | None
+    tls_version: str | None = None
+    response_length: int | None = None
+    response_type: str | None = None
+    response_sha256: bytes | None = None
+    response_excerpt: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """``hold`` keeps the ordering key; ``skipped`` tells the next of the key that this one died."""
+
+    delivery: Delivery
+    state: str
+    reason: str | None = None
+    hold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """Due again in ``delay`` seconds. ``latest``: a newer delivery of its key replaces it."""
+
+    delivery: Delivery
+    delay: float
+    counted: bool = True
+    latest: bool = False
+
+
+async def ready(connection: Connection) -> tuple[dict[UUID, datetime], datetime | None]:
+    """By endpoint: when its first open delivery is due, and the database's time (None where nothing is open)."""
+    rows = await connection.fetch(READY)
+    return {row["endpoint_id"]: row["due_at"] for row in rows}, rows[0]["now"] if rows else None
+
+
+async def claim(
+    connection: Connection, wanted: Sequence[Wanted], lease_id: UUID
+) -> tuple[list[Delivery], datetime | None]:
+    """Leases what is due, up to each endpoint's free slots, and the database's time of it."""
+    from datetime import timedelta
+
+    rows = await connection.fetch(
+        CLAIM,
+        [w.endpoint_id for w in wanted],
+        [w.free for w in wanted],
+        [w.floor for w in wanted],
+        [timedelta(seconds=w.lease) for w in wanted],
+        lease_id,
+    )
+    return [Delivery(*tuple(row)[:-1]) for row in rows], rows[0]["now"] if rows else None
+
+
+async def bodies(connection: Connection, event_ids: Sequence[UUID]) -> dict[UUID, bytes]:
+    """The sealed bodies; one that retention has dropped is missing."""
+    return {row["id"]: row["body"] for row in await connection.fetch(BODIES, event_ids)}
+
+
+async def settle(
+    connection: Connection,
+    attempts: Sequence[tuple[Delivery, Attempt]],
+    finished: Sequence[Finished],
+    retried: Sequence[Retried],
+) -> int:
+    """Writes down what became of leased deliveries, in the caller's transaction.
+
+    Returns:
+        How many were still ours; the difference lost their lease and were left alone.
+    """
+    if attempts:
+        await _record(connection, attempts)
+    settled = 0
+    if finished:
+        settled += await _finish(connection, finished)
+    if retried:
+        settled += await _retry(connection, retried)
+    return settled
+
+
+async def release(
+    connection: Connection, keys: Sequence[tuple[UUID, int]], after: Sequence[int], skipped: Sequence[UUID | None]
+) -> None:
+    """Makes the next delivery of each (endpoint, ordering key) due."""
+    await connection.execute(RELEASE, [key[0] for key in keys], [key[1] for key in keys], after, skipped)
+
+
+async def supersede(connection: Connection, keys: Sequence[tuple[UUID, int]]) -> None:
+    """Cancels what a newer delivery of the same key has made stale, and lets the newest go."""
+    await connection.execute(SUPERSEDE, [key[0] for key in keys], [key[1] for key in keys])
+    await release(connection, keys, [0] * len(keys), [None] * len(keys))
+
+
+async def cancel(
+    connection: Connection, *, tenant_id: UUID, ids: Sequence[UUID] | None, endpoint_id: UUID | None, reason: str
+) -> int:
+    """Cancels open deliveries that nobody is sending; the next of their ordering keys go on."""
+    rows = await connection.fetch(CANCEL, tenant_id, ids, endpoint_id, reason)
+    heads = [row for row in rows if row["ordering_key"] is not None and row["due_at"] is not None]
+    if heads:
+        keys = [(row["endpoint_id"], row["ordering_key"]) for row in heads]
+        await release(connection, keys, [row["sequence"] for row in heads], [None] * len(heads))
+    return len(rows)
+
+
+async def unhold(connection: Connection, *, tenant_id: UUID, endpoint_id: UUID, ordering_key: int) -> bool:
+    """Lets a held key go on after its dead delivery; false where the key isn't held."""
+    skipped = await connection.fetchval(UNHOLD, tenant_id, endpoint_id, ordering_key)
+    if skipped is None:
+        return False
+    await release(connection, [(endpoint_id, ordering_key)], [0], [skipped])
+    return True
+
+
+async def _record(connection: Connection, attempts: Sequence[tuple[Delivery, Attempt]]) -> None:
+    await connection.execute(
+        RECORD,
+        [d.id for d, _ in attempts],
+        [a.id for _, a in attempts],
+        [d.tenant_id for d, _ in attempts],
+        [d.attempt for d, _ in attempts],
+        [a.started_at for _, a in attempts],
+        [a.duration for _, a in attempts],
+        [a.phase for _, a in attempts],
+        [a.outcome for _, a in attempts],
+        [a.status for _, a in attempts],
+        [a.detail for _, a in attempts],
+        [a.tls_version for _, a in attempts],
+        [a.response_length for _, a in attempts],
+        [a.response_type for _, a in attempts],
+        [a.response_sha256 for _, a in attempts],
+        [a.response_excerpt for _, a in attempts],
+    )
+
+
+async def _finish(connection: Connection, finished: Sequence[Finished]) -> int:
+    ordered = [f for f in finished if f.delivery.ordering_key is not None]
+    if ordered:
+        await connection.execute(LOCK, [f.delivery.id for f in ordered], [f.delivery.lease_id for f in ordered])
+    rows = await connection.fetch(
+        FINISH,
+        [f.delivery.id for f in finished],
+        [f.delivery.lease_id for f in finished],
+        [f.state for f in finished],
+        [f.reason for f in finished],
+    )
+    if ordered:
+        ours = {row["id"] for row in rows}
+        await _go_on(connection, [f for f in ordered if f.delivery.id in ours])
+    return len(rows)
+
+
+async def _go_on(connection: Connection, ordered: Sequence[Finished]) -> None:
+    """What follows the finished ones of ordering keys: the next becomes due, or the key is held."""
+    held = [f.delivery for f in ordered if f.hold]
+    if held:
+        await connection.execute(
+            HOLD,
+            [d.endpoint_id for d in held],
+            [d.ordering_key for d in held],
+            [d.tenant_id for d in held],
+            [d.id for d in held],
+            [d.event_id for d in held],
+        )
+    moving = [f for f in ordered if not f.hold]
+    if moving:
+        await release(
+            connection,
+            [(f.delivery.endpoint_id, f.delivery.ordering_key or 0) for f in moving],
+            [f.delivery.sequence for f in moving],
+            [f.delivery.event_id if f.state == "dead" else None for f in moving],
+        )
+
+
+async def _retry(connection: Connection, retried: Sequence[Retried]) -> int:
+    rows = await connection.fetch(
+        RETRY,
+        [r.delivery.id for r in retried],
+        [r.delivery.lease_id for r in retried],
+        [r.delay for r in retried],
+        [int(r.counted) for r in retried],
+    )
+    latest = [
+        (r.delivery.endpoint_id, r.delivery.ordering_key)
+        for r in retried
+        if r.latest and r.delivery.ordering_key is not None
+    ]
+    if latest:
+        await supersede(connection, latest)
+    return len(rows)

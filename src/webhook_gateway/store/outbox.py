@@ -1,0 +1,206 @@
+"""The outbox: how an event enters, and how it leaves as deliveries.
+
+Statements take arrays (``unnest``), so that a statement costs one round trip however many rows it moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from .database import Connection
+
+APPEND = """
+-- append: all events that arrived while the last commit was under way, with their idempotency keys, in one commit.
+-- Keys are inserted in sorted order, so that two processes that got the same retries can't deadlock.
+WITH incoming AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::bigint[], $6::int[], $7::bytea[],
+                         $8::bytea[], $9::bytea[])
+        WITH ORDINALITY AS i(id, tenant_id, type, occurred_at, ordering_key, size, body, key, fingerprint, n)
+), claimed AS (
+    INSERT INTO idempotency_keys (tenant_id, key, fingerprint, event_id)
+    SELECT tenant_id, key, fingerprint, id FROM incoming WHERE key IS NOT NULL ORDER BY tenant_id, key, n
+    ON CONFLICT DO NOTHING
+    RETURNING event_id
+), fresh AS (
+    SELECT * FROM incoming WHERE key IS NULL OR id IN (SELECT event_id FROM claimed)
+), stored AS (
+    INSERT INTO events (id, tenant_id, type, occurred_at, size, body)
+    SELECT id, tenant_id, type, coalesce(occurred_at, now()), size, body FROM fresh
+)
+INSERT INTO outbox (tenant_id, event_id, type, ordering_key)
+SELECT tenant_id, id, type, ordering_key FROM fresh ORDER BY n
+RETURNING event_id, now() AS accepted_at
+"""
+
+EARLIER = """
+-- earlier: what was accepted under these idempotency keys before
+SELECT k.tenant_id, k.key, k.fingerprint, k.event_id, k.created_at AS accepted_at
+FROM unnest($1::uuid[], $2::bytea[]) AS w(tenant_id, key)
+JOIN idempotency_keys k ON k.tenant_id = w.tenant_id AND k.key = w.key
+"""
+
+BIND = """
+-- bind: a replay or a test is an outbox row that goes to one endpoint, as the delivery that the caller was promised
+INSERT INTO outbox (tenant_id, event_id, type, ordering_key, endpoint_id, delivery_id, reason)
+VALUES ($1, $2, $3, NULL, $4, $5, $6)
+"""
+
+TURN = """
+-- turn: fan-out is done by one at a time in the whole cluster, so that acceptance order survives it
+SELECT pg_try_advisory_xact_lock(hashtextextended('webhook_gateway.fan_out', 0))
+"""
+
+TAKE = """
+-- take: the oldest events not fanned out yet, with the configuration's version as of the same moment:
+-- an endpoint that existed before the event was accepted is never missed
+DELETE FROM outbox WHERE sequence IN (SELECT sequence FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2)
+RETURNING sequence, tenant_id, event_id, type, ordering_key, endpoint_id, delivery_id, reason,
+          (SELECT version FROM configuration) AS version
+"""
+
+BUSY_KEYS = """
+-- busy keys: which (endpoint, ordering key) pairs have an open delivery. Its lock makes the settle of that delivery
+-- wait for us, so that it sees the successor which we are about to insert; a claim or a retry is not held up.
+SELECT k.endpoint_id, k.ordering_key
+FROM (SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS u(endpoint_id, ordering_key) ORDER BY 1, 2) AS k
+CROSS JOIN LATERAL (
+    SELECT id FROM deliveries d
+    WHERE d.endpoint_id = k.endpoint_id AND d.ordering_key = k.ordering_key
+    ORDER BY d.sequence DESC LIMIT 1 FOR KEY SHARE
+) AS tail
+"""
+
+HELD_KEYS = """
+-- held keys: those of strict endpoints that wait for an operator. A statement of its own, after the locks of the
+-- one before: what a settle that we waited for has written is seen only by a newer snapshot.
+SELECT h.endpoint_id, h.ordering_key
+FROM unnest($1::uuid[], $2::bigint[]) AS k(endpoint_id, ordering_key) JOIN held_keys h USING (endpoint_id, ordering_key)
+"""
+
+INSERT_DELIVERIES = """
+-- insert deliveries: due at once, unless an earlier one of the same key is open
+INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due_at, reason)
+SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, CASE WHEN due THEN now() END, reason
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::bigint[], $8::bool[], $9::text[])
+    AS n(id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due, reason)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """An event as it goes into the outbox; ``body`` is sealed, ``key`` and ``fingerprint`` are keyed hashes."""
+
+    id: UUID
+    tenant_id: UUID
+    type: str
+    occurred_at: datetime | None
+    ordering_key: int | None
+    size: int
+    body: bytes
+    key: bytes | None = None
+    fingerprint: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An event taken out of the outbox; with an endpoint it is a replay or a test for that one only."""
+
+    sequence: int
+    tenant_id: UUID
+    event_id: UUID
+    type: str
+    ordering_key: int | None
+    endpoint_id: UUID | None
+    delivery_id: UUID | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelivery:
+    id: UUID
+    tenant_id: UUID
+    endpoint_id: UUID
+    event_id: UUID
+    type: str
+    sequence: int
+    ordering_key: int | None
+    due: bool
+    reason: str | None
+
+
+async def append(connection: Connection, events: Sequence[Appended]) -> dict[UUID, datetime]:
+    """Stores the events and says which were new, with the time of acceptance. Returns after the commit."""
+    rows = await connection.fetch(
+        APPEND,
+        [e.id for e in events],
+        [e.tenant_id for e in events],
+        [e.type for e in events],
+        [e.occurred_at for e in events],
+        [e.ordering_key for e in events],
+        [e.size for e in events],
+        [e.body for e in events],
+        [e.key for e in events],
+        [e.fingerprint for e in events],
+    )
+    return {row["event_id"]: row["accepted_at"] for row in rows}
+
+
+async def earlier(connection: Connection, keys: Sequence[tuple[UUID, bytes]]) -> dict[tuple[UUID, bytes], Any]:
+    """By tenant and key: the fingerprint, event id and time of what was accepted before."""
+    rows = await connection.fetch(EARLIER, [tenant for tenant, _ in keys], [key for _, key in keys])
+    return {(row["tenant_id"], row["key"]): row for row in rows}
+
+
+async def replay(
+    connection: Connection,
+    tenant_id: UUID,
+    *,
+    event_id: UUID,
+    type: str,
+    endpoint_id: UUID,
+    delivery_id: UUID,
+    reason: str,
+) -> None:
+    """Queues an event for one endpoint again, outside any ordering key. ``reason`` is ``replay`` or ``test``."""
+    await connection.execute(BIND, tenant_id, event_id, type, endpoint_id, delivery_id, reason)
+
+
+async def my_turn(connection: Connection) -> bool:
+    """Whether this transaction is the one that fans out; the turn ends with the transaction."""
+    return bool(await connection.fetchval(TURN))
+
+
+async def take(connection: Connection, after: int, limit: int) -> tuple[list[Waiting], int]:
+    """The oldest waiting events in order, removed from the outbox, and the configuration's version."""
+    rows = await connection.fetch(TAKE, after, limit)
+    rows.sort(key=lambda row: row["sequence"])  # a DELETE returns rows in any order
+    return [Waiting(*tuple(row)[:-1]) for row in rows], rows[0]["version"] if rows else 0
+
+
+async def busy_keys(
+    connection: Connection, keys: Sequence[tuple[UUID, int]], strict: Sequence[tuple[UUID, int]]
+) -> set[tuple[UUID, int]]:
+    """Those of the (endpoint, ordering key) pairs for which a new delivery has to wait."""
+    rows = await connection.fetch(BUSY_KEYS, [key[0] for key in keys], [key[1] for key in keys])
+    if strict:
+        rows += await connection.fetch(HELD_KEYS, [key[0] for key in strict], [key[1] for key in strict])
+    return {(row[0], row[1]) for row in rows}
+
+
+async def insert_deliveries(connection: Connection, deliveries: Sequence[NewDelivery]) -> None:
+    await connection.execute(
+        INSERT_DELIVERIES,
+        [d.id for d in deliveries],
+        [d.tenant_id for d in deliveries],
+        [d.endpoint_id for d in deliveries],
+        [d.event_id for d in deliveries],
+        [d.type for d in deliveries],
+        [d.sequence for d in deliveries],
+        [d.ordering_key for d in deliveries],
+        [d.due for d in deliveries],
+        [d.reason for d in deliveries],
+    )

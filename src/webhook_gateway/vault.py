@@ -1,0 +1,178 @@
+"""Encryption at rest: AES-256-GCM with a data key per tenant, wrapped by a versioned master key.
+
+A sealed record is ``version (1) | data key id (4) | nonce (12) | ciphertext and tag``, bound to tenant, table and
+row: a record copied to another row doesn't open. The layout follows NIST SP 800-38D (96-bit nonces).
+
+Nonces are random. At 2³² records a data key is replaced, as that standard asks, by making a newer one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+KEY_BYTES = 32
+_VERSION = 1
+_NONCE_BYTES = 12
+_HEADER = struct.Struct(">BI")
+
+
+class KeyMissing(Exception):
+    """The key that this record was sealed with is not there (yet). Nothing is lost: give the key back."""
+
+
+class Tampered(Exception):
+    """The record doesn't open with its key: it was changed, or belongs to another row."""
+
+
+class BadMasterKey(ValueError):
+    """A master key is name:base64 with 32 bytes, for example made by `webhook-gateway keys master`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """A tenant's key as stored. ``purpose`` is ``seal`` (encrypts) or ``index`` (hashes keys for look-up)."""
+
+    id: int
+    tenant_id: UUID
+    purpose: str
+    master_key: str
+    wrapped: bytes
+
+
+class MasterKeys:
+    """The keys that wrap data keys, by name; the first one given wraps new ones."""
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        self._keys = dict(keys)
+
+    @classmethod
+    def parse(cls, text: str) -> MasterKeys:
+        """Reads ``name:base64,name:base64`` (commas or lines).
+
+        Raises:
+            BadMasterKey: nothing there, a name without a key, or a key that is not 32 bytes.
+        """
+        keys: dict[str, bytes] = {}
+        for part in text.replace("\n", ",").split(","):
+            if not part.strip():
+                continue
+            name, _, encoded = part.strip().partition(":")
+            try:
+                key = base64.b64decode(encoded, validate=True)
+            except ValueError:
+                raise BadMasterKey(str(BadMasterKey.__doc__)) from None
+            if len(key) != KEY_BYTES or not name:
+                raise BadMasterKey(str(BadMasterKey.__doc__))
+            keys[name] = key
+        if not keys:
+            raise BadMasterKey(str(BadMasterKey.__doc__))
+        return cls(keys)
+
+    @property
+    def newest(self) -> str:
+        return next(iter(self._keys))
+
+    def wrap(self, tenant_id: UUID, purpose: str, key: bytes) -> tuple[str, bytes]:
+        """The newest master key's name, and the data key wrapped by it."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return self.newest, nonce + AESGCM(self._keys[self.newest]).encrypt(nonce, key, _about(tenant_id, purpose))
+
+    def unwrap(self, data_key: DataKey) -> bytes:
+        """The data key itself.
+
+        Raises:
+            KeyMissing: its master key is not among ours.
+            Tampered: the wrapped key was changed.
+        """
+        master = self._keys.get(data_key.master_key)
+        if master is None:
+            raise KeyMissing(f"master key {data_key.master_key!r} is not configured")
+        nonce, wrapped = data_key.wrapped[:_NONCE_BYTES], data_key.wrapped[_NONCE_BYTES:]
+        try:
+            return AESGCM(master).decrypt(nonce, wrapped, _about(data_key.tenant_id, data_key.purpose))
+        except InvalidTag:
+            raise Tampered(f"data key {data_key.id}") from None
+
+
+class Vault:
+    """Seals and opens records with the data keys it has been given. Does no I/O."""
+
+    def __init__(self, master_keys: MasterKeys) -> None:
+        self.master_keys = master_keys
+        self._ciphers: dict[int, AESGCM] = {}
+        self._sealing: dict[UUID, int] = {}
+        self._index: dict[UUID, bytes] = {}
+
+    def add(self, data_key: DataKey) -> None:
+        """Takes a data key into use; the one with the highest id seals.
+
+        Raises:
+            KeyMissing, Tampered: see `MasterKeys.unwrap`.
+        """
+        key = self.master_keys.unwrap(data_key)
+        if data_key.purpose == "index":
+            self._index[data_key.tenant_id] = key
+            return
+        self._ciphers[data_key.id] = AESGCM(key)
+        self._sealing[data_key.tenant_id] = max(self._sealing.get(data_key.tenant_id, 0), data_key.id)
+
+    def knows(self, tenant_id: UUID) -> bool:
+        """Whether the tenant's records can be sealed and its keys hashed."""
+        return tenant_id in self._sealing and tenant_id in self._index
+
+    def seal(self, tenant_id: UUID, table: str, row: UUID, plain: bytes) -> bytes:
+        """The record for a row.
+
+        Raises:
+            KeyMissing: the tenant has no data key here.
+        """
+        key_id = self._sealing.get(tenant_id)
+        if key_id is None:
+            raise KeyMissing(f"no data key for tenant {tenant_id}")
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = self._ciphers[key_id].encrypt(nonce, plain, _about(tenant_id, table, row))
+        return _HEADER.pack(_VERSION, key_id) + nonce + sealed
+
+    def open(self, tenant_id: UUID, table: str, row: UUID, record: bytes) -> bytes:
+        """What was sealed.
+
+        Raises:
+            KeyMissing: the record's data key is not here.
+            Tampered: the record was changed, or belongs to another tenant, table or row.
+        """
+        version, key_id = _HEADER.unpack_from(record)
+        if version != _VERSION:
+            raise Tampered(f"record version {version} in {table}")
+        cipher = self._ciphers.get(key_id)
+        if cipher is None:
+            raise KeyMissing(f"data key {key_id}")
+        body = _HEADER.size + _NONCE_BYTES
+        try:
+            return cipher.decrypt(record[_HEADER.size : body], record[body:], _about(tenant_id, table, row))
+        except InvalidTag:
+            raise Tampered(f"{table} {row}") from None
+
+    def digest(self, tenant_id: UUID, text: bytes) -> bytes:
+        """A keyed hash (HMAC-SHA-256), so that a patient's number can be looked up without being stored.
+
+        Raises:
+            KeyMissing: the tenant has no index key here.
+        """
+        key = self._index.get(tenant_id)
+        if key is None:
+            raise KeyMissing(f"no index key for tenant {tenant_id}")
+        return hmac.digest(key, text, hashlib.sha256)
+
+
+def _about(tenant_id: UUID, *parts: str | UUID) -> bytes:
+    return tenant_id.bytes + b"".join(part.bytes if isinstance(part, UUID) else part.encode() + b"\0" for part in parts)
