@@ -81,7 +81,7 @@ def make_key_file(directory: Path) -> Path:
         return path
     draft = directory / f"{KEY_FILE}.{secrets.token_hex(4)}"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        _make_directory(directory)
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
             file.write(new_master_key() + "\n")
             file.flush()
@@ -115,6 +115,14 @@ def data_directory(settings: Settings) -> Path:
         return Path("/var/lib/webhook-gateway")
     homes = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(homes) / "webhook-gateway"
+
+
+def _make_directory(path: Path) -> None:
+    """With those above it that are missing, each open for passing through: PostgreSQL's account has to."""
+    for directory in reversed([path, *path.parents]):
+        if not directory.exists():
+            directory.mkdir(exist_ok=True)
+            directory.chmod(0o711)
 
 
 def _parse(text: str, source: str) -> MasterKeys:
