@@ -5,6 +5,7 @@ The functions are synchronous since Alembic is; inside an event loop, call them 
 
 import asyncio
 import io
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ MIGRATION_LOCK: Final = 7_709_146_402_251_864_931
 
 T = TypeVar("T")
 
+_one_at_a_time = threading.Lock()  # Alembic keeps the migration under way in module globals
+
 _BETWEEN_TRIES_SECONDS: Final = 0.1
 
 
@@ -37,7 +40,8 @@ def upgrade(url: str, revision: str = "head") -> None:
 
     Raises the driver's error (OSError, asyncpg.PostgresError or SQLAlchemy's DBAPIError around it) if it can't be done.
     """
-    command.upgrade(_config(url), revision)
+    with _one_at_a_time:
+        command.upgrade(_config(url), revision)
 
 
 def current(url: str) -> str | None:
