@@ -1,0 +1,1 @@
+"""Sample producers and partners: short enough to copy as a start."""
