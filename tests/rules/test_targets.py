@@ -1,0 +1,301 @@
+"""What the gateway may connect to: every refusal has a name, and no spelling of an address gets past it."""
+
+from __future__ import annotations
+
+import ipaddress
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from yarl import URL
+
+from webhook_gateway.rules.targets import (
+    REMEDIES,
+    Denial,
+    Denied,
+    Policy,
+    Target,
+    classify,
+    development,
+    judge,
+    parse,
+)
+
+CASES = [
+    line.encode("ascii", "backslashreplace").decode("unicode_escape")
+    for line in (Path(__file__).parents[1] / "data" / "ssrf-cases.txt").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+]
+LOOSE = Policy(allow_http=True, ports=frozenset({80, 443, 8080, 1900}), allow_ip_literals=True)
+
+
+@pytest.mark.parametrize("url", CASES)
+@pytest.mark.parametrize("policy", [Policy(), LOOSE], ids=["default", "loose"])
+def test_every_hostile_url_is_refused_by_name(url: str, policy: Policy) -> None:
+    refused = parse(url, policy)
+    assert isinstance(refused, Denied)
+    assert refused.remedy == REMEDIES[Denial(refused.reason)]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://127.0.0.1/", "loopback"),
+        ("https://0177.0.0.1/", "loopback"),
+        ("https://0x7f000001/", "loopback"),
+        ("https://1.1.1.1/", "ip_literal"),
+        ("https://[2606:4700::1111]/", "ip_literal"),
+        ("https://\uff11\uff12\uff17.1/", "loopback"),
+        ("https://127\uff0e0\uff610\u30021/", "loopback"),
+        ("https://4294967296/", "malformed_host"),
+        ("https://1.2.3.4.5/", "malformed_host"),
+        ("https://09.1.1.1/", "malformed_host"),
+        ("https://a.1/", "malformed_host"),
+        ("https://[::ffff:8.8.8.8]/", "embedded_ipv4"),
+        ("https://[2001:0:1::f7f7:f7f7]/", "embedded_ipv4"),
+        ("https://[2607:f8b0::5efe:10.0.0.1]/", "private"),
+        ("https://[fe80::1%25eth0]/", "link_local"),
+        ("https://[2606:4700::1%25eth0]/", "malformed_host"),
+        ("https://[::1/", "malformed_host"),
+        ("https://localhost/", "loopback"),
+        ("https://x.localhost/", "loopback"),
+        ("https://partner/", "single_label"),
+        ("https://db.internal/", "local_name"),
+        ("https://a.home.arpa./", "local_name"),
+        ("https://metadata.goog/", "metadata"),
+        ("https://example.com:22/", "forbidden_port"),
+        ("https://example.com:65536/", "malformed_port"),
+        ("https://example.com:99999999999999999999/", "malformed_port"),
+        ("https://example.com:4\u0664/", "malformed_host"),
+        ("https://example.com:0/", "malformed_port"),
+        ("https://example.com/#", "fragment"),
+        ("https://a@example.com/", "userinfo"),
+        ("https://@example.com/", "userinfo"),
+        ("https://example.com\\@127.0.0.1/", "forbidden_character"),
+        ("https://example.com/ x", "forbidden_character"),
+        ("https://exa\tmple.com/", "forbidden_character"),
+        ("https://example.com\x00.evil.com/", "forbidden_character"),
+        ("https://example.com/\ud800", "forbidden_character"),
+        ("https://exam\u200bple.com/", "forbidden_character"),
+        ("https://exam\u00adple.com/", "forbidden_character"),
+        ("https://fa\u00df.de/", "ambiguous_host"),
+        ("https://example\u2100.com/", "malformed_host"),
+        ("https://%31%32%37.0.0.1/", "malformed_host"),
+        ("https://a..b.com/", "malformed_host"),
+        ("https://-a.com/", "malformed_host"),
+        ("https://example.com../", "malformed_host"),
+        ("https:///path", "malformed_host"),
+        ("https:example.com", "malformed_url"),
+        ("", "malformed_url"),
+        ("http://example.com/", "https_required"),
+        ("ftp://example.com/", "forbidden_scheme"),
+        (f"https://{'a' * 64}.com/", "label_too_long"),
+        (f"https://{chr(228) * 64}.com/", "label_too_long"),
+        (f"https://{'a.' * 130}com/", "host_too_long"),
+        ("https://example.com/" + "a" * 2048, "url_too_long"),
+    ],
+)
+def test_a_refusal_names_its_reason(url: str, reason: str) -> None:
+    assert parse(url, Policy()) == Denied(reason)
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "normalised"),
+    [
+        ("https://example.com", "example.com", 443, "https://example.com/"),
+        ("HTTPS://Example.COM.:443/A", "example.com", 443, "https://example.com/A"),
+        ("https://example.com:8443?x=1", "example.com", 8443, "https://example.com:8443/?x=1"),
+        ("https://example.com:/x", "example.com", 443, "https://example.com/x"),
+        ("https://b\u00fccher.de/\u00e4?q=%zz", "xn--bcher-kva.de", 443, "https://xn--bcher-kva.de/%C3%A4?q=%25zz"),
+        ("https://\uff45xample.com/", "example.com", 443, "https://example.com/"),
+        ("https://example.com/a/../b//c", "example.com", 443, "https://example.com/a/../b//c"),
+        ("https://example.com/%2e%2e/%41", "example.com", 443, "https://example.com/%2e%2e/%41"),
+    ],
+)
+def test_a_public_url_passes_and_is_normalised(url: str, host: str, port: int, normalised: str) -> None:
+    assert parse(url, Policy()) == Target("https", host, port, normalised)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9001/x", "http://localhost:9001/x", "http://[::1]:9001/x", "https://example.com/"]
+)
+def test_development_may_call_its_own_machine(url: str) -> None:
+    target = parse(url, development())
+    assert isinstance(target, Target)
+    assert target.url == url
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "10.0.0.1", "::ffff:127.0.0.1", "fe80::1", "0.0.0.0", "::"])
+def test_development_opens_nothing_but_loopback(address: str) -> None:
+    assert judge(address, 9001, development()) is not None
+
+
+def test_an_operator_can_allow_a_private_network_on_one_port() -> None:
+    policy = Policy(allowed_networks=((ip_network("10.1.0.0/16"), 9443),))
+    assert isinstance(parse("https://lis.example.com:9443/", policy), Target)
+    assert judge("10.1.2.3", 9443, policy) is None
+    assert judge("10.1.2.3", 443, policy) == Denied("private")
+    assert judge("10.2.0.1", 9443, policy) == Denied("private")
+    assert judge("1.1.1.1", 9443, policy) == Denied("forbidden_port")
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("169.254.169.254", "metadata"),
+        ("fd00:ec2::254", "metadata"),
+        ("100.100.100.200", "metadata"),
+        ("168.63.129.16", "metadata"),
+        ("64:ff9b::a9fe:a9fe", "metadata"),
+        ("127.0.0.1", "loopback"),
+        ("::1", "loopback"),
+        ("::ffff:127.0.0.1", "loopback"),
+        ("169.254.1.1", "link_local"),
+        ("fe80::1", "link_local"),
+        ("0.0.0.0", "unspecified"),
+        ("224.0.0.1", "multicast"),
+        ("255.255.255.255", "broadcast"),
+    ],
+)
+def test_no_operator_can_allow_metadata_loopback_or_link_local(address: str, reason: str) -> None:
+    everything = Policy(ports=None, allowed_networks=((ip_network("0.0.0.0/0"), None), (ip_network("::/0"), None)))
+    assert judge(address, 443, everything) == Denied(reason)
+
+
+def test_an_operator_can_allow_nat64_but_not_what_hides_behind_it() -> None:
+    policy = Policy(allowed_networks=((ip_network("64:ff9b::/96"), None),))
+    assert judge("64:ff9b::808:808", 443, policy) is None
+    assert judge("64:ff9b::a00:1", 443, policy) == Denied("private")
+    assert judge("64:ff9b::808:808", 443, Policy()) == Denied("embedded_ipv4")
+
+
+def test_an_operator_can_allow_an_internal_name_but_not_a_metadata_name() -> None:
+    policy = Policy(allowed_names=frozenset({"hospital.local", "partner", "internal"}))
+    assert isinstance(parse("https://lis.hospital.local/", policy), Target)
+    assert isinstance(parse("https://partner/", policy), Target)
+    assert parse("https://evilhospital.local/", policy) == Denied("local_name")
+    assert parse("https://metadata.google.internal/", policy) == Denied("metadata")
+
+
+def test_the_gateway_does_not_deliver_to_itself() -> None:
+    policy = Policy(own_origins=frozenset({("hooks.example.com", 443), ("198.41.0.4", 443)}))
+    assert parse("https://HOOKS.example.com./v1/events", policy) == Denied("own_origin")
+    assert judge("198.41.0.4", 443, policy) == Denied("own_origin")
+    assert judge("198.41.0.4", 8443, policy) is None
+
+
+def test_every_denial_has_a_remedy_of_one_sentence() -> None:
+    assert set(REMEDIES) == set(Denial)
+    assert all(remedy.endswith(".") and "\n" not in remedy for remedy in REMEDIES.values())
+
+
+# An oracle of its own: the standard library's registries, and the RFCs' prefixes, read independently of the rules.
+
+STRICTER_THAN_IANA = [ip_network("168.63.129.16/32"), ip_network("192.88.99.0/24"), ip_network("192.0.0.0/24")]
+
+
+def oracle_says_public(address: IPv4Address | IPv6Address) -> bool:
+    if isinstance(address, IPv4Address):
+        special = not address.is_global or address.is_multicast or address.is_reserved
+        return not special and not any(address in network for network in STRICTER_THAN_IANA)
+    words = [int(word, 16) for word in address.exploded.split(":")]
+    tunnelled = words[0] == 0x2002 or (words[0] == 0x2001 and words[1] < 0x200)  # 6to4; Teredo, ORCHID and the like
+    isatap = words[5] == 0x5EFE and words[4] in (0, 0x0100, 0x0200, 0x0300)
+    documentation = (words[0], words[1]) == (0x2001, 0xDB8) or (words[0] == 0x3FFF and words[1] < 0x1000)
+    return 0x2000 <= words[0] <= 0x3FFF and not (tunnelled or isatap or documentation)
+
+
+INTERESTING = [
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
+    *("192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
+    *("224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32", "0.0.0.0/0"),
+]
+INTERESTING_IPV6 = [
+    *("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"),
+    *("2001::/23", "2001:db8::/32", "3fff::/20", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8", "100::/64"),
+    *("5f00::/16", "2620:4f:8000::/48", "2606:4700::5efe:0:0/96", "2606:4700::200:5efe:0:0/96", "2000::/3", "::/0"),
+]
+
+
+def edges(network: str) -> st.SearchStrategy[IPv4Address | IPv6Address]:
+    """Addresses in a network, at its ends, and just outside."""
+    read = ip_network(network)
+    first, last = int(read.network_address), int(read.broadcast_address)
+    top = 2**read.max_prefixlen - 1
+    near = st.sampled_from([max(first - 1, 0), first, last, min(last + 1, top)])
+    kind = IPv4Address if read.version == 4 else IPv6Address
+    return st.one_of(near, st.integers(first, last)).map(kind)
+
+
+addresses_v4 = st.sampled_from(INTERESTING).flatmap(edges)
+addresses = st.one_of(addresses_v4, st.sampled_from(INTERESTING_IPV6).flatmap(edges))
+
+
+@given(addresses)
+def test_an_address_is_public_exactly_where_the_registries_say_so(address: IPv4Address | IPv6Address) -> None:
+    assert (classify(str(address)) is None) == oracle_says_public(address)
+    assert (judge(str(address), 443, Policy()) is None) == oracle_says_public(address)
+
+
+@st.composite
+def spellings(draw: st.DrawFn) -> tuple[IPv4Address, str]:
+    """An IPv4 address, and one of the many ways to write it."""
+    address = draw(addresses_v4)
+    assert isinstance(address, IPv4Address)
+    parts = draw(st.integers(1, 4))
+    number = int(address)
+    numbers = [number >> (24 - 8 * place) & 0xFF for place in range(parts - 1)]
+    numbers.append(number & (256 ** (5 - parts) - 1))
+    forms = st.sampled_from(["{}", "0x{:x}", "0X{:08X}", "0{:o}"])
+    written = draw(st.sampled_from([".", "\u3002", "\uff0e", "\uff61"])).join(
+        draw(forms).format(part) for part in numbers
+    )
+    digits = draw(
+        st.sampled_from(
+            [
+                "0123456789",
+                "\uff10\uff11\uff12\uff13\uff14\uff15\uff16\uff17\uff18\uff19",
+                "\u24ea\u2460\u2461\u2462\u2463\u2464\u2465\u2466\u2467\u2468",
+            ]
+        )
+    )
+    return address, written.translate(str.maketrans("0123456789", digits)) + draw(st.sampled_from(["", "."]))
+
+
+@given(spellings())
+@example((IPv4Address("127.0.0.1"), "2130706433"))
+def test_no_spelling_of_an_address_gets_past_the_rules(spelled: tuple[IPv4Address, str]) -> None:
+    address, written = spelled
+    literals = Policy(allow_ip_literals=True)
+    read = parse(f"https://{written}/", literals)
+    assert isinstance(parse(f"https://{written}/", Policy()), Denied)
+    assert isinstance(read, Target) == oracle_says_public(address)
+    if isinstance(read, Target):
+        assert read.host == str(address)
+
+
+hosts = st.text(st.sampled_from("aZ09.-_:@[]%/\\#?\u3002\uff0e\u2460\u00e4\u00df\u200b\x00\t xn"), max_size=30)
+
+
+@given(st.one_of(st.text(max_size=60), hosts.map("https://{}/".format), hosts.map("https://example.com{}".format)))
+def test_any_text_is_read_without_raising_and_as_other_parsers_read_it(url: str) -> None:
+    target = parse(url, Policy())
+    if isinstance(target, Target):
+        assert target.url.isascii()
+        assert parse(target.url, Policy()) == target
+        split, yarl, http = urlsplit(target.url), URL(target.url, encoded=True), httpx.URL(target.url)
+        assert target.host == split.hostname == yarl.raw_host == http.raw_host.decode()
+        assert target.port == (split.port or 443) == yarl.port == (http.port or 443)
+
+
+@given(st.text(max_size=40), st.integers(-1, 70_000))
+def test_any_text_is_judged_as_an_address_without_raising(address: str, port: int) -> None:
+    judged = judge(address, port, Policy())
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        assert judged == Denied("not_an_address")
