@@ -59,6 +59,7 @@ faults: venv ## Kill processes, database and network under load, and account for
 lock: ## Lock the newest dependencies that pyproject.toml allows (needs uv; ARGS="--upgrade" renews all)
 	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) $(ARGS) pyproject.toml --extra demo --group dev -c requirements/runtime.txt -o requirements/dev.txt
+	echo hatchling | $(LOCK) - -c requirements/dev.txt -o requirements/build.txt
 
 .PHONY: audit
 audit: ## Ask the public advisories about every locked package
@@ -72,6 +73,16 @@ sbom: ## Write dist/sbom.cdx.json, the bill of materials of what is shipped (Cyc
 .PHONY: wheel
 wheel: venv ## Build dist/*.whl
 	$(PY) -m hatchling build -t wheel
+
+.PHONY: secrets
+secrets: venv ## Make the passwords and keys that compose.yaml reads, in secrets/ (never overwrites one)
+	@umask 077 && mkdir -p secrets
+	@umask 077 && test -s secrets/postgres_password || $(PY) -c 'import secrets; print(secrets.token_hex(32))' > secrets/postgres_password
+	@umask 077 && test -s secrets/pgpass || echo "postgres:5432:gateway:gateway:$$(cat secrets/postgres_password)" > secrets/pgpass
+	@umask 077 && test -s secrets/master.key || .venv/bin/webhook-gateway keys master > secrets/master.key
+	@if [ "$$(id -u)" = 0 ]; then chown 10001:10001 secrets/*; \
+	else test -e .env || printf 'GATEWAY_UID=%s\nGATEWAY_GID=%s\n' "$$(id -u)" "$$(id -g)" > .env; fi
+	@echo "Keep a copy of secrets/master.key elsewhere: without it no stored body can ever be read again."
 
 .PHONY: clean
 clean: ## Remove caches and what was built; .venv and the demo's data stay
