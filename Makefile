@@ -62,8 +62,8 @@ lock: ## Lock the newest dependencies that pyproject.toml allows (needs uv; ARGS
 	echo hatchling | $(LOCK) - -c requirements/dev.txt -o requirements/build.txt
 
 .PHONY: audit
-audit: ## Ask the public advisories about every locked package
-	$(call once,pip-audit,bin/pip-audit --disable-pip --require-hashes -r requirements/dev.txt)
+audit: ## Ask the public advisories about every locked package; fails if one could not be asked about
+	$(call once,pip-audit,bin/pip-audit --strict --disable-pip --require-hashes -r requirements/dev.txt)
 
 .PHONY: sbom
 sbom: ## Write dist/sbom.cdx.json, the bill of materials of what is shipped (CycloneDX)
