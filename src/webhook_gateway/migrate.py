@@ -20,7 +20,7 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from webhook_gateway.store.database import plain
+from .store.database import plain
 
 MIGRATION_LOCK: Final = 7_709_146_402_251_864_931
 """The advisory lock that one migrator holds. Any number will do, as long as nobody else in the database uses it."""
