@@ -54,7 +54,8 @@ async def test_a_database_that_was_never_migrated_has_no_revision(database_url: 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
 async def test_a_url_may_be_spelt_as_for_libpq_or_for_sqlalchemy(database_url: str, scheme: str) -> None:
-    spelt = f"{scheme}://{database_url.partition('://')[2]}?sslmode=prefer&application_name=migrator"
+    place = database_url.partition("://")[2].partition("?")[0]
+    spelt = f"{scheme}://{place}?sslmode=prefer&application_name=migrator"
     assert await asyncio.to_thread(migrate.current, spelt) == migrate.head()
 
 
