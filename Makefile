@@ -77,7 +77,7 @@ wheel: venv ## Build dist/*.whl
 .PHONY: secrets
 secrets: venv ## Make the passwords and keys that compose.yaml reads, in secrets/ (never overwrites one)
 	@umask 077 && mkdir -p secrets
-	@umask 077 && test -s secrets/postgres_password || $(PY) -c 'import secrets; print(secrets.token_hex(32))' > secrets/postgres_password
+	@umask 077 && test -s secrets/postgres_password || $(PY) -I -c 'import secrets; print(secrets.token_hex(32))' > secrets/postgres_password
 	@umask 077 && test -s secrets/pgpass || echo "postgres:5432:gateway:gateway:$$(cat secrets/postgres_password)" > secrets/pgpass
 	@umask 077 && test -s secrets/master.key || .venv/bin/webhook-gateway keys master > secrets/master.key
 	@if [ "$$(id -u)" = 0 ]; then chown 10001:10001 secrets/*; \
