@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from ..rules.model import Delivery
@@ -31,10 +31,10 @@ CLAIM = """
 -- claim: the first due deliveries of each wanted endpoint, up to its free slots. Counting the attempt here means that
 -- a message which kills workers still ends as dead. The floor skips index entries of rows long gone.
 WITH picked AS MATERIALIZED (
-    SELECT first.id, w.lease
+    SELECT first.id, first.due_at, w.lease
     FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::interval[]) AS w(endpoint_id, free, floor, lease)
     CROSS JOIN LATERAL (
-        SELECT id FROM deliveries d
+        SELECT id, due_at FROM deliveries d
         WHERE d.endpoint_id = w.endpoint_id AND d.due_at > w.floor AND d.due_at <= now()
         ORDER BY d.due_at, d.id LIMIT w.free FOR NO KEY UPDATE SKIP LOCKED
     ) AS first
@@ -42,7 +42,7 @@ WITH picked AS MATERIALIZED (
 UPDATE deliveries d SET due_at = now() + picked.lease, lease_id = $5, attempt = d.attempt + 1
 FROM picked WHERE d.id = picked.id
 RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lease_id, d.ordering_key, d.sequence,
-          d.skipped_event_id, now() AS now
+          d.skipped_event_id, picked.due_at, now() AS now
 """
 
 BODIES = """
@@ -67,7 +67,8 @@ WITH gone AS (
 )
 INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
                                  state_reason, reason, created_at)
-SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state, state_reason, reason, created_at
+SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state, state_reason, reason,
+       created_at
 FROM gone
 RETURNING id
 """
@@ -122,11 +123,12 @@ RETURNING d.id
 """
 
 RECORD = """
--- record: the attempts, even of who lost the lease: the request was made
+-- record: the attempts, even of who lost the lease: the request was made. A settle may be repeated: DO NOTHING
 INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status, detail,
                       tls_version, response_length, response_type, response_sha256, response_excerpt)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[], $6::real[], $7::text[], $8::text[],
-                     $9::smallint[], $10::text[], $11::text[], $12::int[], $13::text[], $14::bytea[], $15::bytea[])
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[], $6::real[], $7::text[],
+                     $8::text[], $9::smallint[], $10::text[], $11::text[], $12::int[], $13::text[], $14::bytea[], $15::bytea[])
+ON CONFLICT DO NOTHING
 """
 
 CANCEL = """
@@ -139,7 +141,8 @@ WITH gone AS (
 ), kept AS (
     INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
                                      state_reason, reason, created_at)
-    SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, 'cancelled', $4, reason, created_at
+    SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, 'cancelled', $4, reason,
+           created_at
     FROM gone
 )
 SELECT endpoint_id, ordering_key, sequence, due_at FROM gone
@@ -207,10 +210,8 @@ async def ready(connection: Connection) -> tuple[dict[UUID, datetime], datetime 
 
 async def claim(
     connection: Connection, wanted: Sequence[Wanted], lease_id: UUID
-) -> tuple[list[Delivery], datetime | None]:
-    """Leases what is due, up to each endpoint's free slots, and the database's time of it."""
-    from datetime import timedelta
-
+) -> tuple[list[Delivery], list[datetime], datetime | None]:
+    """Leases what is due, up to each endpoint's free slots; since when each was due, and the database's time."""
     rows = await connection.fetch(
         CLAIM,
         [w.endpoint_id for w in wanted],
@@ -219,7 +220,8 @@ async def claim(
         [timedelta(seconds=w.lease) for w in wanted],
         lease_id,
     )
-    return [Delivery(*tuple(row)[:-1]) for row in rows], rows[0]["now"] if rows else None
+    claimed = [Delivery(*tuple(row)[:-2]) for row in rows]
+    return claimed, [row["due_at"] for row in rows], rows[0]["now"] if rows else None
 
 
 async def bodies(connection: Connection, event_ids: Sequence[UUID]) -> dict[UUID, bytes]:

@@ -85,8 +85,8 @@ INSERT_DELIVERIES = """
 -- insert deliveries: due at once, unless an earlier one of the same key is open
 INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due_at, reason)
 SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, CASE WHEN due THEN now() END, reason
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::bigint[], $8::bool[], $9::text[])
-    AS n(id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due, reason)
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::bigint[], $8::bool[],
+            $9::text[]) AS n(id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due, reason)
 """
 
 

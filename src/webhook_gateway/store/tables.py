@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     ARRAY,
     REAL,
@@ -19,21 +21,22 @@ from sqlalchemy import (
     func,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.types import TypeEngine
 
 metadata = MetaData()
 
 _Time = TIMESTAMP(timezone=True)
 
 
-def _id(name: str = "id") -> Column[object]:
+def _id(name: str = "id") -> Column[Any]:
     return Column(name, Uuid, primary_key=True)
 
 
-def _required(name: str, kind: object) -> Column[object]:
-    return Column(name, kind, nullable=False)  # type: ignore[call-overload, no-any-return]
+def _required(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> Column[Any]:
+    return Column(name, kind, nullable=False)
 
 
-def _now(name: str) -> Column[object]:
+def _now(name: str) -> Column[Any]:
     return Column(name, _Time, nullable=False, server_default=func.now())
 
 

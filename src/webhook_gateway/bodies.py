@@ -1,0 +1,69 @@
+"""The bodies of claimed deliveries: fetched once a claim, opened once an event, however many endpoints want it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from uuid import UUID
+
+from . import telemetry
+from .rules.model import Delivery
+from .rules.outcome import Unsendable
+from .store import deliveries, keyring
+from .store.database import Database
+from .vault import KeyMissing, Tampered, Vault
+
+KEEP_BYTES = 16_777_216
+
+
+class Bodies:
+    """Opened bodies, the most recent ones kept in memory only."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+        self._open: OrderedDict[UUID, bytes] = OrderedDict()
+        self._bytes = 0
+
+    async def of(self, claimed: Sequence[Delivery]) -> dict[UUID, bytes | Unsendable]:
+        """By event id: the body, or why it can't be had. A missing key only means waiting.
+
+        Raises:
+            DatabaseAway: the claimed deliveries stay leased and are due again when the lease ends.
+        """
+        tenants = {delivery.event_id: delivery.tenant_id for delivery in claimed}
+        missing = [event_id for event_id in tenants if event_id not in self._open]
+        sealed: dict[UUID, bytes] = {}
+        if missing:
+            async with self._database.road() as connection:
+                sealed = await deliveries.bodies(connection, missing)
+            if not all(self._vault.knows(tenants[event_id]) for event_id in missing):
+                await self._learn_keys()
+        found = {event_id: self._find(tenants[event_id], event_id, sealed.get(event_id)) for event_id in tenants}
+        self._forget()
+        return found
+
+    def _find(self, tenant_id: UUID, event_id: UUID, sealed: bytes | None) -> bytes | Unsendable:
+        if event_id in self._open:
+            return self._open[event_id]
+        if sealed is None:
+            return Unsendable("body_gone")
+        try:
+            body = self._vault.open(tenant_id, "events", event_id, sealed)
+        except KeyMissing:
+            return Unsendable("key_missing", waits=True)
+        except Tampered:
+            return Unsendable("body_damaged")
+        self._open[event_id] = body
+        self._bytes += len(body)
+        return body
+
+    def _forget(self) -> None:
+        while self._bytes > KEEP_BYTES:
+            _, body = self._open.popitem(last=False)
+            self._bytes -= len(body)
+
+    async def _learn_keys(self) -> None:
+        missing = await keyring.fill(self._database, self._vault)
+        if missing:
+            telemetry.keys_missing(missing)

@@ -1,0 +1,199 @@
+"""The life of a delivery, from its claim to its verdict: sign → send → decide → settle.
+
+No database connection is held while a request is under way.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import assert_never
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from . import telemetry
+from .failpoints import reach
+from .ingest import announce
+from .rules import ids, signing
+from .rules.model import Delivery, Endpoint, Health, Ordering
+from .rules.outcome import Exchange, Phase, Unsendable, detail_of, name_of, status_of
+from .rules.verdict import Done, GiveUp, Postpone, RetryAt, Verdict, decide
+from .sender import Request, Sender
+from .slots import HealthChange, Slots
+from .store import configuration, deliveries
+from .store.database import Connection
+from .store.deliveries import Attempt, Finished, Retried
+from .vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A delivery after its attempt, on its way to be settled. ``began`` and ``ended`` are Unix seconds."""
+
+    attempt_id: UUID
+    """Made once, so that a settle of unknown outcome can be repeated without recording the attempt twice."""
+    delivery: Delivery
+    endpoint: Endpoint
+    exchange: Exchange
+    verdict: Verdict
+    began: float
+    ended: float
+    announced: bool
+    """Whether some endpoint wants to hear of it, should the delivery be dead."""
+
+
+async def attempt(
+    sender: Sender, slots: Slots, delivery: Delivery, endpoint: Endpoint, body: bytes | Unsendable
+) -> Result:
+    """Sends one delivery once and decides what comes next. Never raises for anything that a partner can cause."""
+    began = slots.now()
+    if delivery.attempt > endpoint.attempts_allowed:  # workers died of it, again and again
+        body = Unsendable("attempts_exhausted")
+    request = body if isinstance(body, Unsendable) else sign(delivery, endpoint, body, int(began))
+    if isinstance(request, Unsendable):
+        exchange = Exchange(request, Phase.STARTED, 0.0)
+    else:
+        exchange = await sender.post(request)
+    ended = slots.now()
+    verdict = decide(delivery, endpoint, slots.health(endpoint.id), exchange.outcome, ended, random.random())  # noqa: S311
+    telemetry.attempt_made(endpoint, delivery, exchange, verdict)
+    reach("after_answer")
+    return Result(uuid7(), delivery, endpoint, exchange, verdict, began, ended, slots.wants_deaths(delivery))
+
+
+def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int) -> Request | Unsendable:
+    """The request as the partner gets it. A bug in here costs this delivery, never the worker."""
+    message_id = ids.render(ids.EVENT, delivery.event_id)
+    try:
+        headers = {
+            **endpoint.headers,
+            "content-type": "application/json",
+            "webhook-id": message_id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": signing.sign(endpoint.secrets, message_id, timestamp, body),
+        }
+        if delivery.skipped_event_id is not None:
+            headers["webhook-skipped-id"] = ids.render(ids.EVENT, delivery.skipped_event_id)
+        reach("render")
+        return Request(endpoint.id, endpoint.revision, endpoint.url, headers, body, deadline=endpoint.deadline)
+    except Exception as problem:
+        telemetry.stage_failed("sign", problem)
+        return Unsendable("not_renderable")
+
+
+async def settle(
+    connection: Connection, vault: Vault, results: Sequence[Result], changed: Sequence[HealthChange], keep: int
+) -> None:
+    """Writes down what became of claimed deliveries: one transaction for all results of the last few milliseconds.
+
+    ``changed`` is what was learnt about endpoints, ``keep`` how many bytes of a partner's answer to store, sealed.
+    """
+    async with connection.transaction():
+        finished = [f for result in results if (f := _finished(result)) is not None]
+        retried = [r for result in results if (r := _retried(result)) is not None]
+        made = [(result.delivery, _attempt(result, vault, keep)) for result in results]
+        ours = await deliveries.settle(connection, made, finished, retried)
+        reach("within_settle")
+        await _settle_endpoints(connection, vault, results, changed)
+    if ours < len(results):
+        telemetry.lease_lost(len(results) - ours)
+    for f in finished:
+        telemetry.finished.labels(f.state).inc()
+
+
+async def _settle_endpoints(
+    connection: Connection, vault: Vault, results: Sequence[Result], changed: Sequence[HealthChange]
+) -> None:
+    """What the results mean for their endpoints: health to keep, endpoints to disable, events to announce."""
+    if changed:
+        await configuration.save_health(connection, [(endpoint, after) for endpoint, _, after in changed])
+    for endpoint, before, after in changed:
+        if (change := _breaker_change(before, after)) is not None:
+            telemetry.endpoint_changed(endpoint, change, None)
+            await announce(connection, vault, endpoint.tenant_id, change, about(endpoint, None))
+    for result in {r.endpoint.id: r for r in results if r.verdict.disable is not None}.values():
+        reason = result.verdict.disable
+        if reason is not None and await configuration.disable(connection, result.endpoint.id, reason):
+            telemetry.endpoint_changed(result.endpoint, "endpoint_disabled", reason)
+            await announce(
+                connection, vault, result.endpoint.tenant_id, "endpoint_disabled", about(result.endpoint, reason)
+            )
+    for result in results:
+        if isinstance(result.verdict.action, GiveUp) and result.announced:
+            data = about(result.endpoint, result.verdict.action.why, result.delivery)
+            await announce(connection, vault, result.endpoint.tenant_id, "delivery_dead", data)
+
+
+def about(endpoint: Endpoint, reason: str | None, delivery: Delivery | None = None) -> dict[str, str | None]:
+    """The data of a ``gateway.*`` event."""
+    data = {
+        "endpoint_id": ids.render(ids.ENDPOINT, endpoint.id),
+        "subscriber_id": ids.render(ids.SUBSCRIBER, endpoint.subscriber_id),
+        "reason": reason,
+    }
+    if delivery is not None:
+        data["delivery_id"] = ids.render(ids.DELIVERY, delivery.id)
+        data["event_id"] = ids.render(ids.EVENT, delivery.event_id)
+    return data
+
+
+def _breaker_change(before: Health, after: Health) -> str | None:
+    if before.open_until is None and after.open_until is not None:
+        return "breaker_opened"
+    if before.open_until is not None and after.open_until is None:
+        return "breaker_closed"
+    return None
+
+
+def _finished(result: Result) -> Finished | None:
+    match result.verdict.action:
+        case Done():
+            return Finished(result.delivery, "delivered")
+        case GiveUp(why):
+            return Finished(result.delivery, "dead", why, hold=result.endpoint.ordering is Ordering.STRICT)
+        case RetryAt() | Postpone():
+            return None
+        case _:
+            assert_never(result.verdict.action)
+
+
+def _retried(result: Result) -> Retried | None:
+    latest = result.endpoint.ordering is Ordering.LATEST
+    match result.verdict.action:
+        case RetryAt(when):
+            return Retried(result.delivery, max(when - result.ended, 0.0), latest=latest)
+        case Postpone(when):
+            return Retried(result.delivery, max(when - result.ended, 0.0), counted=False, latest=latest)
+        case Done() | GiveUp():
+            return None
+        case _:
+            assert_never(result.verdict.action)
+
+
+def _attempt(result: Result, vault: Vault, keep: int) -> Attempt:
+    outcome, response = result.exchange.outcome, result.exchange.response
+    excerpt = response.excerpt[:keep] if response is not None else b""
+    return Attempt(
+        id=result.attempt_id,
+        started_at=datetime.fromtimestamp(result.began, UTC),
+        duration=result.exchange.duration,
+        phase=result.exchange.phase.value,
+        outcome=name_of(outcome),
+        status=status_of(outcome),
+        detail=detail_of(outcome),
+        tls_version=result.exchange.tls_version,
+        response_length=None if response is None else response.length,
+        response_type=None if response is None else _printable(response.content_type),
+        response_sha256=None if response is None else response.sha256,
+        response_excerpt=vault.seal(result.delivery.tenant_id, "attempts", result.attempt_id, excerpt)
+        if excerpt
+        else None,
+    )
+
+
+def _printable(text: str | None) -> str | None:
+    """A content type is the partner's text: Postgres takes no NUL, and nobody needs more than this."""
+    return None if text is None else "".join(c for c in text[:100] if c.isprintable())

@@ -1,0 +1,133 @@
+"""The outbox becomes deliveries: one for each endpoint that wants the event.
+
+One round is one transaction, and one round at a time runs in the whole cluster, so that the order of acceptance is the
+order of deliveries.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from . import telemetry
+from .floor import Floor
+from .rules.matching import Matcher
+from .rules.model import Endpoint, Ordering
+from .store import configuration, deliveries, outbox
+from .store.configuration import Snapshot
+from .store.database import Connection, Database
+from .store.outbox import NewDelivery, Waiting
+from .vault import Vault
+
+ROUND = 500
+"""Events taken in one round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round did: how many events it took, and which endpoints have new deliveries."""
+
+    taken: int
+    endpoints: frozenset[UUID]
+
+
+NOTHING = Round(0, frozenset())
+
+
+class Dispatch:
+    """Fans out. Keeps the endpoints in memory, and knows by the configuration's version when they are old."""
+
+    def __init__(self, database: Database, vault: Vault, learn: Callable[[Snapshot], None]) -> None:
+        self._database = database
+        self._vault = vault
+        self._learn = learn
+        self._snapshot = Snapshot(0, {}, frozenset(), None)
+        self._matcher = Matcher(())
+        self._floor: Floor[int] = Floor(lowest=0)
+
+    async def fan_out(self) -> Round:
+        """One round; takes nothing where another process has the turn.
+
+        Raises:
+            DatabaseAway: nothing was taken, or it is unknown: what was not committed is still in the outbox.
+        """
+        began = time.perf_counter()
+        async with self._database.road() as connection, connection.transaction():
+            if not await outbox.my_turn(connection):
+                return NOTHING
+            waiting, version = await outbox.take(connection, self._floor.value(), ROUND)
+            if not waiting:
+                return NOTHING
+            if version != self._snapshot.version:
+                self._take_over(await configuration.snapshot(connection, self._vault))
+            new = [delivery for event in waiting for delivery in self._deliveries_of(event)]
+            await self._insert(connection, new)
+        self._floor.seen(waiting[0].sequence - 1)
+        telemetry.fanned_out.inc(len(new))
+        telemetry.fan_out_seconds.observe(time.perf_counter() - began)
+        return Round(len(waiting), frozenset(delivery.endpoint_id for delivery in new))
+
+    def _take_over(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._matcher = Matcher(snapshot.endpoints.values())
+        self._learn(snapshot)
+
+    def _deliveries_of(self, event: Waiting) -> list[NewDelivery]:
+        if event.endpoint_id is not None:
+            endpoint = self._snapshot.endpoints.get(event.endpoint_id)
+            matched: Sequence[Endpoint] = () if endpoint is None else (endpoint,)
+        else:
+            matched = self._matcher.match(event.tenant_id, event.type)
+        if not matched:
+            telemetry.event_unmatched(event.event_id, event.type)
+        return [
+            NewDelivery(
+                id=event.delivery_id or uuid7(),
+                tenant_id=event.tenant_id,
+                endpoint_id=endpoint.id,
+                event_id=event.event_id,
+                type=event.type,
+                sequence=event.sequence,
+                ordering_key=None if endpoint.ordering is Ordering.NONE else event.ordering_key,
+                due=True,
+                reason=event.reason,
+            )
+            for endpoint in matched
+        ]
+
+    async def _insert(self, connection: Connection, new: Sequence[NewDelivery]) -> None:
+        if any(delivery.ordering_key is not None for delivery in new):
+            new = await self._put_in_order(connection, new)
+        if new:
+            await outbox.insert_deliveries(connection, new)
+        latest = sorted(
+            {
+                (delivery.endpoint_id, delivery.ordering_key)
+                for delivery in new
+                if delivery.ordering_key is not None and self._ordering(delivery) is Ordering.LATEST
+            }
+        )
+        if latest:
+            await deliveries.supersede(connection, latest)
+
+    async def _put_in_order(self, connection: Connection, new: Sequence[NewDelivery]) -> list[NewDelivery]:
+        """Only the head of an ordering key is due; the others wait for the one before them."""
+        keys = {(d.endpoint_id, d.ordering_key): d for d in new if d.ordering_key is not None}
+        strict = [key for key, delivery in keys.items() if self._ordering(delivery) is Ordering.STRICT]
+        busy = await outbox.busy_keys(connection, sorted(keys), strict)
+        ordered = []
+        for delivery in new:
+            if delivery.ordering_key is None:
+                ordered.append(delivery)
+                continue
+            key = (delivery.endpoint_id, delivery.ordering_key)
+            ordered.append(replace(delivery, due=key not in busy))
+            busy.add(key)
+        return ordered
+
+    def _ordering(self, delivery: NewDelivery) -> Ordering:
+        return self._snapshot.endpoints[delivery.endpoint_id].ordering

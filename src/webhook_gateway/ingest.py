@@ -1,0 +1,311 @@
+"""Events come in: checked, sealed, and committed to the outbox before anybody is told that they were accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from . import telemetry
+from .catalogue import Catalogue, EventType, Fault
+from .failpoints import reach
+from .rules import ids
+from .rules.matching import OPERATIONAL
+from .store import configuration, keyring, outbox
+from .store.database import Connection, Database, DatabaseAway
+from .store.hints import OUTBOX, Hinter
+from .store.outbox import Appended
+from .vault import KeyMissing, Vault
+
+LARGEST_COMMIT = 500
+LARGEST_COMMIT_BYTES = 8_388_608
+LONGEST_QUEUE = 20_000
+PATIENCE = 4.5
+"""Seconds that a caller waits for the commit before it is told to ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event as it was posted: ``data`` as the very bytes that came, ``parsed`` as what they mean."""
+
+    type: str
+    data: bytes
+    parsed: Any
+    timestamp: datetime | None = None
+    subject: str | None = None
+    ordering_key: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The event is committed. ``duplicate``: it already was, under the same idempotency key."""
+
+    event_id: UUID
+    type: str
+    accepted_at: datetime
+    duplicate: bool = False
+
+
+class Reason(StrEnum):
+    """Why an event is refused; nothing of it is stored."""
+
+    UNKNOWN_EVENT_TYPE = "unknown_event_type"
+    RESERVED_EVENT_TYPE = "reserved_event_type"
+    SCHEMA = "schema"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    reason: Reason
+    faults: tuple[Fault, ...] = ()
+
+
+class Ingest:
+    """Accepts events. While one commit is under way, those that arrive meanwhile wait for the next: group commit."""
+
+    def __init__(self, database: Database, vault: Vault, catalogue: Catalogue) -> None:
+        self._database = database
+        self._vault = vault
+        self._catalogue = catalogue
+        self._version = 0
+        self._queue: list[tuple[Appended, asyncio.Future[Receipt | Refusal]]] = []
+        self._committers: set[asyncio.Task[None]] = set()
+        self._hinter = Hinter(database, OUTBOX)
+
+    async def accept(self, tenant_id: UUID, event: NewEvent) -> Receipt | Refusal:
+        """Stores one event; returns after its commit.
+
+        Raises:
+            DatabaseAway: it is unknown whether the event was stored: posting it again with its key is safe.
+            KeyMissing: there is no key to seal it with.
+        """
+        return (await self.accept_many(tenant_id, [event]))[0]
+
+    async def accept_many(self, tenant_id: UUID, events: Sequence[NewEvent]) -> list[Receipt | Refusal]:
+        """Stores events in the order given, each with its own result.
+
+        Raises:
+            DatabaseAway, KeyMissing: see `accept`; some of them may be stored.
+        """
+        if not self._vault.knows(tenant_id):
+            await self._learn_keys(tenant_id)
+        results: list[Receipt | Refusal | asyncio.Future[Receipt | Refusal]] = []
+        for event in events:
+            checked = await self._check(tenant_id, event)
+            if isinstance(checked, Refusal):
+                telemetry.refused_events.labels(checked.reason.value).inc()
+                results.append(checked)
+            else:
+                results.append(self._enqueue(prepare(self._vault, tenant_id, event, checked)))
+        async with _bounded():
+            return [await result if isinstance(result, asyncio.Future) else result for result in results]
+
+    async def run(self) -> None:
+        """Keeps hints going out; cancelled at the end."""
+        await self._hinter.run()
+
+    async def refresh(self) -> None:
+        """Takes the tenants' own event types as they are now, if anything changed."""
+        async with self._database.road() as connection:
+            version = await configuration.version(connection)
+            if version == self._version:
+                return
+            own: dict[UUID, list[EventType]] = {}
+            for tenant_id, name, description, schema, example, key in await configuration.event_types(connection):
+                own.setdefault(tenant_id, []).append(EventType(name, description, schema, example, key, "tenant"))
+        self._catalogue.replace(own)
+        self._version = version
+
+    async def _check(self, tenant_id: UUID, event: NewEvent) -> EventType | Refusal:
+        if event.type.startswith(OPERATIONAL):
+            return Refusal(Reason.RESERVED_EVENT_TYPE)
+        known = self._catalogue.get(tenant_id, event.type)
+        if known is None:
+            await self.refresh()  # it may have been made a moment ago, through another process
+            known = self._catalogue.get(tenant_id, event.type)
+        if known is None:
+            return Refusal(Reason.UNKNOWN_EVENT_TYPE)
+        if not self._catalogue.is_valid(tenant_id, known, event.parsed):
+            return Refusal(Reason.SCHEMA, tuple(self._catalogue.faults(tenant_id, known, event.parsed)))
+        return known
+
+    async def _learn_keys(self, tenant_id: UUID) -> None:
+        missing = await keyring.fill(self._database, self._vault)
+        if not self._vault.knows(tenant_id):
+            telemetry.keys_missing(missing)
+            raise KeyMissing(f"no data key for {ids.render(ids.TENANT, tenant_id)}")
+
+    def _enqueue(self, appended: Appended) -> asyncio.Future[Receipt | Refusal]:
+        if len(self._queue) >= LONGEST_QUEUE:
+            raise DatabaseAway("too many events wait for a commit")
+        future: asyncio.Future[Receipt | Refusal] = asyncio.get_running_loop().create_future()
+        self._queue.append((appended, future))
+        if not self._committers:
+            task = asyncio.get_running_loop().create_task(self._commit_all())
+            self._committers.add(task)
+            task.add_done_callback(self._committers.discard)
+        return future
+
+    async def _commit_all(self) -> None:
+        """Commits what waits, and what comes in meanwhile, until nothing waits."""
+        await asyncio.sleep(0)  # let requests that are already parsed join the first commit
+        while batch := self._next_batch():
+            try:
+                results = await self._commit([appended for appended, _ in batch])
+            except Exception as problem:
+                if not isinstance(problem, DatabaseAway):
+                    telemetry.stage_failed("append", problem)
+                    problem = DatabaseAway(type(problem).__name__)
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(problem)
+                        future.exception()  # seen: its caller may have given up
+            else:
+                for (_, future), result in zip(batch, results, strict=True):
+                    if not future.done():
+                        future.set_result(result)
+
+    def _next_batch(self) -> list[tuple[Appended, asyncio.Future[Receipt | Refusal]]]:
+        batch: list[tuple[Appended, asyncio.Future[Receipt | Refusal]]] = []
+        size = taken = 0
+        for appended, future in self._queue:
+            if len(batch) == LARGEST_COMMIT or (batch and size + appended.size > LARGEST_COMMIT_BYTES):
+                break
+            taken += 1
+            if not future.done():  # its caller gave up waiting: it was told that nothing is certain
+                batch.append((appended, future))
+                size += appended.size
+        del self._queue[:taken]
+        return batch
+
+    async def _commit(self, events: list[Appended]) -> list[Receipt | Refusal]:
+        began = time.perf_counter()
+        async with self._database.road() as connection:
+            results = await append(connection, events)
+        telemetry.append_seconds.observe(time.perf_counter() - began)
+        telemetry.append_events.observe(len(events))
+        reach("after_append_commit")
+        self._hinter.ask()
+        return results
+
+
+async def append(connection: Connection, events: list[Appended]) -> list[Receipt | Refusal]:
+    """Stores prepared events, each once for its idempotency key, and says what became of each."""
+    stored = await outbox.append(connection, events)
+    telemetry.accepted_events.inc(len(stored))
+    again = [(e.tenant_id, e.key) for e in events if e.id not in stored and e.key is not None]
+    known = await outbox.earlier(connection, again) if again else {}
+    return [_result(event, stored, known) for event in events]
+
+
+async def announce(
+    connection: Connection, vault: Vault, tenant_id: UUID, name: str, data: Mapping[str, object]
+) -> None:
+    """Stores an event of the gateway's own (``gateway.*``) in the caller's transaction."""
+    raw = msgspec.json.encode(data)
+    event = NewEvent(type=OPERATIONAL + name, data=raw, parsed=data)
+    await outbox.append(connection, [prepare(vault, tenant_id, event, None)])
+
+
+def prepare(vault: Vault, tenant_id: UUID, event: NewEvent, known: EventType | None) -> Appended:
+    """Renders the body that every partner gets, once, and seals it.
+
+    Raises:
+        KeyMissing: there is no key to seal it with.
+    """
+    event_id = uuid7()
+    occurred_at = event.timestamp or datetime.now(UTC)
+    body = render_body(event_id, event, occurred_at)
+    ordering_key = (
+        event.ordering_key or (known and known.ordering_key and _fill(known.ordering_key, event.parsed)) or None
+    )
+    return Appended(
+        id=event_id,
+        tenant_id=tenant_id,
+        type=event.type,
+        occurred_at=occurred_at,
+        ordering_key=None if ordering_key is None else _short_digest(vault, tenant_id, ordering_key),
+        size=len(body),
+        body=vault.seal(tenant_id, "events", event_id, body),
+        key=None
+        if event.idempotency_key is None
+        else vault.digest(tenant_id, b"key\0" + event.idempotency_key.encode()),
+        fingerprint=None if event.idempotency_key is None else vault.digest(tenant_id, _fingerprint(event)),
+    )
+
+
+def render_body(event_id: UUID, event: NewEvent, occurred_at: datetime) -> bytes:
+    """The JSON that partners get. ``data`` stays byte for byte what the hospital sent: no number changes its digits."""
+    head: dict[str, str] = {
+        "id": ids.render(ids.EVENT, event_id),
+        "type": event.type,
+        "timestamp": occurred_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }
+    if event.subject is not None:
+        head["subject"] = event.subject
+    return msgspec.json.encode(head)[:-1] + b',"data":' + event.data + b"}"
+
+
+def _fingerprint(event: NewEvent) -> bytes:
+    """What makes two posts the same. A timestamp that we gave ourselves doesn't."""
+    parts = (event.type, event.timestamp, event.subject, event.ordering_key)
+    return msgspec.json.encode(parts) + event.data
+
+
+def _short_digest(vault: Vault, tenant_id: UUID, ordering_key: str) -> int:
+    """64 bits: should two keys ever collide, they only wait for each other."""
+    return int.from_bytes(vault.digest(tenant_id, b"order\0" + ordering_key.encode())[:8], "big", signed=True)
+
+
+_PLACE = re.compile(r"\{(\w+)\}")
+
+
+def _fill(template: str, data: Any) -> str | None:
+    """``patient:{patient_id}`` with the data's own value, or None where the data has none."""
+    complete = True
+
+    def value(match: re.Match[str]) -> str:
+        nonlocal complete
+        found = data.get(match[1]) if isinstance(data, dict) else None
+        complete = complete and isinstance(found, str | int)
+        return str(found)
+
+    filled = _PLACE.sub(value, template)
+    return filled if complete else None
+
+
+def _result(event: Appended, stored: dict[UUID, datetime], known: dict[tuple[UUID, bytes], Any]) -> Receipt | Refusal:
+    if event.id in stored:
+        return Receipt(event.id, event.type, stored[event.id])
+    if event.key is None or (event.tenant_id, event.key) not in known:
+        raise DatabaseAway("the event was not stored")  # its key was pruned between two statements: asking again helps
+    first = known[event.tenant_id, event.key]
+    if first["fingerprint"] != event.fingerprint:
+        telemetry.refused_events.labels(Reason.IDEMPOTENCY_CONFLICT.value).inc()
+        return Refusal(Reason.IDEMPOTENCY_CONFLICT)
+    return Receipt(first["event_id"], event.type, first["accepted_at"], duplicate=True)
+
+
+class _bounded:
+    """At most PATIENCE seconds; running out means that the outcome is unknown."""
+
+    async def __aenter__(self) -> None:
+        self._timeout = asyncio.timeout(PATIENCE)
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, *problem: Any) -> None:
+        try:
+            await self._timeout.__aexit__(*problem)
+        except TimeoutError:
+            raise DatabaseAway("the commit took too long") from None

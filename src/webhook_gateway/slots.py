@@ -1,0 +1,241 @@
+"""Who may send how much now: the part of a worker that keeps neighbours apart.
+
+An endpoint takes only its own slots, shared between the live workers. Within one worker no endpoint may hold more slots
+than are still free (a dynamic threshold, as in shared-memory switches: Choudhury and Hahne, 1998), so however many
+neighbours hang, a newcomer finds a free one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+from uuid import UUID
+
+from .floor import Floor
+from .rules.matching import OPERATIONAL, Matcher
+from .rules.model import Delivery, Endpoint, Health
+from .rules.outcome import Accepted, Outcome, TimedOut
+from .rules.verdict import may_begin
+from .store.configuration import Snapshot
+from .store.deliveries import Wanted
+
+LEASE_MARGIN = 15.0
+"""Seconds beyond an endpoint's deadline before its delivery may be claimed by another worker."""
+HealthChange = tuple[Endpoint, Health, Health]
+"""An endpoint, its health as last saved, and as it is now."""
+REFILL = 0.02
+"""Seconds between two looks at an endpoint whose rate is used up."""
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+_HEALTHY = Health()
+
+
+@dataclass(slots=True)
+class _Line:
+    """What a worker knows of one endpoint that has, or had, something to send."""
+
+    due_at: float | None = None
+    """When its first open delivery is due, or None where none is known."""
+    in_flight: int = 0
+    health: Health = _HEALTHY
+    saved: Health = _HEALTHY
+    limit: float = 1e9
+    """Adaptive: halved by a timeout, one more with every success."""
+    tokens: float = 0.0
+    tokens_at: float = 0.0
+    floor: Floor[datetime] = field(default_factory=lambda: Floor(LONG_AGO))
+
+
+class Slots:
+    """The state of one worker's endpoints. Does no I/O; one event loop owns it."""
+
+    def __init__(self, concurrency: int, per_tenant: int | None = None) -> None:
+        self._concurrency = concurrency
+        self._per_tenant = per_tenant or concurrency
+        self._of_tenant: dict[UUID, int] = {}
+        self._lines: dict[UUID, _Line] = {}
+        self._waiting: dict[UUID, _Line] = {}
+        self._dirty: set[UUID] = set()
+        self._turn = 0
+        self._rank, self._workers = 0, 1
+        self._clock_offset = datetime.now(UTC).timestamp() - monotonic()
+        self._matcher = Matcher(())
+        self.snapshot = Snapshot(0, {}, frozenset(), None)
+        self.in_flight = 0
+        self._rate_binds = False
+
+    # The database's clock, kept going by our monotonic one: a worker whose clock is an hour off changes nothing.
+
+    def now(self) -> float:
+        return self._clock_offset + monotonic()
+
+    def set_clock(self, now: float) -> None:
+        self._clock_offset = now - monotonic()
+
+    @property
+    def workers(self) -> int:
+        return self._workers
+
+    def share_with(self, rank: int, workers: int) -> None:
+        """This worker is number ``rank`` (from 0) of the live ones."""
+        self._rank, self._workers = rank, workers
+
+    def learn(self, snapshot: Snapshot) -> None:
+        """Takes over the endpoints as they are now."""
+        if snapshot.version >= self.snapshot.version:
+            self.snapshot = snapshot
+            self._matcher = Matcher(snapshot.endpoints.values())
+
+    def wants_deaths(self, delivery: Delivery) -> bool:
+        """Whether some endpoint wants to hear of this one's death. Never about the gateway's own events: no loops."""
+        own = delivery.event_type.startswith(OPERATIONAL)
+        return not own and bool(self._matcher.match(delivery.tenant_id, OPERATIONAL + "delivery_dead"))
+
+    # What is due.
+
+    def expect(self, due: Mapping[UUID, float]) -> None:
+        """Every endpoint with open deliveries, and when its first is due: a complete look into the database."""
+        for line in self._waiting.values():
+            line.due_at = None
+        self._waiting = {}
+        for endpoint_id, due_at in due.items():
+            self.touch(endpoint_id, due_at)
+
+    def touch(self, endpoint_id: UUID, due_at: float) -> None:
+        """Something for the endpoint is due then."""
+        line = self._line(endpoint_id)
+        line.due_at = due_at if line.due_at is None else min(line.due_at, due_at)
+        self._waiting[endpoint_id] = line
+
+    def next_due(self) -> float | None:
+        """When something may be sent that can't be yet: it becomes due, or its rate allows it."""
+        now = self.now()
+        later = [now + REFILL] if self._rate_binds else []
+        later += [line.due_at for line in self._waiting.values() if line.due_at is not None and line.due_at > now]
+        return min(later, default=None)
+
+    def wanted(self) -> list[Wanted]:
+        """The endpoints to claim for, each with how many, in turn."""
+        now, free = self.now(), self._concurrency - self.in_flight
+        self._rate_binds = False
+        if free <= 0 or not self._waiting:
+            return []
+        wanted: list[Wanted] = []
+        for endpoint_id in self._in_turn():
+            endpoint = self.snapshot.endpoints.get(endpoint_id)
+            line = self._waiting[endpoint_id]
+            if endpoint is None or line.due_at is None or line.due_at > now:
+                continue
+            count = min(self._free_slots(endpoint, line, now), (free - line.in_flight + 1) // 2)
+            if count > 0:
+                lease = endpoint.deadline + LEASE_MARGIN
+                wanted.append(Wanted(endpoint_id, count, line.floor.value(), lease))
+                free -= count
+            if free <= 0:
+                break
+        return wanted
+
+    def claimed(self, wanted: Sequence[Wanted], deliveries: Sequence[Delivery], due_at: Sequence[datetime]) -> None:
+        """What a claim brought: who got fewer than wanted has nothing more that is due."""
+        got: dict[UUID, list[datetime]] = {}
+        for delivery, due in zip(deliveries, due_at, strict=True):
+            got.setdefault(delivery.endpoint_id, []).append(due)
+        for want in wanted:
+            line, dues = self._line(want.endpoint_id), got.get(want.endpoint_id, [])
+            if dues:
+                line.floor.seen(min(dues))
+            if len(dues) < want.free:
+                line.due_at = None
+                self._waiting.pop(want.endpoint_id, None)
+
+    def unknown(self) -> list[UUID]:
+        """Endpoints with open deliveries that the configuration doesn't know: they were deleted meanwhile."""
+        return [endpoint_id for endpoint_id in self._waiting if endpoint_id not in self.snapshot.endpoints]
+
+    # What is under way.
+
+    def begin(self, delivery: Delivery) -> None:
+        line = self._line(delivery.endpoint_id)
+        line.in_flight += 1
+        line.tokens -= 1
+        self.in_flight += 1
+        self._of_tenant[delivery.tenant_id] = self._of_tenant.get(delivery.tenant_id, 0) + 1
+
+    def end(self, delivery: Delivery) -> None:
+        self._line(delivery.endpoint_id).in_flight -= 1
+        self.in_flight -= 1
+        self._of_tenant[delivery.tenant_id] -= 1
+
+    # Health.
+
+    def health(self, endpoint_id: UUID) -> Health:
+        return self._line(endpoint_id).health
+
+    def note(self, endpoint: Endpoint, outcome: Outcome, health: Health) -> None:
+        """What an attempt taught about the endpoint."""
+        line = self._line(endpoint.id)
+        line.health = health
+        if _lasting(health) != _lasting(line.saved):
+            self._dirty.add(endpoint.id)
+        if isinstance(outcome, TimedOut):
+            line.limit = max(1.0, min(line.limit, endpoint.slots) / 2)
+        elif isinstance(outcome, Accepted):
+            line.limit = min(line.limit + 1, 1e9)
+
+    def learn_health(self, learnt: Mapping[UUID, Health]) -> None:
+        """What other workers found out."""
+        for endpoint_id, health in learnt.items():
+            if endpoint_id not in self._dirty:
+                line = self._line(endpoint_id)
+                line.health = line.saved = health
+
+    def changed_health(self) -> list[HealthChange]:
+        """What has to be kept."""
+        known = self.snapshot.endpoints
+        lines = [(known[endpoint_id], self._lines[endpoint_id]) for endpoint_id in self._dirty if endpoint_id in known]
+        return [(e, line.saved, line.health) for e, line in lines if _lasting(line.saved) != _lasting(line.health)]
+
+    def health_saved(self, saved: Iterable[HealthChange]) -> None:
+        for endpoint, _, health in saved:
+            self._lines[endpoint.id].saved = health
+            if _lasting(self._lines[endpoint.id].health) == _lasting(health):
+                self._dirty.discard(endpoint.id)
+
+    def _line(self, endpoint_id: UUID) -> _Line:
+        line = self._lines.get(endpoint_id)
+        if line is None:
+            line = self._lines[endpoint_id] = _Line()
+        return line
+
+    def _in_turn(self) -> list[UUID]:
+        """The endpoints that wait, beginning with another one each time."""
+        waiting = list(self._waiting)
+        self._turn = (self._turn + 1) % len(waiting)
+        return waiting[self._turn :] + waiting[: self._turn]
+
+    def _free_slots(self, endpoint: Endpoint, line: _Line, now: float) -> int:
+        allowed = min(may_begin(endpoint, line.health, now), int(line.limit))
+        free = self._share(endpoint, allowed) - line.in_flight
+        if endpoint.rate is not None:
+            tokens = self._tokens(endpoint.rate, line, now)
+            self._rate_binds = self._rate_binds or tokens < free
+            free = min(free, tokens)
+        return min(free, self._per_tenant - self._of_tenant.get(endpoint.tenant_id, 0))
+
+    def _share(self, endpoint: Endpoint, slots: int) -> int:
+        """This worker's part of the slots. The parts add up, and who gets the odd one differs by endpoint."""
+        place = (self._rank + endpoint.id.int) % self._workers
+        return (slots + self._workers - 1 - place) // self._workers
+
+    def _tokens(self, rate: float, line: _Line, now: float) -> int:
+        """A token bucket that holds one second's worth, at least one."""
+        mine = rate / self._workers
+        line.tokens = min(line.tokens + (now - line.tokens_at) * mine, max(mine, 1.0))
+        line.tokens_at = now
+        return int(line.tokens)
+
+
+def _lasting(health: Health) -> tuple[object, ...]:
+    """What a restart must not forget; counters alone are not worth a write."""
+    return health.failing_since, health.open_until, health.openings, health.held_until

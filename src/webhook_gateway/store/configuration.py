@@ -1,0 +1,188 @@
+"""What workers and the API keep in memory: endpoints with their secrets, and the tenants' own event types.
+
+Every change moves one version in its own transaction, so "is my copy current?" is one number.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from ..rules.model import DEFAULT_SCHEDULE, Endpoint, EndpointState, Health, Ordering
+from ..vault import KeyMissing, Tampered, Vault
+from .database import Connection
+
+VERSION = "SELECT version FROM configuration"
+
+CHANGED = """
+-- changed: tells every process that its copy is old, in the transaction of the change
+UPDATE configuration SET version = version + 1
+"""
+
+ENDPOINTS = """
+-- endpoints: all that are not deleted
+SELECT * FROM endpoints WHERE deleted_at IS NULL ORDER BY id
+"""
+
+SECRETS = """
+-- secrets: the live ones, newest first: each of them signs
+SELECT id, tenant_id, endpoint_id, secret, expires_at FROM endpoint_secrets
+WHERE expires_at IS NULL OR expires_at > now() ORDER BY endpoint_id, created_at DESC, id DESC
+"""
+
+HEALTH = """
+-- health: what other workers have learnt since
+SELECT endpoint_id, failures_in_a_row, failing_since, open_until, openings, held_until, changed_at
+FROM endpoint_health WHERE changed_at > $1 ORDER BY changed_at
+"""
+
+SAVE_HEALTH = """
+-- save health: only what a restart must not forget
+INSERT INTO endpoint_health (endpoint_id, tenant_id, failures_in_a_row, failing_since, open_until, openings, held_until,
+                             changed_at)
+SELECT *, clock_timestamp()
+FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[], $6::int[], $7::timestamptz[])
+ON CONFLICT (endpoint_id) DO UPDATE SET
+    failures_in_a_row = excluded.failures_in_a_row, failing_since = excluded.failing_since,
+    open_until = excluded.open_until, openings = excluded.openings, held_until = excluded.held_until,
+    changed_at = excluded.changed_at
+"""
+
+DISABLE = """
+-- disable: at most once, whoever sees the reason first
+UPDATE endpoints SET state = 'disabled', state_reason = $2, state_changed_at = now(), updated_at = now()
+WHERE id = $1 AND state = 'enabled' AND deleted_at IS NULL RETURNING id
+"""
+
+EVENT_TYPES = "SELECT tenant_id, name, description, schema, example, ordering_key FROM event_types"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The endpoints as of one version. ``stale_at`` is when a rotated secret ends; ``unsendable`` lack a key."""
+
+    version: int
+    endpoints: dict[UUID, Endpoint]
+    unsendable: frozenset[UUID]
+    stale_at: datetime | None
+
+
+async def version(connection: Connection) -> int:
+    return int(await connection.fetchval(VERSION))
+
+
+async def changed(connection: Connection) -> None:
+    await connection.execute(CHANGED)
+
+
+async def snapshot(connection: Connection, vault: Vault) -> Snapshot:
+    """Every endpoint with its open secrets. One whose key is missing is named as unsendable: its deliveries wait."""
+    # The version first: a change that commits in between makes the next look find it newer, never older.
+    current = await version(connection)
+    secrets, stale_at, unsendable = _open_secrets(await connection.fetch(SECRETS), vault)
+    endpoints = {}
+    for row in await connection.fetch(ENDPOINTS):
+        headers: dict[str, str] = {}
+        if row["headers"] is not None:
+            try:
+                headers = json.loads(vault.open(row["tenant_id"], "endpoints", row["id"], row["headers"]))
+            except (KeyMissing, Tampered):
+                unsendable.add(row["id"])
+        endpoints[row["id"]] = _endpoint(row, tuple(secrets[row["id"]]), headers)
+    return Snapshot(current, endpoints, frozenset(unsendable), stale_at)
+
+
+async def event_types(connection: Connection) -> list[tuple[UUID, str, str, Any, Any, str | None]]:
+    """The tenants' own: tenant, name, description, schema, example, ordering key."""
+    return [
+        (row[0], row[1], row[2], json.loads(row[3]), json.loads(row[4]), row[5])
+        for row in await connection.fetch(EVENT_TYPES)
+    ]
+
+
+async def health_since(connection: Connection, since: datetime) -> tuple[dict[UUID, Health], datetime]:
+    """What was learnt after a moment, and the moment up to which that is known."""
+    rows = await connection.fetch(HEALTH, since)
+    learnt = {
+        row["endpoint_id"]: Health(
+            failures_in_a_row=row["failures_in_a_row"],
+            failing_since=_seconds(row["failing_since"]),
+            open_until=_seconds(row["open_until"]),
+            openings=row["openings"],
+            held_until=_seconds(row["held_until"]),
+        )
+        for row in rows
+    }
+    return learnt, rows[-1]["changed_at"] if rows else since
+
+
+async def save_health(connection: Connection, learnt: Sequence[tuple[Endpoint, Health]]) -> None:
+    learnt = sorted(learnt, key=lambda pair: pair[0].id)  # one order for all workers: no deadlock
+    await connection.execute(
+        SAVE_HEALTH,
+        [endpoint.id for endpoint, _ in learnt],
+        [endpoint.tenant_id for endpoint, _ in learnt],
+        [health.failures_in_a_row for _, health in learnt],
+        [_moment(health.failing_since) for _, health in learnt],
+        [_moment(health.open_until) for _, health in learnt],
+        [health.openings for _, health in learnt],
+        [_moment(health.held_until) for _, health in learnt],
+    )
+
+
+async def disable(connection: Connection, endpoint_id: UUID, reason: str) -> bool:
+    """Whether it was this call that disabled the endpoint."""
+    if await connection.fetchval(DISABLE, endpoint_id, reason) is None:
+        return False
+    await changed(connection)
+    return True
+
+
+def _open_secrets(rows: Sequence[Any], vault: Vault) -> tuple[defaultdict[UUID, list[str]], datetime | None, set[UUID]]:
+    secrets: defaultdict[UUID, list[str]] = defaultdict(list)
+    unsendable: set[UUID] = set()
+    stale_at: datetime | None = None
+    for row in rows:
+        try:
+            opened = vault.open(row["tenant_id"], "endpoint_secrets", row["id"], row["secret"])
+        except (KeyMissing, Tampered):
+            unsendable.add(row["endpoint_id"])
+            continue
+        secrets[row["endpoint_id"]].append(opened.decode())
+        if row["expires_at"] is not None:
+            stale_at = min(stale_at or row["expires_at"], row["expires_at"])
+    return secrets, stale_at, unsendable
+
+
+def _endpoint(row: Any, secrets: tuple[str, ...], headers: dict[str, str]) -> Endpoint:
+    window = (row["maintenance_from"], row["maintenance_until"])
+    return Endpoint(
+        id=row["id"],
+        tenant_id=row["tenant_id"],
+        subscriber_id=row["subscriber_id"],
+        revision=row["revision"],
+        url=row["url"],
+        event_types=tuple(row["event_types"]),
+        state=EndpointState(row["state"]),
+        ordering=Ordering(row["ordering"]),
+        slots=row["slots"],
+        rate=row["rate"],
+        deadline=row["deadline"],
+        schedule=DEFAULT_SCHEDULE if row["schedule"] is None else tuple(row["schedule"]),
+        maintenance=(window[0].timestamp(), window[1].timestamp()) if all(window) else None,
+        secrets=secrets,
+        headers=headers,
+    )
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,69 @@
+"""Hints between processes. A hint only shortens a wait: whoever waits polls as well, and the poll is the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import structlog
+
+from .database import Database, DatabaseAway
+
+CHANNEL = "webhook_gateway"
+OUTBOX = "outbox"
+DELIVERIES = "deliveries"
+CONFIGURATION = "configuration"
+GAP = 0.02
+"""Seconds between two hints of one process: NOTIFY takes a lock on the whole database while it commits."""
+
+log = structlog.get_logger(__name__)
+
+
+async def hint(database: Database, what: str) -> None:
+    """Tells every process, after the commit and outside any transaction. Lost when the database is away: no harm."""
+    with contextlib.suppress(DatabaseAway):
+        async with database.road() as connection:
+            await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, what)
+
+
+class Hinter:
+    """Sends hints of one kind at most every 20 ms, however often it is asked to."""
+
+    def __init__(self, database: Database, what: str) -> None:
+        self._database = database
+        self._what = what
+        self._asked = asyncio.Event()
+
+    def ask(self) -> None:
+        self._asked.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            await hint(self._database, self._what)
+            await asyncio.sleep(GAP)
+
+
+async def listen(database: Database, heard: dict[str, asyncio.Event]) -> None:
+    """Sets the event of each hint that arrives, for ever; connects again when the connection breaks."""
+    while True:
+        with contextlib.suppress(DatabaseAway):
+            connection = await database.connect()
+            broken = asyncio.Event()
+            connection.add_termination_listener(lambda *_, broken=broken: broken.set())
+
+            def hear(_connection: object, _pid: int, _channel: str, what: object) -> None:
+                if isinstance(what, str) and what in heard:
+                    heard[what].set()
+
+            try:
+                await connection.add_listener(CHANNEL, hear)
+                for event in heard.values():
+                    event.set()  # what was missed while nobody listened
+                await broken.wait()
+            except OSError as problem:
+                log.warning("hints_interrupted", error=type(problem).__name__)
+            finally:
+                connection.terminate()
+        await asyncio.sleep(1.0)

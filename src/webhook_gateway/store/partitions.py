@@ -1,0 +1,138 @@
+"""Partitions by time. Ids are UUIDv7, whose first 48 bits are milliseconds, so a range of ids is a range of time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+
+from .database import Connection
+
+LOCK_TIMEOUT = "500ms"
+"""A partition is made and dropped under short locks or not at all: the next round tries again."""
+
+EXISTING = """
+-- existing: the partitions of a table by name, but for the default one
+SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = $1::regclass AND c.relname NOT LIKE '%\\_default' ORDER BY c.relname
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a table is cut: by day or by month."""
+
+    table: str
+    monthly: bool
+
+    def name(self, day: date) -> str:
+        return f"{self.table}_{day:%Y%m}" if self.monthly else f"{self.table}_{day:%Y%m%d}"
+
+    def begin(self, day: date) -> date:
+        return day.replace(day=1) if self.monthly else day
+
+    def next(self, begin: date) -> date:
+        return (begin + timedelta(days=32)).replace(day=1) if self.monthly else begin + timedelta(days=1)
+
+    def begin_of(self, partition: str) -> date:
+        digits = partition.rpartition("_")[2]
+        return datetime.strptime(digits, "%Y%m" if self.monthly else "%Y%m%d").replace(tzinfo=UTC).date()
+
+
+EVENTS = Cut("events", monthly=False)
+FINISHED = Cut("finished_deliveries", monthly=True)
+ATTEMPTS = Cut("attempts", monthly=True)
+
+
+def lowest_id(day: date) -> UUID:
+    """The lowest UUIDv7 of a day that begins at midnight UTC."""
+    milliseconds = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
+    return UUID(int=milliseconds << 80)
+
+
+async def make_ahead(connection: Connection, cut: Cut, today: date, ahead: int) -> list[str]:
+    """Makes the partitions from today's to the one ``ahead`` periods later; returns the new ones' names."""
+    existing = {row["relname"] for row in await connection.fetch(EXISTING, cut.table)}
+    made, begin = [], cut.begin(today)
+    for _ in range(ahead + 1):
+        end = cut.next(begin)
+        if cut.name(begin) not in existing:
+            await _make(connection, cut, begin, end)
+            made.append(cut.name(begin))
+        begin = end
+    return made
+
+
+async def drop_before(connection: Connection, cut: Cut, day: date, needed_from: UUID | None) -> list[str]:
+    """Drops partitions that end before the day; one that holds the id ``needed_from``, or later ones, stays."""
+    dropped = []
+    for row in await connection.fetch(EXISTING, cut.table):
+        end = cut.next(cut.begin_of(row["relname"]))
+        if end > day or (needed_from is not None and needed_from < lowest_id(end)):
+            break
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            await connection.execute(f"DROP TABLE {row['relname']}")
+        dropped.append(row["relname"])
+    return dropped
+
+
+async def _make(connection: Connection, cut: Cut, begin: date, end: date) -> None:
+    """Attaching takes a weaker lock than creating in place, so neither ingest nor workers wait for it.
+
+    Rows that a late round has left in the default partition move over first.
+    """
+    name, low, high = cut.name(begin), lowest_id(begin), lowest_id(end)
+    key = "delivery_id" if cut is ATTEMPTS else "id"
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        try:
+            async with connection.transaction():
+                await connection.execute(f"CREATE TABLE {name} (LIKE {cut.table} INCLUDING DEFAULTS INCLUDING STORAGE)")
+        except asyncpg.DuplicateTableError:
+            return  # somebody else is at it
+        await connection.execute(f"LOCK TABLE {cut.table}_default IN ACCESS EXCLUSIVE MODE")
+        await connection.execute(
+            f"WITH moved AS (DELETE FROM {cut.table}_default WHERE {key} >= $1 AND {key} < $2 RETURNING *) "
+            f"INSERT INTO {name} SELECT * FROM moved",
+            low,
+            high,
+        )
+        await connection.execute(
+            f"ALTER TABLE {cut.table} ATTACH PARTITION {name} FOR VALUES FROM ('{low}') TO ('{high}')"
+        )
+
+
+OLDEST_NEEDED = """
+-- oldest needed: the event that something open still refers to
+SELECT least((SELECT event_id FROM deliveries ORDER BY event_id LIMIT 1), (SELECT event_id FROM outbox ORDER BY event_id LIMIT 1))
+"""
+
+PRUNE_KEYS = """
+-- prune keys: idempotency keys older than promised, a slice at a time
+DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM idempotency_keys WHERE created_at < now() - make_interval(hours => $1) LIMIT 10000))
+"""
+
+ORPHANS = """
+-- orphans: deleted endpoints among those that have open deliveries
+SELECT id, tenant_id FROM endpoints WHERE id = ANY($1::uuid[]) AND deleted_at IS NOT NULL
+"""
+
+
+async def oldest_needed(connection: Connection) -> UUID | None:
+    found = await connection.fetchval(OLDEST_NEEDED)
+    return None if found is None else UUID(str(found))
+
+
+async def prune_keys(connection: Connection, hours: int) -> int:
+    """Deletes a slice of old idempotency keys; returns how many."""
+    return int((await connection.execute(PRUNE_KEYS, hours)).rpartition(" ")[2])
+
+
+async def orphans(connection: Connection, endpoint_ids: Sequence[UUID]) -> list[tuple[UUID, UUID]]:
+    """Endpoint and tenant of those that were deleted."""
+    return [(row["id"], row["tenant_id"]) for row in await connection.fetch(ORPHANS, endpoint_ids)]

@@ -1,0 +1,137 @@
+"""What the gateway says about itself: every log line's wording and every metric, in one place.
+
+No body, secret, header value, ordering key or patient's id is ever given to these functions: they take ids, names and
+numbers only.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from uuid import UUID
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from .rules import ids
+from .rules.model import Delivery, Endpoint
+from .rules.outcome import Exchange, detail_of, name_of, status_of
+from .rules.verdict import Verdict
+
+log = structlog.get_logger("webhook_gateway")
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
+
+accepted_events = Counter("webhook_gateway_events_accepted_total", "Events committed to the outbox.")
+refused_events = Counter("webhook_gateway_events_refused_total", "Events refused, by reason.", ["reason"])
+unmatched_events = Counter("webhook_gateway_events_unmatched_total", "Events that no endpoint wanted.")
+fanned_out = Counter("webhook_gateway_deliveries_created_total", "Deliveries made at fan-out.")
+attempts_made = Counter("webhook_gateway_attempts_total", "Requests to partners, by outcome.", ["outcome"])
+finished = Counter("webhook_gateway_deliveries_finished_total", "Deliveries that ended, by state.", ["state"])
+leases_lost = Counter("webhook_gateway_leases_lost_total", "Settles that found their lease gone.")
+in_flight = Gauge("webhook_gateway_requests_in_flight", "Requests to partners under way in this process.")
+attempt_seconds = Histogram("webhook_gateway_attempt_seconds", "How long a request took.", buckets=SECONDS)
+append_seconds = Histogram("webhook_gateway_append_seconds", "One group commit of events.", buckets=SECONDS)
+append_events = Histogram(
+    "webhook_gateway_append_events", "Events in a commit.", buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500)
+)
+claim_seconds = Histogram("webhook_gateway_claim_seconds", "One claim.", buckets=SECONDS)
+settle_seconds = Histogram("webhook_gateway_settle_seconds", "One settle.", buckets=SECONDS)
+fan_out_seconds = Histogram("webhook_gateway_fan_out_seconds", "One round of fan-out.", buckets=SECONDS)
+
+
+def configure(level: str = "info") -> None:
+    """JSON lines on standard error, one an occurrence, for every logger of the process."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.EventRenamer("message"),
+            _without_values,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format='{"level":"%(levelname)s","message":"%(name)s"}'
+    )
+
+
+def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, verdict: Verdict) -> None:
+    """The one wide line an attempt."""
+    outcome = name_of(exchange.outcome)
+    attempts_made.labels(outcome).inc()
+    attempt_seconds.observe(exchange.duration)
+    log.info(
+        "attempt",
+        delivery=ids.render(ids.DELIVERY, delivery.id),
+        event=ids.render(ids.EVENT, delivery.event_id),
+        type=delivery.event_type,
+        endpoint=ids.render(ids.ENDPOINT, endpoint.id),
+        attempt=delivery.attempt,
+        outcome=outcome,
+        status=status_of(exchange.outcome),
+        detail=detail_of(exchange.outcome),
+        phase=exchange.phase.value,
+        duration=round(exchange.duration, 6),
+        tls=exchange.tls_version,
+        verdict=type(verdict.action).__name__,
+        failures_in_a_row=verdict.health.failures_in_a_row,
+        tenant=ids.render(ids.TENANT, delivery.tenant_id),
+    )
+
+
+def event_unmatched(event_id: UUID, event_type: str) -> None:
+    unmatched_events.inc()
+    log.info("event_matched_no_endpoint", event=ids.render(ids.EVENT, event_id), type=event_type)
+
+
+def endpoint_changed(endpoint: Endpoint, change: str, reason: str | None) -> None:
+    log.warning("endpoint_changed", endpoint=ids.render(ids.ENDPOINT, endpoint.id), change=change, reason=reason)
+
+
+def database_away(stage: str, problem: Exception) -> None:
+    log.warning("database_away", stage=stage, error=str(problem))
+
+
+def stage_failed(stage: str, problem: BaseException) -> None:
+    """A bug: the stage goes on. Only the error's type and place are told, since its text may hold data."""
+    trace = problem.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else "unknown"
+    log.error("stage_failed", stage=stage, error=type(problem).__name__, place=place)
+
+
+def keys_missing(missing: list[str]) -> None:
+    log.error("keys_missing", missing=missing, remedy="configure the master key again; deliveries wait until then")
+
+
+def lease_lost(count: int) -> None:
+    leases_lost.inc(count)
+    log.warning("lease_lost", count=count)
+
+
+def drain_cut_short(requests: int, results: int) -> None:
+    log.error("drain_cut_short", requests=requests, results=results, remedy="their leases end; they are sent again")
+
+
+def partitions_dropped(names: list[str]) -> None:
+    log.info("partitions_dropped", names=names)
+
+
+def started(what: str, **facts: object) -> None:
+    log.info("started", what=what, **facts)
+
+
+def stopped(what: str, **facts: object) -> None:
+    log.info("stopped", what=what, **facts)
+
+
+def _without_values(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Keeps lines short: what is unknown is left out. An exception's text may hold data, so it never gets here."""
+    line.pop("exc_info", None)
+    return {name: value for name, value in line.items() if value is not None}

@@ -1,0 +1,66 @@
+"""What keeps the tables small and the operators' jobs going. One worker at a time does it; any can take over."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+
+from . import telemetry
+from .settings import Settings
+from .store import partitions, replays
+from .store.database import Connection, Database
+
+REPLAYS = 500
+"""Deliveries that a replay job queues in one transaction."""
+ROUND = 1.0
+DAILY_CHORES = 600.0
+"""Seconds between two looks at partitions and old keys."""
+DAYS_AHEAD = 7
+MONTHS_AHEAD = 2
+
+TURN = "SELECT pg_try_advisory_lock(hashtextextended('webhook_gateway.upkeep', 0))"
+END_TURN = "SELECT pg_advisory_unlock(hashtextextended('webhook_gateway.upkeep', 0))"
+
+
+class Upkeep:
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._chores_at = monotonic()
+
+    async def round(self) -> float:
+        """One slice of a replay job, and now and then the daily chores; returns how many seconds to wait."""
+        async with self._database.road() as connection:
+            if not await connection.fetchval(TURN):
+                return ROUND
+            try:
+                if monotonic() >= self._chores_at:
+                    await make_partitions(connection)
+                    await self._drop(connection)
+                    while await partitions.prune_keys(connection, self._settings.retain_idempotency_hours):
+                        pass
+                    self._chores_at = monotonic() + DAILY_CHORES
+                replayed = await replays.run_some(connection, REPLAYS)
+            finally:
+                await connection.fetchval(END_TURN)
+        return ROUND if replayed is None else 0.0
+
+    async def _drop(self, connection: Connection) -> None:
+        today = datetime.now(UTC).date()
+        needed = await partitions.oldest_needed(connection)
+        before = today - timedelta(days=self._settings.retain_bodies_days)
+        dropped = await partitions.drop_before(connection, partitions.EVENTS, before, needed)
+        before = today - timedelta(days=self._settings.retain_metadata_days)
+        for cut in (partitions.FINISHED, partitions.ATTEMPTS):
+            dropped += await partitions.drop_before(connection, cut, before, None)
+        if dropped:
+            telemetry.partitions_dropped(dropped)
+
+
+async def make_partitions(connection: Connection) -> list[str]:
+    """Makes the partitions of the days and months to come; safe to call at any time, by several at once."""
+    today = datetime.now(UTC).date()
+    made = await partitions.make_ahead(connection, partitions.EVENTS, today, DAYS_AHEAD)
+    for cut in (partitions.FINISHED, partitions.ATTEMPTS):
+        made += await partitions.make_ahead(connection, cut, today, MONTHS_AHEAD)
+    return made

@@ -1,0 +1,236 @@
+"""Events come in. The hot route: plain Starlette on raw bytes, in the OpenAPI document like every other.
+
+The body is read once for what it means (refusing members given twice, NaN and broken UTF-8) and once for its shape,
+which keeps ``data`` as the very bytes that came: nothing is rendered again on its way to the partner.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any
+
+import jiter
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from webhook_gateway.ingest import NewEvent, Reason, Receipt, Refusal
+from webhook_gateway.rules import ids
+from webhook_gateway.rules.scopes import Scope
+
+from .callers import Caller
+from .deps import Gateway
+from .errors import TITLES, TYPE, Fault, Problem, forbidden, invalid
+
+MOST_EVENTS = 1_000
+
+Key = Annotated[str, msgspec.Meta(min_length=1, max_length=256, description="Makes it safe to post again: 72 hours.")]
+
+
+class EventIn(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """An event as an HMS service posts it."""
+
+    type: Annotated[str, msgspec.Meta(max_length=128, description="An event type.", examples=["lab_result.final"])]
+    data: Annotated[msgspec.Raw, msgspec.Meta(description="An object that fits the event type's schema.")]
+    timestamp: Annotated[
+        datetime | None,
+        msgspec.Meta(tz=True, description="When it happened (RFC 3339); the time of acceptance if left out."),
+    ] = None
+    subject: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
+    ordering_key: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
+    idempotency_key: Key | None = None
+
+
+class BatchIn(msgspec.Struct, forbid_unknown_fields=True):
+    """Up to 1,000 events; each has its own result."""
+
+    events: Annotated[list[EventIn], msgspec.Meta(min_length=1, max_length=MOST_EVENTS)]
+
+
+_one = msgspec.json.Decoder(EventIn)
+_many = msgspec.json.Decoder(BatchIn)
+
+
+async def post_event(request: Request) -> Response:
+    """``POST /v1/events``: 202 once the event is committed."""
+    caller = _producer(request)
+    gateway: Gateway = request.app.state.gateway
+    body = await request.body()
+    parsed, event = _read(body), _shape(_one, body)
+    header = request.headers.get("idempotency-key")
+    new = _new(event, parsed.get("data"), _agreed_key(event.idempotency_key, header))
+    _check_type(caller, event.type)
+    result = await gateway.ingest.accept(caller.tenant_id, new)
+    if isinstance(result, Refusal):
+        raise _problem(result)
+    return Response(msgspec.json.encode(_receipt(result)), 202, media_type="application/json")
+
+
+async def post_events(request: Request) -> Response:
+    """``POST /v1/events/batch``: 200 with a result for each event, in the order given."""
+    caller = _producer(request)
+    gateway: Gateway = request.app.state.gateway
+    body = await request.body()
+    parsed, batch = _read(body), _shape(_many, body)
+    results: list[dict[str, Any]] = []
+    allowed: list[tuple[int, NewEvent]] = []
+    for index, (event, meant) in enumerate(zip(batch.events, parsed["events"], strict=True)):
+        new = _new(event, meant.get("data"), event.idempotency_key)
+        if caller.may_post(event.type):
+            allowed.append((index, new))
+            results.append({})
+        else:
+            results.append({"index": index, "status": 403, "error": _error(_not_yours())})
+    accepted = 0
+    for (index, _), result in zip(
+        allowed, await gateway.ingest.accept_many(caller.tenant_id, [new for _, new in allowed]), strict=True
+    ):
+        if isinstance(result, Refusal):
+            problem = _problem(result)
+            results[index] = {"index": index, "status": problem.status_code, "error": _error(problem)}
+        else:
+            accepted += 1
+            results[index] = {"index": index, "status": 202, **_receipt(result)}
+    answer = {"accepted": accepted, "refused": len(results) - accepted, "results": results}
+    return Response(msgspec.json.encode(answer), 200, media_type="application/json")
+
+
+ROUTES = [
+    Route("/v1/events", post_event, methods=["POST"]),
+    Route("/v1/events/batch", post_events, methods=["POST"]),
+]
+
+
+def _producer(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    caller.need(Scope.EVENTS_WRITE)
+    if caller.subscriber_id is not None:
+        raise forbidden("This key belongs to one subscriber, and events are the hospital's.")
+    return caller
+
+
+def _read(body: bytes) -> dict[str, Any]:
+    """What the body means.
+
+    Raises:
+        Problem: 400 where it is no JSON, or not to be trusted as such; 422 where it is no object.
+    """
+    try:
+        parsed = jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
+    except ValueError as problem:
+        raise _malformed(str(problem)) from None
+    if not isinstance(parsed, dict):
+        raise invalid(Fault("type", "Give a JSON object.", pointer=""))
+    return parsed
+
+
+def _malformed(reason: str) -> Problem:
+    """The parser's sentence may quote a member's name: only its place is told."""
+    place = re.search(r"line \d+ column \d+", reason)
+    twice = " A member is given twice." if "duplicate key" in reason else ""
+    where = f" at {place[0]}" if place else ""
+    return Problem(400, "malformed-json", f"The body is not JSON{where}.{twice} Send valid JSON in UTF-8.")
+
+
+def _shape(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    """The body as a struct, with ``data`` untouched.
+
+    Raises:
+        Problem: 422 that names the member.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as problem:
+        raise invalid(_fault(str(problem))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _malformed("") from None
+
+
+_PLACE = re.compile(r" - at `\$(.*)`$")
+
+
+def _fault(sentence: str) -> Fault:
+    """msgspec says "Expected `str`, got `int` - at `$.type`", and never the value."""
+    place = _PLACE.search(sentence)
+    path = place[1] if place else ""
+    pointer = path.replace("[...]", "/*").replace("[", "/").replace("]", "").replace(".", "/")
+    what = sentence[: place.start()] if place else sentence
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", what):
+        name = unknown[1] if re.fullmatch(r"\w{1,64}", unknown[1], re.ASCII) else "*"
+        return Fault("unknown", "Remove the member: it is not known here.", pointer=f"{pointer}/{name}")
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", what):
+        return Fault("required", "Add the member: it is required.", pointer=f"{pointer}/{missing[1]}")
+    return Fault("invalid", f"{what}.", pointer=pointer)
+
+
+def _new(event: EventIn, parsed: Any, idempotency_key: str | None) -> NewEvent:
+    return NewEvent(
+        type=event.type,
+        data=bytes(event.data),
+        parsed=parsed,
+        timestamp=event.timestamp,
+        subject=event.subject,
+        ordering_key=event.ordering_key,
+        idempotency_key=idempotency_key,
+    )
+
+
+def _agreed_key(member: str | None, header: str | None) -> str | None:
+    if header is None:
+        return member
+    if not 1 <= len(header) <= 256:
+        raise invalid(Fault("length", "Give 1 to 256 characters.", parameter="Idempotency-Key"))
+    if member is not None and member != header:
+        remedy = "Give the same key as the Idempotency-Key header, or none."
+        raise invalid(Fault("conflict", remedy, pointer="/idempotency_key"))
+    return header
+
+
+def _check_type(caller: Caller, event_type: str) -> None:
+    if not caller.may_post(event_type):
+        raise _not_yours()
+
+
+def _not_yours() -> Problem:
+    return forbidden("This key may not post events of this type.")
+
+
+def _receipt(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "id": ids.render(ids.EVENT, receipt.event_id),
+        "type": receipt.type,
+        "accepted_at": receipt.accepted_at,
+        "duplicate": receipt.duplicate,
+    }
+
+
+def _problem(refusal: Refusal) -> Problem:
+    match refusal.reason:
+        case Reason.UNKNOWN_EVENT_TYPE:
+            return invalid(Fault("unknown", "Give one of the types that GET /v1/event-types lists.", pointer="/type"))
+        case Reason.RESERVED_EVENT_TYPE:
+            return invalid(Fault("reserved", "Types that begin with gateway. are the gateway's own.", pointer="/type"))
+        case Reason.SCHEMA:
+            return invalid(*(Fault(f.rule, f.remedy, pointer="/data" + f.pointer) for f in refusal.faults[:50]))
+        case Reason.IDEMPOTENCY_CONFLICT:
+            return Problem(
+                409,
+                "conflict",
+                "Another event was posted with this idempotency key. Use a new key for a new event, "
+                "and the same body when you post one again.",
+            )
+
+
+def _error(problem: Problem) -> dict[str, Any]:
+    """A problem within a batch's answer."""
+    error: dict[str, Any] = {
+        "type": TYPE + problem.name,
+        "title": TITLES[problem.name],
+        "status": problem.status_code,
+        "detail": problem.detail,
+    }
+    if problem.faults:
+        error["errors"] = [{"pointer": f.pointer, "rule": f.rule, "remedy": f.remedy} for f in problem.faults]
+    return error

@@ -1,0 +1,281 @@
+"""One worker: dispatches, claims, sends and settles until it is told to stop, then drains.
+
+Each stage is a loop around one round that returns how long to wait; a hint, a finished request or the stop ends the
+wait early. Nothing waits in memory: a delivery is claimed only when a slot is free for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from uuid_utils.compat import uuid7
+
+from . import telemetry
+from .bodies import Bodies
+from .deliver import Result, attempt, settle
+from .dispatch import Dispatch
+from .egress_policy import policy_from
+from .failpoints import reach
+from .master_keys import load_master_keys
+from .rules.model import Delivery
+from .rules.outcome import Unsendable
+from .sender import Sender
+from .settings import Settings
+from .slots import Slots
+from .store import configuration, deliveries, keyring, workers
+from .store.database import Database, DatabaseAway
+from .store.hints import CONFIGURATION, DELIVERIES, OUTBOX, Hinter, listen
+from .upkeep import Upkeep
+from .vault import Vault
+
+POLL = 1.0
+"""Seconds after which a stage looks by itself, hint or not."""
+SCAN_GAP = 0.05
+"""Seconds at least between two complete looks at what is due."""
+BEAT = 2.0
+DRAIN = 27.0
+"""Seconds that a stopping worker waits for its requests and for the database."""
+AWAY = (0.2, 2.0)
+"""Seconds to wait when the database is away: first, and at most."""
+
+
+async def run(settings: Settings) -> None:
+    """Works until SIGTERM or SIGINT, then lets the requests under way finish and settles them.
+
+    Raises:
+        MasterKeysUnusable: there is no master key.
+    """
+    telemetry.configure(settings.log_level)
+    database = Database(str(settings.database_url), connections=6)
+    vault = Vault(load_master_keys(settings))
+    sender = Sender(policy_from(settings), proxy=settings.egress_proxy)
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    worker = Worker(settings, database, vault, sender, stopping)
+    try:
+        await worker.run()
+    finally:
+        await sender.aclose()
+        await database.close()
+
+
+class Worker:
+    """The stages and what they share."""
+
+    def __init__(
+        self, settings: Settings, database: Database, vault: Vault, sender: Sender, stopping: asyncio.Event
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._vault = vault
+        self._sender = sender
+        self._stopping = stopping
+        self._id = uuid7()
+        self._slots = Slots(settings.concurrency)
+        self._bodies = Bodies(database, vault)
+        self._dispatch = Dispatch(database, vault, self._slots.learn)
+        self._upkeep = Upkeep(settings, database)
+        self._hinter = Hinter(database, DELIVERIES)
+        self._requests: set[asyncio.Task[None]] = set()
+        self._results: list[Result] = []
+        self._outbox, self._due, self._hinted, self._changed = (asyncio.Event() for _ in range(4))
+        self._arrived, self._settled = asyncio.Event(), asyncio.Event()
+        self._drained = asyncio.Event()
+        self._scanned_at = 0.0
+        self._health_known = datetime(2000, 1, 1, tzinfo=UTC)
+
+    async def run(self) -> None:
+        telemetry.started("worker", id=str(self._id), concurrency=self._settings.concurrency)
+        heard = {OUTBOX: self._outbox, DELIVERIES: self._hinted, CONFIGURATION: self._changed}
+        supporting = [
+            asyncio.create_task(listen(self._database, heard)),
+            asyncio.create_task(self._hinter.run()),
+            asyncio.create_task(self._loop("heartbeat", self._beat, asyncio.Event(), until=self._drained)),
+            asyncio.create_task(self._loop("settle", self._settle, self._arrived, until=self._drained)),
+        ]
+        stages = [
+            asyncio.create_task(self._loop("configuration", self._refresh, self._changed)),
+            asyncio.create_task(self._loop("dispatch", self._fan_out, self._outbox)),
+            asyncio.create_task(self._loop("claim", self._claim, self._due)),
+            asyncio.create_task(self._loop("scan", self._scan, self._hinted)),
+            asyncio.create_task(self._loop("upkeep", self._upkeep.round, asyncio.Event())),
+        ]
+        await self._stopping.wait()
+        await asyncio.gather(*stages)
+        await self._drain()
+        for task in supporting[:2]:
+            task.cancel()
+        await asyncio.gather(*supporting, return_exceptions=True)
+        telemetry.stopped("worker", id=str(self._id))
+
+    async def _drain(self) -> None:
+        """No new claims; what is under way finishes, within its own deadline, and is settled."""
+        try:
+            async with asyncio.timeout(DRAIN):
+                if self._requests:
+                    await asyncio.wait(self._requests)
+                while self._results:
+                    self._settled.clear()
+                    self._arrived.set()
+                    await self._settled.wait()
+        except TimeoutError:
+            telemetry.drain_cut_short(len(self._requests), len(self._results))
+        self._drained.set()
+        self._arrived.set()
+        try:
+            async with self._database.road() as connection:
+                await workers.leave(connection, self._id)
+        except DatabaseAway as problem:
+            telemetry.database_away("leave", problem)
+
+    # The stages, in the order of the road. Each does one round and returns how many seconds to wait.
+
+    async def _fan_out(self) -> float:
+        done = await self._dispatch.fan_out()
+        if not done.taken:
+            return POLL
+        now = self._slots.now()
+        for endpoint_id in done.endpoints:
+            self._slots.touch(endpoint_id, now)
+        self._due.set()
+        if self._slots.workers > 1 and done.endpoints:
+            self._hinter.ask()
+        return 0.0
+
+    async def _scan(self) -> float:
+        """A complete look at what is due: what hints may have missed, and what became due by time alone."""
+        began = time.monotonic()
+        async with self._database.road() as connection:
+            ready, now = await deliveries.ready(connection)
+        if now is not None:
+            self._slots.set_clock(now.timestamp())
+        self._slots.expect({endpoint_id: due_at.timestamp() for endpoint_id, due_at in ready.items()})
+        if self._slots.unknown():
+            self._changed.set()
+        self._due.set()
+        await asyncio.sleep(max(SCAN_GAP, 5 * (time.monotonic() - began)))
+        return POLL
+
+    async def _claim(self) -> float:
+        wanted = self._slots.wanted()
+        if not wanted:
+            return self._until_next_due()
+        began = time.perf_counter()
+        async with self._database.road() as connection:
+            claimed, due_at, now = await deliveries.claim(connection, wanted, uuid7())
+        telemetry.claim_seconds.observe(time.perf_counter() - began)
+        reach("after_claim")
+        if now is not None:
+            self._slots.set_clock(now.timestamp())
+        self._slots.claimed(wanted, claimed, due_at)
+        if claimed:
+            await self._send(claimed)
+        return 0.0
+
+    async def _send(self, claimed: list[Delivery]) -> None:
+        for delivery in claimed:
+            self._slots.begin(delivery)
+        try:
+            bodies = await self._bodies.of(claimed)
+        except BaseException:
+            for delivery in claimed:
+                self._slots.end(delivery)
+            raise
+        telemetry.in_flight.set(self._slots.in_flight)
+        for delivery in claimed:
+            task = asyncio.create_task(self._deliver(delivery, bodies[delivery.event_id]))
+            self._requests.add(task)
+            task.add_done_callback(self._requests.discard)
+
+    async def _deliver(self, delivery: Delivery, body: bytes | Unsendable) -> None:
+        try:
+            endpoint = self._slots.snapshot.endpoints.get(delivery.endpoint_id)
+            if endpoint is None:
+                return  # deleted since the claim: upkeep cancels its deliveries
+            if endpoint.id in self._slots.snapshot.unsendable:
+                body = Unsendable("key_missing", waits=True)
+            result = await attempt(self._sender, self._slots, delivery, endpoint, body)
+            self._slots.note(endpoint, result.exchange.outcome, result.verdict.health)
+            self._results.append(result)
+            self._arrived.set()
+        except Exception as problem:
+            telemetry.stage_failed("deliver", problem)  # the lease ends by itself; the attempt is counted
+        finally:
+            self._slots.end(delivery)
+            self._due.set()
+
+    async def _settle(self) -> float:
+        if not self._results:
+            return POLL
+        results, began = self._results[:], time.perf_counter()
+        changed = self._slots.changed_health()
+        async with self._database.road() as connection:
+            await settle(connection, self._vault, results, changed, self._settings.keep_responses)
+        del self._results[: len(results)]
+        self._slots.health_saved(changed)
+        telemetry.settle_seconds.observe(time.perf_counter() - began)
+        self._settled.set()
+        self._due.set()
+        return 0.0
+
+    async def _refresh(self) -> float:
+        """Takes over the configuration when its version moved, and what other workers learnt about endpoints."""
+        async with self._database.road() as connection:
+            if not self._slots.snapshot.version:
+                await keyring.fill(self._database, self._vault)
+            stale_at = self._slots.snapshot.stale_at
+            stale = stale_at is not None and stale_at.timestamp() <= self._slots.now()
+            if stale or await configuration.version(connection) != self._slots.snapshot.version:
+                await keyring.fill(self._database, self._vault)
+                self._slots.learn(await configuration.snapshot(connection, self._vault))
+                self._due.set()
+            learnt, self._health_known = await configuration.health_since(connection, self._health_known)
+        self._slots.learn_health(learnt)
+        return POLL
+
+    async def _beat(self) -> float:
+        async with self._database.road() as connection:
+            alive, now = await workers.beat(connection, self._id, f"{socket.gethostname()}:{os.getpid()}")
+        self._slots.set_clock(now)
+        self._slots.share_with(alive.index(self._id), len(alive))
+        return BEAT
+
+    def _until_next_due(self) -> float:
+        due_at = self._slots.next_due()
+        return POLL if due_at is None else min(max(due_at - self._slots.now(), 0.001), POLL)
+
+    async def _loop(
+        self, stage: str, round: Callable[[], Awaitable[float]], wake: asyncio.Event, until: asyncio.Event | None = None
+    ) -> None:
+        """Rounds of one stage until the stop; an error costs a wait, never the worker."""
+        stop = until or self._stopping
+        stopped = asyncio.create_task(stop.wait())
+        patience = AWAY[0]
+        while not stop.is_set():
+            wake.clear()
+            try:
+                pause = await round()
+                patience = AWAY[0]
+            except DatabaseAway as problem:
+                telemetry.database_away(stage, problem)
+                pause, patience = patience, min(patience * 2, AWAY[1])
+            except Exception as problem:
+                telemetry.stage_failed(stage, problem)
+                pause, patience = patience, min(patience * 2, AWAY[1])
+            if pause > 0 and not stop.is_set():
+                await _first(wake, stopped, pause)
+        stopped.cancel()
+
+
+async def _first(wake: asyncio.Event, stopped: asyncio.Task[bool], seconds: float) -> None:
+    """Waits for the hint, the stop or the time, whichever comes first."""
+    woken = asyncio.create_task(wake.wait())
+    await asyncio.wait((woken, stopped), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    woken.cancel()
