@@ -1,0 +1,60 @@
+"""What a key may do. A role is a named set of scopes; nobody can grant what they don't hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    """``admin`` stands for every other scope but ``payload:read``: running the gateway needs no patient's data."""
+
+    EVENTS_WRITE = "events:write"
+    ENDPOINTS_READ = "endpoints:read"
+    ENDPOINTS_WRITE = "endpoints:write"
+    DELIVERIES_READ = "deliveries:read"
+    DELIVERIES_WRITE = "deliveries:write"
+    PAYLOAD_READ = "payload:read"
+    AUDIT_READ = "audit:read"
+    METRICS_READ = "metrics:read"
+    ADMIN = "admin"
+
+
+class Role(StrEnum):
+    """Who somebody is to the gateway. An operator moves deliveries but can't redirect them to another URL."""
+
+    PRODUCER = "producer"
+    ENDPOINT_ADMIN = "endpoint_admin"
+    OPERATOR = "operator"
+    PRIVACY_OFFICER = "privacy_officer"
+    AUDITOR = "auditor"
+    PARTNER = "partner"
+
+
+SCOPES_OF: dict[Role, frozenset[Scope]] = {
+    Role.PRODUCER: frozenset({Scope.EVENTS_WRITE}),
+    Role.ENDPOINT_ADMIN: frozenset(
+        {Scope.ENDPOINTS_READ, Scope.ENDPOINTS_WRITE, Scope.DELIVERIES_READ, Scope.DELIVERIES_WRITE}
+    ),
+    Role.OPERATOR: frozenset({Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ, Scope.DELIVERIES_WRITE, Scope.METRICS_READ}),
+    Role.PRIVACY_OFFICER: frozenset({Scope.PAYLOAD_READ, Scope.DELIVERIES_READ, Scope.AUDIT_READ}),
+    Role.AUDITOR: frozenset({Scope.AUDIT_READ, Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ}),
+    Role.PARTNER: frozenset(
+        {Scope.ENDPOINTS_READ, Scope.ENDPOINTS_WRITE, Scope.DELIVERIES_READ, Scope.DELIVERIES_WRITE}
+    ),
+}
+
+OF_A_SUBSCRIBER = SCOPES_OF[Role.PARTNER] | {Scope.PAYLOAD_READ}
+"""What a key that belongs to one subscriber may carry: the rest is about the whole hospital."""
+
+
+def allows(granted: Iterable[str], needed: Scope) -> bool:
+    """Whether somebody with the granted scopes may do what needs one."""
+    held = set(granted)
+    return needed in held or (Scope.ADMIN in held and needed is not Scope.PAYLOAD_READ)
+
+
+def not_held(granted: Iterable[str], wanted: Iterable[Scope]) -> list[Scope]:
+    """The scopes wanted for somebody else that the granter lacks, sorted."""
+    held = set(granted)
+    return sorted(scope for scope in wanted if not allows(held, scope))
