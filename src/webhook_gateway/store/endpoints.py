@@ -1,0 +1,199 @@
+"""Endpoints with their secrets and their health, as administrators see and change them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import uuid_utils.compat as uuid_utils
+from sqlalchemy import RowMapping, Select, func, insert, select, tuple_, update
+from sqlalchemy import delete as delete_from
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from . import deliveries
+from .driver import driver_of
+from .rows import every, first, one
+from .tables import deliveries as deliveries_table
+from .tables import endpoint_health, endpoint_secrets, endpoints, held_keys
+
+DELETED = "endpoint_deleted"
+"""The reason that deliveries of a deleted endpoint are cancelled with."""
+
+
+async def create(connection: AsyncConnection, values: Mapping[str, Any]) -> RowMapping:
+    """``values`` are columns, with an ``id``: headers are sealed for it."""
+    statement = insert(endpoints).values(**values).returning(endpoints)
+    return await one(connection, statement)
+
+
+async def get(
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    endpoint_id: UUID,
+    *,
+    subscriber_id: UUID | None = None,
+    lock: bool = False,
+) -> RowMapping | None:
+    """An endpoint that isn't deleted; with a subscriber, only if it is theirs."""
+    found = _live(tenant_id, subscriber_id).where(endpoints.c.id == endpoint_id)
+    if lock:
+        found = found.with_for_update()
+    return await first(connection, found)
+
+
+async def page(
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    *,
+    subscriber_id: UUID | None,
+    state: str | None,
+    before: UUID | None,
+    limit: int,
+) -> list[RowMapping]:
+    """Endpoints, newest first."""
+    rows = _live(tenant_id, subscriber_id)
+    if state is not None:
+        rows = rows.where(endpoints.c.state == state)
+    if before is not None:
+        rows = rows.where(endpoints.c.id < before)
+    return await every(connection, rows.order_by(endpoints.c.id.desc()).limit(limit))
+
+
+async def change(
+    connection: AsyncConnection, tenant_id: UUID, endpoint_id: UUID, changes: Mapping[str, Any]
+) -> RowMapping:
+    """The endpoint as a new revision. The caller holds its row."""
+    statement = (
+        update(endpoints)
+        .where(endpoints.c.tenant_id == tenant_id, endpoints.c.id == endpoint_id)
+        .values(**changes, revision=endpoints.c.revision + 1, updated_at=func.now())
+        .returning(endpoints)
+    )
+    return await one(connection, statement)
+
+
+async def set_state(
+    connection: AsyncConnection, tenant_id: UUID, endpoint_id: UUID, state: str, reason: str | None
+) -> RowMapping:
+    """One that is enabled again starts with a clean health, or the failures of last week would disable it at once."""
+    if state == "enabled":
+        # Not deleted: workers look for what has changed since they last looked.
+        await connection.execute(
+            update(endpoint_health)
+            .where(endpoint_health.c.endpoint_id == endpoint_id)
+            .values(
+                failures_in_a_row=0,
+                failing_since=None,
+                open_until=None,
+                openings=0,
+                held_until=None,
+                changed_at=func.clock_timestamp(),
+            )
+        )
+    return await change(
+        connection,
+        tenant_id,
+        endpoint_id,
+        {"state": state, "state_reason": reason, "state_changed_at": func.now()},
+    )
+
+
+async def delete(connection: AsyncConnection, tenant_id: UUID, endpoint_id: UUID) -> int | None:
+    """Cancels its open deliveries and says how many, or None where it isn't there.
+
+    A delivery that is being sent just now is left to its worker, which settles it or finds the endpoint gone.
+    """
+    statement = (
+        update(endpoints)
+        .where(endpoints.c.tenant_id == tenant_id, endpoints.c.id == endpoint_id, endpoints.c.deleted_at.is_(None))
+        .values(deleted_at=func.now(), updated_at=func.now(), headers=None, revision=endpoints.c.revision + 1)
+    )
+    if not (await connection.execute(statement)).rowcount:
+        return None
+    await connection.execute(delete_from(held_keys).where(held_keys.c.endpoint_id == endpoint_id))
+    return await deliveries.cancel(
+        await driver_of(connection), tenant_id=tenant_id, ids=None, endpoint_id=endpoint_id, reason=DELETED
+    )
+
+
+async def add_secret(
+    connection: AsyncConnection, tenant_id: UUID, endpoint_id: UUID, secret_id: UUID, sealed: bytes
+) -> None:
+    await connection.execute(
+        insert(endpoint_secrets).values(id=secret_id, tenant_id=tenant_id, endpoint_id=endpoint_id, secret=sealed)
+    )
+
+
+async def expire_secrets(connection: AsyncConnection, endpoint_id: UUID, overlap: float) -> None:
+    """The live secrets stop signing after ``overlap`` seconds; what was to end sooner still does."""
+    ends = func.now() + timedelta(seconds=overlap)
+    await connection.execute(
+        update(endpoint_secrets)
+        .where(endpoint_secrets.c.endpoint_id == endpoint_id, _unexpired())
+        .values(expires_at=func.least(func.coalesce(endpoint_secrets.c.expires_at, ends), ends))
+    )
+
+
+async def secrets_of(connection: AsyncConnection, endpoint_ids: Sequence[UUID]) -> list[RowMapping]:
+    """The live secrets' ids and times, newest first; not the secrets."""
+    live = (
+        select(
+            endpoint_secrets.c.endpoint_id,
+            endpoint_secrets.c.id,
+            endpoint_secrets.c.created_at,
+            endpoint_secrets.c.expires_at,
+        )
+        .where(endpoint_secrets.c.endpoint_id.in_(endpoint_ids), _unexpired())
+        .order_by(endpoint_secrets.c.id.desc())
+    )
+    return await every(connection, live)
+
+
+async def health_of(connection: AsyncConnection, endpoint_ids: Sequence[UUID]) -> list[RowMapping]:
+    """What workers have written down of the endpoints that failed lately."""
+    known = select(
+        endpoint_health,
+        (endpoint_health.c.open_until > func.now()).label("is_open"),
+    ).where(endpoint_health.c.endpoint_id.in_(endpoint_ids))
+    return await every(connection, known)
+
+
+async def held_page(
+    connection: AsyncConnection, endpoint_id: UUID, *, after: int | None, limit: int
+) -> list[RowMapping]:
+    """Ordering keys that wait for an operator, with the deliveries that wait behind each."""
+    behind = (
+        select(func.count())
+        .select_from(deliveries_table)
+        .where(
+            tuple_(deliveries_table.c.endpoint_id, deliveries_table.c.ordering_key)
+            == tuple_(held_keys.c.endpoint_id, held_keys.c.ordering_key)
+        )
+        .scalar_subquery()
+    )
+    rows = select(held_keys, behind.label("waiting")).where(held_keys.c.endpoint_id == endpoint_id)
+    if after is not None:
+        rows = rows.where(held_keys.c.ordering_key > after)
+    return await every(connection, rows.order_by(held_keys.c.ordering_key).limit(limit))
+
+
+async def release_key(connection: AsyncConnection, tenant_id: UUID, endpoint_id: UUID, ordering_key: int) -> bool:
+    """Lets a held key go on; false where it isn't held."""
+    return await deliveries.unhold(
+        await driver_of(connection), tenant_id=tenant_id, endpoint_id=endpoint_id, ordering_key=ordering_key
+    )
+
+
+def new_id() -> UUID:
+    return uuid_utils.uuid7()
+
+
+def _live(tenant_id: UUID, subscriber_id: UUID | None) -> Select[Any]:
+    rows = select(endpoints).where(endpoints.c.tenant_id == tenant_id, endpoints.c.deleted_at.is_(None))
+    return rows if subscriber_id is None else rows.where(endpoints.c.subscriber_id == subscriber_id)
+
+
+def _unexpired() -> Any:
+    return func.coalesce(endpoint_secrets.c.expires_at > func.now(), True)

@@ -1,0 +1,93 @@
+"""Subscribers: partner organisations. One that is deleted stays as a row, since deliveries name its endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import uuid_utils.compat as uuid_utils
+from sqlalchemy import RowMapping, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from . import endpoints, keys
+from .rows import every, first
+from .tables import endpoints as endpoints_table
+from .tables import subscribers
+
+
+async def create(connection: AsyncConnection, tenant_id: UUID, *, name: str, description: str) -> RowMapping | None:
+    """The new subscriber, or None where another one has the name."""
+    statement = (
+        insert(subscribers)
+        .values(id=uuid_utils.uuid7(), tenant_id=tenant_id, name=name, description=description)
+        .on_conflict_do_nothing()
+        .returning(subscribers)
+    )
+    return await first(connection, statement)
+
+
+async def get(
+    connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID, *, lock: bool = False
+) -> RowMapping | None:
+    """``lock`` keeps it from being deleted until the transaction ends."""
+    found = select(subscribers).where(
+        subscribers.c.tenant_id == tenant_id, subscribers.c.id == subscriber_id, subscribers.c.deleted_at.is_(None)
+    )
+    if lock:
+        found = found.with_for_update(read=True)
+    return await first(connection, found)
+
+
+async def page(
+    connection: AsyncConnection, tenant_id: UUID, *, only: UUID | None, before: UUID | None, limit: int
+) -> list[RowMapping]:
+    """Subscribers, newest first; ``only`` leaves that one."""
+    rows = select(subscribers).where(subscribers.c.tenant_id == tenant_id, subscribers.c.deleted_at.is_(None))
+    if only is not None:
+        rows = rows.where(subscribers.c.id == only)
+    if before is not None:
+        rows = rows.where(subscribers.c.id < before)
+    return await every(connection, rows.order_by(subscribers.c.id.desc()).limit(limit))
+
+
+async def change(
+    connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID, changes: Mapping[str, Any]
+) -> RowMapping | None:
+    """The changed subscriber.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: another one has the name.
+    """
+    statement = (
+        update(subscribers)
+        .where(
+            subscribers.c.tenant_id == tenant_id, subscribers.c.id == subscriber_id, subscribers.c.deleted_at.is_(None)
+        )
+        .values(**changes, updated_at=func.now())
+        .returning(subscribers)
+    )
+    return await first(connection, statement)
+
+
+async def delete(connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID) -> dict[str, Any] | None:
+    """Takes its endpoints, their open deliveries and its keys with it; says how many, or None where it isn't there."""
+    gone = await change(connection, tenant_id, subscriber_id, {"deleted_at": func.now()})
+    if gone is None:
+        return None
+    theirs = select(endpoints_table.c.id).where(
+        endpoints_table.c.tenant_id == tenant_id,
+        endpoints_table.c.subscriber_id == subscriber_id,
+        endpoints_table.c.deleted_at.is_(None),
+    )
+    found = list((await connection.execute(theirs.order_by(endpoints_table.c.id))).scalars())
+    cancelled = 0
+    for endpoint_id in found:
+        cancelled += await endpoints.delete(connection, tenant_id, endpoint_id) or 0
+    return {
+        "name": gone["name"],
+        "endpoints": len(found),
+        "cancelled": cancelled,
+        "keys": await keys.revoke_of_subscriber(connection, tenant_id, subscriber_id),
+    }
