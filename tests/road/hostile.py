@@ -21,6 +21,7 @@ class Partner:
         self.port = 0
         self.requests: list[tuple[dict[str, str], bytes]] = []
         self.accepted = 0
+        self.leftovers = 0  # bytes that could still be read after the partner was forgiven
         self.called = asyncio.Event()  # set at the first connection
         self.forgiven = asyncio.Event()  # set at the end: a partner who never read begins to
 
@@ -55,8 +56,8 @@ class Connection:
 
     async def wait_for_the_end(self) -> None:
         """Until the gateway lets go."""
-        while await self.reader.read(65536):
-            pass
+        while data := await self.reader.read(65536):
+            self.partner.leftovers += len(data)
 
     def reset(self) -> None:
         """Break off with RST instead of FIN."""

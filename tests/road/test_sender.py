@@ -297,12 +297,14 @@ async def test_a_partner_who_never_reads_does_not_hold_the_body_or_the_connectio
     async with hostile(partners.never_reads, receive_buffer=4096) as partner:
         exchange = await post(sender, request(partner.url(), body=b"x" * 8_000_000))
         assert exchange.outcome == TimedOut(Phase.CONNECTED)
+    assert partner.leftovers < 8_000_000  # what the gateway still had to send was thrown away
 
 
 async def test_an_answer_counts_though_the_body_was_not_read(sender: Sender) -> None:
     async with hostile(partners.answers_before_it_read_the_body, receive_buffer=4096) as partner:
         exchange = await post(sender, request(partner.url(), body=b"x" * 8_000_000))
         assert exchange.outcome == Rejected(413)
+    assert partner.leftovers < 8_000_000
 
 
 @pytest.mark.parametrize(
@@ -338,6 +340,13 @@ async def test_a_body_is_kept_as_bytes_and_only_where_asked(sender: Sender) -> N
     assert asked.response.length == len(body)
     assert asked.response.content_type == "text/html"
     assert not asked.response.truncated
+
+
+async def test_a_compressed_body_is_never_unpacked(sender: Sender) -> None:
+    async with hostile(partners.sends_200_mb_of_gzipped_zeros) as partner:
+        exchange = await post(sender, request(partner.url(), deadline=3.0, keep_excerpt=2))
+        assert exchange.response is not None
+        assert exchange.response.excerpt == b"\x1f\x8b"
 
 
 async def test_a_long_body_is_read_to_its_limit_and_the_connection_dropped(sender: Sender) -> None:

@@ -10,7 +10,7 @@ LONGEST = 86_400.0  # seconds: a partner may hold its deliveries back for a day,
 
 
 def read_retry_after(header: str, now: datetime) -> float | None:
-    """Seconds from ``now`` (aware) to wait, at most `LONGEST`; None for what makes no sense or has passed. Never raises."""
+    """Seconds to wait from ``now`` (aware), at most `LONGEST`; None for nonsense or the past. Never raises."""
     header = header.strip()
     if _DIGITS.fullmatch(header):
         return min(float(header), LONGEST)
