@@ -53,10 +53,14 @@ class GatewayAway(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong: where (a JSON pointer, RFC 6901) and the rule that it breaks. Never the value."""
+    """One thing that is wrong: the rule that it breaks, and what to do about it. Never the value.
 
-    pointer: str
+    ``place`` is a JSON pointer into what was posted (RFC 6901), or the name of a parameter.
+    """
+
+    place: str
     rule: str
+    remedy: str
 
 
 class Refused(Exception):
@@ -64,7 +68,7 @@ class Refused(Exception):
 
     def __init__(self, status: int, title: str, detail: str = "", faults: Sequence[Fault] = ()) -> None:
         self.status, self.title, self.detail, self.faults = status, title, detail, tuple(faults)
-        reasons = [detail, *(f"{fault.pointer or '/'}: {fault.rule}" for fault in faults)]
+        reasons = [detail, *(f"{fault.place or '/'} ({fault.rule}): {fault.remedy}" for fault in faults)]
         super().__init__(f"{status} {title}" + "".join(f"; {reason}" for reason in reasons if reason))
 
 
@@ -454,12 +458,14 @@ def _accepted(found: Mapping[str, Any]) -> Accepted:
 
 
 def _refused(result: Mapping[str, Any]) -> Refused:
-    problem = result.get("problem", {})
-    return _refusal(int(result.get("status", problem.get("status", 400))), problem)
+    return _refusal(int(result["status"]), result.get("error", {}))
 
 
 def _refusal(status: int, problem: Mapping[str, Any]) -> Refused:
-    faults = [Fault(str(fault.get("pointer", "")), str(fault.get("rule", ""))) for fault in problem.get("faults", ())]
+    faults = [
+        Fault(fault.get("pointer", fault.get("parameter", "")), fault.get("rule", ""), fault.get("remedy", ""))
+        for fault in problem.get("errors", ())
+    ]
     return Refused(status, str(problem.get("title", "Refused")), str(problem.get("detail") or ""), faults)
 
 

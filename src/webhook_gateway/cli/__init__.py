@@ -1,0 +1,67 @@
+"""The command line: ``webhook-gateway --help``. One file a group of commands; what they do lives elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from webhook_gateway import __version__
+
+from . import audit, check, demo, keys, listen, migrate, receive, replay, serve, status, up, url
+from .exits import explain
+
+EPILOGUE = (
+    "Exit codes: 0 done (or: yes), 1 failed (or: no), 2 wrong usage or a bad setting, 3 the database is away, "
+    "130 interrupted. Settings come from WEBHOOK_GATEWAY_* and DATABASE_URL."
+)
+
+app = typer.Typer(
+    name="webhook-gateway",
+    help="Delivers a hospital's events to its partners: signed, retried, in order, and nothing accepted is lost.",
+    epilog=EPILOGUE,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"webhook-gateway {__version__}")
+        raise typer.Exit
+
+
+START, SET_UP, OPERATE, DEVELOP = "Start", "Set up", "Operate", "For partners' developers"
+
+app.command(rich_help_panel=START)(demo.demo)
+app.command(rich_help_panel=START)(up.up)
+app.command(rich_help_panel=START)(serve.serve)
+app.command(rich_help_panel=START)(serve.work)
+app.command(rich_help_panel=SET_UP)(migrate.migrate)
+app.command(rich_help_panel=SET_UP)(check.check)
+app.add_typer(keys.app, name="keys", rich_help_panel=SET_UP)
+app.command("check-url", rich_help_panel=SET_UP)(url.check_url)
+app.command(rich_help_panel=OPERATE)(status.status)
+app.command(rich_help_panel=OPERATE)(replay.replay)
+app.add_typer(audit.app, name="audit", rich_help_panel=OPERATE)
+app.command(rich_help_panel=DEVELOP)(receive.sign)
+app.command(rich_help_panel=DEVELOP)(receive.verify)
+app.command(rich_help_panel=DEVELOP)(listen.listen)
+
+
+def main() -> None:
+    """Runs a command. What an operator can mend is said in one sentence; only a bug of ours shows a traceback."""
+    try:
+        app()
+    except Exception as problem:
+        known = explain(problem)
+        if known is None:
+            raise
+        print(f"webhook-gateway: {known}", file=sys.stderr)
+        sys.exit(known.status)

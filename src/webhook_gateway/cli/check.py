@@ -1,0 +1,230 @@
+"""``check``: would this configuration keep the promises? Errors apart from warnings."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from .exits import NO, explain, setting_faults
+from .screen import answers, write_json
+
+if TYPE_CHECKING:
+    from webhook_gateway.settings import Settings
+    from webhook_gateway.store.database import Database
+    from webhook_gateway.vault import MasterKeys
+
+OLDEST_POSTGRES = 150_000
+POOL = 8
+"""Connections that each process may open, with a few more for listening to hints."""
+LARGEST_SKEW = 30.0
+
+
+class Level(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+    FINE = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    level: Level
+    about: str
+    text: str
+
+
+def check(
+    as_json: Annotated[bool, typer.Option("--json", help='{"errors": …, "warnings": …, "findings": […]}')] = False,
+) -> None:
+    """Check settings, database, keys and egress policy. Exit code 1 if anything is an error; warnings don't count.
+
+    [dim]Example:[/dim]  webhook-gateway check && webhook-gateway serve
+    """
+    findings = _look()
+    errors = sum(finding.level is Level.ERROR for finding in findings)
+    warnings = sum(finding.level is Level.WARNING for finding in findings)
+    if as_json:
+        write_json({"errors": errors, "warnings": warnings, "findings": [asdict(finding) for finding in findings]})
+    else:
+        marks = {
+            Level.ERROR: "[bold red]error  [/]",
+            Level.WARNING: "[yellow]warning[/]",
+            Level.FINE: "[green]ok     [/]",
+        }
+        for finding in findings:
+            answers.print(marks[finding.level], f"[bold]{finding.about}[/]:", end=" ")
+            answers.print(finding.text, markup=False, soft_wrap=True)
+        answers.print(f"{errors} errors, {warnings} warnings")
+    raise typer.Exit(NO if errors else 0)
+
+
+def _look() -> list[Finding]:
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from webhook_gateway.settings import Settings
+
+    try:
+        found = Settings()
+    except ValidationError as problem:
+        return [Finding(Level.ERROR, "settings", fault) for fault in setting_faults(problem)]
+    except SettingsError as problem:
+        return [Finding(Level.ERROR, "settings", str(problem))]
+    findings = [*_settings(found), *_egress(found)]
+    keys, about_keys = _master_keys(found)
+    return [*findings, *about_keys, *asyncio.run(_database(found, keys))]
+
+
+def _settings(found: Settings) -> Iterator[Finding]:
+    known = {f"WEBHOOK_GATEWAY_{name.upper()}" for name in type(found).model_fields}
+    unknown = sorted(name for name in os.environ if name.startswith("WEBHOOK_GATEWAY_") and name not in known)
+    for name in unknown:
+        yield Finding(Level.WARNING, "settings", f"{name} is no setting: check its spelling")
+    if found.failpoints:
+        yield Finding(Level.ERROR, "settings", "WEBHOOK_GATEWAY_FAILPOINTS lets processes be stopped: for tests only")
+    if not _is_loopback(found.host):
+        yield Finding(
+            Level.WARNING, "settings", f"the API listens on {found.host} without TLS: put a TLS proxy before it"
+        )
+    if found.public_docs:
+        yield Finding(Level.WARNING, "settings", "WEBHOOK_GATEWAY_PUBLIC_DOCS shows the API's documents without a key")
+    if found.keep_responses:
+        text = f"{found.keep_responses} bytes of each answer are kept (encrypted): they may hold patients' data"
+        yield Finding(Level.WARNING, "settings", text)
+    if not unknown:
+        yield Finding(Level.FINE, "settings", "every WEBHOOK_GATEWAY_* variable is a setting, and in its range")
+
+
+def _egress(found: Settings) -> Iterator[Finding]:
+    if found.development:
+        text = "WEBHOOK_GATEWAY_DEVELOPMENT allows http, loopback, IP addresses and every port: never in production"
+        yield Finding(Level.WARNING, "egress", text)
+        return
+    loosened = {
+        "WEBHOOK_GATEWAY_ALLOW_HTTP sends events about patients unencrypted": found.allow_http,
+        "WEBHOOK_GATEWAY_ALLOW_IP_LITERALS allows URLs whose certificate has no name to check": found.allow_ip_literals,
+        f"private networks are open to partners' URLs: {', '.join(found.allow_networks)}": bool(found.allow_networks),
+        f"ports beside 443 and 8443 are allowed: {', '.join(map(str, sorted(found.egress_ports)))}": bool(
+            found.egress_ports - {443, 8443}
+        ),
+    }
+    for text, is_so in loosened.items():
+        if is_so:
+            yield Finding(Level.WARNING, "egress", text)
+    if not any(loosened.values()):
+        yield Finding(Level.FINE, "egress", "https to public addresses only")
+    if found.egress_proxy is not None and urlsplit(found.egress_proxy).hostname is None:
+        yield Finding(Level.ERROR, "egress", "WEBHOOK_GATEWAY_EGRESS_PROXY is no URL: write http://proxy.example:3128")
+
+
+def _master_keys(found: Settings) -> tuple[MasterKeys | None, list[Finding]]:
+    from webhook_gateway.master_keys import MasterKeysUnusable, load_master_keys
+
+    from .surroundings import key_settings
+
+    chosen = key_settings(found)
+    try:
+        keys = load_master_keys(chosen)
+    except MasterKeysUnusable as problem:
+        return None, [Finding(Level.ERROR, "keys", str(problem))]
+    if found.master_keys is None and found.master_key_file is None:
+        text = (
+            "the master key is a file made for development: keep a copy, and name it in WEBHOOK_GATEWAY_MASTER_KEY_FILE"
+        )
+        return keys, [Finding(Level.WARNING, "keys", text)]
+    return keys, [Finding(Level.FINE, "keys", f"the master key {keys.newest} wraps new data keys")]
+
+
+async def _database(found: Settings, keys: MasterKeys | None) -> list[Finding]:
+    from webhook_gateway.store.database import Database
+
+    from .surroundings import database_url
+
+    database: Database | None = None
+    try:
+        url = database_url(found)
+        database = Database(url, connections=2)
+        return [finding async for finding in _ask(database, url, found, keys)]
+    except Exception as problem:
+        known = explain(problem)
+        if known is None:
+            raise
+        return [Finding(Level.ERROR, "database", str(known))]
+    finally:
+        if database is not None:
+            await database.close()
+
+
+async def _ask(database: Database, url: str, found: Settings, keys: MasterKeys | None) -> AsyncIterator[Finding]:
+    from webhook_gateway import migrate
+    from webhook_gateway.store import keyring, standing
+    from webhook_gateway.vault import Vault
+
+    async with database.road() as connection:
+        server = await standing.server(connection)
+    for finding in _server(server, url, found):
+        yield finding
+
+    revision, newest = await asyncio.to_thread(migrate.current, url), migrate.head()
+    if revision != newest:
+        text = f"the schema is {revision or 'missing'}, the newest is {newest}: run `webhook-gateway migrate`"
+        yield Finding(Level.ERROR, "database", text)
+        return
+    yield Finding(Level.FINE, "database", f"the schema is the newest ({newest})")
+
+    if keys is not None:
+        missing = await keyring.fill(database, Vault(keys))
+        for sentence in missing:
+            yield Finding(Level.ERROR, "keys", f"{sentence}: what it encrypts can't be read until it is back")
+        if not missing:
+            yield Finding(Level.FINE, "keys", "every data key in the database opens")
+    async with database.road() as connection:
+        if await standing.administrators(connection) == 0:
+            text = "no API key may administer: run `webhook-gateway keys create NAME --role admin`"
+            yield Finding(Level.WARNING, "keys", text)
+
+
+def _server(server: dict[str, Any], url: str, found: Settings) -> Iterator[Finding]:
+    def error(text: str) -> Finding:
+        return Finding(Level.ERROR, "database", text)
+
+    if server["version"] < OLDEST_POSTGRES:
+        yield error(f"PostgreSQL {server['version_text']} is too old: 15 or newer is needed")
+    if server["read_only"]:
+        yield error("this server is a replica and takes no writes: point DATABASE_URL to the primary")
+    for name in ("fsync", "full_page_writes"):
+        if server[name] == "off":
+            yield error(f"{name} is off, so a crash can lose accepted events: set it to on")
+    if server["synchronous_commit"] == "off":
+        yield error("synchronous_commit is off, so a crash can lose accepted events: set it to on")
+    if server["encoding"] != "UTF8":
+        yield error(f"the database's encoding is {server['encoding']}: create it with ENCODING 'UTF8'")
+    wanted = POOL * (found.api_processes + found.worker_processes)
+    if server["max_connections"] < wanted:
+        text = f"max_connections is {server['max_connections']}, the configured processes may open {wanted}: raise it"
+        yield Finding(Level.WARNING, "database", text)
+    if not server["encrypted"] and not _is_loopback(urlsplit(url).hostname or "localhost"):
+        yield Finding(
+            Level.WARNING, "database", "the connection is not encrypted: add ?sslmode=verify-full to DATABASE_URL"
+        )
+    if abs(server["now"] - time.time()) > LARGEST_SKEW:
+        text = (
+            "this machine's clock and the database's differ by more than 30 s: partners check timestamps, so correct it"
+        )
+        yield Finding(Level.WARNING, "database", text)
+    yield Finding(Level.FINE, "database", f"PostgreSQL {server['version_text']} answers")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,90 @@
+"""How a command ends when it can't go on: one sentence that names the remedy, and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+NO = 1
+WRONG = 2
+AWAY = 3
+
+
+class CannotGoOn(Exception):
+    """The message is for the operator: what is wrong, and what to do about it. ``status`` is the exit code."""
+
+    def __init__(self, sentence: str, status: int = NO) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def explain(problem: BaseException) -> CannotGoOn | None:
+    """What an operator is told of a problem, or None where it is a bug of ours."""
+    import asyncpg
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from webhook_gateway.client import GatewayAway, Refused
+    from webhook_gateway.embedded import EmbeddedPostgresError
+    from webhook_gateway.master_keys import MasterKeysUnusable
+    from webhook_gateway.processes import DidNotStart
+    from webhook_gateway.programs import AddressTaken
+    from webhook_gateway.store.database import AWAY as UNREACHABLE
+    from webhook_gateway.store.database import DatabaseAway
+
+    for cause in _causes(problem):
+        match cause:
+            case CannotGoOn():
+                return cause
+            case ValidationError():
+                return CannotGoOn("; ".join(setting_faults(cause)), WRONG)
+            case SettingsError():
+                return CannotGoOn(f"a setting can't be read: {cause}", WRONG)
+            case MasterKeysUnusable():
+                return CannotGoOn(str(cause), WRONG)
+            case EmbeddedPostgresError() | DidNotStart() | AddressTaken() | Refused() | GatewayAway():
+                return CannotGoOn(str(cause))
+            case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
+                return CannotGoOn("the database refuses the name or the password in DATABASE_URL: correct them", WRONG)
+            case asyncpg.InvalidCatalogNameError():
+                return CannotGoOn("the database that DATABASE_URL names does not exist: create it first", WRONG)
+            case asyncpg.InsufficientPrivilegeError():
+                return CannotGoOn("the account in DATABASE_URL lacks a privilege on the database: grant it", WRONG)
+            case asyncpg.UndefinedTableError() | asyncpg.UndefinedColumnError():
+                return CannotGoOn("the database has not the newest schema: run `webhook-gateway migrate`", NO)
+            case DatabaseAway() | asyncpg.PostgresConnectionError() | asyncpg.CannotConnectNowError():
+                return database_away(cause)
+    return database_away(problem) if isinstance(problem, UNREACHABLE) else None
+
+
+def database_away(problem: BaseException) -> CannotGoOn:
+    reason = str(problem) if type(problem).__name__ == "DatabaseAway" else type(problem).__name__
+    return CannotGoOn(
+        f"the database does not answer ({reason}): check that it runs and that DATABASE_URL points to it", AWAY
+    )
+
+
+def setting_faults(problem: ValidationError) -> list[str]:
+    """One phrase for each wrong setting, by the name that it has in the environment. Never its value."""
+    return [f"{_variable(error['loc'])} is wrong: {_lower(error['msg'])}" for error in problem.errors()]
+
+
+def _variable(place: tuple[int | str, ...]) -> str:
+    name = str(place[0]) if place else "a setting"
+    return name if name.isupper() else f"WEBHOOK_GATEWAY_{name.upper()}"
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _causes(problem: BaseException) -> Iterator[BaseException]:
+    """The problem and what is behind it: drivers and SQLAlchemy wrap what we know."""
+    seen: BaseException | None = problem
+    while seen is not None:
+        yield seen
+        original = getattr(seen, "orig", None)
+        seen = original if isinstance(original, BaseException) else seen.__cause__

@@ -1,0 +1,125 @@
+"""``serve`` and ``work``: the two halves of a production gateway, each as many processes as asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from webhook_gateway import programs
+from webhook_gateway.processes import Program, Tree, watch_signals
+from webhook_gateway.settings import Settings, settings
+
+from .exits import WRONG, CannotGoOn
+from .screen import say
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option("--host", envvar="WEBHOOK_GATEWAY_HOST", help="Address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", "-p", envvar="WEBHOOK_GATEWAY_PORT", min=0, max=65_535, help="0: any free one.")
+    ] = 8_080,
+    processes: Annotated[
+        int,
+        typer.Option("--processes", envvar="WEBHOOK_GATEWAY_API_PROCESSES", min=1, max=256, help="About one a core."),
+    ] = 1,
+    trusted_proxies: Annotated[
+        str,
+        typer.Option(
+            "--trusted-proxies",
+            metavar="ADDRESSES",
+            help="Believe X-Forwarded-For and -Proto from these addresses only, as in 10.0.0.5,10.0.0.6. "
+            "By default nobody is believed.",
+        ),
+    ] = "",
+    descriptor: Annotated[int, typer.Option("--descriptor", hidden=True)] = -1,
+) -> None:
+    """Serve the API. Needs DATABASE_URL and a master key; put TLS in front of it.
+
+    [dim]Example:[/dim]  webhook-gateway serve --host 0.0.0.0 --processes 4 --trusted-proxies 10.0.0.5
+    """
+    _check_production(settings())
+    if descriptor >= 0:
+        _serve_here(socket.socket(fileno=descriptor), trusted_proxies)
+        return
+    with programs.listen_on(host, port) as listener:
+        say(f"the API listens on {programs.address_of(listener)}")
+        if processes == 1:
+            _serve_here(listener, trusted_proxies)
+        else:
+            supervise([programs.api(processes, listener, trusted_proxies=trusted_proxies)])
+
+
+def work(
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes", envvar="WEBHOOK_GATEWAY_WORKER_PROCESSES", min=1, max=256, help="About one a core."
+        ),
+    ] = 1,
+) -> None:
+    """Deliver what was accepted. Any number of these may run, on any number of machines.
+
+    SIGTERM lets the requests in flight end, and takes no new ones.
+
+    [dim]Example:[/dim]  webhook-gateway work --processes 4
+    """
+    _check_production(settings())
+    if processes > 1:
+        supervise([programs.workers(processes)])
+        return
+    import uvloop
+
+    from webhook_gateway import worker
+
+    uvloop.run(worker.run(settings()))
+
+
+def supervise(groups: Sequence[Sequence[Program]]) -> None:
+    """Keeps the programs running until SIGTERM or Ctrl-C, then stops group after group."""
+
+    async def run() -> None:
+        until, hurry = watch_signals()
+        await Tree(groups, say).run(until, hurry)
+
+    asyncio.run(run())
+
+
+def _serve_here(listener: socket.socket, trusted_proxies: str) -> None:
+    import uvicorn
+
+    # uvicorn hands a signal back to us when its last request has ended; until it runs, we end at once.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    config = uvicorn.Config(
+        "webhook_gateway.web.app:build",
+        factory=True,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies or None,
+        backlog=programs.BACKLOG,
+        timeout_graceful_shutdown=int(programs.CLOSE) - 5,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _check_production(found: Settings) -> None:
+    """Without a database or a key a gateway can accept nothing, so it doesn't start."""
+    from webhook_gateway.master_keys import load_master_keys
+
+    if found.database_url is None:
+        raise CannotGoOn("DATABASE_URL is not set: set it, or try `webhook-gateway up`, which brings its own", WRONG)
+    load_master_keys(found)

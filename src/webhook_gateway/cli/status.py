@@ -1,0 +1,149 @@
+"""``status``: what waits, who is in trouble, who works."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from webhook_gateway.rules import ids
+from webhook_gateway.settings import settings
+
+from .screen import answers, write_json
+from .surroundings import database_url
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from webhook_gateway.store.database import Database
+
+MOST_ENDPOINTS = 50
+BAD_LAST = timedelta(hours=24)
+
+
+def status(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a look.")] = False,
+) -> None:
+    """Show the outbox, the open deliveries, endpoints in trouble and the workers alive.
+
+    [dim]Example:[/dim]  webhook-gateway status --json | jq .deliveries.open
+    """
+    asyncio.run(_show(watch=watch, every=every, as_json=as_json))
+
+
+async def _show(*, watch: bool, every: float, as_json: bool) -> None:
+    from rich.live import Live
+
+    from webhook_gateway.store.database import Database
+
+    database = Database(database_url(settings()), connections=2)
+    try:
+        if not watch or as_json or not sys.stdout.isatty():
+            while True:
+                found = await look(database)
+                write_json(found) if as_json else answers.print(_drawn(found))
+                if not watch:
+                    return
+                await asyncio.sleep(every)
+        with Live(_drawn(await look(database)), console=answers, auto_refresh=False) as live:
+            while True:
+                await asyncio.sleep(every)
+                live.update(_drawn(await look(database)), refresh=True)
+    finally:
+        await database.close()
+
+
+async def look(database: Database) -> dict[str, Any]:
+    """The figures, of all tenants together."""
+    from webhook_gateway.store import standing
+    from webhook_gateway.store.reports import first_id
+    from webhook_gateway.store.workers import ALIVE
+
+    now = datetime.now(UTC)
+    async with database.road() as connection:
+        outbox = await standing.outbox(connection)
+        deliveries = await standing.open_deliveries(connection)
+        ended = await standing.ended_badly(connection, first_id(now - BAD_LAST))
+        trouble = await standing.in_trouble(connection, MOST_ENDPOINTS)
+        workers = await standing.workers(connection, ALIVE)
+    waits = None if outbox["oldest"] is None else now.timestamp() - _made_at(outbox["oldest"])
+    return {
+        "at": now.isoformat(timespec="seconds"),
+        "outbox": {"depth": outbox["depth"], "oldest_seconds": None if waits is None else max(0.0, round(waits, 1))},
+        "deliveries": {
+            "open": deliveries["total"],
+            "sending": deliveries["sending"],
+            "due": deliveries["due"],
+            "to_be_retried": deliveries["later"],
+            "waiting_in_order": deliveries["in_order"],
+            "oldest_seconds": None if deliveries["oldest"] is None else round(deliveries["oldest"], 1),
+        },
+        "last_24_hours": ended,
+        "endpoints_in_trouble": [{**endpoint, "id": ids.render(ids.ENDPOINT, endpoint["id"])} for endpoint in trouble],
+        "workers": workers,
+    }
+
+
+def _drawn(found: dict[str, Any]) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    deliveries, outbox, workers = found["deliveries"], found["outbox"], found["workers"]
+    lines = Text()
+    lines.append("outbox      ", "bold").append(f"{outbox['depth']:,} events{_age(outbox['oldest_seconds'])}\n")
+    lines.append("deliveries  ", "bold").append(
+        f"{deliveries['open']:,} open{_age(deliveries['oldest_seconds'])}: {deliveries['sending']:,} being sent, "
+        f"{deliveries['due']:,} due, {deliveries['to_be_retried']:,} to be retried, "
+        f"{deliveries['waiting_in_order']:,} waiting in order\n"
+    )
+    ended = found["last_24_hours"]
+    lines.append("24 hours    ", "bold").append(
+        f"{ended['dead']:,} dead, {ended['cancelled']:,} cancelled\n", "red" if ended["dead"] else ""
+    )
+    lines.append("workers     ", "bold")
+    names = ", ".join(worker["name"] for worker in workers)
+    lines.append(f"{len(workers)} alive ({names})" if workers else "none alive: start `webhook-gateway work`")
+    if not found["endpoints_in_trouble"]:
+        return Group(lines, Text("endpoints   ", "bold").append("none in trouble", "green"))
+
+    table = Table(
+        "endpoint in trouble", "subscriber", "state", "failures", "waiting", "why", box=None, header_style="bold"
+    )
+    for endpoint in found["endpoints_in_trouble"]:
+        table.add_row(
+            endpoint["id"],
+            endpoint["subscriber"],
+            endpoint["state"],
+            str(endpoint["failures_in_a_row"]),
+            f"{endpoint['waiting']:,}",
+            _why(endpoint),
+        )
+    return Group(lines, Text(), table)
+
+
+def _why(endpoint: dict[str, Any]) -> str:
+    now = datetime.now(UTC)
+    if endpoint["state"] != "enabled":
+        return endpoint["state_reason"] or f"{endpoint['state']} by an operator"
+    if endpoint["held_keys"]:
+        return f"{endpoint['held_keys']} ordering keys held: decide on each"
+    if endpoint["held_until"] is not None and endpoint["held_until"] > now:
+        return f"asked for silence until {endpoint['held_until']:%H:%M:%S}"
+    if endpoint["open_until"] is not None and endpoint["open_until"] > now:
+        return f"left alone until {endpoint['open_until']:%H:%M:%S}"
+    return "failing" + (f" since {endpoint['failing_since']:%Y-%m-%d %H:%M}" if endpoint["failing_since"] else "")
+
+
+def _age(seconds: float | None) -> str:
+    return "" if seconds is None else f", the oldest {timedelta(seconds=int(seconds))} old"
+
+
+def _made_at(event_id: Any) -> float:
+    """Unix seconds of a UUIDv7 (RFC 9562, section 5.7: its first 48 bits are milliseconds)."""
+    return float(event_id.int >> 80) / 1_000

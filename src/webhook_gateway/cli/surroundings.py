@@ -1,0 +1,68 @@
+"""What most commands begin with: the settings, and which database is meant."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+from webhook_gateway.master_keys import KEY_FILE, data_directory
+from webhook_gateway.settings import Settings, settings
+from webhook_gateway.store.database import Database
+
+from .exits import WRONG, CannotGoOn
+
+T = TypeVar("T")
+
+NO_DATABASE = (
+    "DATABASE_URL is not set and no gateway started by `webhook-gateway up` runs here: set it, as in "
+    "DATABASE_URL=postgresql://gateway:…@db.example/gateway"
+)
+
+
+def database_url(found: Settings) -> str:
+    """The configured database, or else the embedded one of a gateway that `up` keeps running on this machine."""
+    if found.database_url is not None:
+        return found.database_url
+    try:
+        return url_file(found).read_text().strip()
+    except OSError:
+        raise CannotGoOn(NO_DATABASE, WRONG) from None
+
+
+def url_file(found: Settings) -> Path:
+    """Where `up` leaves the URL of its embedded database, for as long as it runs."""
+    return data_directory(found) / "database_url"
+
+
+def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
+    """Does the work on the configured database, and closes it."""
+
+    async def run() -> T:
+        database = Database(database_url(settings()), connections=2)
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(run())
+
+
+def key_settings(found: Settings) -> Settings:
+    """The settings, with the key file that `up` has made where no master key is configured."""
+    made = data_directory(found) / KEY_FILE
+    if found.master_keys is None and found.master_key_file is None and made.exists():
+        return found.model_copy(update={"master_key_file": made})
+    return found
+
+
+async def default_tenant(database: Database) -> UUID:
+    from webhook_gateway.store import tenants
+
+    async with database.road() as connection:
+        tenant_id = await tenants.find(connection)
+    if tenant_id is None:
+        raise CannotGoOn("no key was ever made here: begin with `webhook-gateway keys create NAME --role admin`")
+    return tenant_id

@@ -1,0 +1,135 @@
+"""``up``: everything in one process tree, for one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from webhook_gateway import programs
+from webhook_gateway.first_start import first_key
+from webhook_gateway.master_keys import KEY_FILE, data_directory, load_master_keys, make_key_file
+from webhook_gateway.processes import Tree, watch_signals
+from webhook_gateway.settings import Settings, settings
+
+from .screen import say
+from .surroundings import url_file
+
+
+def up(
+    host: Annotated[
+        str, typer.Option("--host", envvar="WEBHOOK_GATEWAY_HOST", help="Address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", "-p", envvar="WEBHOOK_GATEWAY_PORT", min=0, max=65_535, help="0: any free one.")
+    ] = 8_080,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", envvar="WEBHOOK_GATEWAY_DATA", help="Where the embedded PostgreSQL and the key live."),
+    ] = None,
+    development: Annotated[
+        bool, typer.Option("--development", help="Allow http and this machine as partners: never with real patients.")
+    ] = False,
+) -> None:
+    """Start everything: PostgreSQL (unless DATABASE_URL is set), migrations, API and workers; Ctrl-C ends it.
+
+    Prints an administrator's key at the first start. A process that dies is started again. SIGTERM stops the API first,
+    lets the workers finish what is in flight, and stops PostgreSQL last.
+
+    [dim]Examples:[/dim]
+      webhook-gateway up --development
+      DATABASE_URL=postgresql://… webhook-gateway up --host 0.0.0.0
+    """
+    found = settings().model_copy(update={"data": data or settings().data})
+    found = found.model_copy(update={"development": development or found.development})
+    with programs.listen_on(host, port) as listener, _database(found) as url:
+        found = _with_master_key(found.model_copy(update={"database_url": url}))
+        _prepare(url)
+        asyncio.run(_run(found, listener))
+    say("stopped")
+
+
+@contextmanager
+def _database(found: Settings) -> Iterator[str]:
+    """The configured database, or the embedded one for as long as we run."""
+    if found.database_url is not None:
+        yield found.database_url
+        return
+    from webhook_gateway.embedded import EmbeddedPostgres
+
+    directory = data_directory(found) / "postgres"
+    say(f"starting PostgreSQL in {directory}")
+    with EmbeddedPostgres.start(directory, die_with_parent=True) as server:
+        file = url_file(found)
+        file.unlink(missing_ok=True)
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as text:  # noqa: PTH123
+            text.write(server.url + "\n")
+        try:
+            yield server.url
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def _with_master_key(found: Settings) -> Settings:
+    if found.master_keys is not None or found.master_key_file is not None:
+        return found
+    file = data_directory(found) / KEY_FILE
+    if not file.exists():
+        file = make_key_file(data_directory(found))
+        say(f"made a master key in {file}: keep a copy, for without it nobody can read what is stored")
+    return found.model_copy(update={"master_key_file": file})
+
+
+def _prepare(url: str) -> None:
+    from webhook_gateway import migrate
+
+    if migrate.current(url) != migrate.head():
+        say(f"migrating the database to {migrate.head()}")
+        migrate.upgrade(url)
+
+
+async def _run(found: Settings, listener: socket.socket) -> None:
+    key = await first_key(str(found.database_url), load_master_keys(found))
+    environment, address = _environment(found), programs.address_of(listener)
+    until, hurry = watch_signals()
+    apis = programs.api(found.api_processes, listener, environment)
+    tree = Tree([apis, programs.workers(found.worker_processes, environment)], say)
+    running = asyncio.create_task(tree.run(until, hurry))
+    ready = asyncio.create_task(programs.wait_until_ready(tree, address))
+    stopping = asyncio.create_task(until.wait())
+    try:
+        await asyncio.wait((ready, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            ready.result()
+            _announce(address, key)
+            await running
+    finally:
+        until.set()
+        ready.cancel()
+        stopping.cancel()
+        await running
+
+
+def _environment(found: Settings) -> dict[str, str]:
+    """What our children have to know beside what they inherit."""
+    environment = {"DATABASE_URL": str(found.database_url)}
+    if found.master_key_file is not None:
+        environment["WEBHOOK_GATEWAY_MASTER_KEY_FILE"] = str(found.master_key_file)
+    if found.development:
+        environment["WEBHOOK_GATEWAY_DEVELOPMENT"] = "true"
+    return environment
+
+
+def _announce(address: str, key: str | None) -> None:
+    print(f"API      {address}")
+    print(f"docs     {address}/docs")
+    if key is not None:
+        print(f"key      {key}")
+        print("         may do everything, and is shown only now")
+    print("ready; Ctrl-C stops everything", flush=True)

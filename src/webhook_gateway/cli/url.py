@@ -1,0 +1,76 @@
+"""``check-url``: would the gateway deliver there?"""
+
+from __future__ import annotations
+
+import socket
+from queue import Empty, Queue
+from threading import Thread
+from typing import Annotated
+
+import typer
+
+from webhook_gateway.egress_policy import policy_from
+from webhook_gateway.rules.targets import Denied, Policy, judge, parse
+from webhook_gateway.settings import settings
+
+from .exits import NO
+from .screen import write_json
+
+PATIENCE = 3.0
+"""Seconds for a look-up."""
+
+
+def check_url(
+    url: Annotated[str, typer.Argument(metavar="URL")],
+    resolve: Annotated[
+        bool, typer.Option("--resolve/--no-resolve", help="Look the name up, and judge all of its addresses, too.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help='{"allowed": …, "reason": …, "remedy": …}')] = False,
+) -> None:
+    """Say whether policy allows to deliver to a URL. Exit code 0: allowed, 1: denied, with the reason.
+
+    [dim]Example:[/dim]  webhook-gateway check-url https://partner.example.com/webhooks
+    """
+    denied = _judge(url, policy_from(settings()), resolve=resolve)
+    if as_json:
+        reason, remedy = (denied.reason, denied.remedy) if denied is not None else (None, None)
+        write_json({"allowed": denied is None, "reason": reason, "remedy": remedy})
+    elif denied is None:
+        print("allowed")
+    else:
+        print(f"denied: {denied.reason}")
+        typer.echo(denied.remedy, err=True)
+    raise typer.Exit(0 if denied is None else NO)
+
+
+def _judge(url: str, policy: Policy, *, resolve: bool) -> Denied | None:
+    target = parse(url, policy)
+    if isinstance(target, Denied) or not resolve:
+        return target if isinstance(target, Denied) else None
+    for address in _addresses(target.host):
+        denied = judge(address, target.port, policy)
+        if denied is not None:
+            return denied
+    return None
+
+
+def _addresses(host: str) -> list[str]:
+    """What the name resolves to now. A name that doesn't is no reason to deny: it may tomorrow, and is judged then."""
+    found: Queue[list[str]] = Queue()
+
+    def look_up() -> None:
+        try:
+            answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            answers = []
+        found.put(list(dict.fromkeys(str(answer[4][0]) for answer in answers)))
+
+    # The system's resolver can't be told how long it may take, so a thread waits for it that nobody waits for.
+    Thread(target=look_up, daemon=True).start()
+    try:
+        addresses = found.get(timeout=PATIENCE)
+    except Empty:
+        addresses = []
+    if not addresses:
+        typer.echo(f"{host} has no address just now; the policy was asked about the URL alone", err=True)
+    return addresses

@@ -1,0 +1,45 @@
+"""What a gateway needs before its first request: a schema, a tenant, and a key to ask with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from webhook_gateway.rules import ids
+from webhook_gateway.store import audit, keys, standing, tenants
+from webhook_gateway.store.database import Database
+from webhook_gateway.vault import MasterKeys, Vault
+
+
+async def first_key(url: str, master_keys: MasterKeys) -> str | None:
+    """An administrator's key where there has never been any key, or None.
+
+    Raises:
+        DatabaseAway: see `Database`.
+    """
+    database = Database(url, connections=2)
+    try:
+        async with database.road() as connection:
+            if await standing.has_keys(connection):
+                return None
+        _, key = await issue_key(database, Vault(master_keys), "first administrator", ["admin"])
+        return key
+    finally:
+        await database.close()
+
+
+async def issue_key(
+    database: Database, vault: Vault, name: str, scopes: Sequence[str], **restrictions: Any
+) -> tuple[str, str]:
+    """The id of a new API key and the key itself, which is shown only now. Makes the default tenant if need be.
+
+    ``restrictions`` are the other fields of `store.keys.NewKey`.
+    """
+    async with database.road() as connection:
+        tenant_id = await tenants.make(connection, vault)
+    async with database.begin() as connection_:
+        row, key = await keys.issue(connection_, keys.NewKey(tenant_id, name, scopes, **restrictions))
+        key_id = ids.render(ids.KEY, row["id"])
+        after = {"name": name, "scopes": list(scopes)}
+        await audit.write(connection_, tenant_id, audit.Change("cli", "local", "key.created", key_id, after=after))
+    return key_id, key

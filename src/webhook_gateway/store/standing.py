@@ -1,0 +1,105 @@
+"""How the gateway and its Postgres stand, for an operator at a terminal: all tenants together, numbers only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .database import Connection
+
+SERVER = """
+-- server: what the promises rest on
+SELECT current_setting('server_version_num')::int AS version, current_setting('server_version') AS version_text,
+       current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,
+       current_setting('full_page_writes') AS full_page_writes,
+       current_setting('max_connections')::int AS max_connections,
+       current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS read_only,
+       EXISTS (SELECT FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl) AS encrypted,
+       extract(epoch FROM clock_timestamp())::float8 AS now
+"""
+
+ADMINISTRATORS = """
+-- administrators: live keys that may do everything
+SELECT count(*) FROM api_keys
+WHERE 'admin' = ANY(scopes) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+"""
+
+KEYS_EVER = "SELECT EXISTS (SELECT FROM api_keys)"
+
+OUTBOX = """
+-- outbox: how many events are not fanned out, and the oldest
+SELECT count(*) AS depth, (SELECT event_id FROM outbox ORDER BY sequence LIMIT 1) AS oldest FROM outbox
+"""
+
+OPEN = """
+-- open: deliveries on their way, by what each waits for
+SELECT count(*) AS total,
+       count(*) FILTER (WHERE lease_id IS NOT NULL AND due_at > now()) AS sending,
+       count(*) FILTER (WHERE due_at <= now()) AS due,
+       count(*) FILTER (WHERE lease_id IS NULL AND due_at > now()) AS later,
+       count(*) FILTER (WHERE due_at IS NULL) AS in_order,
+       extract(epoch FROM now() - min(created_at))::float8 AS oldest
+FROM deliveries
+"""
+
+ENDED = """
+-- ended badly: deliveries made since a moment that died or were cancelled
+SELECT count(*) FILTER (WHERE state = 'dead') AS dead, count(*) FILTER (WHERE state = 'cancelled') AS cancelled
+FROM finished_deliveries WHERE state <> 'delivered' AND tenant_id IN (SELECT id FROM tenants) AND id >= $1
+"""
+
+IN_TROUBLE = """
+-- in trouble: endpoints that are off, failing, or being left alone
+SELECT e.id, s.name AS subscriber, e.url, e.state, e.state_reason,
+       coalesce(h.failures_in_a_row, 0) AS failures_in_a_row,
+       h.failing_since, h.open_until, h.held_until,
+       (SELECT count(*) FROM deliveries d WHERE d.endpoint_id = e.id) AS waiting,
+       (SELECT count(*) FROM held_keys k WHERE k.endpoint_id = e.id) AS held_keys
+FROM endpoints e
+JOIN subscribers s ON s.id = e.subscriber_id
+LEFT JOIN endpoint_health h ON h.endpoint_id = e.id
+WHERE e.deleted_at IS NULL
+  AND (e.state <> 'enabled' OR h.failures_in_a_row > 0 OR h.open_until > now() OR h.held_until > now()
+       OR EXISTS (SELECT FROM held_keys k WHERE k.endpoint_id = e.id))
+ORDER BY h.failing_since NULLS LAST, e.id
+LIMIT $1
+"""
+
+WORKERS = """
+-- workers: those that were heard of within the last so many seconds
+SELECT name, started_at, seen_at FROM workers WHERE seen_at > now() - make_interval(secs => $1) ORDER BY name
+"""
+
+
+async def server(connection: Connection) -> dict[str, Any]:
+    return dict(await connection.fetchrow(SERVER) or {})
+
+
+async def administrators(connection: Connection) -> int:
+    return int(await connection.fetchval(ADMINISTRATORS))
+
+
+async def has_keys(connection: Connection) -> bool:
+    """Whether any API key was ever made here."""
+    return bool(await connection.fetchval(KEYS_EVER))
+
+
+async def outbox(connection: Connection) -> dict[str, Any]:
+    return dict(await connection.fetchrow(OUTBOX) or {})
+
+
+async def open_deliveries(connection: Connection) -> dict[str, Any]:
+    return dict(await connection.fetchrow(OPEN) or {})
+
+
+async def ended_badly(connection: Connection, since: Any) -> dict[str, Any]:
+    """``since`` is the lowest UUIDv7 of a moment: deliveries' ids are ordered by the time at which they were made."""
+    return dict(await connection.fetchrow(ENDED, since) or {})
+
+
+async def in_trouble(connection: Connection, limit: int) -> list[dict[str, Any]]:
+    return [dict(row) for row in await connection.fetch(IN_TROUBLE, limit)]
+
+
+async def workers(connection: Connection, within: float) -> list[dict[str, Any]]:
+    """``within`` is in seconds."""
+    return [dict(row) for row in await connection.fetch(WORKERS, within)]
