@@ -16,7 +16,7 @@ CREATE TABLE tenants (
 
 -- One row. Its version moves with every change to what workers keep in memory, in the same transaction.
 CREATE TABLE configuration (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    "only" boolean PRIMARY KEY DEFAULT true CHECK ("only"),
     version bigint NOT NULL DEFAULT 1
 );
 INSERT INTO configuration DEFAULT VALUES;
@@ -166,7 +166,7 @@ CREATE TABLE idempotency_keys (
 );
 CREATE INDEX idempotency_keys_by_age ON idempotency_keys USING brin (created_at);
 
--- A row with an endpoint_id is a replay or a test: it goes to that endpoint only, as the delivery_id promised.
+-- A row with an endpoint_id is a replay or a test, it goes to that endpoint only, as the delivery_id promised.
 CREATE TABLE outbox (
     sequence bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant_id uuid NOT NULL,
@@ -178,7 +178,7 @@ CREATE TABLE outbox (
     reason text
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
--- Open deliveries only. due_at is when to attempt it; while lease_id is set, when the lease ends;
+-- Open deliveries only. due_at is when to attempt it, or while lease_id is set when the lease ends,
 -- and NULL while an earlier delivery of the same ordering key is open.
 CREATE TABLE deliveries (
     id uuid PRIMARY KEY,

@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 
 from . import telemetry
 from .failpoints import reach
-from .ingest import announce
+from .render import announce
 from .rules import ids, signing
 from .rules.model import Delivery, Endpoint, Health, Ordering
 from .rules.outcome import Exchange, Phase, Unsendable, detail_of, name_of, status_of
@@ -59,7 +59,6 @@ async def attempt(
         exchange = await sender.post(request)
     ended = slots.now()
     verdict = decide(delivery, endpoint, slots.health(endpoint.id), exchange.outcome, ended, random.random())  # noqa: S311
-    telemetry.attempt_made(endpoint, delivery, exchange, verdict)
     reach("after_answer")
     return Result(uuid7(), delivery, endpoint, exchange, verdict, began, ended, slots.wants_deaths(delivery))
 

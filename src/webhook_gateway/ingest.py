@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-import msgspec
-from uuid_utils.compat import uuid7
-
 from . import telemetry
 from .catalogue import Catalogue, EventType, Fault
 from .failpoints import reach
+from .render import NewEvent, prepare
 from .rules import ids
 from .rules.matching import OPERATIONAL
 from .store import configuration, keyring, outbox
@@ -31,19 +28,6 @@ LARGEST_COMMIT_BYTES = 8_388_608
 LONGEST_QUEUE = 20_000
 PATIENCE = 4.5
 """Seconds that a caller waits for the commit before it is told to ask again."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewEvent:
-    """An event as it was posted: ``data`` as the very bytes that came, ``parsed`` as what they mean."""
-
-    type: str
-    data: bytes
-    parsed: Any
-    timestamp: datetime | None = None
-    subject: str | None = None
-    ordering_key: str | None = None
-    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,82 +191,6 @@ async def append(connection: Connection, events: list[Appended]) -> list[Receipt
     again = [(e.tenant_id, e.key) for e in events if e.id not in stored and e.key is not None]
     known = await outbox.earlier(connection, again) if again else {}
     return [_result(event, stored, known) for event in events]
-
-
-async def announce(
-    connection: Connection, vault: Vault, tenant_id: UUID, name: str, data: Mapping[str, object]
-) -> None:
-    """Stores an event of the gateway's own (``gateway.*``) in the caller's transaction."""
-    raw = msgspec.json.encode(data)
-    event = NewEvent(type=OPERATIONAL + name, data=raw, parsed=data)
-    await outbox.append(connection, [prepare(vault, tenant_id, event, None)])
-
-
-def prepare(vault: Vault, tenant_id: UUID, event: NewEvent, known: EventType | None) -> Appended:
-    """Renders the body that every partner gets, once, and seals it.
-
-    Raises:
-        KeyMissing: there is no key to seal it with.
-    """
-    event_id = uuid7()
-    occurred_at = event.timestamp or datetime.now(UTC)
-    body = render_body(event_id, event, occurred_at)
-    ordering_key = (
-        event.ordering_key or (known and known.ordering_key and _fill(known.ordering_key, event.parsed)) or None
-    )
-    return Appended(
-        id=event_id,
-        tenant_id=tenant_id,
-        type=event.type,
-        occurred_at=occurred_at,
-        ordering_key=None if ordering_key is None else _short_digest(vault, tenant_id, ordering_key),
-        size=len(body),
-        body=vault.seal(tenant_id, "events", event_id, body),
-        key=None
-        if event.idempotency_key is None
-        else vault.digest(tenant_id, b"key\0" + event.idempotency_key.encode()),
-        fingerprint=None if event.idempotency_key is None else vault.digest(tenant_id, _fingerprint(event)),
-    )
-
-
-def render_body(event_id: UUID, event: NewEvent, occurred_at: datetime) -> bytes:
-    """The JSON that partners get. ``data`` stays byte for byte what the hospital sent: no number changes its digits."""
-    head: dict[str, str] = {
-        "id": ids.render(ids.EVENT, event_id),
-        "type": event.type,
-        "timestamp": occurred_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-    }
-    if event.subject is not None:
-        head["subject"] = event.subject
-    return msgspec.json.encode(head)[:-1] + b',"data":' + event.data + b"}"
-
-
-def _fingerprint(event: NewEvent) -> bytes:
-    """What makes two posts the same. A timestamp that we gave ourselves doesn't."""
-    parts = (event.type, event.timestamp, event.subject, event.ordering_key)
-    return msgspec.json.encode(parts) + event.data
-
-
-def _short_digest(vault: Vault, tenant_id: UUID, ordering_key: str) -> int:
-    """64 bits: should two keys ever collide, they only wait for each other."""
-    return int.from_bytes(vault.digest(tenant_id, b"order\0" + ordering_key.encode())[:8], "big", signed=True)
-
-
-_PLACE = re.compile(r"\{(\w+)\}")
-
-
-def _fill(template: str, data: Any) -> str | None:
-    """``patient:{patient_id}`` with the data's own value, or None where the data has none."""
-    complete = True
-
-    def value(match: re.Match[str]) -> str:
-        nonlocal complete
-        found = data.get(match[1]) if isinstance(data, dict) else None
-        complete = complete and isinstance(found, str | int)
-        return str(found)
-
-    filled = _PLACE.sub(value, template)
-    return filled if complete else None
 
 
 def _result(event: Appended, stored: dict[UUID, datetime], known: dict[tuple[UUID, bytes], Any]) -> Receipt | Refusal:

@@ -67,10 +67,10 @@ def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, ver
     attempt_seconds.observe(exchange.duration)
     log.info(
         "attempt",
-        delivery=ids.render(ids.DELIVERY, delivery.id),
-        event=ids.render(ids.EVENT, delivery.event_id),
+        delivery_id=ids.render(ids.DELIVERY, delivery.id),
+        event_id=ids.render(ids.EVENT, delivery.event_id),
         type=delivery.event_type,
-        endpoint=ids.render(ids.ENDPOINT, endpoint.id),
+        endpoint_id=ids.render(ids.ENDPOINT, endpoint.id),
         attempt=delivery.attempt,
         outcome=outcome,
         status=status_of(exchange.outcome),
@@ -80,17 +80,17 @@ def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, ver
         tls=exchange.tls_version,
         verdict=type(verdict.action).__name__,
         failures_in_a_row=verdict.health.failures_in_a_row,
-        tenant=ids.render(ids.TENANT, delivery.tenant_id),
+        tenant_id=ids.render(ids.TENANT, delivery.tenant_id),
     )
 
 
 def event_unmatched(event_id: UUID, event_type: str) -> None:
     unmatched_events.inc()
-    log.info("event_matched_no_endpoint", event=ids.render(ids.EVENT, event_id), type=event_type)
+    log.info("event_matched_no_endpoint", event_id=ids.render(ids.EVENT, event_id), type=event_type)
 
 
 def endpoint_changed(endpoint: Endpoint, change: str, reason: str | None) -> None:
-    log.warning("endpoint_changed", endpoint=ids.render(ids.ENDPOINT, endpoint.id), change=change, reason=reason)
+    log.warning("endpoint_changed", endpoint_id=ids.render(ids.ENDPOINT, endpoint.id), change=change, reason=reason)
 
 
 def database_away(stage: str, problem: Exception) -> None:

@@ -205,6 +205,7 @@ class Worker:
             self._slots.note(endpoint, result.exchange.outcome, result.verdict.health)
             self._results.append(result)
             self._arrived.set()
+            telemetry.attempt_made(endpoint, delivery, result.exchange, result.verdict)
         except Exception as problem:
             telemetry.stage_failed("deliver", problem)  # the lease ends by itself; the attempt is counted
         finally:

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -80,12 +79,12 @@ class Database:
         """
         if self._engine is None:
             self._engine = create_async_engine(
-                make_url(self._dsn).set(drivername="postgresql+asyncpg"),
+                "postgresql+asyncpg://",
+                async_creator=self._connect,
                 pool_size=self._connections,
                 max_overflow=0,
                 pool_timeout=self._patience,
                 pool_pre_ping=True,
-                connect_args={"timeout": self._patience, "command_timeout": 4 * self._patience},
             )
         try:
             async with self._engine.begin() as connection:
@@ -113,6 +112,9 @@ class Database:
             self._pool.terminate()
         if self._engine is not None:
             await self._engine.dispose()
+
+    async def _connect(self) -> asyncpg.Connection:
+        return await asyncpg.connect(self._dsn, timeout=self._patience, command_timeout=4 * self._patience)
 
     async def _open(self) -> asyncpg.Pool[Any]:
         async with self._opening:

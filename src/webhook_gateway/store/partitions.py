@@ -108,7 +108,8 @@ async def _make(connection: Connection, cut: Cut, begin: date, end: date) -> Non
 
 OLDEST_NEEDED = """
 -- oldest needed: the event that something open still refers to
-SELECT least((SELECT event_id FROM deliveries ORDER BY event_id LIMIT 1), (SELECT event_id FROM outbox ORDER BY event_id LIMIT 1))
+SELECT least((SELECT event_id FROM deliveries ORDER BY event_id LIMIT 1),
+             (SELECT event_id FROM outbox ORDER BY event_id LIMIT 1))
 """
 
 PRUNE_KEYS = """

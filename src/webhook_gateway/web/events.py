@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from webhook_gateway.ingest import NewEvent, Reason, Receipt, Refusal
+from webhook_gateway.ingest import Reason, Receipt, Refusal
+from webhook_gateway.render import NewEvent
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
 
