@@ -14,8 +14,8 @@ from webhook_gateway.processes import Program, Tree
 
 CLOSE = 15.0
 """Seconds that the API has for the requests it is answering."""
-DRAIN = 45.0
-"""Seconds that a worker has for the requests in flight: more than an endpoint's deadline."""
+DRAIN = 65.0
+"""Seconds that a worker has for the requests in flight: more than the longest deadline of an endpoint."""
 READY = 60.0
 BACKLOG = 2_048
 

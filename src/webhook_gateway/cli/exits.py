@@ -28,6 +28,7 @@ def explain(problem: BaseException) -> CannotGoOn | None:
     from pydantic_settings import SettingsError
 
     from webhook_gateway.client import GatewayAway, Refused
+    from webhook_gateway.demo import NoExamples
     from webhook_gateway.embedded import EmbeddedPostgresError
     from webhook_gateway.master_keys import MasterKeysUnusable
     from webhook_gateway.processes import DidNotStart
@@ -45,7 +46,7 @@ def explain(problem: BaseException) -> CannotGoOn | None:
                 return CannotGoOn(f"a setting can't be read: {cause}", WRONG)
             case MasterKeysUnusable():
                 return CannotGoOn(str(cause), WRONG)
-            case EmbeddedPostgresError() | DidNotStart() | AddressTaken() | Refused() | GatewayAway():
+            case EmbeddedPostgresError() | DidNotStart() | AddressTaken() | NoExamples() | Refused() | GatewayAway():
                 return CannotGoOn(str(cause))
             case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
                 return CannotGoOn("the database refuses the name or the password in DATABASE_URL: correct them", WRONG)
