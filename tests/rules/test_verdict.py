@@ -1,0 +1,114 @@
+"""What the gateway does after an attempt, outcome by outcome."""
+
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webhook_gateway.rules.model import Delivery, Endpoint, EndpointState, Health
+from webhook_gateway.rules.outcome import (
+    Accepted,
+    Blocked,
+    Outcome,
+    Phase,
+    Rejected,
+    TimedOut,
+    Unreachable,
+    Unsendable,
+)
+from webhook_gateway.rules.verdict import Done, GiveUp, Postpone, RetryAt, decide, may_begin
+
+ID = UUID(int=1)
+ENDPOINT = Endpoint(ID, ID, ID, 1, "https://partner.example/hook", ("*",))
+NOW = 1_000_000.0
+DAY = 86_400.0
+
+
+def delivery(attempt: int = 1) -> Delivery:
+    return Delivery(ID, ID, ID, ID, "lab_result.final", attempt, ID)
+
+
+def verdict(outcome: Outcome, attempt: int = 1, health: Health | None = None, chance: float = 0.5):  # type: ignore[no-untyped-def]
+    return decide(delivery(attempt), ENDPOINT, health or Health(), outcome, NOW, chance)
+
+
+failures = st.one_of(
+    st.builds(Rejected, st.integers(300, 599), st.none() | st.floats(0, 1e9)),
+    st.builds(TimedOut, st.sampled_from(Phase)),
+    st.builds(Unreachable, st.just("connection_refused")),
+    st.builds(Blocked, st.just("private")),
+    st.builds(Unsendable, st.just("not_renderable")),
+)
+
+
+def test_2xx_is_done() -> None:
+    assert verdict(Accepted(204)).action == Done()
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 400, 401, 404, 500, 503])
+def test_whatever_else_is_retried_never_followed(status: int) -> None:
+    assert verdict(Rejected(status)).action == RetryAt(NOW + 5)
+
+
+@given(failures, st.integers(1, 9), st.floats(0, 1, exclude_max=True))
+def test_a_failure_before_the_last_attempt_is_retried_later(outcome: Outcome, attempt: int, chance: float) -> None:
+    action = verdict(outcome, attempt, chance=chance).action
+    assert isinstance(action, RetryAt)
+    assert NOW < action.when <= NOW + 1.2 * 100_800
+
+
+@given(failures)
+def test_the_tenth_failure_is_the_end(outcome: Outcome) -> None:
+    assert verdict(outcome, attempt=10).action == GiveUp("attempts_exhausted")
+
+
+@given(st.integers(1, 10))
+def test_a_missing_key_waits_and_uses_up_nothing(attempt: int) -> None:
+    said = verdict(Unsendable("key_missing", waits=True), attempt)
+    assert isinstance(said.action, Postpone)
+    assert said.health == Health()
+
+
+def test_410_disables_the_endpoint_and_the_delivery_waits() -> None:
+    said = verdict(Rejected(410))
+    assert said.disable == "gone"
+    assert isinstance(said.action, RetryAt)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_holds_the_endpoint_not_only_the_delivery(status: int) -> None:
+    said = verdict(Rejected(status, retry_after=120.0))
+    assert said.action == RetryAt(NOW + 120)
+    assert said.health.held_until == NOW + 120
+    assert may_begin(ENDPOINT, said.health, NOW + 119) == 0
+    assert may_begin(ENDPOINT, said.health, NOW + 120) == ENDPOINT.slots
+
+
+def test_retry_after_never_shortens_a_delay() -> None:
+    assert verdict(Rejected(503, retry_after=1.0), attempt=3).action == RetryAt(NOW + 300)
+
+
+def test_five_days_of_nothing_but_failure_disable_it() -> None:
+    almost = Health(failing_since=NOW - 5 * DAY + 1)
+    assert verdict(Rejected(500), health=almost).disable is None
+    assert verdict(Rejected(500), health=replace(almost, failing_since=NOW - 5 * DAY)).disable == "failing_too_long"
+
+
+@pytest.mark.parametrize("state", [EndpointState.PAUSED, EndpointState.DISABLED])
+def test_a_paused_or_disabled_endpoint_is_not_attempted(state: EndpointState) -> None:
+    assert may_begin(replace(ENDPOINT, state=state), Health(), NOW) == 0
+
+
+def test_nothing_begins_within_a_maintenance_window() -> None:
+    endpoint = replace(ENDPOINT, maintenance=(NOW, NOW + 60))
+    assert may_begin(endpoint, Health(), NOW - 1) == endpoint.slots
+    assert may_begin(endpoint, Health(), NOW) == 0
+    assert may_begin(endpoint, Health(), NOW + 60) == endpoint.slots
+
+
+def test_an_open_breaker_waits_then_lets_one_through() -> None:
+    health = Health(failures_in_a_row=10, failing_since=NOW - 60, open_until=NOW + 5)
+    assert may_begin(ENDPOINT, health, NOW) == 0
+    assert may_begin(ENDPOINT, health, NOW + 5) == 1
