@@ -14,7 +14,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from . import telemetry
+from . import __version__, telemetry
 from .failpoints import reach
 from .render import announce
 from .rules import ids, signing
@@ -27,6 +27,8 @@ from .store import configuration, deliveries
 from .store.database import Connection
 from .store.deliveries import Attempt, Finished, Retried
 from .vault import Vault
+
+USER_AGENT = f"webhook-gateway/{__version__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,16 @@ class Result:
 
 
 async def attempt(
-    sender: Sender, slots: Slots, delivery: Delivery, endpoint: Endpoint, body: bytes | Unsendable
+    sender: Sender, slots: Slots, delivery: Delivery, endpoint: Endpoint, body: bytes | Unsendable, keep: int
 ) -> Result:
-    """Sends one delivery once and decides what comes next. Never raises for anything that a partner can cause."""
+    """Sends one delivery once and decides what comes next. Never raises for anything that a partner can cause.
+
+    ``keep`` is how many bytes of the partner's answer to hold on to.
+    """
     began = slots.now()
     if delivery.attempt > endpoint.attempts_allowed:  # workers died of it, again and again
         body = Unsendable("attempts_exhausted")
-    request = body if isinstance(body, Unsendable) else sign(delivery, endpoint, body, int(began))
+    request = body if isinstance(body, Unsendable) else sign(delivery, endpoint, body, int(began), keep)
     if isinstance(request, Unsendable):
         exchange = Exchange(request, Phase.STARTED, 0.0)
     else:
@@ -63,13 +68,14 @@ async def attempt(
     return Result(uuid7(), delivery, endpoint, exchange, verdict, began, ended, slots.wants_deaths(delivery))
 
 
-def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int) -> Request | Unsendable:
+def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, keep: int = 0) -> Request | Unsendable:
     """The request as the partner gets it. A bug in here costs this delivery, never the worker."""
     message_id = ids.render(ids.EVENT, delivery.event_id)
     try:
         headers = {
             **endpoint.headers,
             "content-type": "application/json",
+            "user-agent": USER_AGENT,
             "webhook-id": message_id,
             "webhook-timestamp": str(timestamp),
             "webhook-signature": signing.sign(endpoint.secrets, message_id, timestamp, body),
@@ -77,7 +83,15 @@ def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int) ->
         if delivery.skipped_event_id is not None:
             headers["webhook-skipped-id"] = ids.render(ids.EVENT, delivery.skipped_event_id)
         reach("render")
-        return Request(endpoint.id, endpoint.revision, endpoint.url, headers, body, deadline=endpoint.deadline)
+        return Request(
+            endpoint.id,
+            endpoint.revision,
+            endpoint.url,
+            headers,
+            body,
+            deadline=endpoint.deadline,
+            keep_excerpt=keep,
+        )
     except Exception as problem:
         telemetry.stage_failed("sign", problem)
         return Unsendable("not_renderable")

@@ -201,7 +201,9 @@ class Worker:
                 return  # deleted since the claim: upkeep cancels its deliveries
             if endpoint.id in self._slots.snapshot.unsendable:
                 body = Unsendable("key_missing", waits=True)
-            result = await attempt(self._sender, self._slots, delivery, endpoint, body)
+            result = await attempt(
+                self._sender, self._slots, delivery, endpoint, body, self._settings.keep_responses
+            )
             self._slots.note(endpoint, result.exchange.outcome, result.verdict.health)
             self._results.append(result)
             self._arrived.set()
