@@ -47,6 +47,8 @@ class Settings(BaseSettings):
 
     concurrency: int = Field(256, ge=1, le=10_000)
     """Requests in flight in one worker process."""
+    lease_margin: float = Field(15.0, ge=1, le=3_600)
+    """Beyond an endpoint's deadline, before a delivery whose worker went silent may be claimed by another one."""
     keep_responses: int = Field(0, ge=0, le=1_024)
     """Bytes of a partner's answer to keep, encrypted. They may hold patients' data: 0 keeps none."""
     retain_bodies_days: int = Field(30, ge=1)

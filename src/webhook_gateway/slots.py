@@ -21,8 +21,6 @@ from .rules.verdict import may_begin
 from .store.configuration import Snapshot
 from .store.deliveries import Wanted
 
-LEASE_MARGIN = 15.0
-"""Seconds beyond an endpoint's deadline before its delivery may be claimed by another worker."""
 HealthChange = tuple[Endpoint, Health, Health]
 """An endpoint, its health as last saved, and as it is now."""
 REFILL = 0.02
@@ -50,8 +48,9 @@ class _Line:
 class Slots:
     """The state of one worker's endpoints. Does no I/O; one event loop owns it."""
 
-    def __init__(self, concurrency: int, per_tenant: int | None = None) -> None:
+    def __init__(self, concurrency: int, per_tenant: int | None = None, *, lease_margin: float = 15.0) -> None:
         self._concurrency = concurrency
+        self._lease_margin = lease_margin
         self._per_tenant = per_tenant or concurrency
         self._of_tenant: dict[UUID, int] = {}
         self._lines: dict[UUID, _Line] = {}
@@ -129,7 +128,7 @@ class Slots:
                 continue
             count = min(self._free_slots(endpoint, line, now), (free - line.in_flight + 1) // 2)
             if count > 0:
-                lease = endpoint.deadline + LEASE_MARGIN
+                lease = endpoint.deadline + self._lease_margin
                 wanted.append(Wanted(endpoint_id, count, line.floor.value(), lease))
                 free -= count
             if free <= 0:

@@ -78,7 +78,7 @@ class Worker:
         self._sender = sender
         self._stopping = stopping
         self._id = uuid7()
-        self._slots = Slots(settings.concurrency)
+        self._slots = Slots(settings.concurrency, lease_margin=settings.lease_margin)
         self._bodies = Bodies(database, vault)
         self._dispatch = Dispatch(database, vault, self._slots.learn)
         self._upkeep = Upkeep(settings, database)
