@@ -1,0 +1,108 @@
+"""A hospital in a real database: a tenant with keys, endpoints, and short ways to post, fan out and claim."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from webhook_gateway.dispatch import Dispatch
+from webhook_gateway.render import NewEvent, prepare
+from webhook_gateway.rules import signing
+from webhook_gateway.rules.model import Delivery
+from webhook_gateway.slots import LONG_AGO
+from webhook_gateway.store import configuration, deliveries, keyring, outbox, tenants
+from webhook_gateway.store.database import Database
+from webhook_gateway.store.deliveries import Finished, Wanted
+from webhook_gateway.vault import MasterKeys, Vault
+
+
+@dataclass
+class Hospital:
+    """What a test needs of the road without the processes around it."""
+
+    database: Database
+    vault: Vault
+    tenant_id: UUID
+    subscriber_id: UUID
+    dispatch: Dispatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dispatch = Dispatch(self.database, self.vault, lambda _: None)
+
+    async def endpoint(self, *patterns: str, ordering: str = "relaxed") -> UUID:
+        endpoint_id, secret_id = uuid7(), uuid7()
+        secret = self.vault.seal(
+            self.tenant_id, "endpoint_secrets", secret_id, signing.render_secret(os.urandom(32)).encode()
+        )
+        async with self.database.road() as connection:
+            await connection.execute(
+                "INSERT INTO endpoints (id, tenant_id, subscriber_id, url, event_types, ordering) "
+                "VALUES ($1, $2, $3, 'https://partner.example/hook', $4, $5)",
+                endpoint_id,
+                self.tenant_id,
+                self.subscriber_id,
+                list(patterns) or ["*"],
+                ordering,
+            )
+            await connection.execute(
+                "INSERT INTO endpoint_secrets (id, tenant_id, endpoint_id, secret) VALUES ($1, $2, $3, $4)",
+                secret_id,
+                self.tenant_id,
+                endpoint_id,
+                secret,
+            )
+            await configuration.changed(connection)
+        return endpoint_id
+
+    async def post(self, *ordering_keys: str | None, type: str = "lab_result.final") -> list[UUID]:
+        """Stores one event for each ordering key, in this order."""
+        events = [
+            prepare(
+                self.vault, self.tenant_id, NewEvent(type, json.dumps({"n": n}).encode(), {}, ordering_key=key), None
+            )
+            for n, key in enumerate(ordering_keys)
+        ]
+        async with self.database.road() as connection:
+            await outbox.append(connection, events)
+        return [event.id for event in events]
+
+    async def fan_out(self) -> int:
+        taken = 0
+        while done := (await self.dispatch.fan_out()).taken:
+            taken += done
+        return taken
+
+    async def claim(self, endpoint_id: UUID, free: int = 100, lease: float = 30.0) -> list[Delivery]:
+        async with self.database.road() as connection:
+            wanted = [Wanted(endpoint_id, free, LONG_AGO, lease)]
+            claimed, _, _ = await deliveries.claim(connection, wanted, uuid7())
+        return sorted(claimed, key=lambda delivery: delivery.sequence)
+
+    async def finish(self, *claimed: Delivery, state: str = "delivered", hold: bool = False) -> int:
+        async with self.database.road() as connection, connection.transaction():
+            return await deliveries.settle(connection, [], [Finished(d, state, hold=hold) for d in claimed], [])
+
+    async def count(self, what: str) -> int:
+        async with self.database.road() as connection:
+            return int(await connection.fetchval(f"SELECT count(*) FROM {what}"))
+
+
+@pytest.fixture
+async def hospital(database_url: str) -> AsyncIterator[Hospital]:
+    database = Database(database_url, connections=10)
+    vault = Vault(MasterKeys({"test": os.urandom(32)}))
+    subscriber_id = uuid7()
+    async with database.road() as connection:
+        tenant_id = await tenants.make(connection, vault)
+        await connection.execute(
+            "INSERT INTO subscribers (id, tenant_id, name) VALUES ($1, $2, 'Laboratory')", subscriber_id, tenant_id
+        )
+    await keyring.fill(database, vault)
+    yield Hospital(database, vault, tenant_id, subscriber_id)
+    await database.close()

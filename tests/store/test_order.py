@@ -1,0 +1,199 @@
+"""In order, where asked: for one endpoint and one ordering key, n+1 is not attempted until n is finished."""
+
+import asyncio
+import random
+from collections import defaultdict
+from uuid import UUID
+
+import pytest
+
+from webhook_gateway.store import deliveries
+from webhook_gateway.store.deliveries import Retried
+
+from .conftest import Hospital
+
+
+async def test_only_the_head_of_a_key_is_claimable_and_other_keys_never_wait(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint()
+    posted = await hospital.post("a", "a", "b", None, "a", "b", None)
+    await hospital.fan_out()
+    heads = await hospital.claim(endpoint_id)
+    assert [delivery.event_id for delivery in heads] == [posted[0], posted[2], posted[3], posted[6]]
+    await hospital.finish(heads[0])
+    assert [delivery.event_id for delivery in await hospital.claim(endpoint_id)] == [posted[1]]
+
+
+async def test_a_retry_keeps_its_successors_waiting(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint()
+    await hospital.post("a", "a")
+    await hospital.fan_out()
+    (head,) = await hospital.claim(endpoint_id)
+    async with hospital.database.road() as connection, connection.transaction():
+        await deliveries.settle(connection, [], [], [Retried(head, 3600.0)])
+    await hospital.post("a")
+    await hospital.fan_out()
+    assert await hospital.claim(endpoint_id) == []
+
+
+async def test_an_endpoint_without_ordering_gets_everything_at_once(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint(ordering="none")
+    await hospital.post("a", "a", "a")
+    await hospital.fan_out()
+    assert len(await hospital.claim(endpoint_id)) == 3
+
+
+async def test_relaxed_goes_on_after_a_dead_delivery_and_says_which_one_was_skipped(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint()
+    posted = await hospital.post("a", "a", "a")
+    await hospital.fan_out()
+    (head,) = await hospital.claim(endpoint_id)
+    await hospital.finish(head, state="dead")
+    (second,) = await hospital.claim(endpoint_id)
+    assert (second.event_id, second.skipped_event_id) == (posted[1], posted[0])
+    await hospital.finish(second)
+    (third,) = await hospital.claim(endpoint_id)
+    assert third.skipped_event_id is None
+
+
+async def test_strict_holds_the_key_until_an_operator_decides(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint(ordering="strict")
+    posted = await hospital.post("a", "a")
+    await hospital.fan_out()
+    (head,) = await hospital.claim(endpoint_id)
+    await hospital.finish(head, state="dead", hold=True)
+    await hospital.post("a", "b")
+    await hospital.fan_out()
+    (other,) = await hospital.claim(endpoint_id)
+    assert other.ordering_key != head.ordering_key
+    async with hospital.database.road() as connection, connection.transaction():
+        assert head.ordering_key is not None
+        assert await deliveries.unhold(
+            connection, tenant_id=hospital.tenant_id, endpoint_id=endpoint_id, ordering_key=head.ordering_key
+        )
+    (next_one,) = await hospital.claim(endpoint_id)
+    assert (next_one.event_id, next_one.skipped_event_id) == (posted[1], posted[0])
+
+
+async def test_strict_holds_a_key_that_had_no_successor_when_it_died(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint(ordering="strict")
+    await hospital.post("a")
+    await hospital.fan_out()
+    (head,) = await hospital.claim(endpoint_id)
+    await hospital.finish(head, state="dead", hold=True)
+    await hospital.post("a")
+    await hospital.fan_out()
+    assert await hospital.claim(endpoint_id) == []
+
+
+async def test_latest_sends_only_the_newest_that_nobody_is_sending_yet(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint(ordering="latest")
+    await hospital.post("a")
+    await hospital.fan_out()
+    (sending,) = await hospital.claim(endpoint_id)
+    posted = await hospital.post("a", "a", "b", "a")
+    await hospital.fan_out()
+    assert await hospital.count("finished_deliveries WHERE state_reason = 'superseded'") == 2
+    (other,) = await hospital.claim(endpoint_id)
+    assert other.event_id == posted[2]
+    await hospital.finish(sending)
+    (newest,) = await hospital.claim(endpoint_id)
+    assert newest.event_id == posted[3]
+
+
+async def test_latest_drops_a_retry_that_a_newer_one_follows(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint(ordering="latest")
+    await hospital.post("a")
+    await hospital.fan_out()
+    (sending,) = await hospital.claim(endpoint_id)
+    (newer,) = await hospital.post("a")
+    await hospital.fan_out()
+    async with hospital.database.road() as connection, connection.transaction():
+        await deliveries.settle(connection, [], [], [Retried(sending, 3600.0, latest=True)])
+    assert [delivery.event_id for delivery in await hospital.claim(endpoint_id)] == [newer]
+
+
+async def test_cancelling_the_head_lets_the_next_go(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint()
+    posted = await hospital.post("a", "a")
+    await hospital.fan_out()
+    async with hospital.database.road() as connection, connection.transaction():
+        head = await connection.fetchval("SELECT id FROM deliveries WHERE event_id = $1", posted[0])
+        await deliveries.cancel(
+            connection, tenant_id=hospital.tenant_id, ids=[head], endpoint_id=None, reason="cancelled"
+        )
+    assert [delivery.event_id for delivery in await hospital.claim(endpoint_id)] == [posted[1]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_however_posts_fan_outs_and_settles_race_each_key_keeps_its_order_and_none_is_stranded(
+    hospital: Hospital, seed: int
+) -> None:
+    """Several workers and dispatchers at once; some attempts fail, some deliveries die, some leases are abandoned."""
+    chance = random.Random(seed)
+    endpoints = [await hospital.endpoint() for _ in range(2)]
+    keys, rounds = "abcde", 30
+    accepted: dict[str, list[UUID]] = defaultdict(list)
+    tried: dict[tuple[UUID, int], list[int]] = defaultdict(list)
+    posting_done = asyncio.Event()
+
+    async def produce() -> None:
+        for _ in range(rounds):
+            batch = [chance.choice(keys) for _ in range(chance.randint(1, 6))]
+            for key, event_id in zip(batch, await hospital.post(*batch), strict=True):
+                accepted[key].append(event_id)
+        posting_done.set()
+
+    async def dispatch() -> None:
+        mine = Hospital(hospital.database, hospital.vault, hospital.tenant_id, hospital.subscriber_id)
+        while not posting_done.is_set() or await hospital.count("outbox"):
+            await mine.dispatch.fan_out()
+
+    async def work() -> None:
+        while not posting_done.is_set() or await hospital.count("outbox") or await hospital.count("deliveries"):
+            for endpoint_id in endpoints:
+                claimed = await hospital.claim(endpoint_id, free=3, lease=0.3)
+                for delivery in claimed:
+                    assert delivery.ordering_key is not None
+                    seen = tried[endpoint_id, delivery.ordering_key]
+                    if delivery.sequence not in seen:
+                        seen.append(delivery.sequence)
+                fate = chance.random()
+                if fate < 0.15:
+                    continue  # this worker is gone: the lease ends by itself
+                if fate < 0.3:
+                    async with hospital.database.road() as connection, connection.transaction():
+                        await deliveries.settle(connection, [], [], [Retried(d, 0.01) for d in claimed])
+                else:
+                    await hospital.finish(*claimed, state="dead" if fate < 0.4 else "delivered")
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(produce(), dispatch(), dispatch(), *(work() for _ in range(4)))
+    total = sum(len(events) for events in accepted.values())
+    assert await hospital.count("finished_deliveries") == 2 * total
+    assert len(tried) == 2 * len(accepted)
+    for (_, _), sequences in tried.items():
+        assert sequences == sorted(sequences)
+
+
+async def test_a_hot_key_stays_cheap(hospital: Hospital) -> None:
+    """Releasing the next of a key reads a few pages, however many pending and finished ones the key has."""
+    endpoint_id = await hospital.endpoint()
+    for _ in range(4):
+        await hospital.post(*["hot"] * 2_500)
+    await hospital.fan_out()
+    for _ in range(50):
+        await hospital.finish(*await hospital.claim(endpoint_id))
+    (head,) = await hospital.claim(endpoint_id)
+    async with hospital.database.road() as connection:
+        await connection.execute("SET plan_cache_mode = force_generic_plan")
+        plan = await connection.fetch(
+            "EXPLAIN (ANALYZE, BUFFERS)" + deliveries.RELEASE,
+            [endpoint_id],
+            [head.ordering_key],
+            [head.sequence],
+            [None],
+        )
+    text = "\n".join(row[0] for row in plan)
+    assert "deliveries_in_order" in text, text
+    touched = int(text.split("shared hit=")[1].split()[0])
+    assert touched < 100, text

@@ -1,0 +1,30 @@
+"""The migrations make what `store.tables` describes."""
+
+from sqlalchemy import Connection, inspect
+
+from webhook_gateway.store.database import Database
+from webhook_gateway.store.tables import metadata
+
+
+async def test_tables_and_migrations_say_the_same(database_url: str) -> None:
+    def differences(connection: Connection) -> list[str]:
+        inspector = inspect(connection)
+        found = []
+        for table in metadata.sorted_tables:
+            columns = {column["name"]: column for column in inspector.get_columns(table.name)}
+            if set(columns) != {column.name for column in table.columns}:
+                found.append(f"{table.name}: {set(columns) ^ {column.name for column in table.columns}}")
+                continue
+            for column in table.columns:
+                there = columns[column.name]
+                kinds = [kind.compile(connection.dialect) for kind in (there["type"], column.type)]
+                if kinds[0] != kinds[1]:
+                    found.append(f"{table.name}.{column.name}: {kinds}")
+                if there["nullable"] != column.nullable:
+                    found.append(f"{table.name}.{column.name}: nullable is {there['nullable']}")
+        return found
+
+    database = Database(database_url)
+    async with database.begin() as connection:
+        assert await connection.run_sync(differences) == []
+    await database.close()
