@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 
 class Settings(BaseSettings):
@@ -25,6 +29,8 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65_535)
+    public_url: str | None = None
+    """Where others reach the API, as ``https://gateway.example.org``. No endpoint may be there."""
     api_processes: int = Field(1, ge=1, le=256)
     worker_processes: int = Field(1, ge=1, le=256)
     body_limit: int = Field(1_048_576, ge=1_024, le=67_108_864)
@@ -38,7 +44,10 @@ class Settings(BaseSettings):
     allow_ip_literals: bool = False
     allow_networks: Annotated[tuple[str, ...], NoDecode] = ()
     """Private networks that an operator allows, as ``10.20.0.0/16`` or ``10.20.0.0/16:8443``."""
+    allow_names: Annotated[frozenset[str], NoDecode] = frozenset()
+    """Internal names that an operator allows with everything below them, as ``lab.internal``, or ``partner``."""
     egress_proxy: str | None = None
+    """The URL of a CONNECT proxy that all requests go through. It must itself refuse private addresses."""
 
     master_keys: str | None = Field(None, repr=False)
     """``name:base64`` of 32 bytes each, separated by commas; the first one wraps new data keys."""
@@ -58,10 +67,28 @@ class Settings(BaseSettings):
     failpoints: bool = False
     """For fault tests only: lets tests stop the process at named points."""
 
-    @field_validator("egress_ports", "allow_networks", mode="before")
+    @field_validator("egress_ports", "allow_networks", "allow_names", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in {"http", "https"} or not parts.hostname:
+                raise ValueError("write it as https://gateway.example.org")
+            _ = parts.port  # raises ValueError for one that is none
+        return value
+
+    @field_validator("allow_names")
+    @classmethod
+    def _check_names(cls, value: frozenset[str]) -> frozenset[str]:
+        names = frozenset(name.lower().strip(".") for name in value)
+        if not all(_NAME.fullmatch(name) for name in names):
+            raise ValueError("write names as lab.internal, separated by commas, without * and ports")
+        return names
 
     @field_validator("allow_networks")
     @classmethod

@@ -112,6 +112,9 @@ def _egress(found: Settings) -> Iterator[Finding]:
         "WEBHOOK_GATEWAY_ALLOW_HTTP sends events about patients unencrypted": found.allow_http,
         "WEBHOOK_GATEWAY_ALLOW_IP_LITERALS allows URLs whose certificate has no name to check": found.allow_ip_literals,
         f"private networks are open to partners' URLs: {', '.join(found.allow_networks)}": bool(found.allow_networks),
+        f"internal names are allowed, with all below them: {', '.join(sorted(found.allow_names))}": bool(
+            found.allow_names
+        ),
         f"ports beside 443 and 8443 are allowed: {', '.join(map(str, sorted(found.egress_ports)))}": bool(
             found.egress_ports - {443, 8443}
         ),
@@ -123,6 +126,9 @@ def _egress(found: Settings) -> Iterator[Finding]:
         yield Finding(Level.FINE, "egress", "https to public addresses only")
     if found.egress_proxy is not None and urlsplit(found.egress_proxy).hostname is None:
         yield Finding(Level.ERROR, "egress", "WEBHOOK_GATEWAY_EGRESS_PROXY is no URL: write http://proxy.example:3128")
+    elif found.egress_proxy is not None:
+        text = "the egress proxy looks names up itself, so addresses are not judged here: let it refuse private ones"
+        yield Finding(Level.WARNING, "egress", text)
 
 
 def _master_keys(found: Settings) -> tuple[MasterKeys | None, list[Finding]]:

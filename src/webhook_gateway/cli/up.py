@@ -13,7 +13,6 @@ from typing import Annotated
 import typer
 
 from webhook_gateway import programs
-from webhook_gateway.first_start import first_key
 from webhook_gateway.master_keys import KEY_FILE, data_directory, load_master_keys, make_key_file
 from webhook_gateway.processes import Tree, watch_signals
 from webhook_gateway.settings import Settings, settings
@@ -95,8 +94,10 @@ def _prepare(url: str) -> None:
 
 
 async def _run(found: Settings, listener: socket.socket) -> None:
+    from webhook_gateway.first_start import first_key
+
     key = await first_key(str(found.database_url), load_master_keys(found))
-    environment, address = _environment(found), programs.address_of(listener)
+    environment, address = _environment(found, listener), programs.address_of(listener)
     until, hurry = watch_signals()
     apis = programs.api(found.api_processes, listener, environment)
     tree = Tree([apis, programs.workers(found.worker_processes, environment)], say)
@@ -116,9 +117,14 @@ async def _run(found: Settings, listener: socket.socket) -> None:
         await running
 
 
-def _environment(found: Settings) -> dict[str, str]:
-    """What our children have to know beside what they inherit."""
-    environment = {"DATABASE_URL": str(found.database_url)}
+def _environment(found: Settings, listener: socket.socket) -> dict[str, str]:
+    """What our children have to know beside what they inherit: where the API is, so that none delivers to it."""
+    host, port = listener.getsockname()[:2]
+    environment = {
+        "DATABASE_URL": str(found.database_url),
+        "WEBHOOK_GATEWAY_HOST": host,
+        "WEBHOOK_GATEWAY_PORT": str(port),
+    }
     if found.master_key_file is not None:
         environment["WEBHOOK_GATEWAY_MASTER_KEY_FILE"] = str(found.master_key_file)
     if found.development:
