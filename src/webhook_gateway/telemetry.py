@@ -10,6 +10,7 @@ import logging
 import sys
 from uuid import UUID
 
+import msgspec
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -49,10 +50,10 @@ def configure(level: str = "info") -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.EventRenamer("message"),
             _without_values,
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(serializer=_encode),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(
@@ -135,3 +136,7 @@ def _without_values(_logger: object, _method: str, line: structlog.typing.EventD
     """Keeps lines short: what is unknown is left out. An exception's text may hold data, so it never gets here."""
     line.pop("exc_info", None)
     return {name: value for name, value in line.items() if value is not None}
+
+
+def _encode(line: object, **_: object) -> bytes:
+    return msgspec.json.encode(line)

@@ -21,11 +21,11 @@ JOB = "job"
 
 _HEX32 = b"0123456789ABCDEFGHIJKLMNOPQRSTUV"
 _CROCKFORD = b"0123456789abcdefghjkmnpqrstvwxyz"
-_ENCODE = bytes.maketrans(_HEX32, _CROCKFORD)
 _DECODE = bytes.maketrans(_CROCKFORD, _HEX32)
-# Base 32 works on groups of 40 bits; 128 bits padded on the left to 160 give 32 characters, the first 6 zeros.
-_PADDING = b"\0\0\0\0"
 _SUFFIX_LENGTH = 26
+# Two characters at a time from a table: the standard library's encoder is written in Python and three times slower.
+_PAIRS = tuple(chr(first) + chr(second) for first in _CROCKFORD for second in _CROCKFORD)
+_SHIFTS = tuple(range(120, -1, -10))
 
 
 class NotAnId(ValueError):
@@ -34,8 +34,8 @@ class NotAnId(ValueError):
 
 def render(prefix: str, value: UUID) -> str:
     """The id a person sees, for example ``evt_01h455vb4pex5vsknk084sn02q``."""
-    encoded = base64.b32hexencode(_PADDING + value.bytes).translate(_ENCODE)
-    return f"{prefix}_{encoded[6:].decode()}"
+    number = value.int
+    return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"
 
 
 def parse(prefix: str, text: str) -> UUID:
@@ -51,4 +51,5 @@ def parse(prefix: str, text: str) -> UUID:
     characters = suffix.encode()
     if characters.translate(None, delete=_CROCKFORD):
         raise NotAnId(f"expected an id that begins with {prefix}_")
+    # Base 32 works on groups of 40 bits: 26 characters padded on the left to 32 are 160 bits, the first 32 zeros.
     return UUID(bytes=base64.b32hexdecode(b"000000" + characters.translate(_DECODE))[4:])
