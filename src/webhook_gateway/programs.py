@@ -7,10 +7,12 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-
-import httpx
+from typing import TYPE_CHECKING
 
 from webhook_gateway.processes import Program, Tree
+
+if TYPE_CHECKING:
+    import httpx
 
 CLOSE = 15.0
 """Seconds that the API has for the requests it is answering."""
@@ -75,6 +77,8 @@ async def wait_until_ready(tree: Tree, address: str, patience: float = READY) ->
     Raises:
         DidNotStart: a process of the tree has ended before, or the time is over.
     """
+    import httpx
+
     deadline = time.monotonic() + patience
     async with httpx.AsyncClient() as http:
         while not await _is_ready(http, address):
@@ -87,6 +91,8 @@ async def wait_until_ready(tree: Tree, address: str, patience: float = READY) ->
 
 
 async def _is_ready(http: httpx.AsyncClient, address: str) -> bool:
+    import httpx
+
     try:
         return (await http.get(f"{address}/readyz", timeout=2)).status_code == httpx.codes.OK
     except httpx.TransportError:

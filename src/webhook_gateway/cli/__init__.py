@@ -28,13 +28,19 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         print(f"webhook-gateway {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Options of the command itself."""
 
 
 START, SET_UP, OPERATE, DEVELOP = "Start", "Set up", "Operate", "For partners' developers"
@@ -58,7 +64,7 @@ app.command(rich_help_panel=DEVELOP)(listen.listen)
 def main() -> None:
     """Runs a command. What an operator can mend is said in one sentence; only a bug of ours shows a traceback."""
     try:
-        app()
+        app(prog_name="webhook-gateway")
     except Exception as problem:
         known = explain(problem)
         if known is None:

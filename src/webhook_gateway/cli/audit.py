@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from webhook_gateway.store.database import Database
 
 from .exits import NO
 from .screen import answers, write_json
 from .surroundings import default_tenant, with_database
+
+if TYPE_CHECKING:
+    from webhook_gateway.store.database import Database
 
 app = typer.Typer(no_args_is_help=True, help="The log of who changed what.")
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER, SCOPES_OF, Role, Scope
 from webhook_gateway.settings import settings
-from webhook_gateway.store.database import Database
 
 from .exits import NO, WRONG, CannotGoOn
 from .screen import answers, say, write_json
 from .surroundings import default_tenant, key_settings, with_database
+
+if TYPE_CHECKING:
+    from webhook_gateway.store.database import Database
 
 app = typer.Typer(no_args_is_help=True, help="API keys and master keys.")
 

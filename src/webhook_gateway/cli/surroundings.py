@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 from webhook_gateway.master_keys import KEY_FILE, data_directory
 from webhook_gateway.settings import Settings, settings
-from webhook_gateway.store.database import Database
 
 from .exits import WRONG, CannotGoOn
+
+if TYPE_CHECKING:
+    from webhook_gateway.store.database import Database
 
 T = TypeVar("T")
 
@@ -39,6 +41,7 @@ def url_file(found: Settings) -> Path:
 
 def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     """Does the work on the configured database, and closes it."""
+    from webhook_gateway.store.database import Database
 
     async def run() -> T:
         database = Database(database_url(settings()), connections=2)
