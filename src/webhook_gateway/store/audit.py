@@ -106,9 +106,7 @@ async def verify(connection: AsyncConnection, tenant_id: UUID) -> Verification:
     chain = select(audit_log).where(audit_log.c.tenant_id == tenant_id).order_by(audit_log.c.sequence)
     async with connection.stream(chain) as rows:
         async for row in rows.mappings():
-            fits = (
-                row["sequence"] == entries + 1 and row["previous_hash"] == expected and row["hash"] == _hash(dict(row))
-            )
+            linked = row["sequence"] == entries + 1 and row["previous_hash"] == expected
             if not linked or row["hash"] != _hash(dict(row)):
                 return Verification(entries, expected, broken_at=entries + 1)
             entries, expected = entries + 1, row["hash"]

@@ -1,0 +1,169 @@
+"""The API as one application. uvicorn runs it with ``--factory webhook_gateway.web.app:build``."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from webhook_gateway import __version__, telemetry
+from webhook_gateway.catalogue import Catalogue
+from webhook_gateway.egress_policy import policy_from
+from webhook_gateway.ingest import Ingest
+from webhook_gateway.master_keys import load_master_keys
+from webhook_gateway.settings import Settings
+from webhook_gateway.settings import settings as process_settings
+from webhook_gateway.store import keyring
+from webhook_gateway.store.database import Database, DatabaseAway
+from webhook_gateway.store.hints import CONFIGURATION, listen
+from webhook_gateway.vault import Vault
+
+from . import (
+    audit,
+    deliveries,
+    docs,
+    document,
+    endpoint_states,
+    endpoints,
+    errors,
+    event_reports,
+    event_types,
+    events,
+    health,
+    keys,
+    metrics,
+    replays,
+    stats,
+    subscribers,
+)
+from .callers import Callers
+from .deps import Gateway
+from .guard import Guard
+
+ROUTERS = tuple(
+    part.router
+    for part in (
+        event_reports,
+        event_types,
+        subscribers,
+        endpoints,
+        endpoint_states,
+        deliveries,
+        replays,
+        keys,
+        audit,
+        stats,
+        metrics,
+        health,
+    )
+)
+PUBLIC = frozenset({"/healthz", "/readyz"})
+API_RATE = 2_000.0
+"""Requests a second for each key and process: more than one key needs, less than a process can bear."""
+REFRESH = 5.0
+"""Seconds between looks at the configuration where no hint comes."""
+
+
+def build() -> FastAPI:
+    """The application from the process's settings. Starts without its database, and answers 503 until it is there.
+
+    Raises:
+        MasterKeysUnusable, ValueError: the settings name no usable master key, or no database.
+    """
+    settings = process_settings()
+    if settings.database_url is None:
+        raise ValueError("DATABASE_URL is not set")
+    telemetry.configure(settings.log_level)
+    database, vault, catalogue = Database(settings.database_url), Vault(load_master_keys(settings)), Catalogue()
+    return create_app(settings, database, vault, catalogue, Ingest(database, vault, catalogue))
+
+
+def create_app(
+    settings: Settings,
+    database: Database,
+    vault: Vault,
+    catalogue: Catalogue,
+    ingest: Ingest,
+    *,
+    api_rate: float = API_RATE,
+) -> FastAPI:
+    """The application around the parts given. Its lifespan keeps them current, and closes the database at the end.
+
+    ``api_rate`` is in requests a second for each key; 0 means no limit.
+    """
+    app = FastAPI(
+        title="Webhook gateway",
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_live,
+        # It would record parameters and bodies; what the gateway tells of itself is in telemetry.py.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    callers = Callers(database, vault, api_rate)
+    app.state.gateway = Gateway(settings, database, vault, catalogue, ingest, policy_from(settings), callers)
+    # The hot routes first: routes are tried in order.
+    app.router.routes.extend([*events.ROUTES, *docs.ROUTES])
+    for router in ROUTERS:
+        app.include_router(router)
+    errors.install(app)
+    are_docs_public = settings.public_docs or settings.development
+    public = PUBLIC | docs.PATHS if are_docs_public else PUBLIC
+    app.add_middleware(Guard, callers=callers, public=public, body_limit=settings.body_limit)
+
+    described = document.describe(app, ROUTERS)
+    app.openapi = lambda: described  # type: ignore[method-assign]
+    app.state.methods = _methods(described)
+    return app
+
+
+@asynccontextmanager
+async def _live(app: FastAPI) -> AsyncIterator[None]:
+    gateway: Gateway = app.state.gateway
+    changed = asyncio.Event()
+    tasks = [
+        asyncio.create_task(gateway.ingest.run()),
+        asyncio.create_task(listen(gateway.database, {CONFIGURATION: changed})),
+        asyncio.create_task(_keep_current(gateway, changed)),
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await gateway.database.close()
+
+
+async def _keep_current(gateway: Gateway, changed: asyncio.Event) -> None:
+    """Takes over new data keys and event types when a hint comes, and every few seconds: the poll is the truth."""
+    while True:
+        changed.clear()
+        try:
+            await keyring.fill(gateway.database, gateway.vault)
+            await gateway.ingest.refresh()
+        except DatabaseAway as problem:
+            telemetry.database_away("configuration", problem)
+        except Exception as problem:
+            telemetry.stage_failed("configuration", problem)
+        try:
+            async with asyncio.timeout(REFRESH):
+                await changed.wait()
+        except TimeoutError:
+            continue
+        gateway.callers.forget()
+
+
+def _methods(described: dict[str, Any]) -> list[tuple[re.Pattern[str], set[str]]]:
+    """By path: its methods, for the Allow header."""
+    known = [
+        (re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path))), {method.upper() for method in item})
+        for path, item in described["paths"].items()
+    ]
+    return known + [(re.compile(re.escape(route.path)), {"GET", "HEAD"}) for route in docs.ROUTES]

@@ -1,0 +1,212 @@
+"""Who is asking: the API key in a request, looked up, remembered for a moment, and held to its rate.
+
+Keys that don't exist, have expired, were revoked or come from the wrong network get the same answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
+from uuid import UUID
+
+from starlette.types import Scope
+
+from webhook_gateway.rules import api_keys, ids
+from webhook_gateway.rules.matching import fits
+from webhook_gateway.rules.scopes import Scope as Permission
+from webhook_gateway.rules.scopes import allows
+from webhook_gateway.store import keyring, keys
+from webhook_gateway.store.database import Database, DatabaseAway
+from webhook_gateway.vault import Vault
+
+from .errors import Problem, forbidden
+
+REMEMBERED = 5.0
+"""Seconds for which a key that was found is not looked up again, so a revoked one may live that much longer."""
+MOST_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A live key. ``source`` is the client's address; ``subscriber_id`` bounds what the key sees and changes."""
+
+    key_id: UUID
+    tenant_id: UUID
+    scopes: frozenset[str]
+    subscriber_id: UUID | None
+    event_types: tuple[str, ...] | None
+    networks: tuple[IPv4Network | IPv6Network, ...] | None
+    expires_at: float | None
+    source: str = ""
+
+    @property
+    def name(self) -> str:
+        """As the audit log and log lines know it."""
+        return ids.render(ids.KEY, self.key_id)
+
+    def may(self, needed: Permission) -> bool:
+        return allows(self.scopes, needed)
+
+    def need(self, needed: Permission) -> None:
+        """
+        Raises:
+            Problem: 403 that names the scope which is missing.
+        """
+        if not self.may(needed):
+            raise forbidden(f"This key lacks the scope {needed.value}.")
+
+    def may_post(self, event_type: str) -> bool:
+        """Whether the key may post events of the type."""
+        return self.event_types is None or any(fits(pattern, event_type) for pattern in self.event_types)
+
+
+class Callers:
+    """Finds out who asks. ``rate`` is in requests a second for each key and process; 0 means no limit."""
+
+    def __init__(self, database: Database, vault: Vault, rate: float) -> None:
+        self._database = database
+        self._vault = vault
+        self._rate = rate
+        self._known: dict[bytes, tuple[float, Caller]] = {}
+        self._finding: dict[bytes, asyncio.Task[Caller | None]] = {}
+        self._buckets: dict[UUID, Bucket] = {}
+
+    async def authenticate(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
+        """The caller behind a request.
+
+        Raises:
+            Problem: 401 without a live key, 429 where the key is used too often.
+            DatabaseAway: the key can't be looked up.
+        """
+        key = _key_in(headers)
+        if key is None or not api_keys.is_key(key):
+            raise unauthorized()
+        caller = await self._find(key)
+        if caller is None:
+            raise unauthorized()
+        client = scope.get("client")
+        source = client[0] if client else ""
+        if not _is_within(source, caller.networks) or _has_expired(caller):
+            raise unauthorized()
+        self._take(caller)
+        return replace(caller, source=source)
+
+    def forget(self) -> None:
+        """Looks every key up again, since one was revoked."""
+        self._known.clear()
+
+    async def _find(self, key: str) -> Caller | None:
+        digest = api_keys.digest(key)
+        remembered = self._known.get(digest)
+        if remembered is not None and remembered[0] > time.monotonic():
+            return remembered[1]
+        # However many requests come with a key at once, it is looked up once.
+        finding = self._finding.get(digest)
+        if finding is None:
+            finding = self._finding[digest] = asyncio.create_task(self._look_up(digest))
+            finding.add_done_callback(lambda done: self._found(digest, done))
+        return await asyncio.shield(finding)
+
+    def _found(self, digest: bytes, finding: asyncio.Task[Caller | None]) -> None:
+        self._finding.pop(digest, None)
+        if not finding.cancelled():
+            finding.exception()  # whoever waited for it may have gone
+
+    async def _look_up(self, digest: bytes) -> Caller | None:
+        async with self._database.road() as connection:
+            row = await keys.find(connection, digest)
+            if row is None:
+                return None
+            if row["stale"]:
+                with suppress(DatabaseAway):
+                    await keys.touch(connection, row["id"])
+        if not self._vault.knows(row["tenant_id"]):
+            await keyring.fill(self._database, self._vault)
+        if len(self._known) >= MOST_REMEMBERED:
+            self._known.clear()
+        caller = _caller(row)
+        self._known[digest] = (time.monotonic() + REMEMBERED, caller)
+        return caller
+
+    def _take(self, caller: Caller) -> None:
+        if not self._rate:
+            return
+        bucket = self._buckets.get(caller.key_id)
+        if bucket is None:
+            bucket = self._buckets[caller.key_id] = Bucket(self._rate)
+        if not bucket.take(time.monotonic()):
+            raise Problem(
+                429,
+                "too-many-requests",
+                f"This key may ask {self._rate:g} times a second: wait, or post events in batches.",
+                headers={"Retry-After": "1"},
+            )
+
+
+class Bucket:
+    """A token bucket that holds a second's worth."""
+
+    __slots__ = ("_at", "_rate", "_tokens")
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._tokens = max(rate, 1.0)
+        self._at: float | None = None
+
+    def take(self, now: float) -> bool:
+        """Whether there was a token at ``now``, in seconds of monotonic time."""
+        if self._at is not None:
+            self._tokens = min(max(self._rate, 1.0), self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+
+def unauthorized() -> Problem:
+    return Problem(
+        401,
+        "unauthorized",
+        "Send `Authorization: Bearer whk_…` with a key that is live and may be used from this network.",
+        headers={"WWW-Authenticate": 'Bearer realm="webhook gateway"'},
+    )
+
+
+def _key_in(headers: Mapping[bytes, bytes]) -> str | None:
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    return key.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
+
+
+def _is_within(source: str, networks: tuple[IPv4Network | IPv6Network, ...] | None) -> bool:
+    if networks is None:
+        return True
+    try:
+        address = ip_address(source)
+    except ValueError:
+        return False
+    if address.version == 6 and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)
+
+
+def _has_expired(caller: Caller) -> bool:
+    """While a key is remembered its time may come."""
+    return caller.expires_at is not None and caller.expires_at <= time.time()
+
+
+def _caller(row: Mapping[str, Any]) -> Caller:
+    return Caller(
+        key_id=row["id"],
+        tenant_id=row["tenant_id"],
+        scopes=frozenset(row["scopes"]),
+        subscriber_id=row["subscriber_id"],
+        event_types=None if row["event_types"] is None else tuple(row["event_types"]),
+        networks=None if row["networks"] is None else tuple(ip_network(text) for text in row["networks"]),
+        expires_at=None if row["expires_at"] is None else row["expires_at"].timestamp(),
+    )

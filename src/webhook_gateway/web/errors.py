@@ -1,0 +1,209 @@
+"""Every error as RFC 9457 problem JSON: what is wrong, where, and what to do. Never the value that was given.
+
+A type is ``urn:problem:webhook-gateway:`` and a name from `TITLES`; clients tell problems apart by it.
+
+    Problem              raised by routes, answered as it says
+    ├── bad_request … 4xx: the caller can mend it
+    └── unavailable      503: ask again after Retry-After
+    RequestValidationError  422 with a fault for each place, or 400 for what is no JSON
+    DatabaseAway         503
+    KeyMissing           503: an encryption key isn't there (yet)
+    anything else        500 with a request id and no detail (`web/guard.py`)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.exceptions import HTTPException, RequestValidationError, ResponseValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import Response
+
+from webhook_gateway.store.database import DatabaseAway
+from webhook_gateway.vault import KeyMissing, Tampered
+
+MEDIA_TYPE = "application/problem+json"
+TYPE = "urn:problem:webhook-gateway:"
+RETRY_AFTER = "2"
+"""Seconds. A database that restarts is back within a few."""
+
+TITLES: dict[str, str] = {
+    "malformed-json": "The body is not JSON",
+    "invalid-request": "The request breaks the rules of this operation",
+    "unauthorized": "The request needs a valid API key",
+    "forbidden": "The API key does not allow this",
+    "not-found": "There is no such thing here",
+    "method-not-allowed": "The path has no such method",
+    "conflict": "The state of things forbids this",
+    "body-too-large": "The body is too large",
+    "unsupported-media-type": "The body has to be JSON",
+    "too-many-requests": "The API key is used too often",
+    "internal-error": "The gateway failed",
+    "unavailable": "The gateway can't do this just now",
+    "bad-request": "The request can't be understood",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One place in a request: a JSON Pointer (RFC 6901) into the body, or the name of a parameter."""
+
+    rule: str
+    remedy: str
+    pointer: str | None = None
+    parameter: str | None = None
+
+
+class Problem(HTTPException):
+    """An answer other than the one asked for. ``name`` is a key of `TITLES`, ``detail`` tells the caller what to do."""
+
+    def __init__(
+        self,
+        status: int,
+        name: str,
+        detail: str,
+        *,
+        faults: Sequence[Fault] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, detail, dict(headers) if headers else None)
+        self.name = name
+        self.faults = tuple(faults)
+
+
+def not_found(what: str) -> Problem:
+    """The same for an id that doesn't exist, one of another tenant, and one of another subscriber."""
+    return Problem(404, "not-found", f"There is no such {what}, or this key may not see it. Check the id.")
+
+
+def conflict(detail: str) -> Problem:
+    return Problem(409, "conflict", detail)
+
+
+def forbidden(detail: str) -> Problem:
+    return Problem(403, "forbidden", detail)
+
+
+def invalid(*faults: Fault) -> Problem:
+    """422 with the places that are wrong."""
+    return Problem(422, "invalid-request", "Mend what `errors` lists and send the request again.", faults=faults)
+
+
+def unavailable(detail: str) -> Problem:
+    return Problem(503, "unavailable", detail, headers={"Retry-After": RETRY_AFTER})
+
+
+def database_away() -> Problem:
+    return unavailable("The database can't be reached. Whether the request took effect may be unknown: send it again.")
+
+
+def render(request_id: str, problem: Problem) -> Response:
+    """The problem as a response."""
+    body: dict[str, Any] = {
+        "type": TYPE + problem.name,
+        "title": TITLES[problem.name],
+        "status": problem.status_code,
+        "detail": problem.detail,
+        "request_id": request_id,
+    }
+    if problem.faults:
+        body["errors"] = [
+            {name: value for name, value in (("pointer", f.pointer), ("parameter", f.parameter)) if value is not None}
+            | {"rule": f.rule, "remedy": f.remedy}
+            for f in problem.faults
+        ]
+    return Response(msgspec.json.encode(body), problem.status_code, problem.headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Makes the app answer with problems only. Unexpected exceptions are the guard's."""
+
+    async def answer(request: Request, exception: Exception) -> Response:
+        return render(request.state.request_id, problem_of(request, exception))
+
+    for kind in (StarletteHTTPException, RequestValidationError, DatabaseAway, KeyMissing, Tampered):
+        app.add_exception_handler(kind, answer)
+
+
+def problem_of(request: Request, exception: Exception) -> Problem:
+    """The problem that an expected exception stands for.
+
+    Raises:
+        Exception: the one given, where it is not expected.
+    """
+    match exception:
+        case Problem():
+            return exception
+        case ResponseValidationError():
+            raise exception
+        case RequestValidationError():
+            return _of_validation(exception)
+        case DatabaseAway():
+            return database_away()
+        case KeyMissing():
+            return unavailable("An encryption key is missing. Nothing is lost; an operator has to configure it again.")
+        case StarletteHTTPException(status_code=404):
+            return Problem(404, "not-found", "There is nothing at this path. The document at /openapi.json lists all.")
+        case StarletteHTTPException(status_code=405):
+            allowed = ", ".join(sorted(_methods_of(request)))
+            return Problem(405, "method-not-allowed", f"This path knows {allowed}.", headers={"Allow": allowed})
+        case StarletteHTTPException(status_code=status) if status < 500:
+            return Problem(400, "malformed-json", "The body can't be read as JSON in UTF-8. Send valid JSON.")
+        case _:
+            raise exception
+
+
+def _of_validation(error: RequestValidationError) -> Problem:
+    found = error.errors()
+    if any(one["loc"][0] == "path" for one in found):
+        return not_found("thing")
+    if any(one["type"] == "json_invalid" for one in found):
+        return Problem(400, "malformed-json", "The body is not JSON. Send valid JSON in UTF-8.")
+    return invalid(*(_fault(one) for one in found[:50]))
+
+
+def _fault(error: Mapping[str, Any]) -> Fault:
+    where, *parts = error["loc"]
+    rule, remedy = error["type"], _remedy(error)
+    if where == "body":
+        return Fault(rule, remedy, pointer="".join("/" + _segment(part) for part in parts if part != "[key]"))
+    return Fault(rule, remedy, parameter=_segment(parts[0]) if parts else str(where))
+
+
+_PLAIN = re.compile(r"[\w.\-]{1,64}", re.ASCII)
+
+
+def _segment(part: object) -> str:
+    """A member's name as long as it looks like one: somebody may have sent a value in its place."""
+    text = str(part)
+    return text if _PLAIN.fullmatch(text) else "*"
+
+
+def _remedy(error: Mapping[str, Any]) -> str:
+    """A sentence that says what to do. Pydantic's own say what was expected and never quote the input."""
+    match error["type"]:
+        case "missing":
+            return "Add it: it is required."
+        case "extra_forbidden":
+            return "Remove it: it is not known here."
+        case "model_attributes_type" | "dict_type":
+            return "Give a JSON object."
+        case "string_pattern_mismatch":
+            return f"Give text that matches {error['ctx']['pattern']}"
+        case _:
+            message = str(error["msg"]).removeprefix("Value error, ")
+            return message.replace("Input should", "It should")
+
+
+def _methods_of(request: Request) -> set[str]:
+    """The methods of the path over all routes: the framework names those of one route only."""
+    path, known = request.scope["path"], set()
+    for pattern, methods in request.app.state.methods:
+        if pattern.fullmatch(path):
+            known |= methods
+    return known
