@@ -7,7 +7,7 @@ order of deliveries.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -16,7 +16,8 @@ from uuid_utils.compat import uuid7
 from . import telemetry
 from .floor import Floor
 from .rules.matching import Matcher
-from .rules.model import Endpoint, Ordering
+from .rules.model import Delivery, Endpoint, Ordering
+from .slots import Slots
 from .store import configuration, deliveries, outbox
 from .store.configuration import Snapshot
 from .store.database import Connection, Database
@@ -29,22 +30,23 @@ ROUND = 500
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round did: how many events it took, and which endpoints have new deliveries."""
+    """What one round did: how many events it took, which endpoints have something due, and what it leased at birth."""
 
     taken: int
     endpoints: frozenset[UUID]
+    leased: list[Delivery]
 
 
-NOTHING = Round(0, frozenset())
+NOTHING = Round(0, frozenset(), [])
 
 
 class Dispatch:
     """Fans out. Keeps the endpoints in memory, and knows by the configuration's version when they are old."""
 
-    def __init__(self, database: Database, vault: Vault, learn: Callable[[Snapshot], None]) -> None:
+    def __init__(self, database: Database, vault: Vault, slots: Slots) -> None:
         self._database = database
         self._vault = vault
-        self._learn = learn
+        self._slots = slots
         self._snapshot = Snapshot(0, {}, frozenset(), None)
         self._matcher = Matcher(())
         self._floor: Floor[int] = Floor(lowest=0)
@@ -52,29 +54,45 @@ class Dispatch:
     async def fan_out(self) -> Round:
         """One round; takes nothing where another process has the turn.
 
+        The slots of what it leased are taken: the caller sends those deliveries.
+
         Raises:
             DatabaseAway: nothing was taken, or it is unknown: what was not committed is still in the outbox.
         """
-        began = time.perf_counter()
-        async with self._database.road() as connection, connection.transaction():
-            if not await outbox.my_turn(connection):
-                return NOTHING
-            waiting, version = await outbox.take(connection, self._floor.value(), ROUND)
-            if not waiting:
-                return NOTHING
-            if version != self._snapshot.version:
-                self._take_over(await configuration.snapshot(connection, self._vault))
-            new = [delivery for event in waiting for delivery in self._deliveries_of(event)]
-            await self._insert(connection, new)
+        began, lease_id = time.perf_counter(), uuid7()
+        new: list[NewDelivery] = []
+        try:
+            async with self._database.road() as connection, connection.transaction():
+                if not await outbox.my_turn(connection):
+                    return NOTHING
+                waiting, version = await outbox.take(connection, self._floor.value(), ROUND)
+                if not waiting:
+                    return NOTHING
+                if version != self._snapshot.version:
+                    self._take_over(await configuration.snapshot(connection, self._vault))
+                new = [delivery for event in waiting for delivery in self._deliveries_of(event)]
+                if any(delivery.ordering_key is not None for delivery in new):
+                    new = await self._put_in_order(connection, new)
+                new = [self._lease(delivery) for delivery in new]
+                await self._insert(connection, new, lease_id)
+        except BaseException:
+            for delivery in new:
+                if delivery.lease is not None:
+                    self._slots.end(delivery.tenant_id, delivery.endpoint_id)
+            raise
         self._floor.seen(waiting[0].sequence - 1)
         telemetry.fanned_out.inc(len(new))
         telemetry.fan_out_seconds.observe(time.perf_counter() - began)
-        return Round(len(waiting), frozenset(delivery.endpoint_id for delivery in new))
+        return Round(
+            len(waiting),
+            frozenset(delivery.endpoint_id for delivery in new if delivery.lease is None),
+            [_leased(delivery, lease_id) for delivery in new if delivery.lease is not None],
+        )
 
     def _take_over(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._matcher = Matcher(snapshot.endpoints.values())
-        self._learn(snapshot)
+        self._slots.learn(snapshot)
 
     def _deliveries_of(self, event: Waiting) -> list[NewDelivery]:
         if event.endpoint_id is not None:
@@ -99,11 +117,17 @@ class Dispatch:
             for endpoint in matched
         ]
 
-    async def _insert(self, connection: Connection, new: Sequence[NewDelivery]) -> None:
-        if any(delivery.ordering_key is not None for delivery in new):
-            new = await self._put_in_order(connection, new)
+    def _lease(self, delivery: NewDelivery) -> NewDelivery:
+        """Born with a lease where a slot is free and nothing else waits for it."""
+        endpoint = self._snapshot.endpoints[delivery.endpoint_id]
+        if not delivery.due or endpoint.ordering is Ordering.LATEST:
+            return delivery
+        lease = self._slots.lease_at_birth(endpoint)
+        return delivery if lease is None else replace(delivery, lease=lease)
+
+    async def _insert(self, connection: Connection, new: Sequence[NewDelivery], lease_id: UUID) -> None:
         if new:
-            await outbox.insert_deliveries(connection, new)
+            await outbox.insert_deliveries(connection, new, lease_id)
         latest = sorted(
             {
                 (delivery.endpoint_id, delivery.ordering_key)
@@ -131,3 +155,17 @@ class Dispatch:
 
     def _ordering(self, delivery: NewDelivery) -> Ordering:
         return self._snapshot.endpoints[delivery.endpoint_id].ordering
+
+
+def _leased(new: NewDelivery, lease_id: UUID) -> Delivery:
+    return Delivery(
+        id=new.id,
+        tenant_id=new.tenant_id,
+        endpoint_id=new.endpoint_id,
+        event_id=new.event_id,
+        event_type=new.type,
+        attempt=1,
+        lease_id=lease_id,
+        ordering_key=new.ordering_key,
+        sequence=new.sequence,
+    )

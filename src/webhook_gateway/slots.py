@@ -35,6 +35,8 @@ class _Line:
 
     due_at: float | None = None
     """When its first open delivery is due, or None where none is known."""
+    touched_at: float = 0.0
+    """When that was last learnt from elsewhere than a look into the database, by monotonic time."""
     in_flight: int = 0
     health: Health = _HEALTHY
     saved: Health = _HEALTHY
@@ -93,19 +95,28 @@ class Slots:
 
     # What is due.
 
-    def expect(self, due: Mapping[UUID, float]) -> None:
-        """Every endpoint with open deliveries, and when its first is due: a complete look into the database."""
-        for line in self._waiting.values():
-            line.due_at = None
-        self._waiting = {}
-        for endpoint_id, due_at in due.items():
-            self.touch(endpoint_id, due_at)
+    def expect(self, due: Mapping[UUID, float], began: float) -> None:
+        """Every endpoint with open deliveries, and when its first is due: a look into the database.
 
-    def touch(self, endpoint_id: UUID, due_at: float) -> None:
-        """Something for the endpoint is due then."""
+        ``began`` is when the look began, by monotonic time: what was learnt since is newer than the look.
+        """
+        newer = {endpoint_id: line for endpoint_id, line in self._waiting.items() if line.touched_at >= began}
+        for endpoint_id, line in self._waiting.items():
+            if endpoint_id not in newer:
+                line.due_at = None
+        self._waiting = newer
+        for endpoint_id, due_at in due.items():
+            self._expect_one(endpoint_id, due_at)
+
+    def touch(self, endpoint_id: UUID) -> None:
+        """Something for the endpoint has just become due."""
+        self._expect_one(endpoint_id, self.now()).touched_at = monotonic()
+
+    def _expect_one(self, endpoint_id: UUID, due_at: float) -> _Line:
         line = self._line(endpoint_id)
         line.due_at = due_at if line.due_at is None else min(line.due_at, due_at)
         self._waiting[endpoint_id] = line
+        return line
 
     def next_due(self) -> float | None:
         """When something may be sent that can't be yet: it becomes due, or its rate allows it."""
@@ -135,6 +146,20 @@ class Slots:
                 break
         return wanted
 
+    def lease_at_birth(self, endpoint: Endpoint) -> float | None:
+        """Takes a slot for a delivery that is about to be made, and returns its lease in seconds.
+
+        None where it has to wait its turn: others are waiting for the endpoint, or no slot is free.
+        """
+        line, now = self._line(endpoint.id), self.now()
+        free = self._concurrency - self.in_flight
+        if line.due_at is not None and line.due_at <= now:
+            return None
+        if min(self._free_slots(endpoint, line, now), (free - line.in_flight + 1) // 2) <= 0:
+            return None
+        self._take(endpoint.tenant_id, line)
+        return endpoint.deadline + self._lease_margin
+
     def claimed(self, wanted: Sequence[Wanted], deliveries: Sequence[Delivery], due_at: Sequence[datetime]) -> None:
         """What a claim brought: who got fewer than wanted has nothing more that is due."""
         got: dict[UUID, list[datetime]] = {}
@@ -155,16 +180,13 @@ class Slots:
     # What is under way.
 
     def begin(self, delivery: Delivery) -> None:
-        line = self._line(delivery.endpoint_id)
-        line.in_flight += 1
-        line.tokens -= 1
-        self.in_flight += 1
-        self._of_tenant[delivery.tenant_id] = self._of_tenant.get(delivery.tenant_id, 0) + 1
+        self._take(delivery.tenant_id, self._line(delivery.endpoint_id))
 
-    def end(self, delivery: Delivery) -> None:
-        self._line(delivery.endpoint_id).in_flight -= 1
+    def end(self, tenant_id: UUID, endpoint_id: UUID) -> None:
+        """Gives a slot back."""
+        self._line(endpoint_id).in_flight -= 1
         self.in_flight -= 1
-        self._of_tenant[delivery.tenant_id] -= 1
+        self._of_tenant[tenant_id] -= 1
 
     # Health.
 
@@ -200,6 +222,12 @@ class Slots:
             self._lines[endpoint.id].saved = health
             if _lasting(self._lines[endpoint.id].health) == _lasting(health):
                 self._dirty.discard(endpoint.id)
+
+    def _take(self, tenant_id: UUID, line: _Line) -> None:
+        line.in_flight += 1
+        line.tokens -= 1
+        self.in_flight += 1
+        self._of_tenant[tenant_id] = self._of_tenant.get(tenant_id, 0) + 1
 
     def _line(self, endpoint_id: UUID) -> _Line:
         line = self._lines.get(endpoint_id)

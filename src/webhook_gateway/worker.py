@@ -27,7 +27,7 @@ from .rules.model import Delivery
 from .rules.outcome import Unsendable
 from .sender import Sender
 from .settings import Settings
-from .slots import Slots
+from .slots import HealthChange, Slots
 from .store import configuration, deliveries, keyring, workers
 from .store.database import Database, DatabaseAway
 from .store.hints import CONFIGURATION, DELIVERIES, OUTBOX, Hinter, listen
@@ -80,7 +80,7 @@ class Worker:
         self._id = uuid7()
         self._slots = Slots(settings.concurrency, lease_margin=settings.lease_margin)
         self._bodies = Bodies(database, vault)
-        self._dispatch = Dispatch(database, vault, self._slots.learn)
+        self._dispatch = Dispatch(database, vault, self._slots)
         self._upkeep = Upkeep(settings, database)
         self._hinter = Hinter(database, DELIVERIES)
         self._requests: set[asyncio.Task[None]] = set()
@@ -88,7 +88,6 @@ class Worker:
         self._outbox, self._due, self._hinted, self._changed = (asyncio.Event() for _ in range(4))
         self._arrived, self._settled = asyncio.Event(), asyncio.Event()
         self._drained = asyncio.Event()
-        self._scanned_at = 0.0
         self._health_known = datetime(2000, 1, 1, tzinfo=UTC)
 
     async def run(self) -> None:
@@ -141,12 +140,14 @@ class Worker:
         done = await self._dispatch.fan_out()
         if not done.taken:
             return POLL
-        now = self._slots.now()
         for endpoint_id in done.endpoints:
-            self._slots.touch(endpoint_id, now)
-        self._due.set()
-        if self._slots.workers > 1 and done.endpoints:
-            self._hinter.ask()
+            self._slots.touch(endpoint_id)
+        if done.endpoints:
+            self._due.set()
+            if self._slots.workers > 1:
+                self._hinter.ask()
+        if done.leased:
+            await self._send(done.leased)
         return 0.0
 
     async def _scan(self) -> float:
@@ -156,7 +157,7 @@ class Worker:
             ready, now = await deliveries.ready(connection)
         if now is not None:
             self._slots.set_clock(now.timestamp())
-        self._slots.expect({endpoint_id: due_at.timestamp() for endpoint_id, due_at in ready.items()})
+        self._slots.expect({endpoint_id: due_at.timestamp() for endpoint_id, due_at in ready.items()}, began)
         if self._slots.unknown():
             self._changed.set()
         self._due.set()
@@ -175,18 +176,19 @@ class Worker:
         if now is not None:
             self._slots.set_clock(now.timestamp())
         self._slots.claimed(wanted, claimed, due_at)
+        for delivery in claimed:
+            self._slots.begin(delivery)
         if claimed:
             await self._send(claimed)
         return 0.0
 
     async def _send(self, claimed: list[Delivery]) -> None:
-        for delivery in claimed:
-            self._slots.begin(delivery)
+        """Begins the requests of deliveries whose slots are taken."""
         try:
             bodies = await self._bodies.of(claimed)
         except BaseException:
             for delivery in claimed:
-                self._slots.end(delivery)
+                self._slots.end(delivery.tenant_id, delivery.endpoint_id)
             raise
         telemetry.in_flight.set(self._slots.in_flight)
         for delivery in claimed:
@@ -201,9 +203,7 @@ class Worker:
                 return  # deleted since the claim: upkeep cancels its deliveries
             if endpoint.id in self._slots.snapshot.unsendable:
                 body = Unsendable("key_missing", waits=True)
-            result = await attempt(
-                self._sender, self._slots, delivery, endpoint, body, self._settings.keep_responses
-            )
+            result = await attempt(self._sender, self._slots, delivery, endpoint, body, self._settings.keep_responses)
             self._slots.note(endpoint, result.exchange.outcome, result.verdict.health)
             self._results.append(result)
             self._arrived.set()
@@ -211,7 +211,7 @@ class Worker:
         except Exception as problem:
             telemetry.stage_failed("deliver", problem)  # the lease ends by itself; the attempt is counted
         finally:
-            self._slots.end(delivery)
+            self._slots.end(delivery.tenant_id, delivery.endpoint_id)
             self._due.set()
 
     async def _settle(self) -> float:
@@ -219,14 +219,33 @@ class Worker:
             return POLL
         results, began = self._results[:], time.perf_counter()
         changed = self._slots.changed_health()
-        async with self._database.road() as connection:
-            await settle(connection, self._vault, results, changed, self._settings.keep_responses)
+        try:
+            await self._settle_together(results, changed)
+            self._slots.health_saved(changed)
+        except DatabaseAway:
+            raise
+        except Exception as problem:
+            telemetry.stage_failed("settle", problem)
+            await self._settle_apart(results)
         del self._results[: len(results)]
-        self._slots.health_saved(changed)
         telemetry.settle_seconds.observe(time.perf_counter() - began)
         self._settled.set()
         self._due.set()
         return 0.0
+
+    async def _settle_together(self, results: list[Result], changed: list[HealthChange]) -> None:
+        async with self._database.road() as connection:
+            await settle(connection, self._vault, results, changed, self._settings.keep_responses)
+
+    async def _settle_apart(self, results: list[Result]) -> None:
+        """One by one, so that a result that can't be written holds up no other; its delivery's lease just ends."""
+        for result in results:
+            try:
+                await self._settle_together([result], [])
+            except DatabaseAway:
+                raise
+            except Exception as problem:
+                telemetry.stage_failed("settle", problem)
 
     async def _refresh(self) -> float:
         """Takes over the configuration when its version moved, and what other workers learnt about endpoints."""

@@ -15,7 +15,7 @@ from webhook_gateway.dispatch import Dispatch
 from webhook_gateway.render import NewEvent, prepare
 from webhook_gateway.rules import signing
 from webhook_gateway.rules.model import Delivery
-from webhook_gateway.slots import LONG_AGO
+from webhook_gateway.slots import LONG_AGO, Slots
 from webhook_gateway.store import configuration, deliveries, keyring, outbox, tenants
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.deliveries import Finished, Wanted
@@ -33,7 +33,7 @@ class Hospital:
     dispatch: Dispatch = field(init=False)
 
     def __post_init__(self) -> None:
-        self.dispatch = Dispatch(self.database, self.vault, lambda _: None)
+        self.dispatch = Dispatch(self.database, self.vault, Slots(concurrency=0))
 
     async def endpoint(self, *patterns: str, ordering: str = "relaxed") -> UUID:
         endpoint_id, secret_id = uuid7(), uuid7()

@@ -82,11 +82,16 @@ FROM unnest($1::uuid[], $2::bigint[]) AS k(endpoint_id, ordering_key) JOIN held_
 """
 
 INSERT_DELIVERIES = """
--- insert deliveries: due at once, unless an earlier one of the same key is open
-INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due_at, reason)
-SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, CASE WHEN due THEN now() END, reason
+-- insert deliveries: due at once, unless an earlier one of the same key is open; some are born with a lease, because
+-- the worker that fans out has a slot for them: that saves their claim
+INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due_at, attempt, lease_id,
+                        reason)
+SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key,
+       CASE WHEN due THEN now() + make_interval(secs => coalesce(lease, 0)) END,
+       (lease IS NOT NULL)::int, CASE WHEN lease IS NOT NULL THEN $11::uuid END, reason
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::bigint[], $8::bool[],
-            $9::text[]) AS n(id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due, reason)
+            $9::float8[], $10::text[])
+    AS n(id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due, lease, reason)
 """
 
 
@@ -130,6 +135,8 @@ class NewDelivery:
     ordering_key: int | None
     due: bool
     reason: str | None
+    lease: float | None = None
+    """Seconds, for one that is sent at once by whoever makes it."""
 
 
 async def append(connection: Connection, events: Sequence[Appended]) -> dict[UUID, datetime]:
@@ -191,7 +198,7 @@ async def busy_keys(
     return {(row[0], row[1]) for row in rows}
 
 
-async def insert_deliveries(connection: Connection, deliveries: Sequence[NewDelivery]) -> None:
+async def insert_deliveries(connection: Connection, deliveries: Sequence[NewDelivery], lease_id: UUID) -> None:
     await connection.execute(
         INSERT_DELIVERIES,
         [d.id for d in deliveries],
@@ -202,5 +209,7 @@ async def insert_deliveries(connection: Connection, deliveries: Sequence[NewDeli
         [d.sequence for d in deliveries],
         [d.ordering_key for d in deliveries],
         [d.due for d in deliveries],
+        [d.lease for d in deliveries],
         [d.reason for d in deliveries],
+        lease_id,
     )
