@@ -86,7 +86,8 @@ class Process:
 
     def why(self, what: str) -> DidNotStart:
         lines = "\n".join(f"    {line}" for line in self.said()[-TAIL:])
-        return DidNotStart(f"{self.program.name} {what}" + (f"; its log ends with\n{lines}" if lines else ""))
+        where = f"; its log ends with\n{lines}" if lines else ": see what it said above"
+        return DidNotStart(f"{self.program.name} {what}{where}")
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         log = None

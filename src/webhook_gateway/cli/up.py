@@ -96,7 +96,6 @@ def _prepare(url: str) -> None:
 async def _run(found: Settings, listener: socket.socket) -> None:
     from webhook_gateway.first_start import first_key
 
-    key = await first_key(str(found.database_url), load_master_keys(found))
     environment, address = _environment(found, listener), programs.address_of(listener)
     until, hurry = watch_signals()
     apis = programs.api(found.api_processes, listener, environment)
@@ -108,7 +107,7 @@ async def _run(found: Settings, listener: socket.socket) -> None:
         await asyncio.wait((ready, stopping), return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             ready.result()
-            _announce(address, key)
+            _announce(address, await first_key(str(found.database_url), load_master_keys(found)))
             await running
     finally:
         until.set()

@@ -1,0 +1,70 @@
+"""`check` tells errors from warnings, and names the setting or the remedy of each."""
+
+import json
+import subprocess
+from collections.abc import Callable
+
+from webhook_gateway.master_keys import new_master_key
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+MASTER = new_master_key()
+
+
+def findings(found: subprocess.CompletedProcess[str], level: str) -> str:
+    listed = json.loads(found.stdout)["findings"]
+    return "\n".join(finding["text"] for finding in listed if finding["level"] == level)
+
+
+def test_a_sound_configuration_has_no_errors(cli: Cli, database_url: str) -> None:
+    settings = {"DATABASE_URL": database_url, "WEBHOOK_GATEWAY_MASTER_KEYS": MASTER}
+    assert cli("keys", "create", "ops", "--role", "admin", **settings).returncode == 0
+    found = cli("check", "--json", **settings)
+    assert found.returncode == 0, found.stdout
+    assert json.loads(found.stdout)["warnings"] == 0, found.stdout
+    assert MASTER.split(":")[1] not in found.stdout
+
+
+def test_every_wrong_setting_is_named_at_once_without_its_value(cli: Cli) -> None:
+    settings = {"WEBHOOK_GATEWAY_CONCURRENCY": "many", "WEBHOOK_GATEWAY_RETAIN_BODIES_DAYS": "0"}
+    found = cli("check", "--json", WEBHOOK_GATEWAY_MASTER_KEYS="secret", **settings)
+    assert found.returncode == 1
+    errors = findings(found, "error")
+    assert all(name in errors for name in settings)
+    assert "secret" not in found.stdout + found.stderr
+
+
+def test_a_misspelt_setting_and_every_loosened_guard_are_warnings(cli: Cli, database_url: str) -> None:
+    loose = {
+        "WEBHOOK_GATEWAY_PROT": "8080",
+        "WEBHOOK_GATEWAY_ALLOW_HTTP": "true",
+        "WEBHOOK_GATEWAY_ALLOW_NETWORKS": "10.20.0.0/16",
+        "WEBHOOK_GATEWAY_KEEP_RESPONSES": "100",
+        "WEBHOOK_GATEWAY_HOST": "0.0.0.0",
+    }
+    found = cli("check", "--json", DATABASE_URL=database_url, WEBHOOK_GATEWAY_MASTER_KEYS=MASTER, **loose)
+    assert found.returncode == 0, found.stdout
+    warnings = findings(found, "warning")
+    for said in ("WEBHOOK_GATEWAY_PROT", "unencrypted", "10.20.0.0/16", "100 bytes", "0.0.0.0"):
+        assert said in warnings
+
+
+def test_a_database_without_the_schema_is_an_error_with_the_remedy(cli: Cli, database_url: str) -> None:
+    bare = database_url.rpartition("/")[0] + "/postgres"
+    found = cli("check", "--json", DATABASE_URL=bare, WEBHOOK_GATEWAY_MASTER_KEYS=MASTER)
+    assert found.returncode == 1
+    assert "webhook-gateway migrate" in findings(found, "error")
+
+
+def test_a_lost_master_key_is_an_error(cli: Cli, database_url: str) -> None:
+    made = {"DATABASE_URL": database_url, "WEBHOOK_GATEWAY_MASTER_KEYS": MASTER}
+    cli("keys", "create", "ops", "--role", "admin", **made)
+    found = cli("check", "--json", DATABASE_URL=database_url, WEBHOOK_GATEWAY_MASTER_KEYS=new_master_key())
+    assert found.returncode == 1
+    assert MASTER.split(":")[0] in findings(found, "error")
+
+
+def test_a_database_that_is_away_is_said_to_be_away(cli: Cli) -> None:
+    found = cli("check", "--json", DATABASE_URL="postgresql://gateway:hunter2@127.0.0.1:1/gateway")
+    assert found.returncode == 1
+    assert "does not answer" in findings(found, "error")
+    assert "hunter2" not in found.stdout + found.stderr

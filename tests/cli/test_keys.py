@@ -1,0 +1,104 @@
+"""`keys` works straight on the database, since before the first key nobody can ask the API."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Callable
+
+import asyncpg
+import pytest
+
+from webhook_gateway.master_keys import new_master_key
+from webhook_gateway.rules import api_keys
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+MASTER = new_master_key()
+
+
+@pytest.fixture
+def keys(cli: Cli, database_url: str) -> Cli:
+    def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return cli("keys", *arguments, DATABASE_URL=database_url, WEBHOOK_GATEWAY_MASTER_KEYS=MASTER, **settings)
+
+    return run
+
+
+def test_the_first_key_needs_nothing_but_a_database(keys: Cli, database_url: str) -> None:
+    made = keys("create", "ops", "--role", "admin")
+    assert made.returncode == 0
+    key = made.stdout.strip()
+    assert api_keys.is_key(key)
+
+    (stored,) = asyncio.run(_fetch(database_url, "SELECT hash, scopes FROM api_keys"))
+    assert stored["hash"] == api_keys.digest(key)
+    assert stored["scopes"] == ["admin"]
+    assert len(asyncio.run(_fetch(database_url, "SELECT FROM data_keys"))) == 2
+
+
+def test_a_key_is_shown_once_and_never_again(keys: Cli) -> None:
+    made = json.loads(keys("create", "lab", "--role", "producer", "--event-type", "lab_result.*", "--json").stdout)
+    listed = keys("list", "--json")
+    (row,) = json.loads(listed.stdout)
+    assert made["key"] not in listed.stdout
+    assert row["id"] == made["id"]
+    assert (row["state"], row["scopes"], row["event_types"]) == ("valid", ["events:write"], ["lab_result.*"])
+    assert made["id"] in keys("list").stdout
+
+
+def test_a_revoked_key_stays_in_the_list_and_both_are_audited(keys: Cli, cli: Cli, database_url: str) -> None:
+    made = json.loads(keys("create", "lab", "--scope", "events:write", "--days", "30", "--json").stdout)
+    assert keys("revoke", made["id"]).returncode == 0
+    (row,) = json.loads(keys("list", "--json").stdout)
+    assert row["state"] == "revoked"
+
+    audited = cli("audit", "list", "--target", made["id"], "--json", DATABASE_URL=database_url)
+    assert [entry["actor"] for entry in json.loads(audited.stdout)] == ["cli", "cli"]
+    verified = cli("audit", "verify", "--json", DATABASE_URL=database_url)
+    assert (verified.returncode, json.loads(verified.stdout)["whole"]) == (0, True)
+
+
+def test_an_altered_audit_log_is_found(keys: Cli, cli: Cli, database_url: str) -> None:
+    keys("create", "one", "--role", "auditor")
+    keys("create", "two", "--role", "auditor")
+    alter = (
+        "ALTER TABLE audit_log DISABLE TRIGGER USER",
+        "UPDATE audit_log SET actor = 'somebody else' WHERE sequence = 1",
+    )
+    for statement in alter:
+        asyncio.run(_fetch(database_url, statement))
+    verified = cli("audit", "verify", DATABASE_URL=database_url)
+    assert verified.returncode == 1
+    assert verified.stdout.startswith("broken: entry 1 ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("create", "x"), "--role"),
+        (("create", "x", "--role", "king"), "king"),
+        (("create", "x", "--role", "partner"), "--subscriber"),
+        (("create", "x", "--role", "producer", "--event-type", "Lab!"), "Lab!"),
+        (("create", "x", "--role", "producer", "--network", "10.0.0.0/99"), "10.0.0.0/99"),
+        (("create", "x", "--role", "producer", "--subscriber", "evt_1"), "sub_"),
+        (("revoke", "not-an-id"), "key_"),
+    ],
+)
+def test_what_makes_no_sense_is_wrong_usage(keys: Cli, arguments: tuple[str, ...], said: str) -> None:
+    found = keys(*arguments)
+    assert found.returncode == 2
+    assert said in found.stderr
+
+
+def test_a_key_that_is_not_there_can_not_be_revoked(keys: Cli) -> None:
+    keys("create", "ops", "--role", "admin")
+    found = keys("revoke", "key_01h455vb4pex5vsknk084sn02q")
+    assert found.returncode == 1
+    assert "there is no key" in found.stderr
+
+
+async def _fetch(url: str, statement: str) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(url)
+    try:
+        return list(await connection.fetch(statement))
+    finally:
+        await connection.close()
