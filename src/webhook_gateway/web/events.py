@@ -35,10 +35,13 @@ class EventIn(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     type: Annotated[str, msgspec.Meta(max_length=128, description="An event type.", examples=["lab_result.final"])]
     data: Annotated[msgspec.Raw, msgspec.Meta(description="An object that fits the event type's schema.")]
-    timestamp: Annotated[
-        datetime | None,
-        msgspec.Meta(tz=True, description="When it happened (RFC 3339); the time of acceptance if left out."),
-    ] = None
+    timestamp: (
+        Annotated[
+            datetime,
+            msgspec.Meta(tz=True, description="When it happened (RFC 3339); the time of acceptance if left out."),
+        ]
+        | None
+    ) = None
     subject: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
     ordering_key: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
     idempotency_key: Key | None = None
