@@ -1,94 +1,15 @@
-"""A whole API for each test: a fresh database, the real application, and uvicorn on a port of its own."""
+"""A fresh database and a running API for each test."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
-from uuid import UUID
 
 import httpx
 import pytest
-import uvicorn
 
+from tests.web.serving import Api, running
 from webhook_gateway import telemetry
-from webhook_gateway.catalogue import Catalogue
-from webhook_gateway.ingest import Ingest
-from webhook_gateway.settings import Settings
-from webhook_gateway.store import keys, tenants
-from webhook_gateway.store.database import Database
-from webhook_gateway.vault import MasterKeys, Vault
-from webhook_gateway.web.app import create_app
-
-
-@dataclass(frozen=True, slots=True)
-class Api:
-    """A running API. ``database`` is a way in of our own, for what only a worker would write."""
-
-    url: str
-    database: Database
-    vault: Vault
-    tenant_id: UUID
-
-    async def make_key(self, *scopes: str, tenant_id: UUID | None = None, **restrictions: Any) -> str:
-        new = keys.NewKey(tenant_id or self.tenant_id, "a test", scopes, **restrictions)
-        async with self.database.begin() as connection:
-            _, key = await keys.issue(connection, new)
-        return key
-
-    @asynccontextmanager
-    async def client(self, key: str | None) -> AsyncIterator[httpx.AsyncClient]:
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False) as client:
-            yield client
-
-    async def as_client(self, *scopes: str, **restrictions: Any) -> httpx.AsyncClient:
-        """A client with a key of these scopes; the caller closes it."""
-        key = await self.make_key(*scopes, **restrictions)
-        return httpx.AsyncClient(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
-
-
-@asynccontextmanager
-async def serve(database_url: str, **settings: Any) -> AsyncIterator[tuple[str, uvicorn.Server]]:
-    """The application on a port of its own, in this event loop."""
-    master_keys = MasterKeys({"test": bytes(32)})
-    database, vault, catalogue = Database(database_url), Vault(master_keys), Catalogue()
-    rate = settings.pop("api_rate", 0.0)
-    chosen = Settings(database_url=database_url, **settings)
-    app = create_app(chosen, database, vault, catalogue, Ingest(database, vault, catalogue), api_rate=rate)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, log_config=None, lifespan="on", server_header=False)
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        await _until_alive(url)
-        try:
-            yield url, server
-        finally:
-            server.should_exit = True
-            await serving
-
-
-async def _until_alive(url: str) -> None:
-    async with httpx.AsyncClient(trust_env=False) as client:
-        assert (await client.get(f"{url}/healthz", timeout=10)).status_code == 200
-
-
-@asynccontextmanager
-async def running(database_url: str, **settings: Any) -> AsyncIterator[Api]:
-    """An API with the default tenant."""
-    database, vault = Database(database_url, connections=2), Vault(MasterKeys({"test": bytes(32)}))
-    try:
-        async with database.road() as connection:
-            tenant_id = await tenants.make(connection, vault)
-        async with serve(database_url, **settings) as (url, _):
-            yield Api(url, database, vault, tenant_id)
-    finally:
-        await database.close()
 
 
 @pytest.fixture

@@ -1,0 +1,154 @@
+"""A hospital with something of everything, written as a worker would have left it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+from uuid_utils.compat import uuid7
+
+from tests.web.serving import Api
+from webhook_gateway.render import NewEvent, prepare
+from webhook_gateway.rules import ids
+from webhook_gateway.store import keys, outbox
+from webhook_gateway.store.database import Connection
+
+SHIFT = b'{"shift_id":"shf_81","staff_id":"st_19","version":1}'
+HELD = -4_235_713_561_732_571_313
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Ids as the API writes them, by the names that paths have for them."""
+
+    subscriber_id: str
+    endpoint_id: str
+    event_id: str
+    delivery_id: str
+    """Dead."""
+    open_delivery_id: str
+    key_id: str
+    job_id: str
+    name: str = "dialysis.session_ended"
+    ordering_key: str = str(HELD)
+
+    def path(self, template: str) -> str:
+        """A path with its places filled."""
+        return template.format(**{name: getattr(self, name) for name in self.__slots__})
+
+
+async def make_world(api: Api, admin: httpx.AsyncClient, tenant_id: UUID, name: str = "Northside") -> World:
+    """Something of everything for one subscriber of one tenant, made through the API where it can make it."""
+    subscriber = await post(admin, "/v1/subscribers", {"name": name})
+    endpoint = await post(
+        admin,
+        "/v1/endpoints",
+        {"subscriber_id": subscriber["id"], "url": "https://lab.example.com/in", "event_types": ["staff_shift.*"]},
+    )
+    if (await admin.get("/v1/event-types/dialysis.session_ended")).status_code == 404:
+        await post(
+            admin,
+            "/v1/event-types",
+            {"name": "dialysis.session_ended", "schema": {"type": "object"}, "example": {"minutes": 240}},
+        )
+    endpoint_id = ids.parse(ids.ENDPOINT, endpoint["id"])
+    async with api.database.road() as connection:
+        event_id = await store_event(api, connection, tenant_id)
+        dead = await store_finished(connection, tenant_id, endpoint_id, event_id, "dead")
+        waiting = await store_open(connection, tenant_id, endpoint_id, event_id)
+        await connection.execute(
+            "INSERT INTO held_keys (endpoint_id, ordering_key, tenant_id, delivery_id, event_id)"
+            " VALUES ($1, $2, $3, $4, $5)",
+            endpoint_id,
+            HELD,
+            tenant_id,
+            dead,
+            event_id,
+        )
+    job = await post(admin, "/v1/replays", {"endpoint_id": endpoint["id"], "until": "2020-01-01T00:00:00Z"})
+    async with api.database.begin() as transaction:
+        key, _ = await keys.issue(transaction, keys.NewKey(tenant_id, "one of theirs", ["events:write"]))
+    return World(
+        subscriber_id=subscriber["id"],
+        endpoint_id=endpoint["id"],
+        event_id=ids.render(ids.EVENT, event_id),
+        delivery_id=ids.render(ids.DELIVERY, dead),
+        open_delivery_id=ids.render(ids.DELIVERY, waiting),
+        key_id=ids.render(ids.KEY, key["id"]),
+        job_id=job["id"],
+    )
+
+
+async def post(client: httpx.AsyncClient, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The answer to a POST that is expected to work."""
+    response = await client.post(path, json=body)
+    assert response.is_success, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+async def store_event(api: Api, connection: Connection, tenant_id: UUID, *, in_outbox: bool = False) -> UUID:
+    """An accepted event, fanned out unless it is to wait in the outbox."""
+    event = prepare(api.vault, tenant_id, NewEvent("staff_shift.assigned", SHIFT, None), None)
+    await outbox.append(connection, [event])
+    if not in_outbox:
+        await connection.execute("DELETE FROM outbox WHERE event_id = $1", event.id)
+    return event.id
+
+
+async def store_finished(
+    connection: Connection, tenant_id: UUID, endpoint_id: UUID, event_id: UUID, state: str
+) -> UUID:
+    """A finished delivery with one attempt."""
+    delivery_id = uuid7()
+    await connection.execute(
+        "INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, attempt, state,"
+        " state_reason, created_at) VALUES ($1, $2, $3, $4, 'staff_shift.assigned', 1, 10, $5, $6, now())",
+        delivery_id,
+        tenant_id,
+        endpoint_id,
+        event_id,
+        state,
+        "attempts_exhausted" if state == "dead" else None,
+    )
+    await connection.execute(
+        "INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status,"
+        " response_sha256, response_excerpt) VALUES ($1, $2, $3, 1, now(), 0.25, 'answered', 'rejected', 500, $4, $5)",
+        delivery_id,
+        uuid7(),
+        tenant_id,
+        bytes(32),
+        b"what the partner said",
+    )
+    return delivery_id
+
+
+async def store_open(
+    connection: Connection,
+    tenant_id: UUID,
+    endpoint_id: UUID,
+    event_id: UUID,
+    *,
+    due_at: datetime | None = datetime(2100, 1, 1, tzinfo=UTC),
+    lease_id: UUID | None = None,
+    ordering_key: int | None = None,
+    sequence: int = 2,
+) -> UUID:
+    """An open delivery."""
+    delivery_id = uuid7()
+    await connection.execute(
+        "INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, due_at, attempt, lease_id,"
+        " ordering_key) VALUES ($1, $2, $3, $4, 'staff_shift.assigned', $5, $6, 1, $7, $8)",
+        delivery_id,
+        tenant_id,
+        endpoint_id,
+        event_id,
+        sequence,
+        due_at,
+        lease_id,
+        ordering_key,
+    )
+    return delivery_id
