@@ -175,13 +175,12 @@ def _fault(error: Mapping[str, Any]) -> Fault:
     return Fault(rule, remedy, parameter=_segment(parts[0]) if parts else str(where))
 
 
-_PLAIN = re.compile(r"[\w.\-]{1,64}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z_.\-]{1,40}")
 
 
 def _segment(part: object) -> str:
-    """A member's name as long as it looks like one: somebody may have sent a value in its place."""
-    text = str(part)
-    return text if _PLAIN.fullmatch(text) else "*"
+    """An index, or a member's name if it looks like one: a number or a date may be a value in the wrong place."""
+    return str(part) if isinstance(part, int) or _NAME.fullmatch(str(part)) else "*"
 
 
 def _remedy(error: Mapping[str, Any]) -> str:
