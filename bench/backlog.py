@@ -1,0 +1,57 @@
+"""A backlog out of nothing: events sealed as ingest seals them, and open deliveries that point at them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from webhook_gateway.catalogue import Catalogue
+from webhook_gateway.render import NewEvent, prepare
+
+from .gateway import Gateway
+from .hospital import data_of, fill, templates
+
+FANOUT = 10
+"""Deliveries of one event, as in the full path with ten endpoints."""
+BATCH = 20_000
+
+DELIVERIES = """
+-- each with an ordering key of its own, as the events that the load posts
+INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due_at, created_at)
+SELECT uuidv7(), $1, ($2::uuid[])[1 + n % cardinality($2::uuid[])], ($3::uuid[])[1 + (n - $5::bigint) / 10], $4, n, n,
+       now() - interval '1 minute' + n * interval '1 microsecond', now()
+FROM generate_series($5::bigint, $6::bigint - 1) AS n
+"""
+
+
+async def fill_backlog(
+    gateway: Gateway, endpoints: Sequence[UUID], deliveries: int, *, event_type: str = "lab_result.final"
+) -> None:
+    """So many open deliveries, spread evenly over the endpoints, due a minute ago; ten to an event."""
+    events = await _events(gateway, max(1, deliveries // FANOUT), event_type)
+    for first in range(0, deliveries, BATCH):
+        last = min(first + BATCH, deliveries)
+        some = events[first // FANOUT : -(-last // FANOUT)]
+        await gateway.connection.execute(DELIVERIES, gateway.tenant_id, list(endpoints), some, event_type, first, last)
+    await gateway.connection.execute("VACUUM (ANALYZE) deliveries")
+    await gateway.connection.execute("CHECKPOINT")
+
+
+async def _events(gateway: Gateway, count: int, event_type: str) -> list[UUID]:
+    """Sealed one by one, since each record is bound to its row."""
+    (template,) = templates([event_type], keyed=False)
+    known = Catalogue().get(gateway.tenant_id, event_type)
+    made: list[UUID] = []
+    first, now = gateway.numbers(count), datetime.now(UTC)
+    for begin in range(0, count, BATCH):
+        records = []
+        for number in range(begin, min(begin + BATCH, count)):
+            data = data_of(fill(template, first + number))
+            event = prepare(gateway.vault, gateway.tenant_id, NewEvent(event_type, data, json.loads(data)), known)
+            records.append((event.id, event.tenant_id, event.type, event.occurred_at, now, event.size, event.body))
+            made.append(event.id)
+        columns = ("id", "tenant_id", "type", "occurred_at", "accepted_at", "size", "body")
+        await gateway.connection.copy_records_to_table("events", records=records, columns=columns)
+    return made

@@ -1,0 +1,140 @@
+"""How the road drains when there is much of everything: deliveries, endpoints, workers, and somebody's old transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+import asyncpg
+
+from .backlog import fill_backlog
+from .gateway import Gateway
+from .hospital import TYPES
+from .load import Posting
+from .machine import peak_megabytes
+from .report import Report
+from .road import RAMP, WINDOW, plan
+
+SMALL = 10_000
+ENDPOINTS = 100
+SLOW = 64
+"""Requests in flight of one worker where partners take 100 ms: what binds, so that workers should add up."""
+MEASURED = (0.2, 0.95)
+"""The part of a small backlog whose drain is timed: without the start, and without the last stragglers."""
+
+
+async def measure_depth(gateway: Gateway, report: Report, large: int) -> None:
+    """The same stretch of deliveries, drained from a small backlog and from a large one; small before and after."""
+    endpoints = await gateway.set_endpoints(ENDPOINTS)
+    rates = [await _drain_small(gateway, endpoints)]
+    await gateway.empty()
+    began = time.monotonic()
+    await fill_backlog(gateway, endpoints, large)
+    report.say(f"{large:,} open deliveries made in {time.monotonic() - began:.0f} s")
+    await gateway.start_api()
+    rate = await _drain(gateway, SMALL)
+    longer = await _rate(gateway, 4.0)
+    assert gateway.api is not None
+    memory = max(peak_megabytes(gateway.api.pid), peak_megabytes(gateway.workers[0].pid))
+    gateway.kill_workers()
+    gateway.stop_api()
+    await gateway.empty()
+    rates.append(await _drain_small(gateway, endpoints))
+    report.note("drain_small", sum(rates) / len(rates), f"deliveries/s drained with {SMALL:,} open")
+    report.note("drain_large", rate, f"deliveries/s drained with {large:,} open ({longer:,.0f} in the seconds after)")
+    report.note("memory_large", memory, f"MB at most in one process with {large:,} open")
+    report.details["drain_small"] = rates
+
+
+async def measure_endpoints(gateway: Gateway, report: Report, counts: Sequence[int], seconds: float) -> None:
+    """A backlog spread over few and over many endpoints."""
+    for count in counts:
+        endpoints = await gateway.set_endpoints(count)
+        await gateway.empty()
+        await fill_backlog(gateway, endpoints, int(seconds * 10_000))
+        await gateway.start_workers()
+        await _begun(gateway)
+        await asyncio.sleep(1.0)
+        rate = await _rate(gateway, seconds)
+        report.note(f"drain_endpoints_{count}", rate, f"deliveries/s drained over {count:,} endpoints")
+        gateway.kill_workers()
+    await gateway.empty()
+
+
+async def measure_workers(gateway: Gateway, report: Report, counts: Sequence[int], seconds: float) -> None:
+    """Partners that take 100 ms, and workers whose concurrency binds."""
+    endpoints = await gateway.set_endpoints(ENDPOINTS, path="/100ms")
+    for count in counts:
+        await gateway.empty()
+        await fill_backlog(gateway, endpoints, int((seconds + 4) * 1_000 * count))
+        await gateway.start_workers(count, {"WEBHOOK_GATEWAY_CONCURRENCY": str(SLOW)})
+        await _begun(gateway)
+        await asyncio.sleep(2.5)  # until each has learnt of the others
+        rate = await _rate(gateway, seconds)
+        report.note(
+            f"drain_workers_{count}", rate, f"deliveries/s with {count} worker(s), 100 ms, {SLOW} in flight each"
+        )
+        gateway.kill_workers()
+    await gateway.empty()
+
+
+async def measure_old_transaction(gateway: Gateway, report: Report, seconds: float) -> None:
+    """The full path at its most, clean at first, then with a transaction left open that can see every dead row."""
+    await gateway.empty()
+    await gateway.set_endpoints(10, types=TYPES)
+    await gateway.start_api()
+    await gateway.start_workers()
+    clean = min(10.0, seconds / 3)
+    posting = Posting(plan(gateway, "old", RAMP + clean + seconds + 1, window=WINDOW))
+    await posting.begun()
+    await asyncio.sleep(RAMP)
+    before = await _rate(gateway, clean)
+    stranger = await asyncpg.connect(gateway.postgres.url)
+    await stranger.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    await stranger.fetchval("SELECT pg_current_xact_id()::text")
+    course = [await _rate(gateway, 2.0) for _ in range(int(seconds / 2))]
+    await stranger.close()
+    last = course[-max(1, int(clean / 2)) :]
+    await posting.notes()
+    report.note("clean", before, "deliveries/s without it")
+    report.note("old_transaction", sum(last) / len(last), f"deliveries/s with a transaction open for {seconds:.0f} s")
+    report.details["old_transaction"] = {"clean": before, "every_2_seconds": course}
+    gateway.kill_workers()
+    gateway.stop_api()
+    await gateway.empty()
+
+
+async def _drain_small(gateway: Gateway, endpoints: Sequence[UUID]) -> float:
+    await gateway.empty()
+    await fill_backlog(gateway, endpoints, SMALL)
+    rate = await _drain(gateway, SMALL)
+    gateway.kill_workers()
+    return rate
+
+
+async def _drain(gateway: Gateway, count: int) -> float:
+    """Deliveries a second of a new worker, over the middle of its first ``count``."""
+    gateway.receiver.take()
+    await gateway.start_workers()
+    deadline = time.monotonic() + 60
+    before = gateway.receiver.count()
+    while gateway.receiver.count() - before < count * MEASURED[1] - 1 and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    times = gateway.receiver.take().times
+    first, last = int(count * MEASURED[0]), min(int(count * MEASURED[1]), len(times) - 1)
+    return (last - first) / ((times[last] - times[first]) / 1e9)
+
+
+async def _rate(gateway: Gateway, seconds: float) -> float:
+    before, at = gateway.receiver.count(), time.monotonic()
+    await asyncio.sleep(seconds)
+    return (gateway.receiver.count() - before) / (time.monotonic() - at)
+
+
+async def _begun(gateway: Gateway) -> None:
+    """Returns when deliveries come."""
+    before, deadline = gateway.receiver.count(), time.monotonic() + 30
+    while gateway.receiver.count() == before and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)

@@ -1,0 +1,107 @@
+"""``make bench``: every figure of the README in one run on one machine, so that their ratios hold.
+
+make bench                                  all of it, some minutes
+make bench ARGS="--quick"                   shorter, in about a minute
+make bench ARGS="--only full,latency"       a part: floors, ingest, full, latency, depth, endpoints, workers, old, control
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import uvloop
+
+from . import control, floors, growth, plots, road
+from .gateway import Gateway
+from .report import Goal, Report, judge
+
+GOALS = (
+    Goal("full_1", "full path, events/s ÷ bare client loop", 0.5, lambda r: r.ratio("full_1_events", "floor_client")),
+    Goal(
+        "full_10", "full path, ten endpoints an event, deliveries/s ÷ bare client loop", 0.7,
+        lambda r: r.ratio("full_10_deliveries", "floor_client"),
+    ),
+    Goal("ingest", "single-event ingest ÷ bare ASGI echo that checks the same body", 0.6, lambda r: r.ratio("ingest", "floor_echo")),
+    Goal("batch", "batch ingest, events/s ÷ single-event ingest", 5, lambda r: r.ratio("ingest_batch", "ingest")),
+    Goal("postgres", "Postgres CPU a delivery, all stages, one endpoint an event, µs", 150, lambda r: r.get("full_1_postgres_us"), at_most=True),
+    Goal("depth", "drain rate at the most open deliveries ÷ at 10,000", 0.9, lambda r: r.ratio("drain_large", "drain_small")),
+    Goal("endpoints", "drain rate with the most endpoints ÷ with 10", 0.8, lambda r: r.ratio("drain_endpoints_5000", "drain_endpoints_10")),
+    Goal("workers", "drain with 2 workers ÷ 1, partners that take 100 ms, concurrency binds", 1.8, lambda r: r.ratio("drain_workers_2", "drain_workers_1")),
+    Goal(
+        "latency", "first attempt's delay at half load, p99 ÷ p99 of one commit + one bare POST then", 5,
+        lambda r: r.ratio("delivery_p99_50%", "floor_commit_post_p99"), at_most=True,
+    ),
+    Goal("old_transaction", "throughput with a transaction left open ÷ clean", 0.7, lambda r: r.ratio("old_transaction", "clean")),
+    Goal("memory", "memory of one worker or API process at the most open deliveries, MB", 200, lambda r: r.get("memory_large"), at_most=True),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How long and how large; seconds and counts."""
+
+    floor: float
+    full: float
+    latency: float
+    drain: float
+    old: float
+    open: int
+
+
+FULL = Size(floor=4, full=10, latency=12, drain=5, old=60, open=1_000_000)
+QUICK = Size(floor=2, full=4, latency=4, drain=2, old=8, open=100_000)
+
+Measure = Callable[[Gateway, Report, Size], Awaitable[None]]
+
+
+async def _full(gateway: Gateway, report: Report, size: Size) -> None:
+    for fanout in (1, 10):
+        await road.measure_full(gateway, report, fanout, size.full)
+
+
+MEASURES: dict[str, Measure] = {
+    "floors": lambda g, r, s: floors.measure_floors(g, r, s.floor),
+    "ingest": lambda g, r, s: road.measure_ingest(g, r, s.floor),
+    "full": _full,
+    "latency": lambda g, r, s: road.measure_latency(g, r, s.latency),
+    "depth": lambda g, r, s: growth.measure_depth(g, r, s.open),
+    "endpoints": lambda g, r, s: growth.measure_endpoints(g, r, (10, 1_000, 5_000), s.drain),
+    "workers": lambda g, r, s: growth.measure_workers(g, r, (1, 2, 4), s.drain),
+    "old": lambda g, r, s: growth.measure_old_transaction(g, r, s.old),
+    "control": lambda g, r, s: control.measure_control(g, r, s.drain),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description="Measures the gateway on this machine.")
+    parser.add_argument("--quick", action="store_true", help="shorter, with smaller backlogs")
+    parser.add_argument("--only", default=",".join(MEASURES), help="some of " + ",".join(MEASURES))
+    given = parser.parse_args()
+    wanted = [name.strip() for name in given.only.split(",")]
+    if unknown := [name for name in wanted if name not in MEASURES]:
+        parser.error(f"there is no measure {', '.join(unknown)}: choose from {', '.join(MEASURES)}")
+    report = uvloop.run(measure(wanted, QUICK if given.quick else FULL))
+    path = report.write("bench")
+    for picture in (path, *plots.draw(report, path)):
+        report.say(f"wrote {picture}")
+    met, measured, missed = judge(report, GOALS)
+    print(f"bench: met={met} of={measured} missed={','.join(missed) or '-'}")
+
+
+async def measure(wanted: list[str], size: Size) -> Report:
+    report = Report()
+    report.say("starting PostgreSQL and the receiver")
+    gateway = await Gateway.start()
+    try:
+        for name in wanted:
+            report.say(f"-- {name}")
+            await MEASURES[name](gateway, report, size)
+    finally:
+        await gateway.close()
+    return report
+
+
+if __name__ == "__main__":
+    main()
