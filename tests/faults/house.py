@@ -1,0 +1,58 @@
+"""The house that the stages stand in: one PostgreSQL, and a fresh database for each stage."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from webhook_gateway.embedded import EmbeddedPostgres
+
+from .stage import Length, Skip, Stage, staged
+
+_serial = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """``server`` is None where PostgreSQL belongs to somebody else: faults that stop it are skipped then."""
+
+    url: str
+    template: str
+    length: Length
+    server: EmbeddedPostgres | None = None
+
+    @asynccontextmanager
+    async def stage(self, *, tablespace: str = "pg_default", **options: Any) -> AsyncIterator[Stage]:
+        """A stage on a database of its own; ``options`` are those of `staged`."""
+        name = f"webhook_gateway_fault_{next(_serial)}"
+        await execute(self.url, f'CREATE DATABASE "{name}" TEMPLATE "{self.template}" TABLESPACE "{tablespace}"')
+        try:
+            url = urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
+            async with staged(url, self.length, server=self.server, **options) as stage:
+                yield stage
+        finally:
+            await execute(self.url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def postgres(self) -> EmbeddedPostgres:
+        """
+        Raises:
+            Skip: it isn't ours to stop.
+        """
+        if self.server is None:
+            raise Skip("the PostgreSQL isn't ours to stop")
+        return self.server
+
+
+async def execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()

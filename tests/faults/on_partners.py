@@ -1,0 +1,173 @@
+"""Faults of partners and of single messages: nobody waits for somebody else's failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from time import monotonic
+from typing import Any
+
+from .house import House
+from .report import Report
+from .stage import LEASE_MARGIN, Stage, until
+
+Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def f13_hostile_partners(house: House) -> Report:
+    """hostile partners beside good ones"""
+    async with house.stage() as stage, AsyncExitStack() as hostile:
+        async with stage.load(rate=60):
+            await _warm_up(stage)
+            baseline = await _slowest_of_a_hundred(stage, stage.length.seconds(30))
+            for name, behaviour in BEHAVIOURS.items():
+                url = await hostile.enter_async_context(_serve(behaviour))
+                await stage.add_endpoint(name, url=url, counts=False)
+            await _warm_up(stage)
+            beside = await _slowest_of_a_hundred(stage, stage.length.seconds(60))
+            for name in BEHAVIOURS:
+                await stage.value("UPDATE endpoints SET state = 'paused' WHERE url LIKE '%/' || $1", name)
+            await stage.value("UPDATE configuration SET version = version + 1")
+        await stage.value("DELETE FROM deliveries WHERE endpoint_id <> ALL($1)", list(stage.endpoints.values()))
+        stage.notes.append(
+            f"p99 {baseline * 1000:.0f} ms alone, {beside * 1000:.0f} ms beside {len(BEHAVIOURS)} hostile"
+        )
+        stage.expect(beside <= max(2 * baseline, baseline + 0.2), f"p99 went from {baseline:.3f} s to {beside:.3f} s")
+        return await stage.account(allowed=0)
+
+
+async def f14_poison(house: House) -> Report:
+    """a poison message: rendering or signing raises, or kills"""
+    async with house.stage(workers=1, settings={"WEBHOOK_GATEWAY_LEASE_MARGIN": "1"}) as stage:
+        schedule = (0.2, 0.2)
+        attempts_allowed = len(schedule) + 1
+        async with stage.load(rate=30):
+            unsignable = await stage.add_endpoint("unsignable", secret="whsec_", schedule=schedule, counts=False)
+            await until(lambda: _dead(stage, unsignable, 20), "what can't be signed is dead")
+            await stage.value("UPDATE endpoints SET state = 'disabled' WHERE id = $1", unsignable)
+            await stage.value("UPDATE configuration SET version = version + 1")
+        await stage.settle_counted()
+        stage.expect(not stage.partner.calls["unsignable"], "what can't be signed was sent")
+        wrong_attempts = await stage.value(
+            "SELECT count(*) FROM finished_deliveries WHERE endpoint_id = $1 AND attempt <> $2",
+            *(unsignable, attempts_allowed),
+        )
+        stage.expect(not wrong_attempts, f"{wrong_attempts} died after another number of attempts")
+        await stage.value("DELETE FROM deliveries WHERE endpoint_id = $1", unsignable)
+        await _kill_with_one_message(stage, attempts_allowed)
+        return await stage.account(allowed=0)
+
+
+async def _kill_with_one_message(stage: Stage, attempts_allowed: int) -> None:
+    """A message that kills whoever renders it ends as dead, and the next worker lives."""
+    for worker in list(stage.workers):
+        await stage.terminate(worker)
+    for name, endpoint_id in stage.endpoints.items():
+        await stage.value(
+            "UPDATE endpoints SET state = 'paused' WHERE id = $1 AND url LIKE '%/' || $2", endpoint_id, name
+        )
+    killer = await stage.add_endpoint("killer", schedule=(0.2,) * (attempts_allowed - 1), counts=False)
+    await stage.value(
+        "INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, due_at) "
+        "SELECT gen_random_uuid(), tenant_id, $1, id, type, 0, now() FROM events LIMIT 1",
+        killer,
+    )
+    for _ in range(attempts_allowed):
+        armed = await stage.start_worker(WEBHOOK_GATEWAY_FAILPOINT="render")
+        await stage.dies(armed)
+    await stage.start_worker(WEBHOOK_GATEWAY_FAILPOINT="render")
+    await until(lambda: _dead(stage, killer, 1), "what kills workers is dead", 10 + LEASE_MARGIN)
+    for endpoint_id in stage.endpoints.values():
+        await stage.value("UPDATE endpoints SET state = 'enabled' WHERE id = $1", endpoint_id)
+
+
+async def _dead(stage: Stage, endpoint_id: Any, at_least: int) -> bool:
+    dead = "SELECT count(*) FROM finished_deliveries WHERE endpoint_id = $1 AND state = 'dead'"
+    return bool(await stage.value(dead, endpoint_id) >= at_least)
+
+
+async def _warm_up(stage: Stage) -> None:
+    await stage.wait_for_traffic()
+    await asyncio.sleep(2)
+
+
+async def _slowest_of_a_hundred(stage: Stage, seconds: float) -> float:
+    """The 99th percentile of acceptance to delivery, in seconds, of what is accepted in the seconds to come."""
+    begin = monotonic()
+    await asyncio.sleep(seconds)
+    end = monotonic()
+    await stage.catch_up(end)
+    waits = []
+    for event_id, at in stage.ledger.accepted().items():
+        if begin <= at <= end:
+            waits += [(stage.partner.had(name, event_id) or at + 60) - at for name in stage.endpoints]
+    return sorted(waits)[int(len(waits) * 0.99)]
+
+
+@asynccontextmanager
+async def _serve(behaviour: Behaviour) -> AsyncIterator[str]:
+    open_: set[asyncio.StreamWriter] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_.add(writer)
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await behaviour(reader, writer)
+        open_.discard(writer)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, backlog=256)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/{behaviour.__name__}"
+    finally:
+        server.close()
+        for writer in list(open_):
+            writer.transport.abort()
+
+
+async def _hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    while await reader.read(65_536):
+        pass
+
+
+async def _reset(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    """Accepts and lets go at once."""
+
+
+async def _drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000):
+        writer.write(bytes([byte]))
+        await writer.drain()
+        await asyncio.sleep(0.2)
+
+
+async def _endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"1000\r\n" + bytes(4_096) + b"\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+async def _long_header(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n")
+    await writer.drain()
+
+
+async def _never_reads(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(3_600)
+
+
+async def _fails(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while await reader.readuntil(b"\r\n\r\n"):
+        writer.write(b"HTTP/1.1 500 -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        return
+
+
+BEHAVIOURS: dict[str, Behaviour] = {
+    behaviour.__name__: behaviour for behaviour in (_hang, _reset, _drip, _endless, _long_header, _never_reads, _fails)
+}
