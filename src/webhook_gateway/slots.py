@@ -8,16 +8,16 @@ neighbours hang, a newcomer finds a free one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import monotonic
 from uuid import UUID
 
 from .floor import Floor
 from .rules.matching import OPERATIONAL, Matcher
-from .rules.model import Delivery, Endpoint, Health
+from .rules.model import Delivery, Endpoint, EndpointState, Health
 from .rules.outcome import Accepted, Outcome, TimedOut
-from .rules.verdict import may_begin
+from .rules.verdict import Verdict, may_begin
 from .store.configuration import Snapshot
 from .store.deliveries import Wanted
 
@@ -193,10 +193,12 @@ class Slots:
     def health(self, endpoint_id: UUID) -> Health:
         return self._line(endpoint_id).health
 
-    def note(self, endpoint: Endpoint, outcome: Outcome, health: Health) -> None:
-        """What an attempt taught about the endpoint."""
-        line = self._line(endpoint.id)
+    def note(self, endpoint: Endpoint, outcome: Outcome, verdict: Verdict) -> None:
+        """What an attempt taught about the endpoint. One that is to be disabled gets nothing from here on."""
+        line, health = self._line(endpoint.id), verdict.health
         line.health = health
+        if verdict.disable is not None:
+            self.snapshot.endpoints[endpoint.id] = replace(endpoint, state=EndpointState.DISABLED)
         if _lasting(health) != _lasting(line.saved):
             self._dirty.add(endpoint.id)
         if isinstance(outcome, TimedOut):

@@ -25,12 +25,13 @@ from .failpoints import reach
 from .master_keys import load_master_keys
 from .rules.model import Delivery
 from .rules.outcome import Unsendable
+from .rules.verdict import GiveUp
 from .sender import Sender
 from .settings import Settings
 from .slots import HealthChange, Slots
 from .store import configuration, deliveries, keyring, workers
 from .store.database import Database, DatabaseAway
-from .store.hints import CONFIGURATION, DELIVERIES, OUTBOX, Hinter, listen
+from .store.hints import CONFIGURATION, DELIVERIES, OUTBOX, Hinter, hint, listen
 from .upkeep import Upkeep
 from .vault import Vault
 
@@ -204,7 +205,7 @@ class Worker:
             if endpoint.id in self._slots.snapshot.unsendable:
                 body = Unsendable("key_missing", waits=True)
             result = await attempt(self._sender, self._slots, delivery, endpoint, body, self._settings.keep_responses)
-            self._slots.note(endpoint, result.exchange.outcome, result.verdict.health)
+            self._slots.note(endpoint, result.exchange.outcome, result.verdict)
             self._results.append(result)
             self._arrived.set()
             telemetry.attempt_made(endpoint, delivery, result.exchange, result.verdict)
@@ -231,6 +232,10 @@ class Worker:
         telemetry.settle_seconds.observe(time.perf_counter() - began)
         self._settled.set()
         self._due.set()
+        if changed or any(r.verdict.disable or isinstance(r.verdict.action, GiveUp) for r in results):
+            self._outbox.set()  # it may have been announced
+        if any(r.verdict.disable for r in results):
+            await hint(self._database, CONFIGURATION)
         return 0.0
 
     async def _settle_together(self, results: list[Result], changed: list[HealthChange]) -> None:
