@@ -16,7 +16,7 @@ KEY = new_master_key()
 
 
 def settings(**given: Any) -> Settings:
-    return Settings(_env_file=None, **given)  # type: ignore[call-arg]
+    return Settings(_env_file=None, **given)
 
 
 def key_file(directory: Path, text: str = KEY, mode: int = 0o600) -> Path:
@@ -30,7 +30,7 @@ def test_a_new_key_is_32_random_bytes_with_a_name() -> None:
     name, encoded = KEY.split(":")
     assert name
     assert len(base64.b64decode(encoded, validate=True)) == 32
-    assert KEY != new_master_key()
+    assert new_master_key() != KEY
 
 
 def test_the_first_line_of_the_file_wraps_and_the_others_still_open(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def signed(cli: Cli, body: str = BODY) -> dict[str, str]:
-    headers: dict[str, str] = json.loads(cli("sign", "--json", "--id", "evt_1", stdin=body, WEBHOOK_SECRET=SECRET).stdout)
+    headers: dict[str, str] = json.loads(
+        cli("sign", "--json", "--id", "evt_1", stdin=body, WEBHOOK_SECRET=SECRET).stdout
+    )
     return headers
 
 
@@ -25,7 +27,9 @@ def test_what_sign_signs_an_independent_library_verifies(cli: Cli) -> None:
     assert Webhook(SECRET).verify(BODY, signed(cli))
 
 
-@pytest.mark.parametrize(("body", "status", "answer"), [(BODY, 0, "valid"), (BODY + " ", 1, "not valid: no signature fits")])
+@pytest.mark.parametrize(
+    ("body", "status", "answer"), [(BODY, 0, "valid"), (BODY + " ", 1, "not valid: no signature fits")]
+)
 def test_verify_says_yes_and_no_by_its_exit_code(cli: Cli, body: str, status: int, answer: str) -> None:
     headers = signed(cli)
     arguments = ("--id", headers["webhook-id"], "--timestamp", headers["webhook-timestamp"])
@@ -49,7 +53,9 @@ def test_a_secret_that_cannot_be_one_is_said_to_be_so(cli: Cli) -> None:
     assert "hunter2" not in found.stderr
 
 
-def test_listen_shows_what_is_signed_and_refuses_what_is_not(cli: Cli, start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_listen_shows_what_is_signed_and_refuses_what_is_not(
+    cli: Cli, start: Callable[..., subprocess.Popen[str]]
+) -> None:
     listener = start("listen", "--port", "0", "--json", settings={"WEBHOOK_SECRET": SECRET})
     assert listener.stdout is not None
     assert listener.stderr is not None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .exits import NO
-from .screen import answers, write_json
+from .screen import answers, table, write_json
 from .surroundings import default_tenant, with_database
 
 if TYPE_CHECKING:
@@ -71,13 +71,11 @@ def list_entries(
 
     rows = with_database(work)
     if as_json:
-        shown = ("sequence", "at", "actor", "source", "action", "target", "before", "after")
-        write_json([{name: row[name] for name in shown} for row in rows])
+        fields = ("sequence", "at", "actor", "source", "action", "target", "before", "after")
+        write_json([{name: row[name] for name in fields} for row in rows])
         return
-    from rich.table import Table
-
-    table = Table("#", "at", "actor", "action", "target", "from", box=None, header_style="bold")
+    shown = table("#", "at", "actor", "action", "target", "from", whole="target")
     for row in rows:
         moment = row["at"].strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(str(row["sequence"]), moment, row["actor"], row["action"], row["target"], row["source"])
-    answers.print(table)
+        shown.add_row(str(row["sequence"]), moment, row["actor"], row["action"], row["target"], row["source"])
+    answers.print(shown)

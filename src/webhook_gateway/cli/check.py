@@ -84,12 +84,14 @@ def _look() -> list[Finding]:
 
 
 def _settings(found: Settings) -> Iterator[Finding]:
-    known = {f"WEBHOOK_GATEWAY_{name.upper()}" for name in type(found).model_fields}
+    from webhook_gateway import failpoints
+
+    known = {failpoints.VARIABLE} | {f"WEBHOOK_GATEWAY_{name.upper()}" for name in type(found).model_fields}
     unknown = sorted(name for name in os.environ if name.startswith("WEBHOOK_GATEWAY_") and name not in known)
     for name in unknown:
         yield Finding(Level.WARNING, "settings", f"{name} is no setting: check its spelling")
-    if found.failpoints:
-        yield Finding(Level.ERROR, "settings", "WEBHOOK_GATEWAY_FAILPOINTS lets processes be stopped: for tests only")
+    if os.environ.get(failpoints.VARIABLE):
+        yield Finding(Level.ERROR, "settings", f"{failpoints.VARIABLE} kills processes, for tests only: unset it")
     if not _is_loopback(found.host):
         yield Finding(
             Level.WARNING, "settings", f"the API listens on {found.host} without TLS: put a TLS proxy before it"
@@ -192,6 +194,12 @@ async def _ask(database: Database, url: str, found: Settings, keys: MasterKeys |
             yield Finding(Level.ERROR, "keys", f"{sentence}: what it encrypts can't be read until it is back")
         if not missing:
             yield Finding(Level.FINE, "keys", "every data key in the database opens")
+            async with database.road() as connection:
+                needed = await keyring.needed(connection)
+            for name, count in needed.items():
+                if name != keys.newest:
+                    text = f"{count} data keys are still wrapped by {name}: run `webhook-gateway keys rewrap`"
+                    yield Finding(Level.WARNING, "keys", text)
     async with database.road() as connection:
         if await standing.administrators(connection) == 0:
             text = "no API key may administer: run `webhook-gateway keys create NAME --role admin`"

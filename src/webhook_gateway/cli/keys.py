@@ -11,14 +11,15 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER, SCOPES_OF, Role, Scope
 from webhook_gateway.settings import settings
 
+from . import data_keys
 from .exits import NO, WRONG, CannotGoOn
-from .screen import answers, say, write_json
+from .screen import answers, say, table, write_json
 from .surroundings import default_tenant, key_settings, with_database
 
 if TYPE_CHECKING:
     from webhook_gateway.store.database import Database
 
-app = typer.Typer(no_args_is_help=True, help="API keys and master keys.")
+app = typer.Typer(no_args_is_help=True, help="API keys, master keys and data keys.")
 
 
 ADMINISTRATOR = "admin"
@@ -98,13 +99,11 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="A JSON array
     if as_json:
         write_json([_shown(row) for row in rows])
         return
-    from rich.table import Table
-
-    table = Table("id", "name", "begins with", "scopes", "state", "last used", box=None, header_style="bold")
+    shown = table("id", "name", "begins with", "scopes", "state", "last used", whole="id")
     for row in map(_shown, rows):
         used = row["last_used_at"].strftime("%Y-%m-%d %H:%M") if row["last_used_at"] else "never"
-        table.add_row(row["id"], row["name"], row["prefix"], " ".join(row["scopes"]), row["state"], used)
-    answers.print(table)
+        shown.add_row(row["id"], row["name"], row["prefix"], " ".join(row["scopes"]), row["state"], used)
+    answers.print(shown)
 
 
 @app.command()
@@ -140,13 +139,18 @@ def master() -> None:
     """Print a new master key, a line `name:base64`, for WEBHOOK_GATEWAY_MASTER_KEY_FILE.
 
     Keep a copy where the database's backups are not: without it, what was stored can't be read by anybody.
-    To rotate, put the new line above the old one.
+    To rotate, put the new line above the old one, start the processes again, and run `keys rewrap`.
 
     [dim]Example:[/dim]  (umask 077; webhook-gateway keys master > /etc/webhook-gateway/master.key)
     """
     from webhook_gateway.master_keys import new_master_key
 
     print(new_master_key())
+
+
+app.command()(data_keys.rewrap)
+app.command()(data_keys.retire)
+app.command()(data_keys.rotate)
 
 
 async def _page(database: Database) -> list[Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 answers = Console(highlight=False)
 remarks = Console(stderr=True, highlight=False)
@@ -20,3 +23,11 @@ def say(sentence: str) -> None:
 def write_json(value: Any) -> None:
     """One JSON document, for scripts: indented for people, on one line into a pipe."""
     print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, default=str, ensure_ascii=False), flush=True)
+
+
+def table(*columns: str, whole: str) -> Table:
+    """A plain table; the column ``whole`` holds ids, which are of no use when cut."""
+    from rich.table import Column, Table
+
+    headers = [Column(name, no_wrap=name == whole, overflow="fold") for name in columns]
+    return Table(*headers, box=None, header_style="bold", pad_edge=False)

@@ -12,7 +12,7 @@ import typer
 from webhook_gateway.rules import ids
 from webhook_gateway.settings import settings
 
-from .screen import answers, write_json
+from .screen import answers, table, write_json
 from .surroundings import database_url
 
 if TYPE_CHECKING:
@@ -91,7 +91,6 @@ async def look(database: Database) -> dict[str, Any]:
 
 def _drawn(found: dict[str, Any]) -> RenderableType:
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     deliveries, outbox, workers = found["deliveries"], found["outbox"], found["workers"]
@@ -112,11 +111,10 @@ def _drawn(found: dict[str, Any]) -> RenderableType:
     if not found["endpoints_in_trouble"]:
         return Group(lines, Text("endpoints   ", "bold").append("none in trouble", "green"))
 
-    table = Table(
-        "endpoint in trouble", "subscriber", "state", "failures", "waiting", "why", box=None, header_style="bold"
-    )
+    trouble = "endpoint in trouble"
+    shown = table(trouble, "subscriber", "state", "failures", "waiting", "why", whole=trouble)
     for endpoint in found["endpoints_in_trouble"]:
-        table.add_row(
+        shown.add_row(
             endpoint["id"],
             endpoint["subscriber"],
             endpoint["state"],
@@ -124,7 +122,7 @@ def _drawn(found: dict[str, Any]) -> RenderableType:
             f"{endpoint['waiting']:,}",
             _why(endpoint),
         )
-    return Group(lines, Text(), table)
+    return Group(lines, Text(), shown)
 
 
 def _why(endpoint: dict[str, Any]) -> str:

@@ -40,6 +40,7 @@ def run(*, leave: bool, seed: int, patients: int, port: int) -> int:
     examples = find_examples()
     for name in [name for name in os.environ if name.startswith("WEBHOOK_GATEWAY_") or name == "DATABASE_URL"]:
         del os.environ[name]  # whatever this shell is set up for, the demo keeps away from it
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
     directory = Path(tempfile.mkdtemp(prefix="webhook-gateway-demo-"))
     directory.chmod(0o711)  # for PostgreSQL, which runs as another account where root starts it
     screen = Screen(the_partners())
