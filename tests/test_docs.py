@@ -1,0 +1,429 @@
+"""The documentation can't rot: what it names exists, what it tabulates is what the code says, what it shows runs."""
+
+import ast
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import time
+import tomllib
+from base64 import b64encode
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+import typer.main
+import yaml
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+from standardwebhooks import Webhook
+
+from webhook_gateway.catalogue import Catalogue
+from webhook_gateway.cli import app as command_line
+from webhook_gateway.deliver import sign
+from webhook_gateway.first_start import issue_key
+from webhook_gateway.ingest import Ingest
+from webhook_gateway.rules import ids
+from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Delivery, Endpoint
+from webhook_gateway.rules.scopes import Role, Scope
+from webhook_gateway.sender import Request
+from webhook_gateway.settings import Settings
+from webhook_gateway.store.database import Database
+from webhook_gateway.vault import MasterKeys, Vault
+from webhook_gateway.web.app import create_app
+from webhook_gateway.web.errors import TITLES
+
+CHECKOUT = Path(__file__).parents[1]
+DOCS = CHECKOUT / "docs"
+PAGES = sorted([*CHECKOUT.glob("*.md"), *DOCS.rglob("*.md"), *(CHECKOUT / "examples").rglob("*.md")])
+SOURCE = CHECKOUT / "src" / "webhook_gateway"
+SECRET = "whsec_" + b64encode(bytes(range(32))).decode()
+
+FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^ *```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)")
+ROUTE = re.compile(r"(?:\b(GET|POST|PUT|PATCH|DELETE) )?(/v1/[\w{}/…-]*[\w}…]|/metrics\b|/healthz\b|/readyz\b)")
+PLACE = re.compile(r"\{[a-z_]+\}|[a-z]+_…|…")
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(CHECKOUT))
+
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=named)
+
+
+# What pages name exists
+
+
+@every_page
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in LINK.findall(prose_of(page)):
+        if re.match(r"[a-z]+://|mailto:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors_of(found), target
+
+
+@every_page
+def test_every_make_target_is_one(page: Path) -> None:
+    targets = set(re.findall(r"^\.PHONY: (\S+)$", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
+    for code in code_of(page):
+        assert set(re.findall(r"(?:^|[\s;&(`])make ([a-z][a-z-]*)", code)) <= targets, code
+
+
+@every_page
+def test_every_command_and_option_is_known(page: Path) -> None:
+    for line in commands_of(page):
+        known: Any = typer.main.get_command(command_line)
+        for word in line:
+            if hasattr(known, "commands") and not word.startswith("-"):
+                assert word in known.commands, line
+                known = known.commands[word]
+            elif re.match(r"--?[a-z]", word):
+                options = {name for parameter in known.params for name in (*parameter.opts, *parameter.secondary_opts)}
+                assert word.partition("=")[0] in options | {"--help"}, line
+
+
+@every_page
+def test_every_setting_is_one(page: Path) -> None:
+    named_there = set(re.findall(r"\bWEBHOOK_GATEWAY_[A-Z_]*[A-Z]\b", page.read_text()))
+    assert named_there <= {*variables(), "WEBHOOK_GATEWAY_DATABASE_URL"}
+
+
+@every_page
+def test_every_route_is_in_the_openapi_document(page: Path) -> None:
+    for method, path in routes_in(page):
+        methods = routes().get(shape(path))
+        assert methods is not None, path
+        assert not method or method in methods, f"{method} {path}"
+
+
+@every_page
+def test_every_id_that_is_written_in_full_can_be_one(page: Path) -> None:
+    for prefix, text in re.findall(r"\b((?:evt|sub|ep|dlv|att|key|job)_)([0-9a-z]{26})\b", page.read_text()):
+        ids.parse(prefix[:-1], prefix + text)
+
+
+async def test_every_metric_is_there_when_one_scrapes(database_url: str) -> None:
+    text = await scrape(database_url)
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
+    known = {name + ending for name, family in families.items() for ending in endings.get(family.type, ("",))}
+    for file in [*PAGES, DOCS / "alerts.yml"]:
+        for name in re.findall(r"\bwebhook_gateway_[a-z_]*[a-z]\b", file.read_text()):
+            assert name in known, f"{named(file)}: {name}"
+
+
+def test_every_alert_has_its_paragraph_in_the_runbook() -> None:
+    rules = [rule for group in alerts()["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules) > 0
+    for rule in rules:
+        assert {"alert", "expr", "for", "labels", "annotations"} == set(rule), rule["alert"]
+        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert anchor in anchors_of(DOCS / page), rule["alert"]
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    text = (CHECKOUT / "README.md").read_text()
+    rows = re.findall(r"^\| ([1-6]) \| (.+) \|$", text, re.MULTILINE)
+    assert [number for number, _ in rows] == list("123456")
+    for _, tests in rows:
+        for name, path in re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", tests):
+            assert re.search(rf"^(async )?def {name}\(", (CHECKOUT / path).read_text(), re.MULTILINE), name
+
+
+def test_every_decision_is_in_the_index_and_has_its_parts() -> None:
+    decisions = sorted((DOCS / "decisions").glob("*.md"))
+    index = (DOCS / "README.md").read_text()
+    assert [int(file.name[:4]) for file in decisions] == list(range(1, len(decisions) + 1))
+    for file in decisions:
+        text = file.read_text()
+        title = re.match(r"# (\d+)\. (.+)\n", text)
+        assert title is not None, file.name
+        assert f"{title[1]}. [{title[2]}](decisions/{file.name})" in index
+        parts = [text.find(part) for part in ("## Context", "## Decision", "## Consequences", "## Alternatives")]
+        assert parts == sorted(parts)
+        assert parts[0] > 0
+        concerned = re.search(r"^Files concerned: ((?:.|\n)+?)\.\n*\Z", text, re.MULTILINE)
+        assert concerned is not None, file.name
+        for path in re.findall(r"`([^`]+)`", concerned[1]):
+            assert (CHECKOUT / path).exists(), f"{file.name}: {path}"
+
+
+# What pages tabulate is what the code says
+
+
+def test_the_settings_are_those_of_the_code_with_their_defaults() -> None:
+    rows = table_of(DOCS / "operating.md", "| variable | default | meaning |")
+    assert {name.strip("`"): default.strip("`") for name, default, _ in rows} == variables()
+
+
+def test_the_log_lines_are_those_of_the_code() -> None:
+    rows = table_of(DOCS / "operating.md", "| `message` | level | means | do |")
+    told = {(message, level) for names, level, *_ in rows for message in re.findall(r"`(\w+)`", names)}
+    assert told == set(logged())
+
+
+def test_the_roles_are_those_of_the_code() -> None:
+    rows = table_of(DOCS / "operating.md", "| role | may |")
+    assert {name.strip("`") for name, _ in rows} == {*Role, Scope.ADMIN}
+
+
+def test_the_problems_are_among_those_of_the_code() -> None:
+    rows = table_of(DOCS / "producers.md", "| status | `type` ends with | what to do |")
+    assert {name.strip("`") for _, name, _ in rows} <= set(TITLES)
+
+
+def test_the_retries_are_those_of_the_code() -> None:
+    rows = table_of(DOCS / "partners.md", "| attempt | wait before it | since the first, about |")
+    units = {"s": 1, "min": 60, "h": 3600}
+    waits = [row[1].split() for row in rows[1:]]
+    assert tuple(float(number) * units[unit] for number, unit in waits) == DEFAULT_SCHEDULE
+    assert f"{sum(DEFAULT_SCHEDULE) / 3600:.1f} h" == rows[-1][2]
+
+
+def test_the_headers_are_those_that_are_sent() -> None:
+    rows = table_of(DOCS / "partners.md", "| header | meaning |")
+    one = UUID(int=1)
+    endpoint = Endpoint(one, one, one, 1, "https://partner.example/", ("*",), secrets=(SECRET,))
+    request = sign(Delivery(one, one, one, one, "a.b", 1, one, skipped_event_id=one), endpoint, b"{}", 0)
+    assert isinstance(request, Request)
+    assert {name.strip("`") for name, _ in rows} == set(request.headers)
+
+
+def test_every_dependency_is_told_with_its_reason() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    required = {
+        re.split(r"[\[<>=~ ]", text)[0]
+        for text in [*project["dependencies"], *project["optional-dependencies"]["demo"]]
+    }
+    text = (DOCS / "decisions" / "0008-libraries.md").read_text()
+    assert set(re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)) == required
+
+
+# What pages show runs
+
+
+@pytest.fixture(scope="module")
+def signed() -> tuple[dict[str, str], bytes, int]:
+    """A message as a partner gets it, signed by the specification's own library, and the time."""
+    body, now = '{"id":"evt_1","data":{"value":4.10,"name":"Müller"}}', 1_795_392_000
+    signature = Webhook(SECRET).sign("evt_1", datetime.fromtimestamp(now, UTC), body)
+    headers = {"webhook-id": "evt_1", "webhook-timestamp": str(now), "webhook-signature": f"v1,AAAA {signature}"}
+    return headers, body.encode(), now
+
+
+def test_the_python_sample_verifies(signed: tuple[dict[str, str], bytes, int]) -> None:
+    headers, body, now = signed
+    space: dict[str, Any] = {}
+    exec(sample("python"), space)
+    verify = space["verify"]
+    assert verify(SECRET, headers, body, now)
+    assert not verify(SECRET, headers, body.replace(b"4.10", b"4.1"), now)
+    assert not verify(SECRET, headers, body, now + 301)
+    assert not verify(SECRET, {**headers, "webhook-timestamp": "x"}, body, now)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_the_javascript_sample_verifies(signed: tuple[dict[str, str], bytes, int]) -> None:
+    headers, body, now = signed
+    calls = [
+        f"verify({json.dumps(SECRET)}, {json.dumps(headers)}, Buffer.from({json.dumps(text)}), {moment})"
+        for text, moment in [
+            (body.decode(), now),
+            (body.decode().replace("4.10", "4.1"), now),
+            (body.decode(), now + 301),
+        ]
+    ]
+    script = sample("javascript") + f"\nconsole.log(JSON.stringify([{', '.join(calls)}]));"
+    ran = subprocess.run(["node", "-e", script], check=True, capture_output=True, text=True)
+    assert json.loads(ran.stdout) == [True, False, False]
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("sh", "curl", "openssl", "od"))), reason="needs curl and openssl")
+def test_the_shell_sample_signs(signed: tuple[dict[str, str], bytes, int]) -> None:
+    _, body, _ = signed
+    with Partner() as partner:
+        subprocess.run(
+            ["sh", "-c", sample("sh"), "send.sh", partner.url],
+            input=body,
+            check=True,
+            env={"PATH": os.environ["PATH"], "WEBHOOK_SECRET": SECRET},
+        )
+    ((headers, received),) = partner.met
+    assert received == body
+    assert Webhook(SECRET).verify(received, headers)["id"] == "evt_1"
+    assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60
+
+
+class Partner:
+    """A receiver that keeps what it meets."""
+
+    def __init__(self) -> None:
+        self.met: list[tuple[dict[str, str], bytes]] = []
+        met = self.met
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                met.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = Thread(target=self._server.serve_forever)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+
+    def __enter__(self) -> "Partner":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+# Reading pages
+
+
+def prose_of(page: Path) -> str:
+    """Without its code, in which brackets are no links."""
+    return re.sub(r"`[^`\n]*`", "`code`", FENCE.sub("", page.read_text()))
+
+
+def code_of(page: Path) -> Iterator[str]:
+    """Its fenced blocks, and what stands between backticks."""
+    text = page.read_text()
+    for block in FENCE.finditer(text):
+        yield block["code"]
+    for code in re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", FENCE.sub("", text)):
+        yield " ".join(code.split())
+
+
+def anchors_of(page: Path) -> set[str]:
+    """As GitHub makes them: lower case, punctuation away, spaces to hyphens."""
+    headings = re.findall(r"^#{1,6} (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-") for heading in headings}
+
+
+def commands_of(page: Path) -> Iterator[list[str]]:
+    """Every call of our command, as words; ends at a comment, a pipe or another command."""
+    for code in code_of(page):
+        for line in code.replace("\\\n", " ").splitlines():
+            for call in re.findall(r"(?:^|[\s(;/])webhook-gateway( +[a-z-][^#|;<>&)]*)", line):
+                try:
+                    words = shlex.split(call)
+                except ValueError:
+                    words = call.split()
+                if words and not page.name.startswith("0002"):
+                    yield words
+
+
+def routes_in(page: Path) -> Iterator[tuple[str, str]]:
+    """Method (or nothing) and path of every route of the API that is named."""
+    for code in code_of(page):
+        yield from ROUTE.findall(code)
+
+
+def table_of(page: Path, head: str) -> list[list[str]]:
+    """The rows below a table's head, as texts."""
+    _, found, rest = page.read_text().partition(head + "\n")
+    assert found, head
+    lines = rest.splitlines()[1:]
+    end = next((at for at, line in enumerate(lines) if not line.startswith("|")), len(lines))
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[:end]]
+
+
+def sample(language: str) -> str:
+    """The one block that the partners' guide has marked as tested."""
+    text = (DOCS / "partners.md").read_text()
+    (found,) = re.findall(rf"<!-- tested: {language} -->\n```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def alerts() -> dict[str, Any]:
+    loaded = yaml.safe_load((DOCS / "alerts.yml").read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+# Asking the code
+
+
+def variables() -> dict[str, str]:
+    """By name in the environment: the default as the documentation writes it."""
+    return {
+        "DATABASE_URL" if name == "database_url" else f"WEBHOOK_GATEWAY_{name.upper()}": written(field.default)
+        for name, field in Settings.model_fields.items()
+    }
+
+
+def written(default: object) -> str:
+    match default:
+        case None:
+            return "none"
+        case bool():
+            return str(default).lower()
+        case frozenset() | tuple():
+            return ",".join(map(str, sorted(default))) or "none"
+        case _:
+            return str(default)
+
+
+def logged() -> Iterator[tuple[str, str]]:
+    """Message and level of every log line of the gateway."""
+    for file in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="log"), attr="debug" | "info" | "warning" | "error" as level),
+                    args=[ast.Constant(value=str() as message), *_],
+                ):
+                    yield message, level
+
+
+def parts(url: str) -> tuple[FastAPI, Database, Vault]:
+    settings = Settings(database_url=url)
+    database, vault = Database(url, connections=4), Vault(MasterKeys({"test": bytes(32)}))
+    ingest = Ingest(database, vault, Catalogue())
+    return create_app(settings, database, vault, Catalogue(), ingest), database, vault
+
+
+@cache
+def routes() -> dict[str, set[str]]:
+    """By path, whatever its places are called: the methods."""
+    app, _, _ = parts("postgresql://nobody@nowhere.invalid/nothing")
+    return {shape(path): {method.upper() for method in item} for path, item in app.openapi()["paths"].items()}
+
+
+def shape(path: str) -> str:
+    return PLACE.sub("{}", path)
+
+
+async def scrape(database_url: str) -> str:
+    """What Prometheus would get."""
+    app, database, vault = parts(database_url)
+    _, key = await issue_key(database, vault, "prometheus", [Scope.METRICS_READ])
+    try:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway.test") as http:
+            answer = await http.get("/metrics", headers={"authorization": f"Bearer {key}"})
+    finally:
+        await database.close()
+    assert answer.status_code == httpx.codes.OK, answer.text
+    return answer.text
