@@ -135,7 +135,8 @@ class Ingest:
             raise DatabaseAway("too many events wait for a commit")
         future: asyncio.Future[Receipt | Refusal] = asyncio.get_running_loop().create_future()
         self._queue.append((appended, future))
-        if not self._committers:
+        # One that has ended but is not discarded yet commits nothing more.
+        if all(committer.done() for committer in self._committers):
             task = asyncio.get_running_loop().create_task(self._commit_all())
             self._committers.add(task)
             task.add_done_callback(self._committers.discard)

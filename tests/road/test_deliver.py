@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.road.inside import Got, inside, partner
 from webhook_gateway import __version__
+
+PATIENCE_OF_ALL = 30.0
 
 
 async def test_every_request_says_who_sends_it(database_url: str) -> None:
@@ -42,3 +46,9 @@ async def test_by_default_nothing_of_an_answer_is_kept_but_its_measure(database_
         assert row["response_excerpt"] is None
         assert row["response_length"] == len(got.body)
         assert len(row["response_sha256"]) == 32
+
+
+async def test_an_event_that_arrives_just_as_a_commit_ends_is_committed_at_once(database_url: str) -> None:
+    async with inside(database_url) as gateway, asyncio.timeout(PATIENCE_OF_ALL):
+        for number in range(50):
+            await gateway.accept(payment_id=f"pay_{number}")
