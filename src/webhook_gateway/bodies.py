@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from time import monotonic
 from uuid import UUID
 
 from . import telemetry
@@ -14,6 +15,8 @@ from .store.database import Database
 from .vault import KeyMissing, Tampered, Vault
 
 KEEP_BYTES = 16_777_216
+RELEARN = 0.2
+"""Seconds between two looks for data keys that are not there."""
 
 
 class Bodies:
@@ -24,6 +27,7 @@ class Bodies:
         self._vault = vault
         self._open: OrderedDict[UUID, bytes] = OrderedDict()
         self._bytes = 0
+        self._learnt_at = float("-inf")
 
     async def of(self, claimed: Sequence[Delivery]) -> dict[UUID, bytes | Unsendable]:
         """By event id: the body, or why it can't be had. A missing key only means waiting.
@@ -37,7 +41,7 @@ class Bodies:
         if missing:
             async with self._database.road() as connection:
                 sealed = await deliveries.bodies(connection, missing)
-            if not all(self._vault.knows(tenants[event_id]) for event_id in missing):
+            if not all(map(self._vault.can_open, sealed.values())):
                 await self._learn_keys()
         found = {event_id: self._find(tenants[event_id], event_id, sealed.get(event_id)) for event_id in tenants}
         self._forget()
@@ -64,6 +68,10 @@ class Bodies:
             self._bytes -= len(body)
 
     async def _learn_keys(self) -> None:
+        """A data key may be newer than our copy of them. One that is missing is not asked for again at every claim."""
+        if monotonic() < self._learnt_at + RELEARN:
+            return
         missing = await keyring.fill(self._database, self._vault)
         if missing:
+            self._learnt_at = monotonic()
             telemetry.keys_missing(missing)

@@ -3,7 +3,7 @@
 A sealed record is ``version (1) | data key id (4) | nonce (12) | ciphertext and tag``, bound to tenant, table and
 row: a record copied to another row doesn't open. The layout follows NIST SP 800-38D (96-bit nonces).
 
-Nonces are random. At 2³² records a data key is replaced, as that standard asks, by making a newer one.
+Nonces are random. Before 2³² records a data key is replaced, as that standard asks: `webhook-gateway keys rotate`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
@@ -47,6 +48,29 @@ class DataKey:
     purpose: str
     master_key: str
     wrapped: bytes
+
+
+class Wrapping(Protocol):
+    """What keeps data keys safe: master keys in this process (`MasterKeys`), or a key service elsewhere.
+
+    A key service (a KMS, an HSM, Vault's transit engine) needs these three and nothing more. Its calls may block: the
+    keyring makes them in a thread, once for each data key and process, never for a record.
+    """
+
+    @property
+    def newest(self) -> str:
+        """The name of the master key that wraps from now on."""
+
+    def wrap(self, tenant_id: UUID, purpose: str, key: bytes) -> tuple[str, bytes]:
+        """The master key's name, and the data key wrapped by it, bound to tenant and purpose."""
+
+    def unwrap(self, data_key: DataKey) -> bytes:
+        """The data key itself.
+
+        Raises:
+            KeyMissing: its master key can't be had (now).
+            Tampered: the wrapped key was changed, or the master key is another one of the same name.
+        """
 
 
 class MasterKeys:
@@ -107,11 +131,12 @@ class MasterKeys:
 class Vault:
     """Seals and opens records with the data keys it has been given. Does no I/O."""
 
-    def __init__(self, master_keys: MasterKeys) -> None:
+    def __init__(self, master_keys: Wrapping) -> None:
         self.master_keys = master_keys
         self._ciphers: dict[int, AESGCM] = {}
         self._sealing: dict[UUID, int] = {}
         self._index: dict[UUID, bytes] = {}
+        self._taken: set[int] = set()
 
     def add(self, data_key: DataKey) -> None:
         """Takes a data key into use; the one with the highest id seals.
@@ -119,7 +144,11 @@ class Vault:
         Raises:
             KeyMissing, Tampered: see `MasterKeys.unwrap`.
         """
-        key = self.master_keys.unwrap(data_key)
+        self.take(data_key, self.master_keys.unwrap(data_key))
+
+    def take(self, data_key: DataKey, key: bytes) -> None:
+        """Takes a data key into use that was unwrapped already."""
+        self._taken.add(data_key.id)
         if data_key.purpose == "index":
             self._index[data_key.tenant_id] = key
             return
@@ -129,6 +158,15 @@ class Vault:
     def knows(self, tenant_id: UUID) -> bool:
         """Whether the tenant's records can be sealed and its keys hashed."""
         return tenant_id in self._sealing and tenant_id in self._index
+
+    def has(self, data_key_id: int) -> bool:
+        """Whether the data key was taken into use: rewrapping doesn't change it, so it needn't be unwrapped again."""
+        return data_key_id in self._taken
+
+    def can_open(self, record: bytes) -> bool:
+        """Whether the data key that a record names is here."""
+        version, key_id = _HEADER.unpack_from(record)
+        return version == _VERSION and key_id in self._ciphers
 
     def seal(self, tenant_id: UUID, table: str, row: UUID, plain: bytes) -> bytes:
         """The record for a row.

@@ -33,3 +33,7 @@ async def make(connection: Connection, vault: Vault, name: str = DEFAULT) -> UUI
 async def find(connection: Connection, name: str = DEFAULT) -> UUID | None:
     found = await connection.fetchval(FIND, name)
     return None if found is None else UUID(str(found))
+
+
+async def every(connection: Connection) -> list[UUID]:
+    return [row["id"] for row in await connection.fetch("SELECT id FROM tenants ORDER BY id")]
