@@ -108,9 +108,9 @@ class Slots:
         for endpoint_id, due_at in due.items():
             self._expect_one(endpoint_id, due_at)
 
-    def touch(self, endpoint_id: UUID) -> None:
-        """Something for the endpoint has just become due."""
-        self._expect_one(endpoint_id, self.now()).touched_at = monotonic()
+    def touch(self, endpoint_id: UUID, due_at: float | None = None) -> None:
+        """Something for the endpoint has just become due, or will be at that time."""
+        self._expect_one(endpoint_id, self.now() if due_at is None else due_at).touched_at = monotonic()
 
     def _expect_one(self, endpoint_id: UUID, due_at: float) -> _Line:
         line = self._line(endpoint_id)

@@ -25,7 +25,7 @@ from .failpoints import reach
 from .master_keys import load_master_keys
 from .rules.model import Delivery
 from .rules.outcome import Unsendable
-from .rules.verdict import GiveUp
+from .rules.verdict import Done, GiveUp, Postpone, RetryAt
 from .sender import Sender
 from .settings import Settings
 from .slots import HealthChange, Slots
@@ -229,6 +229,8 @@ class Worker:
             telemetry.stage_failed("settle", problem)
             await self._settle_apart(results)
         del self._results[: len(results)]
+        for result in results:
+            self._expect_next(result)
         telemetry.settle_seconds.observe(time.perf_counter() - began)
         self._settled.set()
         self._due.set()
@@ -237,6 +239,15 @@ class Worker:
         if any(r.verdict.disable for r in results):
             await hint(self._database, CONFIGURATION)
         return 0.0
+
+    def _expect_next(self, result: Result) -> None:
+        """What the settle has made due: the retry, or the next of the ordering key."""
+        match result.verdict.action:
+            case RetryAt(when) | Postpone(when):
+                self._slots.touch(result.endpoint.id, when)
+            case Done() | GiveUp():
+                if result.delivery.ordering_key is not None:
+                    self._slots.touch(result.endpoint.id)
 
     async def _settle_together(self, results: list[Result], changed: list[HealthChange]) -> None:
         async with self._database.road() as connection:
