@@ -51,7 +51,7 @@ async def test_a_running_worker_takes_a_rotated_data_key_into_use(database_url: 
         assert row["count"] == 0
 
 
-class started_again:  # noqa: N801 - reads as what it does
+class started_again:
     """The same gateway as after a restart, with these master keys."""
 
     def __init__(self, before: Inside, master_keys: str) -> None:

@@ -38,7 +38,8 @@ SELECT master_key, count(*) AS data_keys FROM data_keys GROUP BY master_key ORDE
 
 STALE = """
 -- stale: a page of data keys that another master key wraps than the newest
-SELECT id, tenant_id, purpose, master_key, wrapped FROM data_keys WHERE master_key <> $1 AND id > $2 ORDER BY id LIMIT $3
+SELECT id, tenant_id, purpose, master_key, wrapped FROM data_keys WHERE master_key <> $1 AND id > $2
+ORDER BY id LIMIT $3
 """
 
 REWRAP = """
