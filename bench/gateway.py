@@ -43,6 +43,11 @@ KEYS = 8
 """API keys that the load uses in turn: as many services of a hospital, since each key has a rate of its own."""
 ROAD = "events, idempotency_keys, outbox, deliveries, finished_deliveries, attempts, held_keys, endpoint_health"
 
+LEFT_BEHIND = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE application_name = 'webhook-gateway' AND state <> 'idle'
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -223,6 +228,8 @@ class Gateway:
 
     async def empty(self) -> None:
         """Nothing is stored or on its way any more, and what was noted is forgotten."""
+        while await self.connection.fetchval(LEFT_BEHIND):  # by a worker that was killed
+            await asyncio.sleep(0.05)
         await self.connection.execute(f"TRUNCATE {ROAD}")
         await self.connection.execute("CHECKPOINT")
         self.receiver.take()

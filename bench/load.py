@@ -59,6 +59,8 @@ class Notes(msgspec.Struct):
     """One entry a request, in the order of posting, in monotonic nanoseconds; ``answered`` is 0 without an answer."""
 
     due: list[int]
+    noticed: list[int]
+    """When the load itself came to it: later than due only by its own slowness."""
     sent: list[int]
     answered: list[int]
     statuses: list[int]
@@ -125,7 +127,8 @@ class Load:
         self._heads = [[_head(plan, key, len(fill(t, 0))) for key in plan.keys] for t in self._templates]
         self._idle: set[Line] = set()
         self._waiting: deque[int] = deque()
-        self._due, self._sent, self._answered = array("q"), array("q"), array("q")
+        self._due, self._noticed = array("q"), array("q")
+        self._sent, self._answered = array("q"), array("q")
         self._statuses = array("h")
         self._ids: list[bytes] = []
         self._open = 0
@@ -163,7 +166,7 @@ class Load:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._done.wait(), PATIENCE)
         notes = Notes(
-            list(self._due), list(self._sent), list(self._answered), list(self._statuses), self._ids, begun, ended,
+            list(self._due), list(self._noticed), list(self._sent), list(self._answered), list(self._statuses), self._ids, begun, ended,
             plan.batch,
         )  # fmt: skip
         Path(plan.notes).write_bytes(msgspec.msgpack.encode(notes))
@@ -193,14 +196,16 @@ class Load:
             self._post(line, self._waiting.popleft())
         elif self._running and self._plan.rate is None and not self._held:
             self._idle.discard(line)
-            self._post(line, self._new(time.monotonic_ns()))
+            now = time.monotonic_ns()
+            self._post(line, self._new(now, now))
         else:
             self._idle.add(line)
             if not self._running and not self._open:
                 self._done.set()
 
-    def _new(self, due: int) -> int:
+    def _new(self, due: int, now: int) -> int:
         self._due.append(due)
+        self._noticed.append(now)
         self._sent.append(0)
         self._answered.append(0)
         self._statuses.append(0)
@@ -220,7 +225,7 @@ class Load:
         while due < until:
             now = time.monotonic_ns()
             while due <= now and due < until:
-                request = self._new(due)
+                request = self._new(due, now)
                 if self._idle:
                     self._post(self._idle.pop(), request)
                 else:

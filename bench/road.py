@@ -117,7 +117,7 @@ async def measure_latency(gateway: Gateway, report: Report, seconds: float) -> N
                 delays.append((arrivals[webhook].at - due) / 1e6)
             else:
                 lost += 1
-        late = percentiles([(sent - due) / 1e6 for due, sent in zip(notes.due, notes.sent, strict=True)])
+        late = percentiles([(noticed - due) / 1e6 for due, noticed in zip(notes.due, notes.noticed, strict=True)])
         part = f"{load:.0%} of capacity"
         found: dict[str, Any] = {
             "answer": percentiles(answers),
