@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
@@ -117,9 +118,9 @@ def create_app(
     public = PUBLIC | docs.PATHS if are_docs_public else PUBLIC
     app.add_middleware(Guard, callers=callers, public=public, body_limit=settings.body_limit)
 
-    described = document.describe(app, ROUTERS)
-    app.openapi = lambda: described  # type: ignore[method-assign]
-    app.state.methods = _methods(described)
+    # Made when it is first asked for: it takes as long as everything else here together.
+    app.openapi = cache(lambda: document.describe(app, ROUTERS))  # type: ignore[method-assign]
+    app.state.methods = cache(lambda: _methods(app.openapi()))
     return app
 
 

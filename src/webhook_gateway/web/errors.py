@@ -202,7 +202,7 @@ def _remedy(error: Mapping[str, Any]) -> str:
 def _methods_of(request: Request) -> set[str]:
     """The methods of the path over all routes: the framework names those of one route only."""
     path, known = request.scope["path"], set()
-    for pattern, methods in request.app.state.methods:
+    for pattern, methods in request.app.state.methods():
         if pattern.fullmatch(path):
             known |= methods
     return known

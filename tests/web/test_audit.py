@@ -1,0 +1,128 @@
+"""The audit log: complete, without secrets, and impossible to change unnoticed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.web.serving import Api
+from tests.web.world import make_world, post
+from webhook_gateway.store import audit
+
+
+async def test_every_change_leaves_an_entry(api: Api, admin: httpx.AsyncClient) -> None:
+    world = await make_world(api, admin, api.tenant_id)
+    path = f"/v1/endpoints/{world.endpoint_id}"
+    for method, target in (
+        ("POST", f"{path}/pause"),
+        ("POST", f"{path}/resume"),
+        ("POST", f"{path}/test"),
+        ("POST", f"{path}/rotate-secret"),
+        ("POST", f"{path}/held-keys/{world.ordering_key}/release"),
+        ("POST", f"/v1/deliveries/{world.delivery_id}/replay"),
+        ("POST", f"/v1/deliveries/{world.open_delivery_id}/cancel"),
+        ("POST", f"/v1/replays/{world.job_id}/cancel"),
+        ("POST", f"/v1/keys/{world.key_id}/revoke"),
+        ("DELETE", f"/v1/event-types/{world.name}"),
+        ("DELETE", path),
+        ("DELETE", f"/v1/subscribers/{world.subscriber_id}"),
+    ):
+        assert (await admin.request(method, target)).is_success, target
+    entries = (await admin.get("/v1/audit")).json()["items"]
+    assert [entry["action"] for entry in entries[::-1]] == [
+        "subscriber.created",
+        "endpoint.created",
+        "event_type.created",
+        "replay.created",
+        "endpoint.paused",
+        "endpoint.resumed",
+        "endpoint.tested",
+        "endpoint.secret_rotated",
+        "endpoint.key_released",
+        "delivery.replayed",
+        "delivery.cancelled",
+        "replay.cancelled",
+        "key.revoked",
+        "event_type.deleted",
+        "endpoint.deleted",
+        "subscriber.deleted",
+    ]
+    assert {entry["source"] for entry in entries} == {"127.0.0.1"}
+    assert all(entry["actor"].startswith("key_") for entry in entries)
+    paused = entries[-5]
+    assert (paused["before"], paused["after"]) == (
+        {"state": "enabled", "state_reason": None},
+        {"state": "paused"},
+    )
+    first = (await admin.get("/v1/audit", params={"limit": 9})).json()
+    rest = (await admin.get("/v1/audit", params={"limit": 9, "cursor": first["next_cursor"]})).json()
+    assert first["items"] + rest["items"] == entries
+    assert (await admin.get("/v1/audit/verification")).json() == {
+        "intact": True,
+        "entries": 16,
+        "broken_at": None,
+        "last_hash": entries[0]["hash"],
+    }
+
+
+async def test_a_refused_change_leaves_none(admin: httpx.AsyncClient) -> None:
+    await post(admin, "/v1/subscribers", {"name": "Lab"})
+    assert (await admin.post("/v1/subscribers", json={"name": "Lab"})).status_code == 409
+    assert len((await admin.get("/v1/audit")).json()["items"]) == 1
+
+
+async def test_changes_at_the_same_time_make_one_chain(admin: httpx.AsyncClient) -> None:
+    await asyncio.gather(*(post(admin, "/v1/subscribers", {"name": f"Lab {number}"}) for number in range(20)))
+    found = (await admin.get("/v1/audit/verification")).json()
+    assert (found["intact"], found["entries"]) == (True, 20)
+
+
+async def test_entries_can_only_be_added(api: Api, admin: httpx.AsyncClient) -> None:
+    await post(admin, "/v1/subscribers", {"name": "Lab"})
+    async with api.database.road() as connection:
+        for statement in ("UPDATE audit_log SET actor = 'x'", "DELETE FROM audit_log", "TRUNCATE audit_log"):
+            with pytest.raises(asyncpg.RaiseError):
+                await connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("statement", "broken_at"),
+    [
+        ("UPDATE audit_log SET actor = 'somebody else' WHERE sequence = 2", 2),
+        ('UPDATE audit_log SET after = \'{"name": "Other"}\' WHERE sequence = 1', 1),
+        ("UPDATE audit_log SET at = at + interval '1 second' WHERE sequence = 3", 3),
+        ("DELETE FROM audit_log WHERE sequence = 2", 2),
+        ("DELETE FROM audit_log WHERE sequence = 1", 1),
+        ("UPDATE audit_log SET previous_hash = hash WHERE sequence = 3", 3),
+    ],
+)
+async def test_whoever_switches_the_trigger_off_is_found_out(
+    api: Api, admin: httpx.AsyncClient, statement: str, broken_at: int
+) -> None:
+    for name in ("A", "B", "C"):
+        await post(admin, "/v1/subscribers", {"name": name})
+    async with api.database.road() as connection, connection.transaction():
+        await connection.execute("ALTER TABLE audit_log DISABLE TRIGGER ALL")
+        await connection.execute(statement)
+        await connection.execute("ALTER TABLE audit_log ENABLE TRIGGER ALL")
+    found = (await admin.get("/v1/audit/verification")).json()
+    assert (found["intact"], found["broken_at"]) == (False, broken_at)
+
+
+async def test_the_hash_of_an_entry_is_the_same_as_it_was(api: Api) -> None:
+    """What JSON does to a value on its way through the database must not break the chain."""
+    after = {
+        "numbers": [1, 1.5, 0.1, 15.0, 1e-7, -3],
+        "text": "äöü \u2028 \U0001f9ea",
+        "none": None,
+        "deep": {"b": 1, "a": [True]},
+    }
+    async with api.database.begin() as connection:
+        await audit.write(connection, api.tenant_id, audit.Change("cli", "local", "thing.done", "x", after=after))
+        await audit.write(connection, api.tenant_id, audit.Change("cli", "local", "thing.done", "y"))
+    async with api.database.begin() as connection:
+        found = await audit.verify(connection, api.tenant_id)
+    assert (found.entries, found.broken_at) == (2, None)

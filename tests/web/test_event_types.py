@@ -1,0 +1,87 @@
+"""Event types: the shipped ones can be read, one's own can be made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.web.serving import Api
+from tests.web.world import post
+from webhook_gateway.catalogue import shipped
+
+OWN: dict[str, Any] = {
+    "name": "dialysis.session_ended",
+    "schema": {"type": "object", "properties": {"minutes": {"type": "integer"}}, "required": ["minutes"]},
+    "example": {"minutes": 240},
+    "ordering_key": "machine:{machine_id}",
+}
+
+
+async def test_the_shipped_catalogue_is_listed(admin: httpx.AsyncClient) -> None:
+    items = (await admin.get("/v1/event-types")).json()["items"]
+    names = [item["name"] for item in items]
+    assert names == sorted(names)
+    assert {item["name"] for item in items if item["source"] == "catalogue"} == {known.name for known in shipped()}
+    assert "gateway.endpoint_disabled" in names
+
+
+async def test_an_own_type_is_accepted_at_once(admin: httpx.AsyncClient) -> None:
+    made = await post(admin, "/v1/event-types", OWN)
+    assert made == {**OWN, "description": "", "source": "tenant"}
+    assert (await admin.get(f"/v1/event-types/{OWN['name']}")).json() == made
+    event = {"type": OWN["name"], "data": {"minutes": 3}}
+    assert (await admin.post("/v1/events", json=event)).status_code == 202
+    schema = {**OWN["schema"], "required": ["minutes", "machine_id"]}
+    path = f"/v1/event-types/{OWN['name']}"
+    assert (await admin.patch(path, json={"schema": schema})).status_code == 422, "the example doesn't fit any more"
+    example = {"minutes": 1, "machine_id": "m1"}
+    assert (await admin.patch(path, json={"schema": schema, "example": example})).json()["example"] == example
+    assert (await admin.post("/v1/events", json=event)).status_code == 422
+    assert (await admin.delete(path)).status_code == 204
+    assert (await admin.get(path)).status_code == 404
+    assert (await admin.post("/v1/events", json=event)).status_code == 422
+
+
+async def test_what_ships_with_the_product_stays(admin: httpx.AsyncClient) -> None:
+    for name in ("lab_result.final", "gateway.test"):
+        path = f"/v1/event-types/{name}"
+        assert (await admin.patch(path, json={"description": "mine"})).status_code == 409
+        assert (await admin.delete(path)).status_code == 409
+        assert (await admin.post("/v1/event-types", json={**OWN, "name": name})).status_code in {409, 422}
+    await post(admin, "/v1/event-types", OWN)
+    assert (await admin.post("/v1/event-types", json=OWN)).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("wrong", "pointer"),
+    [
+        ({"schema": {"type": "nonsense"}}, "/schema"),
+        ({"schema": {"$ref": "https://elsewhere.example.com/schema"}}, "/schema"),
+        ({"schema": {"pattern": "("}}, "/schema"),
+        ({"example": {"minutes": "a"}}, "/example/minutes"),
+        ({"example": {}}, "/example"),
+        ({"example": {"minutes": 1, "text": "\x00"}}, "/example"),
+        ({"name": "gateway.mine"}, "/name"),
+        ({"name": "Dialysis"}, "/name"),
+        ({"ordering_key": "constant"}, "/ordering_key"),
+    ],
+)
+async def test_a_type_that_can_not_work_is_refused(
+    admin: httpx.AsyncClient, wrong: dict[str, Any], pointer: str
+) -> None:
+    response = await admin.post("/v1/event-types", json={**OWN, **wrong})
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == pointer
+
+
+async def test_own_types_are_of_one_hospital(api: Api, admin: httpx.AsyncClient) -> None:
+    from webhook_gateway.store import tenants
+
+    await post(admin, "/v1/event-types", OWN)
+    async with api.database.road() as connection:
+        other = await tenants.make(connection, api.vault, "another hospital")
+    async with api.client(await api.make_key("admin", tenant_id=other)) as stranger:
+        assert (await stranger.get(f"/v1/event-types/{OWN['name']}")).status_code == 404
+        assert OWN["name"] not in (await stranger.get("/v1/event-types")).text
