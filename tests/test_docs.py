@@ -35,6 +35,7 @@ from webhook_gateway.ingest import Ingest
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Delivery, Endpoint
 from webhook_gateway.rules.scopes import Role, Scope
+from webhook_gateway.rules.unreachable import MEANINGS
 from webhook_gateway.sender import Request
 from webhook_gateway.settings import Settings
 from webhook_gateway.store.database import Database
@@ -176,6 +177,11 @@ def test_the_log_lines_are_those_of_the_code() -> None:
     rows = table_of(DOCS / "operating.md", "| `message` | level | means | do |")
     told = {(message, level) for names, level, *_ in rows for message in re.findall(r"`(\w+)`", names)}
     assert told == set(logged())
+
+
+def test_the_reasons_for_no_answer_are_those_of_the_code() -> None:
+    rows = table_of(DOCS / "operating.md", "| `unreachable` because of | means |")
+    assert {name.strip("`"): meaning for name, meaning in rows} == MEANINGS
 
 
 def test_the_roles_are_those_of_the_code() -> None:
