@@ -58,6 +58,7 @@ class Slots:
         self._lines: dict[UUID, _Line] = {}
         self._waiting: dict[UUID, _Line] = {}
         self._dirty: set[UUID] = set()
+        self._disabling: dict[UUID, int | None] = {}
         self._turn = 0
         self._rank, self._workers = 0, 1
         self._clock_offset = datetime.now(UTC).timestamp() - monotonic()
@@ -84,9 +85,24 @@ class Slots:
 
     def learn(self, snapshot: Snapshot) -> None:
         """Takes over the endpoints as they are now."""
-        if snapshot.version >= self.snapshot.version:
-            self.snapshot = snapshot
-            self._matcher = Matcher(snapshot.endpoints.values())
+        if snapshot.version < self.snapshot.version:
+            return
+        self.snapshot = snapshot
+        self._matcher = Matcher(snapshot.endpoints.values())
+        for endpoint_id, known_from in list(self._disabling.items()):
+            if known_from is not None and snapshot.version >= known_from:
+                del self._disabling[endpoint_id]
+        self._enforce_disabling()
+
+    def disabled(self, endpoint_ids: Iterable[UUID], version: int) -> None:
+        """The configuration says so itself from this version on."""
+        self._disabling.update(dict.fromkeys(endpoint_ids, version))
+
+    def _enforce_disabling(self) -> None:
+        """A copy of the configuration may be older than our verdict, which is not committed yet."""
+        for endpoint_id in self._disabling.keys() & self.snapshot.endpoints.keys():
+            endpoint = self.snapshot.endpoints[endpoint_id]
+            self.snapshot.endpoints[endpoint_id] = replace(endpoint, state=EndpointState.DISABLED)
 
     def wants_deaths(self, delivery: Delivery) -> bool:
         """Whether some endpoint wants to hear of this one's death. Never about the gateway's own events: no loops."""
@@ -198,7 +214,8 @@ class Slots:
         line, health = self._line(endpoint.id), verdict.health
         line.health = health
         if verdict.disable is not None:
-            self.snapshot.endpoints[endpoint.id] = replace(endpoint, state=EndpointState.DISABLED)
+            self._disabling[endpoint.id] = None
+            self._enforce_disabling()
         if _lasting(health) != _lasting(line.saved):
             self._dirty.add(endpoint.id)
         if isinstance(outcome, TimedOut):

@@ -32,6 +32,7 @@ from .slots import HealthChange, Slots
 from .store import configuration, deliveries, keyring, workers
 from .store.database import Database, DatabaseAway
 from .store.hints import CONFIGURATION, DELIVERIES, OUTBOX, Hinter, hint, listen
+from .tokens import Tokens
 from .upkeep import Upkeep
 from .vault import Vault
 
@@ -77,6 +78,7 @@ class Worker:
         self._database = database
         self._vault = vault
         self._sender = sender
+        self._tokens = Tokens(sender)
         self._stopping = stopping
         self._id = uuid7()
         self._slots = Slots(settings.concurrency, lease_margin=settings.lease_margin)
@@ -204,7 +206,9 @@ class Worker:
                 return  # deleted since the claim: upkeep cancels its deliveries
             if endpoint.id in self._slots.snapshot.unsendable:
                 body = Unsendable("key_missing", waits=True)
-            result = await attempt(self._sender, self._slots, delivery, endpoint, body, self._settings.keep_responses)
+            result = await attempt(
+                self._sender, self._tokens, self._slots, delivery, endpoint, body, self._settings.keep_responses
+            )
             self._slots.note(endpoint, result.exchange.outcome, result.verdict)
             self._results.append(result)
             self._arrived.set()
@@ -236,7 +240,9 @@ class Worker:
         self._due.set()
         if changed or any(r.verdict.disable or isinstance(r.verdict.action, GiveUp) for r in results):
             self._outbox.set()  # it may have been announced
-        if any(r.verdict.disable for r in results):
+        if disabled := [r.endpoint.id for r in results if r.verdict.disable]:
+            async with self._database.road() as connection:
+                self._slots.disabled(disabled, await configuration.version(connection))
             await hint(self._database, CONFIGURATION)
         return 0.0
 
