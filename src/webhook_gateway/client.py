@@ -341,6 +341,8 @@ def _plain(value: object) -> object:
 
 
 def _headers(key: str) -> dict[str, str]:
+    if not (key and key.isascii() and key.isprintable()):
+        raise ValueError("an API key is text like whk_…: this one is empty, or holds something else")
     return {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "Accept": "application/json"}
 
 
@@ -372,7 +374,7 @@ def _timeout(until: float) -> httpx.Timeout:
 
 def _unanswered(call: _Call, problem: httpx.TransportError) -> Exception:
     if isinstance(problem, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-        return ValueError("the gateway's URL must begin with https:// or http://, and the key be plain text")
+        return ValueError("the gateway's URL must begin with https:// or http://")
     not_begun = isinstance(problem, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
     return _Later(type(problem).__name__, again=call.repeatable or not_begun)
 

@@ -49,6 +49,7 @@ def up(
     found = found.model_copy(update={"development": development or found.development})
     with programs.listen_on(host, port) as listener, _database(found) as url:
         found = _with_master_key(found.model_copy(update={"database_url": url}))
+        load_master_keys(found)  # what can't work is said before anything is changed
         _prepare(url)
         asyncio.run(_run(found, listener))
     say("stopped")

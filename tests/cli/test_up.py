@@ -1,0 +1,138 @@
+"""`up` is a whole gateway in one process tree, and leaves nothing behind."""
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from webhook_gateway.client import Gateway
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., subprocess.Popen[str]]
+ORDER = {"order_id": "ord_1", "patient_id": "pat_1", "ordering_practitioner_id": "prac_1", "priority": "stat"}
+
+
+class Up:
+    """A running `up`, with what it printed."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.printed: dict[str, str] = {}
+        assert process.stdout is not None
+        for line in process.stdout:
+            name, _, value = line.strip().partition(" ")
+            self.printed[name] = value.strip()
+            if name == "ready;":
+                return
+        assert process.stderr is not None
+        raise AssertionError(process.stderr.read())
+
+    @property
+    def url(self) -> str:
+        return self.printed["API"]
+
+    def descendants(self) -> dict[int, str]:
+        """Every process below it, with its command."""
+        parents: dict[int, tuple[int, str]] = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                fields = re.match(r"\d+ \(.*\) \S (\d+)", (entry / "stat").read_text(), re.DOTALL)
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if fields is not None:
+                parents[int(entry.name)] = (int(fields[1]), command)
+        found = {self.process.pid}
+        while more := {pid for pid, (parent, _) in parents.items() if parent in found} - found:
+            found |= more
+        return {pid: parents[pid][1] for pid in found - {self.process.pid}}
+
+    def child(self, word: str) -> int:
+        return next(pid for pid, command in self.descendants().items() if f" {word} " in command)
+
+
+@pytest.fixture
+def data(surroundings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data directory that PostgreSQL's account can reach, too: pytest's own are closed to it."""
+    import shutil
+    import tempfile
+
+    top = Path(tempfile.mkdtemp(prefix="webhook-gateway-test-"))
+    top.chmod(0o711)
+    surroundings["WEBHOOK_GATEWAY_DATA"] = str(top / "data")
+    yield top / "data"
+    shutil.rmtree(top)
+
+
+def watch(pids: dict[int, str]) -> Callable[[], list[str]]:
+    """Takes hold of processes; what is returned waits for all of their ends, and names those that don't come."""
+    handles = {os.pidfd_open(pid): command for pid, command in pids.items()}
+
+    def left() -> list[str]:
+        found = [command for handle, command in handles.items() if not select.select([handle], [], [], 10)[0]]
+        for handle in handles:
+            os.close(handle)
+        return found
+
+    return left
+
+
+def test_up_brings_everything_and_sigterm_leaves_nothing_behind(cli: Cli, start: Start, data: Path) -> None:
+    up = Up(start("up", "--port", "0", "--development"))
+    assert httpx.get(f"{up.url}/readyz", trust_env=False).status_code == 200
+    assert httpx.get(up.printed["docs"], trust_env=False).status_code == 200
+    with Gateway(up.url, up.printed["key"]) as gateway:
+        assert gateway.post_event("lab_order.placed", ORDER).id.startswith("evt_")
+
+    # The other commands find the embedded database by themselves.
+    standing = json.loads(cli("status", "--json").stdout)
+    assert len(standing["workers"]) == 1
+    assert cli("check").returncode == 0
+    assert json.loads(cli("keys", "list", "--json").stdout)[0]["name"] == "first administrator"
+
+    left = watch(up.descendants())
+    up.process.send_signal(signal.SIGTERM)
+    assert up.process.wait(60) == 0
+    assert left() == []
+    assert cli("status").returncode == 2, "the database went with it"
+
+    again = Up(start("up", "--port", "0"))
+    assert "key" not in again.printed, "the first key is shown once"
+    with Gateway(again.url, up.printed["key"]) as gateway:
+        assert len(gateway.get("/v1/events")["items"]) == 1
+
+
+def test_killed_itself_it_takes_everything_with_it(start: Start, data: Path) -> None:
+    up = Up(start("up", "--port", "0"))
+    left = watch(up.descendants())
+    up.process.kill()
+    assert left() == []
+
+
+def test_a_child_that_dies_is_started_again_on_the_same_address(start: Start, data: Path) -> None:
+    up = Up(start("up", "--port", "0"))
+    for word in ("serve", "work"):
+        dead = up.child(word)
+        os.kill(dead, signal.SIGKILL)
+        assert up.process.stderr is not None
+        said = next(line for line in up.process.stderr if "starting it again" in line)
+        assert f"(process {dead}) was ended by SIGKILL" in said
+    # The listening socket outlives the API's processes: whoever connects meanwhile only waits.
+    assert httpx.get(f"{up.url}/readyz", timeout=30, trust_env=False).status_code == 200
+
+
+def test_a_start_that_fails_leaves_nothing_behind_and_says_why(cli: Cli, data: Path) -> None:
+    data.mkdir(mode=0o711)
+    (data / "master.key").write_text("not a key")
+    (data / "master.key").chmod(0o600)
+    found = cli("up", "--port", "0")
+    assert found.returncode == 2
+    assert "master.key can't be used" in found.stderr
+    assert not (data / "database_url").exists()
