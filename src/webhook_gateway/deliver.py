@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from time import monotonic
 from typing import assert_never
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from . import __version__, telemetry
 from .failpoints import reach
 from .render import announce
 from .rules import ids, signing
+from .rules.credentials import Authorization, Basic, Bearer, ClientCredentials
 from .rules.model import Delivery, Endpoint, Health, Ordering
 from .rules.outcome import Exchange, Phase, Unsendable, detail_of, name_of, status_of
 from .rules.verdict import Done, GiveUp, Postpone, RetryAt, Verdict, decide
@@ -26,9 +28,11 @@ from .slots import HealthChange, Slots
 from .store import configuration, deliveries
 from .store.database import Connection
 from .store.deliveries import Attempt, Finished, Retried
+from .tokens import Tokens
 from .vault import Vault
 
 USER_AGENT = f"webhook-gateway/{__version__}"
+UNAUTHORIZED = 401
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,13 @@ class Result:
 
 
 async def attempt(
-    sender: Sender, slots: Slots, delivery: Delivery, endpoint: Endpoint, body: bytes | Unsendable, keep: int
+    sender: Sender,
+    tokens: Tokens,
+    slots: Slots,
+    delivery: Delivery,
+    endpoint: Endpoint,
+    body: bytes | Unsendable,
+    keep: int,
 ) -> Result:
     """Sends one delivery once and decides what comes next. Never raises for anything that a partner can cause.
 
@@ -60,6 +70,8 @@ async def attempt(
     request = body if isinstance(body, Unsendable) else sign(delivery, endpoint, body, int(began), keep)
     if isinstance(request, Unsendable):
         exchange = Exchange(request, Phase.STARTED, 0.0)
+    elif isinstance(endpoint.authorization, ClientCredentials):
+        exchange = await _post_with_token(sender, tokens, endpoint, endpoint.authorization, request)
     else:
         exchange = await sender.post(request)
     ended = slots.now()
@@ -74,6 +86,7 @@ def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, ke
     try:
         headers = {
             **endpoint.headers,
+            **_authorize(endpoint.authorization),
             "content-type": "application/json",
             "user-agent": USER_AGENT,
             "webhook-id": message_id,
@@ -90,11 +103,37 @@ def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, ke
             headers,
             body,
             deadline=endpoint.deadline,
+            tls=endpoint.tls,
             keep_excerpt=keep,
         )
     except Exception as problem:
         telemetry.stage_failed("sign", problem)
         return Unsendable("not_renderable")
+
+
+async def _post_with_token(
+    sender: Sender, tokens: Tokens, endpoint: Endpoint, credentials: ClientCredentials, request: Request
+) -> Exchange:
+    """Sends with the endpoint's token. Without one nothing is sent, and why is the outcome."""
+    began = monotonic()
+    token = await tokens.of(endpoint, credentials)
+    if not isinstance(token, str):
+        return Exchange(token, Phase.STARTED, monotonic() - began)
+    headers = {**request.headers, "authorization": f"Bearer {token}"}
+    exchange = await sender.post(replace(request, headers=headers))
+    if status_of(exchange.outcome) == UNAUTHORIZED:
+        tokens.drop(endpoint, token)
+    return exchange
+
+
+def _authorize(authorization: Authorization | None) -> dict[str, str]:
+    match authorization:
+        case Basic() | Bearer():
+            return {"authorization": authorization.header}
+        case ClientCredentials() | None:
+            return {}  # a token is had when it is time to send
+        case _:
+            assert_never(authorization)
 
 
 async def settle(

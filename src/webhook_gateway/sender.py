@@ -15,7 +15,7 @@ import errno
 import os
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -42,6 +42,7 @@ from webhook_gateway.egress import (
     SystemResolver,
     journey,
 )
+from webhook_gateway.rules.credentials import TlsSettings
 from webhook_gateway.rules.outcome import (
     Accepted,
     Blocked,
@@ -64,15 +65,6 @@ LINE_LIMIT = 8190  # bytes
 HEADER_LIMIT = 128
 INFORMATIONAL_LIMIT = 8  # 1xx answers before the real one
 LANE_LIMIT = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class TlsSettings:
-    """An endpoint's own TLS, as PEM text: the CAs that it is pinned to, and a certificate to show to it (mTLS)."""
-
-    ca: str | None = None
-    certificate: str | None = None
-    key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

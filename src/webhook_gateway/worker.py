@@ -171,14 +171,14 @@ class Worker:
         wanted = self._slots.wanted()
         if not wanted:
             return self._until_next_due()
-        began = time.perf_counter()
+        began = time.monotonic()
         async with self._database.road() as connection:
             claimed, due_at, now = await deliveries.claim(connection, wanted, uuid7())
-        telemetry.claim_seconds.observe(time.perf_counter() - began)
+        telemetry.claim_seconds.observe(time.monotonic() - began)
         reach("after_claim")
         if now is not None:
             self._slots.set_clock(now.timestamp())
-        self._slots.claimed(wanted, claimed, due_at)
+        self._slots.claimed(wanted, claimed, due_at, began)
         for delivery in claimed:
             self._slots.begin(delivery)
         if claimed:

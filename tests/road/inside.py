@@ -142,7 +142,9 @@ class Inside:
         places = ", ".join(f"${number}" for number in range(1, len(values) + 1))
         sealed = self.vault.seal(self.tenant_id, "endpoint_secrets", secret_id, secret.encode())
         async with self.database.road() as connection, connection.transaction():
-            await connection.execute(f"INSERT INTO endpoints ({', '.join(values)}) VALUES ({places})", *values.values())
+            await connection.execute(
+                f"INSERT INTO endpoints ({', '.join(map(quoted, values))}) VALUES ({places})", *values.values()
+            )
             await connection.execute(
                 "INSERT INTO endpoint_secrets (id, tenant_id, endpoint_id, secret) VALUES ($1, $2, $3, $4)",
                 secret_id,
@@ -200,3 +202,7 @@ async def inside(database_url: str, **changes: Any) -> AsyncIterator[Inside]:
         yield gateway
     finally:
         await gateway.close()
+
+
+def quoted(column: str) -> str:
+    return f'"{column}"'

@@ -25,6 +25,7 @@ from tests.road import hostile as partners
 from tests.road.dns_server import DnsServer, dns_server
 from tests.road.hostile import Behaviour, Connection, hostile
 from webhook_gateway.egress import Egress, SystemResolver
+from webhook_gateway.rules.credentials import TlsSettings
 from webhook_gateway.rules.outcome import (
     Accepted,
     Blocked,
@@ -37,7 +38,7 @@ from webhook_gateway.rules.outcome import (
     Unsendable,
 )
 from webhook_gateway.rules.targets import Policy, classify, development
-from webhook_gateway.sender import BODY_LIMIT, Request, Sender, TlsSettings
+from webhook_gateway.sender import BODY_LIMIT, Request, Sender
 
 DEADLINE = 0.6  # seconds
 PARTNER = "partner.example.com"

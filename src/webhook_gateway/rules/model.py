@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
+from .credentials import Authorization, TlsSettings
+
 
 class EndpointState(StrEnum):
     """Only an enabled endpoint is attempted. Deliveries of the others wait; none is dropped."""
@@ -65,6 +67,8 @@ class Endpoint:
     secrets: tuple[str, ...] = ()
     """Every live signing secret, newest first; each signs."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    tls: TlsSettings | None = None
+    authorization: Authorization | None = None
 
     @property
     def attempts_allowed(self) -> int:

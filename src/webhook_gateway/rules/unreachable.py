@@ -17,6 +17,9 @@ class Trouble(StrEnum):
     PROXY_FAILED = "proxy_failed"
     RESPONSE_HEADERS_TOO_LARGE = "response_headers_too_large"
     PROTOCOL_ERROR = "protocol_error"
+    TOKEN_SERVER_UNREACHABLE = "token_server_unreachable"  # noqa: S105 - names of troubles, not tokens
+    TOKEN_REFUSED = "token_refused"  # noqa: S105
+    TOKEN_UNUSABLE = "token_unusable"  # noqa: S105
 
 
 MEANINGS: dict[Trouble, str] = {
@@ -31,4 +34,7 @@ MEANINGS: dict[Trouble, str] = {
     Trouble.PROXY_FAILED: "The gateway's egress proxy could not be reached or refused the connection.",
     Trouble.RESPONSE_HEADERS_TOO_LARGE: "The partner's answer has a header line over 8 KiB, or over 128 headers.",
     Trouble.PROTOCOL_ERROR: "What the partner answered is not HTTP.",
+    Trouble.TOKEN_SERVER_UNREACHABLE: "The partner's token server gave no answer; nothing was sent to the partner.",
+    Trouble.TOKEN_REFUSED: "The partner's token server refused the client id, the client secret or the scope.",
+    Trouble.TOKEN_UNUSABLE: "The partner's token server answered without a bearer token that can be sent.",
 }

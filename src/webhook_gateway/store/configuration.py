@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from ..rules.credentials import TlsSettings, authorization_from
 from ..rules.model import DEFAULT_SCHEDULE, Endpoint, EndpointState, Health, Ordering
 from ..vault import KeyMissing, Tampered, Vault
 from .database import Connection
@@ -61,6 +62,9 @@ WHERE id = $1 AND state = 'enabled' AND deleted_at IS NULL RETURNING id
 
 EVENT_TYPES = "SELECT tenant_id, name, description, schema, example, ordering_key FROM event_types"
 
+SEALED = {"headers": "endpoints", "tls": "endpoints.tls", "authorization": "endpoints.authorization"}
+"""An endpoint's sealed columns, and what each is bound to beside its row: none opens in another's place."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -87,14 +91,34 @@ async def snapshot(connection: Connection, vault: Vault) -> Snapshot:
     secrets, stale_at, unsendable = _open_secrets(await connection.fetch(SECRETS), vault)
     endpoints = {}
     for row in await connection.fetch(ENDPOINTS):
-        headers: dict[str, str] = {}
-        if row["headers"] is not None:
-            try:
-                headers = json.loads(vault.open(row["tenant_id"], "endpoints", row["id"], row["headers"]))
-            except (KeyMissing, Tampered):
-                unsendable.add(row["id"])
-        endpoints[row["id"]] = _endpoint(row, tuple(secrets[row["id"]]), headers)
+        try:
+            sealed = {column: open_column(vault, dict(row), column) for column in SEALED}
+        except (KeyMissing, Tampered):
+            sealed = dict.fromkeys(SEALED)
+            unsendable.add(row["id"])
+        endpoints[row["id"]] = _endpoint(row, tuple(secrets[row["id"]]), sealed)
     return Snapshot(current, endpoints, frozenset(unsendable), stale_at)
+
+
+def seal_column(vault: Vault, tenant_id: UUID, endpoint_id: UUID, column: str, value: Mapping[str, Any]) -> bytes:
+    """JSON for one of the `SEALED` columns of an endpoint.
+
+    Raises:
+        KeyMissing: see `Vault.seal`.
+    """
+    return vault.seal(tenant_id, SEALED[column], endpoint_id, json.dumps(dict(value)).encode())
+
+
+def open_column(vault: Vault, row: Mapping[str, Any], column: str) -> dict[str, Any] | None:
+    """What `seal_column` sealed; None where the column is empty.
+
+    Raises:
+        KeyMissing, Tampered: see `Vault.open`.
+    """
+    if row[column] is None:
+        return None
+    opened: dict[str, Any] = json.loads(vault.open(row["tenant_id"], SEALED[column], row["id"], row[column]))
+    return opened
 
 
 async def event_types(connection: Connection) -> list[tuple[UUID, str, str, Any, Any, str | None]]:
@@ -159,7 +183,8 @@ def _open_secrets(rows: Sequence[Any], vault: Vault) -> tuple[defaultdict[UUID, 
     return secrets, stale_at, unsendable
 
 
-def _endpoint(row: Any, secrets: tuple[str, ...], headers: dict[str, str]) -> Endpoint:
+def _endpoint(row: Any, secrets: tuple[str, ...], sealed: Mapping[str, dict[str, Any] | None]) -> Endpoint:
+    tls, authorization = sealed["tls"], sealed["authorization"]
     window = (row["maintenance_from"], row["maintenance_until"])
     return Endpoint(
         id=row["id"],
@@ -176,7 +201,9 @@ def _endpoint(row: Any, secrets: tuple[str, ...], headers: dict[str, str]) -> En
         schedule=DEFAULT_SCHEDULE if row["schedule"] is None else tuple(row["schedule"]),
         maintenance=(window[0].timestamp(), window[1].timestamp()) if all(window) else None,
         secrets=secrets,
-        headers=headers,
+        headers=sealed["headers"] or {},
+        tls=None if tls is None else TlsSettings(**tls),
+        authorization=None if authorization is None else authorization_from(authorization),
     )
 
 

@@ -108,7 +108,14 @@ async def delete(connection: AsyncConnection, tenant_id: UUID, endpoint_id: UUID
     statement = (
         update(endpoints)
         .where(endpoints.c.tenant_id == tenant_id, endpoints.c.id == endpoint_id, endpoints.c.deleted_at.is_(None))
-        .values(deleted_at=func.now(), updated_at=func.now(), headers=None, revision=endpoints.c.revision + 1)
+        .values(
+            deleted_at=func.now(),
+            updated_at=func.now(),
+            headers=None,
+            tls=None,
+            authorization=None,
+            revision=endpoints.c.revision + 1,
+        )
     )
     if not (await connection.execute(statement)).rowcount:
         return None
