@@ -176,8 +176,13 @@ class Slots:
         self._take(endpoint.tenant_id, line)
         return endpoint.deadline + self._lease_margin
 
-    def claimed(self, wanted: Sequence[Wanted], deliveries: Sequence[Delivery], due_at: Sequence[datetime]) -> None:
-        """What a claim brought: who got fewer than wanted has nothing more that is due."""
+    def claimed(
+        self, wanted: Sequence[Wanted], deliveries: Sequence[Delivery], due_at: Sequence[datetime], began: float
+    ) -> None:
+        """What a claim brought: who got fewer than wanted has nothing more that is due.
+
+        ``began`` is when the claim began, by monotonic time: what was learnt since is newer.
+        """
         got: dict[UUID, list[datetime]] = {}
         for delivery, due in zip(deliveries, due_at, strict=True):
             got.setdefault(delivery.endpoint_id, []).append(due)
@@ -185,7 +190,7 @@ class Slots:
             line, dues = self._line(want.endpoint_id), got.get(want.endpoint_id, [])
             if dues:
                 line.floor.seen(min(dues))
-            if len(dues) < want.free:
+            if len(dues) < want.free and line.touched_at < began:
                 line.due_at = None
                 self._waiting.pop(want.endpoint_id, None)
 
@@ -244,7 +249,7 @@ class Slots:
 
     def _take(self, tenant_id: UUID, line: _Line) -> None:
         line.in_flight += 1
-        line.tokens -= 1
+        line.tokens = max(line.tokens - 1, 0.0)
         self.in_flight += 1
         self._of_tenant[tenant_id] = self._of_tenant.get(tenant_id, 0) + 1
 
