@@ -61,7 +61,7 @@ def verify(
 ) -> None:
     """Check the signature of a body from standard input. Exit code 0: it is right, 1: it is not, with the reason.
 
-    [dim]Example:[/dim]  webhook-gateway verify --secret whsec_… --id evt_1 --timestamp 1795392000 --signature v1,… < b
+    [dim]Example:[/dim]  webhook-gateway verify --id evt_1 --timestamp 1795392000 --signature 'v1,…' < body.json
     """
     _check_secret(secret)
     reason = None

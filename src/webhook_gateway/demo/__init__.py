@@ -9,6 +9,7 @@ from the partners' own ledgers against what the gateway has answered with 202, n
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -26,8 +27,12 @@ from .stage import Stage
 INTERRUPTED = 130
 
 
+NEEDED = ("aiosmtpd", "fpdf", "standardwebhooks")
+"""What the samples import beside the product's own dependencies."""
+
+
 class NoExamples(Exception):
-    """The samples are not in the wheel: the demo runs from a checkout of the project."""
+    """The samples, or what they need, are not installed with the product: the demo runs from a checkout."""
 
 
 def run(*, leave: bool, seed: int, patients: int, port: int) -> int:
@@ -62,8 +67,11 @@ def find_examples() -> Path:
     """The top of the checkout, in which the package ``examples`` is.
 
     Raises:
-        NoExamples: it is nowhere near.
+        NoExamples: it is nowhere near, or what it needs isn't installed.
     """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise NoExamples(f"the sample partners need {', '.join(missing)}: pip install 'hms-webhook-gateway[demo]'")
     for top in (Path(__file__).parents[3], Path.cwd()):
         if (top / "examples" / "hospital_day.py").is_file():
             return top
