@@ -158,10 +158,11 @@ async def test_another_hospitals_ids_are_unknown(
                 text = (await client.get(operation.path)).text
                 for known in (world.endpoint_id, world.delivery_id, world.event_id, world.key_id, world.job_id):
                     assert known not in text, operation
-        for path, body in {
+        bodies: dict[str, dict[str, Any]] = {
             "/v1/endpoints": {"url": "https://a.example.com/", "event_types": ["*"]},
             "/v1/keys": {"name": "theirs", "role": "partner"},
-        }.items():
+        }
+        for path, body in bodies.items():
             response = await client.post(path, json={**body, "subscriber_id": world.subscriber_id})
             assert response.status_code == 404, response.text
         response = await client.post("/v1/replays", json={"endpoint_id": world.endpoint_id})

@@ -102,7 +102,7 @@ async def test_a_replay_is_a_new_delivery_of_the_same_event(api: Api, admin: htt
     assert (await admin.post(f"/v1/deliveries/{world.open_delivery_id}/replay")).status_code == 409
     assert (await admin.get(f"/v1/events/{world.event_id}")).json()["fanout"] == "done"
     async with api.database.road() as connection:
-        row = await connection.fetchrow("SELECT * FROM outbox")
+        (row,) = await connection.fetch("SELECT * FROM outbox")
     assert row["delivery_id"] == ids.parse(ids.DELIVERY, queued["id"])
     await admin.delete(f"/v1/endpoints/{world.endpoint_id}")
     gone = await admin.post(f"/v1/deliveries/{world.delivery_id}/replay")

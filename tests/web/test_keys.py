@@ -101,7 +101,7 @@ async def test_a_remembered_key_still_expires(api: Api) -> None:
 
 
 async def test_a_key_may_be_bound_to_networks_and_event_types(api: Api) -> None:
-    bound = {"networks": ["127.0.0.0/8", "::1/128"], "event_types": ["staff_shift.*"]}
+    bound: dict[str, Any] = {"networks": ["127.0.0.0/8", "::1/128"], "event_types": ["staff_shift.*"]}
     async with api.client(await api.make_key("events:write", **bound)) as producer:
         assert (await producer.post("/v1/events", json=SHIFT)).status_code == 202
         assert (await producer.post("/v1/events", json={**SHIFT, "type": "lab_order.placed"})).status_code == 403

@@ -113,8 +113,10 @@ async def test_unknown_paths_and_methods_are_problems(admin: httpx.AsyncClient) 
     check_problem(await admin.get("/v1/endpoints/"), 404, "not-found")
     check_problem(await admin.get("/v1/endpoints/not-an-id"), 404, "not-found")
     check_problem(await admin.get("/v1/endpoints/sub_01h455vb4pex5vsknk084sn02q"), 404, "not-found")
+    check_problem(await admin.get("/v1/events/batch"), 405, "method-not-allowed")
     for path, allowed in {
         "/v1/events": "GET, POST",
+        "/v1/events/batch": "POST",
         "/v1/endpoints/ep_01h455vb4pex5vsknk084sn02q": "DELETE, GET, PATCH",
         "/v1/stats": "GET",
     }.items():

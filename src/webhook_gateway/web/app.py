@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
@@ -161,10 +160,7 @@ async def _keep_current(gateway: Gateway, changed: asyncio.Event) -> None:
         gateway.callers.forget()
 
 
-def _methods(described: dict[str, Any]) -> list[tuple[re.Pattern[str], set[str]]]:
+def _methods(described: dict[str, Any]) -> dict[str, set[str]]:
     """By path: its methods, for the Allow header."""
-    known = [
-        (re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path))), {method.upper() for method in item})
-        for path, item in described["paths"].items()
-    ]
-    return known + [(re.compile(re.escape(route.path)), {"GET", "HEAD"}) for route in docs.ROUTES]
+    known = {path: {method.upper() for method in item} for path, item in described["paths"].items()}
+    return known | {path: {"GET", "HEAD"} for path in docs.PATHS}

@@ -141,6 +141,8 @@ def problem_of(request: Request, exception: Exception) -> Problem:
             return exception
         case ResponseValidationError():
             raise exception
+        case RequestValidationError() if request.method not in _methods_of(request):
+            return _no_such_method(request)  # GET /v1/events/batch was taken for an event's id
         case RequestValidationError():
             return _of_validation(exception)
         case DatabaseAway():
@@ -150,8 +152,7 @@ def problem_of(request: Request, exception: Exception) -> Problem:
         case StarletteHTTPException(status_code=404):
             return Problem(404, "not-found", "There is nothing at this path. The document at /openapi.json lists all.")
         case StarletteHTTPException(status_code=405):
-            allowed = ", ".join(sorted(_methods_of(request)))
-            return Problem(405, "method-not-allowed", f"This path knows {allowed}.", headers={"Allow": allowed})
+            return _no_such_method(request)
         case StarletteHTTPException(status_code=status) if status < 500:
             return Problem(400, "malformed-json", "The body can't be read as JSON in UTF-8. Send valid JSON.")
         case _:
@@ -199,10 +200,19 @@ def _remedy(error: Mapping[str, Any]) -> str:
             return message.replace("Input should", "It should")
 
 
+def _no_such_method(request: Request) -> Problem:
+    allowed = ", ".join(sorted(_methods_of(request)))
+    return Problem(405, "method-not-allowed", f"This path knows {allowed}.", headers={"Allow": allowed})
+
+
 def _methods_of(request: Request) -> set[str]:
     """The methods of the path over all routes: the framework names those of one route only."""
-    path, known = request.scope["path"], set()
-    for pattern, methods in request.app.state.methods():
-        if pattern.fullmatch(path):
-            known |= methods
-    return known
+    path: str = request.scope["path"]
+    by_path: dict[str, set[str]] = request.app.state.methods()
+    # /v1/events/batch is itself, though /v1/events/{event_id} fits it, too.
+    templates = [path] if path in by_path else [template for template in by_path if _fits(template, path)]
+    return set().union(*(by_path[template] for template in templates))
+
+
+def _fits(template: str, path: str) -> bool:
+    return re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(template)), path) is not None

@@ -1,0 +1,48 @@
+"""What the OpenAPI document says holds for requests that nobody would write: schemathesis makes them up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.web.serving import Api
+from tests.web.world import make_world
+
+SECONDS = os.environ.get("FUZZ_SECONDS", "40")
+SEED = os.environ.get("FUZZ_SEED", "20261123")
+
+NOT_SAID = {
+    # A document can't say which URLs policy allows, or that an id has to exist: such requests get 4xx, rightly.
+    "positive_data_acceptance",
+    # What is created is asked for again by test_endpoints and test_authorisation.
+    "ensure_resource_availability",
+    "use_after_free",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_no_request_meets_an_answer_that_the_document_does_not_describe(
+    api: Api, admin: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    await make_world(api, admin, api.tenant_id)
+    key = await api.make_key("admin", "payload:read")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "schemathesis.cli", "run", f"{api.url}/openapi.json"),
+        *("--header", f"Authorization: Bearer {key}"),
+        *("--max-time", SECONDS, "--seed", SEED, "--workers", "2"),
+        *("--phases", "examples,coverage,fuzzing"),
+        *("--exclude-checks", ",".join(sorted(NOT_SAID))),
+        *("--suppress-health-check", "all", "--warnings", "off", "--continue-on-failure"),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
