@@ -215,20 +215,20 @@ class Gateway:
                 for number, endpoint_id in enumerate(made)
             ],
         )
-        secrets = [(uuid7(), endpoint_id, signing.render_secret(os.urandom(32))) for endpoint_id in made]
+        secrets = []
+        for endpoint_id in made:
+            secret_id, secret = uuid7(), signing.render_secret(os.urandom(32)).encode()
+            sealed = self.vault.seal(self.tenant_id, "endpoint_secrets", secret_id, secret)
+            secrets.append((secret_id, self.tenant_id, endpoint_id, sealed))
         await self.connection.executemany(
-            "INSERT INTO endpoint_secrets (id, tenant_id, endpoint_id, secret) VALUES ($1, $2, $3, $4)",
-            [
-                (secret_id, self.tenant_id, endpoint_id, self.vault.seal(self.tenant_id, "endpoint_secrets", secret_id, secret.encode()))
-                for secret_id, endpoint_id, secret in secrets
-            ],
-        )  # fmt: skip
+            "INSERT INTO endpoint_secrets (id, tenant_id, endpoint_id, secret) VALUES ($1, $2, $3, $4)", secrets
+        )
         await self.connection.execute("UPDATE configuration SET version = version + 1")
         return made
 
     async def empty(self) -> None:
         """Nothing is stored or on its way any more, and what was noted is forgotten."""
-        while await self.connection.fetchval(LEFT_BEHIND):  # by a worker that was killed
+        while await self.connection.fetchval(LEFT_BEHIND):  # noqa: ASYNC110 - by a worker that was killed
             await asyncio.sleep(0.05)
         await self.connection.execute(f"TRUNCATE {ROAD}")
         await self.connection.execute("CHECKPOINT")

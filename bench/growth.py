@@ -1,4 +1,4 @@
-"""How the road drains when there is much of everything: deliveries, endpoints, workers, and somebody's old transaction."""
+"""How the road drains when there is much of everything: deliveries, endpoints, workers, and an old transaction."""
 
 from __future__ import annotations
 
@@ -118,10 +118,7 @@ async def _drain(gateway: Gateway, count: int) -> float:
     """Deliveries a second of a new worker, over the middle of its first ``count``."""
     gateway.receiver.take()
     await gateway.start_workers()
-    deadline = time.monotonic() + 60
-    before = gateway.receiver.count()
-    while gateway.receiver.count() - before < count * MEASURED[1] - 1 and time.monotonic() < deadline:
-        await asyncio.sleep(0.05)
+    await _reached(gateway, gateway.receiver.count() + int(count * MEASURED[1]))
     times = gateway.receiver.take().times
     first, last = int(count * MEASURED[0]), min(int(count * MEASURED[1]), len(times) - 1)
     return (last - first) / ((times[last] - times[first]) / 1e9)
@@ -135,6 +132,11 @@ async def _rate(gateway: Gateway, seconds: float) -> float:
 
 async def _begun(gateway: Gateway) -> None:
     """Returns when deliveries come."""
-    before, deadline = gateway.receiver.count(), time.monotonic() + 30
-    while gateway.receiver.count() == before and time.monotonic() < deadline:
+    await _reached(gateway, gateway.receiver.count() + 1)
+
+
+async def _reached(gateway: Gateway, count: int) -> None:
+    """Waits, a minute at most, until the receiver got so many in all."""
+    deadline = time.monotonic() + 60
+    while gateway.receiver.count() < count and time.monotonic() < deadline:  # noqa: ASYNC110 - another process counts
         await asyncio.sleep(0.05)

@@ -29,7 +29,8 @@ _MARK = "@@@@@@@@@@"
 def templates(types: Sequence[str], *, keyed: bool = True) -> list[bytes]:
     """Bodies of ``POST /v1/events`` with ``%`` places for one number (`fill`), as the Python client would send them.
 
-    The number makes the ordering key another one, and with ``keyed`` the idempotency key, which our client always sends.
+    The number makes the ordering key another one, and with ``keyed`` the idempotency key, which our client always
+    sends.
     """
     known = {event_type.name: event_type for event_type in shipped()}
     made = []

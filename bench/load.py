@@ -1,6 +1,6 @@
 """The load: posts events from a process of its own, cheaply, and writes down when each was due, sent and answered.
 
-Open-loop (``rate``): arrivals are drawn beforehand (Poisson) and never wait for answers; where no connection is free they
+Open-loop (``rate``): arrivals come by chance (Poisson) and never wait for answers; where no connection is free they
 queue, and the wait counts, since every time is measured from when the event was due. Closed-loop (no ``rate``): each
 connection posts again as soon as it is answered. With ``window`` the closed loop also stops while more deliveries than
 that are under way, so that what it measures is what the whole road sustains.
@@ -166,9 +166,16 @@ class Load:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._done.wait(), PATIENCE)
         notes = Notes(
-            list(self._due), list(self._noticed), list(self._sent), list(self._answered), list(self._statuses), self._ids, begun, ended,
-            plan.batch,
-        )  # fmt: skip
+            due=list(self._due),
+            noticed=list(self._noticed),
+            sent=list(self._sent),
+            answered=list(self._answered),
+            statuses=list(self._statuses),
+            ids=self._ids,
+            begun=begun,
+            ended=ended,
+            batch=plan.batch,
+        )
         Path(plan.notes).write_bytes(msgspec.msgpack.encode(notes))
         print(plan.notes, flush=True)
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from .machine import CORES
 
+QUIET = 0.1
+"""Cores that others may keep busy before a figure is called provisional."""
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -24,6 +26,7 @@ class Report:
     began: float = field(default_factory=time.monotonic)
     figures: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    busy: dict[str, float] = field(default_factory=dict)
 
     def note(self, name: str, figure: float, what: str) -> None:
         """Keeps a figure and says it."""
@@ -32,6 +35,12 @@ class Report:
 
     def say(self, line: str) -> None:
         print(f"{time.monotonic() - self.began:6.1f}s  {line}", flush=True)
+
+    def strangers(self, name: str, cores: float) -> None:
+        """Keeps how many cores processes not ours kept busy during a measure, and warns where that spoils it."""
+        self.busy[name] = cores
+        if cores > QUIET:
+            self.say(f"others kept {cores:.1f} cores busy meanwhile: these figures are provisional")
 
     def get(self, name: str) -> float | None:
         return self.figures.get(name)
@@ -47,8 +56,13 @@ class Report:
         path = RESULTS / f"{at:%Y%m%d-%H%M%S}-{name}.json"
         machine = {"cores": CORES, "python": platform.python_version(), "kernel": platform.release()}
         content = {
-            "at": at.isoformat(), "command": sys.argv, "machine": machine, "figures": self.figures, "details": self.details,
-        }  # fmt: skip
+            "at": at.isoformat(),
+            "command": sys.argv,
+            "machine": machine,
+            "figures": self.figures,
+            "details": self.details,
+            "cores_busy_for_others": self.busy,
+        }
         path.write_text(json.dumps(content, indent=1, default=str))
         return path
 
@@ -82,6 +96,8 @@ def judge(report: Report, goals: tuple[Goal, ...]) -> tuple[int, int, list[str]]
         else:
             missed.append(goal.name)
             print(f"{goal.what:<84} {limit:>9} {_short(value):>9}  missed")
+    if any(cores > QUIET for cores in report.busy.values()):
+        print("provisional: others used the machine meanwhile")
     print()
     return met, met + len(missed), missed
 

@@ -80,8 +80,6 @@ async def measure_full(gateway: Gateway, report: Report, fanout: int, seconds: f
     assert gateway.api is not None
     report.note(f"{name}_api_mb", peak_megabytes(gateway.api.pid), "MB at most, the API")
     report.note(f"{name}_worker_mb", peak_megabytes(gateway.workers[0].pid), "MB at most, the worker")
-    if cost.used.others > 0.1:
-        report.say(f"others kept {cost.used.others:.1f} cores busy meanwhile: the figures are provisional")
     missing = _missing(gateway, notes, fanout)
     report.note(f"{name}_missing", missing, f"accepted but not delivered, {left} still open")
     report.details[name] = {"cost": asdict(cost), "per_delivery": per}
@@ -90,7 +88,7 @@ async def measure_full(gateway: Gateway, report: Report, fanout: int, seconds: f
 
 
 async def measure_latency(gateway: Gateway, report: Report, seconds: float) -> None:
-    """Open-loop at parts of the capacity that was just measured: from when an event was due to the partner's first byte."""
+    """Open-loop at parts of the capacity just measured: from when an event was due to the partner's first byte."""
     capacity = report.get("full_1_events")
     if capacity is None:
         await measure_full(gateway, report, 1, min(seconds, 5.0))
@@ -151,7 +149,7 @@ async def _probe(gateway: Gateway, seconds: float) -> list[float]:
 async def _drained(gateway: Gateway, patience: float = 20.0) -> int:
     """Waits until nothing is open any more; returns what is still open when patience ends."""
     deadline = time.monotonic() + patience
-    while (left := await gateway.open_deliveries()) and time.monotonic() < deadline:
+    while (left := await gateway.open_deliveries()) and time.monotonic() < deadline:  # noqa: ASYNC110 - a table shows it
         await asyncio.sleep(0.1)
     return left
 

@@ -2,7 +2,7 @@
 
 make bench                                  all of it, some minutes
 make bench ARGS="--quick"                   shorter, in about a minute
-make bench ARGS="--only full,latency"       a part: floors, ingest, full, latency, depth, endpoints, workers, old, control
+    make bench ARGS="--only full,latency"       a part of it (--help lists the parts)
 """
 
 from __future__ import annotations
@@ -15,27 +15,70 @@ import uvloop
 
 from . import control, floors, growth, plots, road
 from .gateway import Gateway
+from .machine import between, sample
 from .report import Goal, Report, judge
 
 GOALS = (
     Goal("full_1", "full path, events/s ÷ bare client loop", 0.5, lambda r: r.ratio("full_1_events", "floor_client")),
     Goal(
-        "full_10", "full path, ten endpoints an event, deliveries/s ÷ bare client loop", 0.7,
+        "full_10",
+        "full path, ten endpoints an event, deliveries/s ÷ bare client loop",
+        0.7,
         lambda r: r.ratio("full_10_deliveries", "floor_client"),
     ),
-    Goal("ingest", "single-event ingest ÷ bare ASGI echo that checks the same body", 0.6, lambda r: r.ratio("ingest", "floor_echo")),
-    Goal("batch", "batch ingest, events/s ÷ single-event ingest", 5, lambda r: r.ratio("ingest_batch", "ingest")),
-    Goal("postgres", "Postgres CPU a delivery, all stages, one endpoint an event, µs", 150, lambda r: r.get("full_1_postgres_us"), at_most=True),
-    Goal("depth", "drain rate at the most open deliveries ÷ at 10,000", 0.9, lambda r: r.ratio("drain_large", "drain_small")),
-    Goal("endpoints", "drain rate with the most endpoints ÷ with 10", 0.8, lambda r: r.ratio("drain_endpoints_5000", "drain_endpoints_10")),
-    Goal("workers", "drain with 2 workers ÷ 1, partners that take 100 ms, concurrency binds", 1.8, lambda r: r.ratio("drain_workers_2", "drain_workers_1")),
     Goal(
-        "latency", "first attempt's delay at half load, p99 ÷ p99 of one commit + one bare POST then", 5,
-        lambda r: r.ratio("delivery_p99_50%", "floor_commit_post_p99"), at_most=True,
+        "ingest",
+        "single-event ingest ÷ bare ASGI echo that checks the same body",
+        0.6,
+        lambda r: r.ratio("ingest", "floor_echo"),
     ),
-    Goal("old_transaction", "throughput with a transaction left open ÷ clean", 0.7, lambda r: r.ratio("old_transaction", "clean")),
-    Goal("memory", "memory of one worker or API process at the most open deliveries, MB", 200, lambda r: r.get("memory_large"), at_most=True),
-)  # fmt: skip
+    Goal("batch", "batch ingest, events/s ÷ single-event ingest", 5, lambda r: r.ratio("ingest_batch", "ingest")),
+    Goal(
+        "postgres",
+        "Postgres CPU a delivery, all stages, one endpoint an event, µs",
+        150,
+        lambda r: r.get("full_1_postgres_us"),
+        at_most=True,
+    ),
+    Goal(
+        "depth",
+        "drain rate with the most open deliveries ÷ with 10,000",
+        0.9,
+        lambda r: r.ratio("drain_large", "drain_small"),
+    ),
+    Goal(
+        "endpoints",
+        "drain rate with 5,000 endpoints ÷ with 10",
+        0.8,
+        lambda r: r.ratio("drain_endpoints_5000", "drain_endpoints_10"),
+    ),
+    Goal(
+        "workers",
+        "drain with 2 workers ÷ 1, partners that take 100 ms, concurrency binds",
+        1.8,
+        lambda r: r.ratio("drain_workers_2", "drain_workers_1"),
+    ),
+    Goal(
+        "latency",
+        "first attempt's delay at half load, p99 ÷ p99 of one commit + one bare POST then",
+        5,
+        lambda r: r.ratio("delivery_p99_50%", "floor_commit_post_p99"),
+        at_most=True,
+    ),
+    Goal(
+        "old_transaction",
+        "throughput with a transaction left open ÷ clean",
+        0.7,
+        lambda r: r.ratio("old_transaction", "clean"),
+    ),
+    Goal(
+        "memory",
+        "memory of one worker or API process with the most open deliveries, MB",
+        200,
+        lambda r: r.get("memory_large"),
+        at_most=True,
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +140,9 @@ async def measure(wanted: list[str], size: Size) -> Report:
     try:
         for name in wanted:
             report.say(f"-- {name}")
+            first = sample({})
             await MEASURES[name](gateway, report, size)
+            report.strangers(name, between(first, sample({})).others)
     finally:
         await gateway.close()
     return report
