@@ -15,10 +15,10 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from . import __version__, telemetry
+from . import __version__, signatures, telemetry
 from .failpoints import reach
 from .render import announce
-from .rules import ids, signing
+from .rules import ids
 from .rules.credentials import Authorization, Basic, Bearer, ClientCredentials
 from .rules.model import Delivery, Endpoint, Health, Ordering
 from .rules.outcome import Exchange, Phase, Unsendable, detail_of, name_of, status_of
@@ -91,7 +91,7 @@ def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, ke
             "user-agent": USER_AGENT,
             "webhook-id": message_id,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": signing.sign(endpoint.secrets, message_id, timestamp, body),
+            "webhook-signature": signatures.sign(endpoint.secrets, message_id, timestamp, body),
         }
         if delivery.skipped_event_id is not None:
             headers["webhook-skipped-id"] = ids.render(ids.EVENT, delivery.skipped_event_id)

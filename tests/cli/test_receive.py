@@ -9,6 +9,7 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
+from webhook_gateway import signatures
 from webhook_gateway.rules.signing import render_secret
 
 SECRET = render_secret(secrets.token_bytes(32))
@@ -75,3 +76,17 @@ def test_listen_shows_what_is_signed_and_refuses_what_is_not(
 
     listener.terminate()
     assert listener.wait(10) in (0, -15)
+
+
+def test_a_private_key_signs_and_its_public_key_verifies(cli: Cli) -> None:
+    private = signatures.new_private_key()
+    public = signatures.public_key_of(private)
+    made = cli("sign", "--secret", private, "--id", "evt_1", "--json", stdin=BODY)
+    headers = json.loads(made.stdout)
+    assert headers["webhook-signature"].startswith("v1a,")
+    options = ("--id", "evt_1", "--timestamp", headers["webhook-timestamp"])
+    signature = ("--signature", headers["webhook-signature"])
+    assert cli("verify", "--secret", public, *options, *signature, stdin=BODY).returncode == 0
+    assert cli("verify", "--secret", public, *options, *signature, stdin=BODY + " ").returncode == 1
+    refused = cli("sign", "--secret", public, stdin=BODY)
+    assert (refused.returncode, "only verifies" in refused.stderr) == (2, True)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from webhook_gateway.rules.signing import BadSecret, BadSignature, parse_secret, verify
+from webhook_gateway import signatures
+from webhook_gateway.rules.signing import BadSecret, BadSignature
 
 from .exits import WRONG, CannotGoOn
 from .screen import answers, say, write_json
@@ -24,7 +25,9 @@ def listen(
     secret: Annotated[
         str,
         typer.Option(
-            "--secret", envvar="WEBHOOK_SECRET", help="The endpoint's secret, whsec_…; shown when it was made."
+            "--secret",
+            envvar="WEBHOOK_SECRET",
+            help="The endpoint's secret, whsec_…, or its public key, whpk_…; shown when it was made.",
         ),
     ],
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65_535, help="0: any free one.")] = 9_000,
@@ -42,7 +45,7 @@ def listen(
     [dim]Failing:[/dim]  webhook-gateway listen --secret whsec_… --status 503
     """
     try:
-        parse_secret(secret)
+        signatures.check(secret)
     except BadSecret as problem:
         raise CannotGoOn(f"the secret can't be used: {problem}", WRONG) from None
     import uvicorn
@@ -76,7 +79,7 @@ def _why_not(request: Request, secret: str, body: bytes) -> str | None:
         return "webhook-timestamp is not a number of seconds"
     try:
         moment = int(headers["webhook-timestamp"])
-        verify(secret, headers["webhook-id"], moment, body, headers["webhook-signature"], time.time())
+        signatures.verify(secret, headers["webhook-id"], moment, body, headers["webhook-signature"], time.time())
     except BadSignature as problem:
         return str(problem)
     return None

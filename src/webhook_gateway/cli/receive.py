@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-from webhook_gateway.rules.signing import BadSecret, BadSignature, parse_secret
-from webhook_gateway.rules.signing import sign as signature_of
-from webhook_gateway.rules.signing import verify as check_signature
+from webhook_gateway import signatures
+from webhook_gateway.rules.signing import BadSecret, BadSignature
 
 from .exits import NO, WRONG, CannotGoOn
 from .screen import write_json
@@ -21,7 +20,8 @@ Secret = Annotated[
     typer.Option(
         "--secret",
         envvar="WEBHOOK_SECRET",
-        help="The endpoint's secret, whsec_…. In the environment it stays out of the shell's history.",
+        help="The endpoint's secret, whsec_…, or to verify its public key, whpk_…. In the environment it stays out of "
+        "the shell's history.",
     ),
 ]
 
@@ -37,11 +37,13 @@ def sign(
     [dim]Example:[/dim]  echo -n '{"hello":"world"}' | webhook-gateway sign --secret whsec_… --id evt_1
     """
     _check_secret(secret)
+    if secret.startswith(signatures.PUBLIC_PREFIX):
+        raise CannotGoOn("a public key only verifies: to sign, give whsec_… or the private key, whsk_…", WRONG)
     message_id, moment = id or f"evt_{uuid.uuid4().hex}", timestamp or int(time.time())
     headers = {
         "webhook-id": message_id,
         "webhook-timestamp": str(moment),
-        "webhook-signature": signature_of([secret], message_id, moment, sys.stdin.buffer.read()),
+        "webhook-signature": signatures.sign([secret], message_id, moment, sys.stdin.buffer.read()),
     }
     if as_json:
         write_json(headers)
@@ -67,7 +69,7 @@ def verify(
     reason = None
     try:
         now = float(timestamp) if any_age else time.time()
-        check_signature(secret, id, timestamp, sys.stdin.buffer.read(), signature, now)
+        signatures.verify(secret, id, timestamp, sys.stdin.buffer.read(), signature, now)
     except BadSignature as problem:
         reason = str(problem)
     if as_json:
@@ -79,6 +81,6 @@ def verify(
 
 def _check_secret(secret: str) -> None:
     try:
-        parse_secret(secret)
+        signatures.check(secret)
     except BadSecret as problem:
         raise CannotGoOn(f"the secret can't be used: {str(problem)[0].lower()}{str(problem)[1:]}", WRONG) from None
