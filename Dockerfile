@@ -37,6 +37,6 @@ EXPOSE 8080
 STOPSIGNAL SIGTERM
 # For `serve`; whoever runs another command turns it off or brings another (compose.yaml does).
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as http; http.urlopen(f\"http://127.0.0.1:{os.environ.get('WEBHOOK_GATEWAY_PORT', '8080')}/health\", timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as http; http.urlopen(f\"http://127.0.0.1:{os.environ.get('WEBHOOK_GATEWAY_PORT', '8080')}/healthz\", timeout=4)"]
 ENTRYPOINT ["webhook-gateway"]
 CMD ["serve"]

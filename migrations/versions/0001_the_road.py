@@ -218,7 +218,8 @@ CREATE TABLE finished_deliveries (
 ) PARTITION BY RANGE (id);
 CREATE INDEX finished_deliveries_of_endpoint ON finished_deliveries (tenant_id, endpoint_id, id);
 CREATE INDEX finished_deliveries_of_event ON finished_deliveries (event_id);
-CREATE INDEX finished_deliveries_not_delivered ON finished_deliveries (tenant_id, id) WHERE state <> 'delivered';
+CREATE INDEX finished_deliveries_not_delivered ON finished_deliveries (tenant_id, finished_at)
+    WHERE state <> 'delivered';
 CREATE TABLE finished_deliveries_default PARTITION OF finished_deliveries DEFAULT;
 
 -- Cut by delivery, so that the attempts of a delivery stand together and leave with it.

@@ -51,13 +51,13 @@ class Bodies:
         if event_id in self._open:
             return self._open[event_id]
         if sealed is None:
-            return Unsendable("body_gone")
+            return Unsendable("body_gone", hopeless=True)
         try:
             body = self._vault.open(tenant_id, "events", event_id, sealed)
         except KeyMissing:
             return Unsendable("key_missing", waits=True)
         except Tampered:
-            return Unsendable("body_damaged")
+            return Unsendable("body_damaged", hopeless=True)
         self._open[event_id] = body
         self._bytes += len(body)
         return body

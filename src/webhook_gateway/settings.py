@@ -63,9 +63,10 @@ class Settings(BaseSettings):
     retain_bodies_days: int = Field(30, ge=1)
     retain_metadata_days: int = Field(2_190, ge=1)
     retain_idempotency_hours: int = Field(72, ge=1)
+    worker_metrics_port: int = Field(0, ge=0, le=65_535)
+    """Where a worker process shows its own metrics, on this host's loopback only; a second process takes the next
+    free port. 0: nowhere."""
     log_level: str = "info"
-    failpoints: bool = False
-    """For fault tests only: lets tests stop the process at named points."""
 
     @field_validator("egress_ports", "allow_networks", "allow_names", mode="before")
     @classmethod

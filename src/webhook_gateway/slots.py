@@ -209,6 +209,13 @@ class Slots:
         self.in_flight -= 1
         self._of_tenant[tenant_id] -= 1
 
+    def longest_deadline(self) -> float:
+        """Seconds that the requests under way may still take."""
+        endpoints = (
+            self.snapshot.endpoints.get(endpoint_id) for endpoint_id, line in self._lines.items() if line.in_flight
+        )
+        return max((endpoint.deadline for endpoint in endpoints if endpoint is not None), default=0.0)
+
     # Health.
 
     def health(self, endpoint_id: UUID) -> Health:

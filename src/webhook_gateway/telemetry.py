@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from .rules import ids
 from .rules.model import Delivery, Endpoint
@@ -59,6 +59,17 @@ def configure(level: str = "info") -> None:
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format='{"level":"%(levelname)s","message":"%(name)s"}'
     )
+
+
+def serve(port: int) -> None:
+    """Shows this process's metrics on loopback, on the first free port from the one given; 0: nowhere."""
+    for candidate in range(port, min(port + 256, 65_536)) if port else ():
+        try:
+            start_http_server(candidate, addr="127.0.0.1")
+        except OSError:
+            continue
+        log.info("metrics_shown", port=candidate)
+        return
 
 
 def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, verdict: Verdict) -> None:

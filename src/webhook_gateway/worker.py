@@ -41,8 +41,8 @@ POLL = 1.0
 SCAN_GAP = 0.05
 """Seconds at least between two complete looks at what is due."""
 BEAT = 2.0
-DRAIN = 27.0
-"""Seconds that a stopping worker waits for its requests and for the database."""
+DRAIN_MARGIN = 12.0
+"""Seconds beyond the longest deadline under way that a stopping worker waits for its requests and the database."""
 AWAY = (0.2, 2.0)
 """Seconds to wait when the database is away: first, and at most."""
 
@@ -61,6 +61,7 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     worker = Worker(settings, database, vault, sender, stopping)
+    telemetry.serve(settings.worker_metrics_port)
     try:
         await worker.run()
     finally:
@@ -120,7 +121,7 @@ class Worker:
     async def _drain(self) -> None:
         """No new claims; what is under way finishes, within its own deadline, and is settled."""
         try:
-            async with asyncio.timeout(DRAIN):
+            async with asyncio.timeout(self._slots.longest_deadline() + DRAIN_MARGIN):
                 if self._requests:
                     await asyncio.wait(self._requests)
                 while self._results:

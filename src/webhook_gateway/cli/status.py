@@ -61,14 +61,13 @@ async def _show(*, watch: bool, every: float, as_json: bool) -> None:
 async def look(database: Database) -> dict[str, Any]:
     """The figures, of all tenants together."""
     from webhook_gateway.store import standing
-    from webhook_gateway.store.reports import first_id
     from webhook_gateway.store.workers import ALIVE
 
     now = datetime.now(UTC)
     async with database.road() as connection:
         outbox = await standing.outbox(connection)
         deliveries = await standing.open_deliveries(connection)
-        ended = await standing.ended_badly(connection, first_id(now - BAD_LAST))
+        ended = await standing.ended_badly(connection, now - BAD_LAST)
         trouble = await standing.in_trouble(connection, MOST_ENDPOINTS)
         workers = await standing.workers(connection, ALIVE)
     waits = None if outbox["oldest"] is None else now.timestamp() - _made_at(outbox["oldest"])

@@ -62,10 +62,14 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class Unsendable:
-    """``waits`` is true where time or an operator can mend it (a missing encryption key): no attempt is used up."""
+    """``waits`` is true where time or an operator can mend it (a missing encryption key): no attempt is used up.
+
+    ``hopeless`` is true where nothing can (a body that retention has dropped): the delivery is dead at once.
+    """
 
     reason: str
     waits: bool = False
+    hopeless: bool = False
 
 
 Outcome = Accepted | Rejected | TimedOut | Unreachable | Blocked | Unsendable

@@ -62,6 +62,8 @@ def decide(
             return Verdict(Done(), breaker.after_success(health, now))
         case Unsendable(waits=True):
             return Verdict(Postpone(now + spread(POSTPONEMENT, chance)), health)
+        case Unsendable(reason, hopeless=True):
+            return Verdict(GiveUp(reason), health)
         case Unsendable():
             return Verdict(_retry_or_give_up(delivery, endpoint, None, now, chance), health)
         case Rejected(status, retry_after):

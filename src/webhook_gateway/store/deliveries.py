@@ -127,7 +127,8 @@ RECORD = """
 INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status, detail,
                       tls_version, response_length, response_type, response_sha256, response_excerpt)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[], $6::real[], $7::text[],
-                     $8::text[], $9::smallint[], $10::text[], $11::text[], $12::int[], $13::text[], $14::bytea[], $15::bytea[])
+                     $8::text[], $9::smallint[], $10::text[], $11::text[], $12::int[], $13::text[], $14::bytea[],
+                     $15::bytea[])
 ON CONFLICT DO NOTHING
 """
 

@@ -32,6 +32,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from webhook_gateway.rules.matching import OPERATIONAL
+
 from .rows import every, first
 from .tables import attempts, deliveries, endpoints, events, finished_deliveries, outbox
 
@@ -189,20 +191,21 @@ async def finished_count(connection: AsyncConnection, wanted: Filter) -> int:
 
 
 async def died_since(connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None, since: datetime) -> int:
-    """Deliveries made since a moment that are dead."""
+    """Deliveries that have died since a moment."""
     rows: Select[Any] = select(literal_column("1")).where(
         finished_deliveries.c.state == _constant("dead"),
-        finished_deliveries.c.id >= first_id(since),
+        finished_deliveries.c.state != _constant("delivered"),  # what its index is about
+        finished_deliveries.c.finished_at >= since,
         *_owned(finished_deliveries, Filter(tenant_id, subscriber_id)),
     )
     return int(await connection.scalar(select(func.count()).select_from(rows.limit(COUNTED).subquery())) or 0)
 
 
 async def unmatched_of_recent(connection: AsyncConnection, tenant_id: UUID) -> int:
-    """How many of the last `RECENT_EVENTS` events no endpoint wanted."""
+    """How many of the hospital's last `RECENT_EVENTS` events no endpoint wanted."""
     recent = (
         select(events.c.id)
-        .where(events.c.tenant_id == tenant_id)
+        .where(events.c.tenant_id == tenant_id, ~events.c.type.startswith(OPERATIONAL))
         .order_by(events.c.id.desc())
         .limit(RECENT_EVENTS)
         .subquery("e")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from .database import Connection
@@ -42,9 +43,9 @@ FROM deliveries
 """
 
 ENDED = """
--- ended badly: deliveries made since a moment that died or were cancelled
+-- ended badly: deliveries that died or were cancelled since a moment
 SELECT count(*) FILTER (WHERE state = 'dead') AS dead, count(*) FILTER (WHERE state = 'cancelled') AS cancelled
-FROM finished_deliveries WHERE state <> 'delivered' AND tenant_id IN (SELECT id FROM tenants) AND id >= $1
+FROM finished_deliveries WHERE state <> 'delivered' AND tenant_id IN (SELECT id FROM tenants) AND finished_at >= $1
 """
 
 IN_TROUBLE = """
@@ -91,8 +92,7 @@ async def open_deliveries(connection: Connection) -> dict[str, Any]:
     return dict(await connection.fetchrow(OPEN) or {})
 
 
-async def ended_badly(connection: Connection, since: Any) -> dict[str, Any]:
-    """``since`` is the lowest UUIDv7 of a moment: deliveries' ids are ordered by the time at which they were made."""
+async def ended_badly(connection: Connection, since: datetime) -> dict[str, Any]:
     return dict(await connection.fetchrow(ENDED, since) or {})
 
 
