@@ -50,9 +50,11 @@ class Api:
 
 
 @asynccontextmanager
-async def serve(database_url: str, **settings: Any) -> AsyncIterator[tuple[str, uvicorn.Server]]:
+async def serve(
+    database_url: str, *, master: bytes = bytes(32), **settings: Any
+) -> AsyncIterator[tuple[str, uvicorn.Server]]:
     """The application on a port of its own, in this event loop."""
-    master_keys = MasterKeys({"test": bytes(32)})
+    master_keys = MasterKeys({"test": master})
     database, vault, catalogue = Database(database_url), Vault(master_keys), Catalogue()
     rate = settings.pop("api_rate", 0.0)
     chosen = Settings(database_url=database_url, **settings)

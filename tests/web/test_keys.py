@@ -107,6 +107,26 @@ async def test_a_key_may_be_bound_to_networks_and_event_types(api: Api) -> None:
         assert (await producer.post("/v1/events", json={**SHIFT, "type": "lab_order.placed"})).status_code == 403
 
 
+async def test_a_partners_key_may_want_only_what_the_hospital_gave_it(admin: httpx.AsyncClient, api: Api) -> None:
+    subscriber = (await post(admin, "/v1/subscribers", {"name": "Lab"}))["id"]
+    bound = {"subscriber_id": subscriber, "event_types": ["lab_order.*"]}
+    made = await post(admin, "/v1/keys", {"name": "x", "role": "partner", **bound})
+    async with api.client(made["key"]) as partner:
+        body = {"subscriber_id": subscriber, "url": "https://a.example.com/"}
+        for given, status in (
+            (["lab_order.placed"], 201),
+            (["lab_order.*"], 201),
+            (["*"], 422),
+            (["lab_result.final"], 422),
+            (["gateway.*"], 422),
+        ):
+            response = await partner.post("/v1/endpoints", json={**body, "event_types": given})
+            assert response.status_code == status, response.text
+        endpoint = (await partner.get("/v1/endpoints")).json()["items"][0]
+        widened = await partner.patch(f"/v1/endpoints/{endpoint['id']}", json={"event_types": ["*"]})
+        assert widened.status_code == 422
+
+
 async def test_the_last_use_of_a_key_is_written_down(api: Api, admin: httpx.AsyncClient) -> None:
     made = await post(admin, "/v1/keys", {"name": "LIS", "role": "auditor"})
     assert made["last_used_at"] is None

@@ -161,6 +161,18 @@ async def test_what_nobody_foresaw_is_a_problem_without_detail(
     assert isinstance(unforeseen.pop(), ZeroDivisionError)
 
 
+async def test_a_missing_encryption_key_is_a_passing_trouble(api: Api, database_url: str) -> None:
+    key = await api.make_key("admin")
+    async with serve(database_url, master=b"another".ljust(32)) as (url, _), api.client(key) as client:
+        client.base_url = url
+        made = await client.post("/v1/subscribers", json={"name": "Lab"})
+        assert made.status_code == 201, "what needs no encryption works"
+        body = {"subscriber_id": made.json()["id"], "url": "https://a.example.com/", "event_types": ["*"]}
+        response = await client.post("/v1/endpoints", json=body)
+        check_problem(response, 503, "unavailable")
+        assert response.headers["retry-after"]
+
+
 async def test_it_starts_without_its_database_and_says_so() -> None:
     async with (
         serve("postgresql://nobody@127.0.0.1:1/nowhere") as (url, _),

@@ -61,7 +61,7 @@ class Caller:
             raise forbidden(f"This key lacks the scope {needed.value}.")
 
     def may_post(self, event_type: str) -> bool:
-        """Whether the key may post events of the type."""
+        """Whether the key is for events of the type (or, given a pattern, for all that it fits)."""
         return self.event_types is None or any(fits(pattern, event_type) for pattern in self.event_types)
 
 

@@ -255,16 +255,14 @@ def _secret(own: str | None) -> str:
 async def _check_event_types(
     gateway: Gateway, connection: AsyncConnection, caller: Caller, patterns: Iterable[str]
 ) -> None:
-    """A misspelt name would never match, and nobody would notice; a pattern may be for types to come.
-
-    The gateway's own types tell of every subscriber's endpoints, so they are not for a subscriber's key.
-    """
+    """A misspelt name would never match, and nobody would notice; a pattern may be for types to come."""
     faults = []
     own: set[str] | None = None
     for index, pattern in enumerate(patterns):
         pointer = f"/event_types/{index}"
-        if pattern.startswith(OPERATIONAL) and caller.subscriber_id is not None:
-            faults.append(Fault("reserved", "Remove it: these events are the hospital's own.", pointer=pointer))
+        if caller.subscriber_id is not None and not _may_want(caller, pattern):
+            remedy = "Remove it: the hospital decides which events this subscriber gets, and this key says no."
+            faults.append(Fault("not_allowed", remedy, pointer=pointer))
         if pattern.endswith("*") or gateway.catalogue.get(caller.tenant_id, pattern) is not None:
             continue
         if own is None:
@@ -274,6 +272,11 @@ async def _check_event_types(
             faults.append(Fault("unknown_event_type", remedy, pointer=pointer))
     if faults:
         raise invalid(*faults)
+
+
+def _may_want(caller: Caller, pattern: str) -> bool:
+    """A subscriber's key may want what it names. The gateway's own types tell of other subscribers, so never those."""
+    return caller.may_post(pattern) and not pattern.startswith(OPERATIONAL)
 
 
 def _header_names(vault: Vault, row: RowMapping) -> list[str]:
