@@ -22,6 +22,8 @@ WINDOW = 2_000
 """Deliveries that may be under way while throughput is measured: the backlog can't grow beyond."""
 RAMP = 2.0
 """Seconds that are not counted, until the road is full."""
+WARM = 1.0
+"""Seconds of a load whose delays are not counted: tables were just emptied, and connections are not open yet."""
 LOADS = (0.25, 0.5, 0.8)
 
 
@@ -100,15 +102,16 @@ async def measure_latency(gateway: Gateway, report: Report, seconds: float) -> N
     for load in LOADS:
         await _drained(gateway)
         await gateway.empty()
-        posting = Posting(plan(gateway, "latency", seconds, rate=load * capacity, connections=256))
+        posting = Posting(plan(gateway, "latency", WARM + seconds, rate=load * capacity, connections=256))
         await posting.begun()
+        await asyncio.sleep(WARM)
         floor = await _probe(gateway, seconds) if load == 0.5 else None
         notes = await posting.notes()
         await _drained(gateway)
         arrivals = firsts(gateway.receiver.take())
         answers, delays, lost = [], [], 0
         for due, answered, status, webhook in zip(notes.due, notes.answered, notes.statuses, notes.ids, strict=True):
-            if status != 202:
+            if status != 202 or due < notes.begun + WARM * 1e9:
                 continue
             answers.append((answered - due) / 1e6)
             if webhook in arrivals:

@@ -1,8 +1,8 @@
 """``make bench``: every figure of the README in one run on one machine, so that their ratios hold.
 
-make bench                                  all of it, some minutes
-make bench ARGS="--quick"                   shorter, in about a minute
-    make bench ARGS="--only full,latency"       a part of it (--help lists the parts)
+- ``make bench`` runs all of it, in some minutes
+- ``make bench ARGS="--quick"`` is shorter, about two minutes
+- ``make bench ARGS="--only full,latency"`` runs a part of it (``--help`` lists the parts)
 """
 
 from __future__ import annotations
