@@ -25,9 +25,7 @@ async def alive() -> Any:
     return {"status": "ok"}
 
 
-@router.get(
-    "/readyz", response_model=Condition, operation_id="getReadiness", summary="See whether it can work"
-)
+@router.get("/readyz", response_model=Condition, operation_id="getReadiness", summary="See whether it can work")
 async def ready(gateway: Parts) -> Any:
     """Answers 200 while the database answers, 503 otherwise. Needs no key."""
     try:
