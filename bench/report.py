@@ -27,6 +27,7 @@ class Report:
     figures: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     busy: dict[str, float] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
 
     def note(self, name: str, figure: float, what: str) -> None:
         """Keeps a figure and says it."""
@@ -41,6 +42,11 @@ class Report:
         self.busy[name] = cores
         if cores > QUIET:
             self.say(f"others kept {cores:.1f} cores busy meanwhile: these figures are provisional")
+
+    def fail(self, name: str, problem: Exception) -> None:
+        """A measure that could not be made: the others are still worth having."""
+        self.failed.append(name)
+        self.say(f"{name} FAILED: {type(problem).__name__}: {problem}")
 
     def get(self, name: str) -> float | None:
         return self.figures.get(name)

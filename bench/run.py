@@ -131,6 +131,8 @@ def main() -> None:
         report.say(f"wrote {picture}")
     met, measured, missed = judge(report, GOALS)
     print(f"bench: met={met} of={measured} missed={','.join(missed) or '-'}")
+    if report.failed:
+        raise SystemExit(f"bench: could not measure {', '.join(report.failed)}")
 
 
 async def measure(wanted: list[str], size: Size) -> Report:
@@ -141,7 +143,12 @@ async def measure(wanted: list[str], size: Size) -> Report:
         for name in wanted:
             report.say(f"-- {name}")
             first = sample({})
-            await MEASURES[name](gateway, report, size)
+            try:
+                await MEASURES[name](gateway, report, size)
+            except Exception as problem:
+                report.fail(name, problem)
+                gateway.kill_workers()
+                gateway.stop_api()
             report.strangers(name, between(first, sample({})).others)
     finally:
         await gateway.close()
