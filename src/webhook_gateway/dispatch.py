@@ -18,7 +18,7 @@ from .floor import Floor
 from .rules.matching import Matcher
 from .rules.model import Delivery, Endpoint, Ordering
 from .slots import Slots
-from .store import configuration, deliveries, outbox
+from .store import configuration, deliveries, keyring, outbox
 from .store.configuration import Snapshot
 from .store.database import Connection, Database
 from .store.outbox import NewDelivery, Waiting
@@ -69,6 +69,8 @@ class Dispatch:
                 if not waiting:
                     return NOTHING
                 if version != self._snapshot.version:
+                    # An endpoint whose key isn't here yet would count as unsendable until the next change of any.
+                    await keyring.fill(self._database, self._vault)
                     self._take_over(await configuration.snapshot(connection, self._vault))
                 new = [delivery for event in waiting for delivery in self._deliveries_of(event)]
                 if any(delivery.ordering_key is not None for delivery in new):
