@@ -34,10 +34,11 @@ async def f3_kill_workers(house: House) -> Report:
 async def f4_kill_workers_at_failpoints(house: House) -> Report:
     """kill -9 a worker at failpoints"""
     async with house.stage(workers=1) as stage:
-        async with stage.load():
+        async with stage.load(rate=40):
             for failpoint in FAILPOINTS:
                 armed = await stage.start_worker(WEBHOOK_GATEWAY_FAILPOINT=f"{failpoint}:{random.randint(2, 9)}")
                 stage.resumed.append(await stage.catch_up(await stage.dies(armed)))
+                await stage.finished()
             await _kill_when_connected(stage)
         more_than_one = sum(len(calls) > 2 for name in stage.endpoints for calls in stage.partner.calls[name].values())
         stage.expect(not more_than_one, f"{more_than_one} deliveries had more than one duplicate")

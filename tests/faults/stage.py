@@ -42,7 +42,7 @@ DEADLINE = 1.0
 LEASE_MARGIN = 2.0
 LEASE = DEADLINE + LEASE_MARGIN
 SLOTS = 10
-PATIENCE = 90.0
+PATIENCE = 60.0
 """Seconds after which what has not happened counts as never happening."""
 HERE = Path(__file__).parent
 
@@ -157,7 +157,10 @@ class Stage:
     async def dies(self, process: Process) -> float:
         """Waits until it has killed itself at its failpoint. Returns when it was."""
         self._gone(process)
-        await asyncio.wait_for(asyncio.shield(process.ended), PATIENCE)
+        try:
+            await asyncio.wait_for(asyncio.shield(process.ended), PATIENCE)
+        except TimeoutError:
+            raise Never(f"never: a process kills itself; {await self._stuck(self._missing())}") from None
         self.expect(process.ended.result() == -signal.SIGKILL, "the failpoint was not reached")
         self.disturbances += 1
         return monotonic()
@@ -287,7 +290,10 @@ class Stage:
             last = list(self.ledger.receipts.values())[-1:]
             return bool(last) and last[0][-1].at > mark and self.partner.last_at > mark
 
-        await until(both, "events are accepted and delivered", seconds)
+        try:
+            await until(both, "events are accepted and delivered", seconds)
+        except Never as problem:
+            raise Never(f"{problem}; {await self._stuck(self._missing())}") from None
         return monotonic() - mark
 
     async def catch_up(self, mark: float, seconds: float = PATIENCE) -> float:
@@ -296,7 +302,10 @@ class Stage:
         async def delivered() -> bool:
             return not self._missing(before=mark)
 
-        await until(delivered, "what was accepted before is delivered", seconds)
+        try:
+            await until(delivered, "what was accepted before is delivered", seconds)
+        except Never as problem:
+            raise Never(f"{problem}; {await self._stuck(self._missing(before=mark))}") from None
         accepted = [event_id for event_id, at in self.ledger.accepted().items() if at <= mark]
         times = [self.partner.had(name, event_id) or 0.0 for name in self.endpoints for event_id in accepted]
         return max([0.0, *(at - mark for at in times)])
@@ -311,7 +320,22 @@ class Stage:
         try:
             await until(empty, "nothing is on its way", seconds)
         except Never as problem:
-            self.wrong.append(str(problem))
+            self.wrong.append(f"{problem}; {await self._stuck(self._missing())}")
+
+    async def _stuck(self, missing: list[str]) -> str:
+        """Where things are that should have arrived."""
+        (row,) = await self.rows(
+            "SELECT (SELECT count(*) FROM outbox) AS outbox, count(*) FILTER (WHERE due_at <= now()) AS due, "
+            "count(*) FILTER (WHERE due_at > now() AND lease_id IS NOT NULL) AS leased, "
+            "count(*) FILTER (WHERE due_at > now() AND lease_id IS NULL) AS later, "
+            "count(*) FILTER (WHERE due_at IS NULL) AS behind_another FROM deliveries"
+        )
+        self._note_errors()
+        standing = "; ".join([*self._standing(), *self.notes])
+        return f"{len(missing)} events are missing; deliveries: {dict(row)}; {standing}"
+
+    def _standing(self) -> list[str]:
+        return [f"{p.program.name}: {p.ended.result() if p.ended.done() else 'runs'}" for p in self._processes]
 
     async def settle_counted(self) -> None:
         """Until every endpoint that counts has everything; others may keep what they have."""
@@ -422,6 +446,15 @@ class Stage:
                 wrong += calls[0].at < before.get(key, 0.0)
                 before[key] = min(call.at for call in calls if call.status < 300)
             self.expect(not wrong, f"{wrong} events of endpoint {name} came out of order")
+
+    async def finished(self) -> None:
+        """Until every delivery that is open now has been settled."""
+        now = await self.value("SELECT clock_timestamp()")
+
+        async def none_left() -> bool:
+            return not await self.value("SELECT count(*) FROM deliveries WHERE created_at <= $1", now)
+
+        await until(none_left, "what was open is settled")
 
     async def _repeated_attempts(self) -> int:
         """Attempts beyond the first, less those that the partner itself asked for by failing."""
