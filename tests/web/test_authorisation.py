@@ -16,7 +16,7 @@ from webhook_gateway.rules import api_keys, ids
 from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER, Scope
 from webhook_gateway.store import keys, tenants
 
-WITHOUT_KEY = {"getHealth", "getReadiness"}
+WITHOUT_KEY = {"getHealth", "getReadiness", "getPublicKeys"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ async def ask(client: httpx.AsyncClient, operation: Operation, world: World) -> 
     if isinstance(body, dict):
         own = {"subscriber_id": world.subscriber_id, "endpoint_id": world.endpoint_id}
         body = {name: own.get(name, value) for name, value in body.items()}
-    return await client.request(operation.method, world.path(operation.path), json=body)
+    asked = {"endpoint_id": world.endpoint_id} if operation.id == "getPublicKeys" else None
+    return await client.request(operation.method, world.path(operation.path), params=asked, json=body)
 
 
 @pytest.fixture

@@ -31,6 +31,13 @@ class Ordering(StrEnum):
     LATEST = "latest"
 
 
+class Signing(StrEnum):
+    """``hmac``: a secret that both sides know. ``ed25519``: the partner has only the public key."""
+
+    HMAC = "hmac"
+    ED25519 = "ed25519"
+
+
 class DeliveryState(StrEnum):
     """``pending → sending → delivered | dead | cancelled``; the last three are final."""
 

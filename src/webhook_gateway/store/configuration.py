@@ -92,7 +92,7 @@ async def snapshot(connection: Connection, vault: Vault) -> Snapshot:
     endpoints = {}
     for row in await connection.fetch(ENDPOINTS):
         try:
-            sealed = {column: open_column(vault, dict(row), column) for column in SEALED}
+            sealed = {column: open_column(vault, row, column) for column in SEALED}
         except (KeyMissing, Tampered):
             sealed = dict.fromkeys(SEALED)
             unsendable.add(row["id"])
@@ -109,7 +109,7 @@ def seal_column(vault: Vault, tenant_id: UUID, endpoint_id: UUID, column: str, v
     return vault.seal(tenant_id, SEALED[column], endpoint_id, json.dumps(dict(value)).encode())
 
 
-def open_column(vault: Vault, row: Mapping[str, Any], column: str) -> dict[str, Any] | None:
+def open_column(vault: Vault, row: Any, column: str) -> dict[str, Any] | None:
     """What `seal_column` sealed; None where the column is empty.
 
     Raises:

@@ -158,6 +158,18 @@ async def secrets_of(connection: AsyncConnection, endpoint_ids: Sequence[UUID]) 
     return await every(connection, live)
 
 
+async def signing_keys(connection: AsyncConnection, endpoint_id: UUID) -> list[RowMapping]:
+    """The live private keys of an endpoint that signs with Ed25519, sealed, newest first."""
+    live = (
+        select(endpoint_secrets.c.id, endpoint_secrets.c.tenant_id, endpoint_secrets.c.secret)
+        .join(endpoints, endpoints.c.id == endpoint_secrets.c.endpoint_id)
+        .where(endpoints.c.id == endpoint_id, endpoints.c.deleted_at.is_(None), endpoints.c.signing == "ed25519")
+        .where(_unexpired())
+        .order_by(endpoint_secrets.c.id.desc())
+    )
+    return await every(connection, live)
+
+
 async def health_of(connection: AsyncConnection, endpoint_ids: Sequence[UUID]) -> list[RowMapping]:
     """What workers have written down of the endpoints that failed lately."""
     known = select(

@@ -114,6 +114,18 @@ async def attempts_of(connection: AsyncConnection, tenant_id: UUID, delivery_id:
     return await every(connection, rows.order_by(attempts.c.id))
 
 
+async def responses_of(connection: AsyncConnection, tenant_id: UUID, delivery_id: UUID) -> list[RowMapping]:
+    """What is kept of partners' answers, sealed, first attempt first."""
+    rows = select(
+        attempts.c.id, attempts.c.attempt, attempts.c.status, attempts.c.response_type, attempts.c.response_excerpt
+    ).where(
+        attempts.c.delivery_id == delivery_id,
+        attempts.c.tenant_id == tenant_id,
+        attempts.c.response_excerpt.is_not(None),
+    )
+    return await every(connection, rows.order_by(attempts.c.id))
+
+
 async def events_page(
     connection: AsyncConnection,
     tenant_id: UUID,

@@ -39,6 +39,7 @@ from . import (
     replays,
     stats,
     subscribers,
+    well_known,
 )
 from .callers import Callers
 from .deps import Gateway
@@ -58,10 +59,11 @@ ROUTERS = tuple(
         audit,
         stats,
         metrics,
+        well_known,
         health,
     )
 )
-PUBLIC = frozenset({"/healthz", "/readyz"})
+PUBLIC = frozenset({"/healthz", "/readyz", well_known.PATH})
 API_RATE = 2_000.0
 """Requests a second for each key and process: more than one key needs, less than a process can bear."""
 REFRESH = 5.0

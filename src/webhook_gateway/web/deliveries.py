@@ -11,18 +11,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import deliveries, endpoints, replays, reports
+from webhook_gateway.store import deliveries, endpoints, keyring, replays, reports
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.hints import DELIVERIES, OUTBOX
+from webhook_gateway.vault import KeyMissing, Tampered
 
 from .callers import Caller
-from .deps import Parts, changing, needs, next_page, read_cursor
+from .deps import Gateway, Parts, changing, needs, next_page, read_cursor
 from .errors import conflict, not_found
-from .schemas import Delivery, DeliveryDetail, DeliveryId, DeliveryPage, DeliveryQuery, QueuedDelivery
+from .schemas import Delivery, DeliveryDetail, DeliveryId, DeliveryPage, DeliveryQuery, KeptResponses, QueuedDelivery
 
 router = APIRouter(prefix="/v1/deliveries", tags=["Deliveries"])
 
 Reader = Annotated[Caller, needs(Scope.DELIVERIES_READ)]
+Opener = Annotated[Caller, needs(Scope.PAYLOAD_READ)]
 Operator = Annotated[Caller, needs(Scope.DELIVERIES_WRITE)]
 
 CANCELLED_BY_HAND = "by_hand"
@@ -48,6 +50,22 @@ async def one(delivery_id: DeliveryId, gateway: Parts, caller: Reader) -> Any:
         row = await _find(connection, caller, delivery_id)
         attempts = await reports.attempts_of(connection, caller.tenant_id, delivery_id)
     return {**row, "attempts": [{**attempt, "response_sha256": _hex(attempt)} for attempt in attempts]}
+
+
+@router.get(
+    "/{delivery_id}/responses",
+    response_model=KeptResponses,
+    operation_id="getResponses",
+    summary="Read what a partner answered",
+)
+async def responses(delivery_id: DeliveryId, gateway: Parts, caller: Opener) -> Any:
+    """Shows what is kept of the answers to a delivery. They may be about a patient, so every look is audited."""
+    await keyring.fill(gateway.database, gateway.vault)  # the newest answers may be sealed with a newer key
+    async with changing(gateway, caller) as change:
+        await _find(change.connection, caller, delivery_id)
+        rows = await reports.responses_of(change.connection, caller.tenant_id, delivery_id)
+        change.note("responses.read", ids.render(ids.DELIVERY, delivery_id), after={"count": len(rows)})
+    return {"items": [{**row, "excerpt": _open(gateway, caller, row)} for row in rows]}
 
 
 @router.post(
@@ -120,6 +138,14 @@ async def _find(connection: AsyncConnection, caller: Caller, delivery_id: UUID) 
     if row is None:
         raise not_found("delivery")
     return row
+
+
+def _open(gateway: Gateway, caller: Caller, row: RowMapping) -> str | None:
+    try:
+        opened = gateway.vault.open(caller.tenant_id, "attempts", row["id"], row["response_excerpt"])
+    except (KeyMissing, Tampered):
+        return None
+    return opened.decode(errors="replace")
 
 
 def _hex(attempt: RowMapping) -> str | None:

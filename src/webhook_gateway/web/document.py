@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from webhook_gateway import __version__
 from webhook_gateway.rules.scopes import Scope
 
+from . import well_known
 from .errors import MEDIA_TYPE, TITLES, TYPE
 from .events import BatchIn, EventIn
 from .schemas import Problem
@@ -52,6 +53,7 @@ TAGS = [
     {"name": "Keys", "description": "Who may do what."},
     {"name": "Audit", "description": "Who changed what."},
     {"name": "Stats", "description": "How far behind the gateway is."},
+    {"name": "Public keys", "description": "For partners who verify Ed25519 signatures. Without a key."},
     {"name": "Health", "description": "For load balancers and orchestrators. Without a key."},
 ]
 
@@ -90,8 +92,10 @@ def _complete(path: str, method: str, operation: dict[str, Any], scope: Scope | 
     """Adds the scope and the problems."""
     responses = operation["responses"]
     responses.pop("422", None)
-    is_open = path in {"/healthz", "/readyz"}
-    expected = {503} if path == "/readyz" else set() if is_open else {401, 429, 500, 503}
+    is_open = path in {"/healthz", "/readyz", well_known.PATH}
+    expected = {"/healthz": set(), "/readyz": {503}}.get(path, {429, 500, 503})
+    if not is_open:
+        expected = expected | {401}
     if scope is not None:
         operation["description"] += f"\n\nNeeds the scope `{scope.value}`."
         operation["x-required-scope"] = scope.value

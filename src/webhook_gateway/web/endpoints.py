@@ -14,17 +14,20 @@ from fastapi import APIRouter, Body, Query, Response
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from webhook_gateway import signatures
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.matching import OPERATIONAL
-from webhook_gateway.rules.model import DEFAULT_SCHEDULE
+from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Signing
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.rules.signing import SECRET_BYTES, BadSecret, parse_secret, render_secret
 from webhook_gateway.rules.targets import Denied, parse
 from webhook_gateway.store import endpoints, event_types, subscribers
+from webhook_gateway.store.configuration import seal_column
 from webhook_gateway.store.hints import CONFIGURATION
 from webhook_gateway.vault import KeyMissing, Tampered, Vault
 
 from .callers import Caller
+from .credentials import CREDENTIALS, check_authorization, check_header, check_tls, shown_credentials
 from .deps import Gateway, Parts, changing, needs, next_page, read_cursor
 from .errors import Fault, conflict, invalid, not_found
 from .schemas import (
@@ -63,8 +66,9 @@ async def create(body: NewEndpoint, gateway: Parts, caller: Writer) -> Any:
     """Adds a URL of a subscriber. The answer holds the signing secret, which is never shown again."""
     if caller.subscriber_id not in (None, body.subscriber_id):
         raise not_found("subscriber")
-    endpoint_id, secret_id, secret = endpoints.new_id(), endpoints.new_id(), _secret(body.secret)
+    endpoint_id, secret_id, secret = endpoints.new_id(), endpoints.new_id(), _secret(body.secret, body.signing)
     values = _columns(gateway, caller, endpoint_id, body.model_dump(exclude={"secret"}))
+    check_header(list(body.headers), body.authorization)
     async with changing(gateway, caller, CONFIGURATION) as change:
         if await subscribers.get(change.connection, caller.tenant_id, body.subscriber_id, lock=True) is None:
             raise not_found("subscriber")
@@ -73,7 +77,7 @@ async def create(body: NewEndpoint, gateway: Parts, caller: Writer) -> Any:
         sealed = gateway.vault.seal(caller.tenant_id, "endpoint_secrets", secret_id, secret.encode())
         await endpoints.add_secret(change.connection, caller.tenant_id, endpoint_id, secret_id, sealed)
         change.note("endpoint.created", ids.render(ids.ENDPOINT, endpoint_id), after=_noted(gateway.vault, row, values))
-        return {**await shown(gateway.vault, change.connection, row), "secret": secret}
+        return {**await shown(gateway.vault, change.connection, row), **_given_out(secret)}
 
 
 @router.get("", response_model=EndpointPage, operation_id="listEndpoints", summary="List endpoints")
@@ -110,6 +114,7 @@ async def change_one(endpoint_id: EndpointId, body: EndpointChanges, gateway: Pa
         if "event_types" in values:
             await _check_event_types(gateway, change.connection, caller, values["event_types"])
         after = await endpoints.change(change.connection, caller.tenant_id, endpoint_id, values)
+        check_header(_header_names(gateway.vault, after), after["authorization"])
         change.note(
             "endpoint.changed",
             ids.render(ids.ENDPOINT, endpoint_id),
@@ -150,9 +155,10 @@ async def rotate_secret(
     """Makes a new signing secret. Until the overlap ends every request carries a signature of each live secret."""
     wanted = body or Rotation()
     overlap = wanted.overlap_seconds
-    secret_id, secret = endpoints.new_id(), _secret(wanted.secret)
+    secret_id = endpoints.new_id()
     async with changing(gateway, caller, CONFIGURATION) as change:
-        await find(change.connection, caller, endpoint_id, lock=True)
+        row = await find(change.connection, caller, endpoint_id, lock=True)
+        secret = _secret(wanted.secret, row["signing"])
         if overlap and len(await endpoints.secrets_of(change.connection, [endpoint_id])) >= MOST_SECRETS:
             raise conflict("The endpoint has as many live secrets as it can: wait, or rotate with overlap_seconds 0.")
         await endpoints.expire_secrets(change.connection, endpoint_id, overlap)
@@ -163,7 +169,7 @@ async def rotate_secret(
             ids.render(ids.ENDPOINT, endpoint_id),
             after={"overlap_seconds": overlap},
         )
-    return {"secret": secret, "previous_expire_at": datetime.now(UTC) + timedelta(seconds=overlap)}
+    return {**_given_out(secret), "previous_expire_at": datetime.now(UTC) + timedelta(seconds=overlap)}
 
 
 async def find(connection: AsyncConnection, caller: Caller, endpoint_id: UUID, *, lock: bool = False) -> RowMapping:
@@ -195,6 +201,7 @@ async def _show_all(vault: Vault, connection: AsyncConnection, rows: Sequence[Ro
             "header_names": _header_names(vault, row),
             "schedule": DEFAULT_SCHEDULE if row["schedule"] is None else row["schedule"],
             "maintenance": _maintenance(row),
+            **shown_credentials(vault, row),
             "secrets": secrets[row["id"]],
             "health": _health(health.get(row["id"])),
         }
@@ -206,7 +213,7 @@ def _columns(gateway: Gateway, caller: Caller, endpoint_id: UUID, given: dict[st
     """What was given, as the table has it.
 
     Raises:
-        Problem: 422 where the URL or a header is not allowed.
+        Problem: 422 where the URL, a header or a credential is not allowed.
     """
     values = dict(given)
     if "url" in values:
@@ -215,6 +222,13 @@ def _columns(gateway: Gateway, caller: Caller, endpoint_id: UUID, given: dict[st
         headers = _allowed_headers(values["headers"] or {})
         plain = json.dumps(headers).encode()
         values["headers"] = gateway.vault.seal(caller.tenant_id, "endpoints", endpoint_id, plain) if headers else None
+    if values.get("authorization") is not None:
+        check_authorization(values["authorization"], gateway.policy)
+    if values.get("tls") is not None:
+        check_tls(values["tls"])
+    for column in CREDENTIALS:
+        if values.get(column) is not None:
+            values[column] = seal_column(gateway.vault, caller.tenant_id, endpoint_id, column, values[column])
     if "maintenance" in values:
         window = values.pop("maintenance") or {"from_": None, "until": None}
         values |= {"maintenance_from": window["from_"], "maintenance_until": window["until"]}
@@ -241,7 +255,12 @@ def _allowed_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     return headers
 
 
-def _secret(own: str | None) -> str:
+def _secret(own: str | None, signing: str) -> str:
+    if signing == Signing.ED25519:
+        if own is not None:
+            remedy = "Leave it out: with signing ed25519 only the gateway has a secret."
+            raise invalid(Fault("secret", remedy, pointer="/secret"))
+        return signatures.new_private_key()
     if own is None:
         return render_secret(chance.token_bytes(SECRET_BYTES))
     try:
@@ -250,6 +269,13 @@ def _secret(own: str | None) -> str:
         remedy = "Give whsec_ and base64 of 24 to 64 bytes, or none to have one made."
         raise invalid(Fault("secret", remedy, pointer="/secret")) from None
     return own
+
+
+def _given_out(secret: str) -> dict[str, str | None]:
+    """What the partner needs to verify: of a pair of keys, only the public one leaves."""
+    if signatures.is_private_key(secret):
+        return {"secret": None, "public_key": signatures.public_key_of(secret)}
+    return {"secret": secret, "public_key": None}
 
 
 async def _check_event_types(
@@ -302,5 +328,6 @@ def _health(row: RowMapping | None) -> dict[str, Any]:
 
 
 def _noted(vault: Vault, row: RowMapping, changed: Iterable[str]) -> dict[str, Any]:
-    """What the audit log says of the columns that changed: of headers, their names."""
-    return {name: _header_names(vault, row) if name == "headers" else row[name] for name in changed if name in row}
+    """What the audit log says of the columns that changed: of headers, their names; of credentials, no secrets."""
+    shown = {"headers": _header_names(vault, row), **shown_credentials(vault, row)}
+    return {name: shown.get(name, row[name]) for name in changed if name in row}

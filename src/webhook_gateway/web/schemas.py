@@ -24,7 +24,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.matching import LONGEST_NAME
-from webhook_gateway.rules.model import DEFAULT_SCHEDULE, DeliveryState, EndpointState, Ordering
+from webhook_gateway.rules.model import DEFAULT_SCHEDULE, DeliveryState, EndpointState, Ordering, Signing
 from webhook_gateway.rules.scopes import Role, Scope
 
 _SUFFIX = "01h455vb4pex5vsknk084sn02q"
@@ -170,6 +170,13 @@ SigningSecret = Annotated[
         pattern=r"^whsec_[A-Za-z0-9+/]{32,86}={0,2}$",
         description="`whsec_` and base64 of 24 to 64 bytes (Standard Webhooks).",
         examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw3ZQ3u7Yt3zI="],
+    ),
+]
+PublicKey = Annotated[
+    str,
+    Field(
+        description="With signing `ed25519`: `whpk_` and base64 of the public key (Standard Webhooks).",
+        examples=["whpk_PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw="],
     ),
 ]
 Slots = Annotated[int, Field(strict=True, ge=1, le=100, description="Requests in flight at once.")]
@@ -329,6 +336,63 @@ _ENDPOINT: dict[str, Any] = {
 _SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw3ZQ3u7Yt3zI="  # noqa: S105 - an example
 
 
+Pem = Annotated[str, Field(min_length=1, max_length=100_000, pattern=r"^[\x20-\x7e\t\r\n]*$")]
+Credential = Annotated[str, Field(min_length=1, max_length=4_000, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class Tls(Body):
+    """TLS of the endpoint's own, as PEM. Encrypted at rest; the private key is never shown again."""
+
+    model_config = ConfigDict(json_schema_extra=_example({"ca": "-----BEGIN CERTIFICATE-----\nMIIB…"}))
+
+    ca: Pem | None = Field(None, description="Only certificates that these CAs have issued are trusted.")
+    certificate: Pem | None = Field(None, description="Shown to the partner (mTLS), with those up to its CA.")
+    key: Pem | None = Field(None, description="The certificate's private key, without a passphrase.")
+
+    @model_validator(mode="after")
+    def _something(self) -> Tls:
+        if self.ca is self.certificate is self.key is None:
+            raise PydanticCustomError("empty", "Give `ca`, or `certificate` and `key`, or all three")
+        return self
+
+
+class BasicAuthorization(Body):
+    """User name and password (RFC 7617)."""
+
+    kind: Literal["basic"]
+    username: Annotated[Credential, Field(pattern=r"^[^:\x00-\x1f\x7f]*$")]
+    password: Credential
+
+
+class BearerAuthorization(Body):
+    """A token that the partner gave out (RFC 6750)."""
+
+    kind: Literal["bearer"]
+    token: Annotated[str, Field(max_length=4_000, pattern=r"^[A-Za-z0-9._~+/-]+=*$")]
+
+
+class OAuth2Authorization(Body):
+    """A token for each while, had with the client's credentials (RFC 6749, section 4.4)."""
+
+    kind: Literal["oauth2"]
+    token_url: Url
+    client_id: Credential
+    client_secret: Credential
+    scope: Credential | None = None
+    audience: Credential | None = None
+    secret_in: Literal["header", "body"] = Field("header", description="Where the token server wants the secret.")
+    own_tls: bool = Field(False, description="Use the endpoint's `tls` for the token server, too.")
+
+
+Authorization = Annotated[
+    BasicAuthorization | BearerAuthorization | OAuth2Authorization,
+    Field(
+        discriminator="kind",
+        description="What the `Authorization` header is made of. Encrypted at rest; its secrets are never shown again.",
+    ),
+]
+
+
 class NewEndpoint(Body):
     """A URL to be, and what it wants."""
 
@@ -346,6 +410,11 @@ class NewEndpoint(Body):
     schedule: Schedule | None = None
     maintenance: Maintenance | None = None
     secret: SigningSecret | None = Field(None, description="Their own signing secret; one is made where none is given.")
+    signing: Signing = Field(
+        Signing.HMAC, description="`ed25519`: only the gateway can sign; the partner gets a public key and no secret."
+    )
+    tls: Tls | None = None
+    authorization: Authorization | None = None
 
 
 class EndpointChanges(Body):
@@ -363,6 +432,36 @@ class EndpointChanges(Body):
     deadline: Deadline = _unchanged()
     schedule: Schedule | None = None
     maintenance: Maintenance | None = None
+    tls: Tls | None = Field(None, description="Takes the place of all TLS settings; null: the system's CAs.")
+    authorization: Authorization | None = None
+
+
+class CertificateFacts(Shown):
+    """A certificate, told from others."""
+
+    subject: str
+    expires_at: datetime
+    sha256: str
+
+
+class ShownTls(Shown):
+    """TLS of the endpoint's own. An empty `ca` means the system's CAs."""
+
+    ca: list[CertificateFacts]
+    certificate: CertificateFacts | None
+
+
+class ShownAuthorization(Shown):
+    """What the `Authorization` header is made of, but for its secrets."""
+
+    kind: Literal["basic", "bearer", "oauth2"]
+    username: str | None = None
+    token_url: str | None = None
+    client_id: str | None = None
+    scope: str | None = None
+    audience: str | None = None
+    secret_in: str | None = None
+    own_tls: bool | None = None
 
 
 class SecretTimes(Shown):
@@ -395,6 +494,9 @@ _SHOWN_ENDPOINT: dict[str, Any] = {
     **_ENDPOINT,
     "schedule": list(DEFAULT_SCHEDULE),
     "header_names": ["X-Api-Key"],
+    "signing": "hmac",
+    "tls": None,
+    "authorization": None,
     "state": "enabled",
     "state_reason": None,
     "state_changed_at": "2026-11-23T08:00:00Z",
@@ -422,6 +524,9 @@ class Endpoint(Shown):
     deadline: float
     schedule: list[float]
     maintenance: Maintenance | None
+    signing: Signing
+    tls: ShownTls | None
+    authorization: ShownAuthorization | None
     state: EndpointState
     state_reason: str | None
     state_changed_at: datetime
@@ -433,11 +538,12 @@ class Endpoint(Shown):
 
 
 class CreatedEndpoint(Endpoint):
-    """With its signing secret, which is never shown again."""
+    """With its signing secret, which is never shown again, or its public key."""
 
-    model_config = ConfigDict(json_schema_extra=_example({**_SHOWN_ENDPOINT, "secret": _SECRET}))
+    model_config = ConfigDict(json_schema_extra=_example({**_SHOWN_ENDPOINT, "secret": _SECRET, "public_key": None}))
 
-    secret: str
+    secret: str | None
+    public_key: PublicKey | None
 
 
 class EndpointPage(Shown):
@@ -467,11 +573,37 @@ class RotatedSecret(Shown):
     """The new secret, which is never shown again."""
 
     model_config = ConfigDict(
-        json_schema_extra=_example({"secret": _SECRET, "previous_expire_at": "2026-11-24T08:00:00Z"})
+        json_schema_extra=_example(
+            {"secret": _SECRET, "public_key": None, "previous_expire_at": "2026-11-24T08:00:00Z"}
+        )
     )
 
-    secret: str
+    secret: str | None
+    public_key: PublicKey | None
     previous_expire_at: datetime
+
+
+class PublicKeys(Shown):
+    """A JSON Web Key Set."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_example(
+            {
+                "keys": [
+                    {
+                        "kty": "OKP",
+                        "crv": "Ed25519",
+                        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+                        "use": "sig",
+                        "alg": "EdDSA",
+                        "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
+                    }
+                ]
+            }
+        )
+    )
+
+    keys: list[dict[str, str]]
 
 
 class TestSend(Body):
@@ -691,6 +823,34 @@ class Attempt(Shown):
     response_length: int | None
     response_type: str | None
     response_sha256: str | None
+
+
+class KeptResponse(Shown):
+    """What is kept of a partner's answer to one attempt."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_example(
+            {
+                "id": f"att_{_SUFFIX}",
+                "attempt": 1,
+                "status": 422,
+                "response_type": "text/plain",
+                "excerpt": "no such lab",
+            }
+        )
+    )
+
+    id: AttemptId
+    attempt: int
+    status: int | None
+    response_type: str | None
+    excerpt: str | None = Field(description="Bytes that are no UTF-8 are replaced; null: it can't be opened.")
+
+
+class KeptResponses(Shown):
+    """First attempt first. Empty where the gateway keeps no answers, or partners gave none."""
+
+    items: list[KeptResponse]
 
 
 class DeliveryDetail(Delivery):
