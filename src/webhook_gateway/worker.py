@@ -89,6 +89,8 @@ class Worker:
         self._hinter = Hinter(database, DELIVERIES)
         self._requests: set[asyncio.Task[None]] = set()
         self._results: list[Result] = []
+        self._is_behind = False
+        """What was sent can't be written down just now: sending more would only make more of it come twice."""
         self._outbox, self._due, self._hinted, self._changed = (asyncio.Event() for _ in range(4))
         self._arrived, self._settled = asyncio.Event(), asyncio.Event()
         self._drained = asyncio.Event()
@@ -141,6 +143,8 @@ class Worker:
     # The stages, in the order of the road. Each does one round and returns how many seconds to wait.
 
     async def _fan_out(self) -> float:
+        if self._is_behind:
+            return POLL
         done = await self._dispatch.fan_out()
         if not done.taken:
             return POLL
@@ -169,6 +173,8 @@ class Worker:
         return POLL
 
     async def _claim(self) -> float:
+        if self._is_behind:
+            return POLL
         wanted = self._slots.wanted()
         if not wanted:
             return self._until_next_due()
@@ -229,10 +235,12 @@ class Worker:
             await self._settle_together(results, changed)
             self._slots.health_saved(changed)
         except DatabaseAway:
+            self._is_behind = True
             raise
         except Exception as problem:
             telemetry.stage_failed("settle", problem)
             await self._settle_apart(results)
+        self._is_behind = False
         del self._results[: len(results)]
         for result in results:
             self._expect_next(result)
