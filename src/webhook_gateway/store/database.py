@@ -38,8 +38,9 @@ AWAY = (
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TransactionRollbackError,
 )
-"""What the driver raises when Postgres is gone, full, starting, stopping, or silent."""
+"""What the driver raises when Postgres is gone, full, starting, stopping, silent, or broke a deadlock: ask again."""
 
 
 class Database:
@@ -68,6 +69,8 @@ class Database:
             async with pool.acquire(timeout=self._patience) as connection:
                 yield connection
         except AWAY as problem:
+            if isinstance(problem, ValueError):  # what the driver calls a DataError is a bug of ours, not an absence
+                raise
             raise DatabaseAway(type(problem).__name__) from problem
 
     @asynccontextmanager
