@@ -83,8 +83,10 @@ async def f9_cut_workers_from_postgres(house: House) -> Report:
             stage.worker_link.blackhole()
             stage.disturbances += 1
             await asyncio.sleep(max(stage.length.seconds(30), LEASE + 2))
+            healed_at = monotonic()
             stage.worker_link.heal()
-            stage.resumed.append(await stage.catch_up(monotonic()))
+            stage.resumed.append(await stage.wait_for_traffic())
+            stage.notes.append(f"what had piled up was delivered {await stage.catch_up(healed_at):.1f} s later")
         return await stage.account(resumed_within=LEASE + GRACE)
 
 
