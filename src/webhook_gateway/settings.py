@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     api_processes: int = Field(1, ge=1, le=256)
     worker_processes: int = Field(1, ge=1, le=256)
     body_limit: int = Field(1_048_576, ge=1_024, le=67_108_864)
+    api_rate: float = Field(2_000.0, ge=0)
+    """Requests a second that one key may make to one API process; 0 for no limit."""
     public_docs: bool = False
     """Serve the OpenAPI document and its pages without a key."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import lru_cache
 from uuid import UUID
 
 import msgspec
@@ -77,12 +78,14 @@ def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, ver
     outcome = name_of(exchange.outcome)
     attempts_made.labels(outcome).inc()
     attempt_seconds.observe(exchange.duration)
+    if not log.is_enabled_for(logging.INFO):
+        return
     log.info(
         "attempt",
         delivery_id=ids.render(ids.DELIVERY, delivery.id),
         event_id=ids.render(ids.EVENT, delivery.event_id),
         type=delivery.event_type,
-        endpoint_id=ids.render(ids.ENDPOINT, endpoint.id),
+        endpoint_id=_known(ids.ENDPOINT, endpoint.id),
         attempt=delivery.attempt,
         outcome=outcome,
         status=status_of(exchange.outcome),
@@ -92,8 +95,11 @@ def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, ver
         tls=exchange.tls_version,
         verdict=type(verdict.action).__name__,
         failures_in_a_row=verdict.health.failures_in_a_row,
-        tenant_id=ids.render(ids.TENANT, delivery.tenant_id),
+        tenant_id=_known(ids.TENANT, delivery.tenant_id),
     )
+
+
+_known = lru_cache(maxsize=16_384)(ids.render)
 
 
 def event_unmatched(event_id: UUID, event_type: str) -> None:

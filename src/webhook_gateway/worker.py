@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from uuid_utils.compat import uuid7
 
-from . import telemetry
+from . import garbage, telemetry
 from .bodies import Bodies
 from .deliver import Result, attempt, settle
 from .dispatch import Dispatch
@@ -62,6 +62,7 @@ async def run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     worker = Worker(settings, database, vault, sender, stopping)
     telemetry.serve(settings.worker_metrics_port)
+    garbage.relax()
     try:
         await worker.run()
     finally:

@@ -56,9 +56,8 @@ async def serve(
     """The application on a port of its own, in this event loop."""
     master_keys = MasterKeys({"test": master})
     database, vault, catalogue = Database(database_url), Vault(master_keys), Catalogue()
-    rate = settings.pop("api_rate", 0.0)
-    chosen = Settings(database_url=database_url, **settings)
-    app = create_app(chosen, database, vault, catalogue, Ingest(database, vault, catalogue), api_rate=rate)
+    chosen = Settings(database_url=database_url, **{"api_rate": 0.0, **settings})
+    app = create_app(chosen, database, vault, catalogue, Ingest(database, vault, catalogue))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, log_config=None, lifespan="on", server_header=False)
         server = uvicorn.Server(config)

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from webhook_gateway import __version__, telemetry
+from webhook_gateway import __version__, garbage, telemetry
 from webhook_gateway.catalogue import Catalogue
 from webhook_gateway.egress_policy import policy_from
 from webhook_gateway.ingest import Ingest
@@ -64,8 +64,6 @@ ROUTERS = tuple(
     )
 )
 PUBLIC = frozenset({"/healthz", "/readyz", well_known.PATH})
-API_RATE = 2_000.0
-"""Requests a second for each key and process: more than one key needs, less than a process can bear."""
 REFRESH = 5.0
 """Seconds between looks at the configuration where no hint comes."""
 
@@ -90,13 +88,8 @@ def create_app(
     vault: Vault,
     catalogue: Catalogue,
     ingest: Ingest,
-    *,
-    api_rate: float = API_RATE,
 ) -> FastAPI:
-    """The application around the parts given. Its lifespan keeps them current, and closes the database at the end.
-
-    ``api_rate`` is in requests a second for each key; 0 means no limit.
-    """
+    """The application around the parts given. Its lifespan keeps them current, and closes the database at the end."""
     app = FastAPI(
         title="Webhook gateway",
         version=__version__,
@@ -108,16 +101,15 @@ def create_app(
         # It would record parameters and bodies; what the gateway tells of itself is in telemetry.py.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    callers = Callers(database, vault, api_rate)
+    callers = Callers(database, vault, settings.api_rate)
     app.state.gateway = Gateway(settings, database, vault, catalogue, ingest, policy_from(settings), callers)
-    # The hot routes first: routes are tried in order.
     app.router.routes.extend([*events.ROUTES, *docs.ROUTES])
     for router in ROUTERS:
         app.include_router(router)
     errors.install(app)
     are_docs_public = settings.public_docs or settings.development
     public = PUBLIC | docs.PATHS if are_docs_public else PUBLIC
-    app.add_middleware(Guard, callers=callers, public=public, body_limit=settings.body_limit)
+    app.add_middleware(Guard, callers=callers, public=public, body_limit=settings.body_limit, hot=events.HOT)
 
     # Made when it is first asked for: it takes as long as everything else here together.
     app.openapi = cache(lambda: document.describe(app, ROUTERS))  # type: ignore[method-assign]
@@ -134,6 +126,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(listen(gateway.database, {CONFIGURATION: changed})),
         asyncio.create_task(_keep_current(gateway, changed)),
     ]
+    garbage.relax()
     try:
         yield
     finally:

@@ -101,10 +101,9 @@ async def post_events(request: Request) -> Response:
     return Response(msgspec.json.encode(answer), 200, media_type="application/json")
 
 
-ROUTES = [
-    Route("/v1/events", post_event, methods=["POST"]),
-    Route("/v1/events/batch", post_events, methods=["POST"]),
-]
+HOT = {"/v1/events": post_event, "/v1/events/batch": post_events}
+"""What the guard calls at once, past the framework's routing: half of a request's cost."""
+ROUTES = [Route(path, handler, methods=["POST"]) for path, handler in HOT.items()]
 
 
 def _producer(request: Request) -> Caller:

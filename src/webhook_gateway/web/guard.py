@@ -8,8 +8,10 @@ without detail. Plain ASGI, since the hot route pays for it, too.
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
@@ -36,10 +38,21 @@ _JSON = re.compile(rb"application/(?:[a-z0-9.\-]+\+)?json[ \t]*(?:;.*)?", re.IGN
 
 
 class Guard:
-    """Wraps the app. ``public`` are the paths that need no key; ``body_limit`` is in bytes."""
+    """Wraps the app. ``public`` are the paths that need no key; ``body_limit`` is in bytes.
 
-    def __init__(self, app: ASGIApp, callers: Callers, public: frozenset[str], body_limit: int) -> None:
+    ``hot`` are the handlers of POST requests that are called from here, without the framework's way to them.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        callers: Callers,
+        public: frozenset[str],
+        body_limit: int,
+        hot: Mapping[str, Callable[[Request], Awaitable[Response]]],
+    ) -> None:
         self._app = app
+        self._hot = hot
         self._callers = callers
         self._public = public
         self._body_limit = body_limit
@@ -55,7 +68,12 @@ class Guard:
         try:
             if scope["path"] not in self._public:
                 scope["state"]["caller"] = await self._callers.authenticate(scope, headers)
-            await self._app(scope, self._checked(headers, receive), answered)
+            checked = self._checked(headers, receive)
+            handler = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
+            if handler is None:
+                await self._app(scope, checked, answered)
+            else:
+                await (await handler(Request(scope, checked)))(scope, receive, answered)
         except ClientDisconnect:
             return
         except Exception as unexpected:
