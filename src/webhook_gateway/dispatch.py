@@ -77,6 +77,8 @@ class Dispatch:
                     new = await self._put_in_order(connection, new)
                 new = [self._lease(delivery) for delivery in new]
                 await self._insert(connection, new, lease_id)
+                if gone := [e for e in waiting if e.endpoint_id and e.endpoint_id not in self._snapshot.endpoints]:
+                    await outbox.cancel_bound(connection, gone)
         except BaseException:
             for delivery in new:
                 if delivery.lease is not None:
@@ -102,7 +104,7 @@ class Dispatch:
             matched: Sequence[Endpoint] = () if endpoint is None else (endpoint,)
         else:
             matched = self._matcher.match(event.tenant_id, event.type)
-        if not matched:
+        if not matched and event.endpoint_id is None:
             telemetry.event_unmatched(event.event_id, event.type)
         return [
             NewDelivery(

@@ -12,7 +12,7 @@ import hmac
 from collections.abc import Iterable
 from functools import lru_cache
 
-SECRET_PREFIX = "whsec_"
+SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets begin with
 SECRET_BYTES = 32
 TOLERANCE = 300
 """Seconds by which a timestamp may be off, as the specification recommends."""
@@ -62,7 +62,9 @@ def verify(secret: str, message_id: str, timestamp: int, body: bytes, signature:
         BadSignature: nothing offered fits, or the timestamp is more than five minutes off.
     """
     if abs(now - timestamp) > TOLERANCE:
-        raise BadSignature("the timestamp is more than five minutes off: check both clocks, or it is a replayed request")
+        raise BadSignature(
+            "the timestamp is more than five minutes off: check both clocks, or it is a replayed request"
+        )
     expected = _mac(parse_secret(secret), f"{message_id}.{timestamp}.".encode() + body)
     offered = (part.partition(",") for part in signature.split())
     if not any(version == "v1" and hmac.compare_digest(mac, expected) for version, _, mac in offered):

@@ -95,6 +95,16 @@ FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigi
 """
 
 
+CANCEL_BOUND = """
+-- cancel bound: a replay or a test whose endpoint was deleted meanwhile; its delivery was promised, so it ends visibly
+INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, attempt, state, state_reason,
+                                 reason, created_at)
+SELECT id, tenant_id, endpoint_id, event_id, type, sequence, 0, 'cancelled', 'endpoint_deleted', reason, now()
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::text[])
+    AS b(id, tenant_id, endpoint_id, event_id, type, sequence, reason)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Appended:
     """An event as it goes into the outbox; ``body`` is sealed, ``key`` and ``fingerprint`` are keyed hashes."""
@@ -212,4 +222,18 @@ async def insert_deliveries(connection: Connection, deliveries: Sequence[NewDeli
         [d.lease for d in deliveries],
         [d.reason for d in deliveries],
         lease_id,
+    )
+
+
+async def cancel_bound(connection: Connection, bound: Sequence[Waiting]) -> None:
+    """Ends the promised deliveries of replays and tests whose endpoint is gone."""
+    await connection.execute(
+        CANCEL_BOUND,
+        [b.delivery_id for b in bound],
+        [b.tenant_id for b in bound],
+        [b.endpoint_id for b in bound],
+        [b.event_id for b in bound],
+        [b.type for b in bound],
+        [b.sequence for b in bound],
+        [b.reason for b in bound],
     )
