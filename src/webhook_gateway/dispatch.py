@@ -82,7 +82,7 @@ class Dispatch:
         except BaseException:
             for delivery in new:
                 if delivery.lease is not None:
-                    self._slots.end(delivery.tenant_id, delivery.endpoint_id)
+                    self._slots.give_back(delivery.endpoint_id)
             raise
         self._floor.seen(waiting[0].sequence - 1)
         telemetry.fanned_out.inc(len(new))

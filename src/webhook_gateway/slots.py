@@ -7,6 +7,7 @@ neighbours hang, a newcomer finds a free one.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from uuid import UUID
 from .floor import Floor
 from .rules.matching import OPERATIONAL, Matcher
 from .rules.model import Delivery, Endpoint, EndpointState, Health
-from .rules.outcome import Accepted, Outcome, TimedOut
+from .rules.outcome import Accepted, Outcome, TimedOut, Unsendable
 from .rules.verdict import Verdict, may_begin
 from .store.configuration import Snapshot
 from .store.deliveries import Wanted
@@ -25,8 +26,16 @@ HealthChange = tuple[Endpoint, Health, Health]
 """An endpoint, its health as last saved, and as it is now."""
 REFILL = 0.02
 """Seconds between two looks at an endpoint whose rate is used up."""
+QUICK = 0.02
+"""Seconds. An endpoint that answers faster would wait for claims most of the time, so it is leased ahead."""
+AHEAD = 4
+"""How many times its slots such an endpoint may have leased beyond those under way."""
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _HEALTHY = Health()
+
+
+Queued = tuple[Delivery, bytes | Unsendable]
+"""A leased delivery with its body, waiting in memory for a slot."""
 
 
 @dataclass(slots=True)
@@ -38,6 +47,13 @@ class _Line:
     touched_at: float = 0.0
     """When that was last learnt from elsewhere than a look into the database, by monotonic time."""
     in_flight: int = 0
+    """Slots that are taken: by requests under way, and by those reserved."""
+    reserved: int = 0
+    """Slots taken for deliveries that are just being claimed or made."""
+    queue: deque[Queued] = field(default_factory=deque)
+    """Leased ahead, for an endpoint that answers faster than a claim takes."""
+    duration: float = 1.0
+    """Seconds that a request takes: a moving average."""
     health: Health = _HEALTHY
     saved: Health = _HEALTHY
     limit: float = 1e9
@@ -55,6 +71,8 @@ class Slots:
         self._lease_margin = lease_margin
         self._per_tenant = per_tenant or concurrency
         self._of_tenant: dict[UUID, int] = {}
+        self._tenants: dict[UUID, UUID] = {}
+        self._asked: dict[UUID, int] = {}
         self._lines: dict[UUID, _Line] = {}
         self._waiting: dict[UUID, _Line] = {}
         self._dirty: set[UUID] = set()
@@ -65,6 +83,7 @@ class Slots:
         self._matcher = Matcher(())
         self.snapshot = Snapshot(0, {}, frozenset(), None)
         self.in_flight = 0
+        """Slots taken, of all endpoints together."""
         self._rate_binds = False
 
     # The database's clock, kept going by our monotonic one: a worker whose clock is an hour off changes nothing.
@@ -142,7 +161,7 @@ class Slots:
         return min(later, default=None)
 
     def wanted(self) -> list[Wanted]:
-        """The endpoints to claim for, each with how many, in turn."""
+        """The endpoints to claim for, each with how many, in turn. Their slots are reserved until the claim is back."""
         now, free = self.now(), self._concurrency - self.in_flight
         self._rate_binds = False
         if free <= 0 or not self._waiting:
@@ -153,10 +172,13 @@ class Slots:
             line = self._waiting[endpoint_id]
             if endpoint is None or line.due_at is None or line.due_at > now:
                 continue
-            count = min(self._free_slots(endpoint, line, now), (free - line.in_flight + 1) // 2)
-            if count > 0:
+            count = max(min(self._free_slots(endpoint, line, now), (free - line.in_flight + 1) // 2), 0)
+            ahead = self._room_ahead(endpoint, line, now)
+            if count + ahead > 0:
                 lease = endpoint.deadline + self._lease_margin
-                wanted.append(Wanted(endpoint_id, count, line.floor.value(), lease))
+                wanted.append(Wanted(endpoint_id, count + ahead, line.floor.value(), lease))
+                self._reserve(endpoint, line, count)
+                self._asked[endpoint_id] = count
                 free -= count
             if free <= 0:
                 break
@@ -173,7 +195,7 @@ class Slots:
             return None
         if min(self._free_slots(endpoint, line, now), (free - line.in_flight + 1) // 2) <= 0:
             return None
-        self._take(endpoint.tenant_id, line)
+        self._reserve(endpoint, line, 1)
         return endpoint.deadline + self._lease_margin
 
     def claimed(
@@ -188,11 +210,17 @@ class Slots:
             got.setdefault(delivery.endpoint_id, []).append(due)
         for want in wanted:
             line, dues = self._line(want.endpoint_id), got.get(want.endpoint_id, [])
+            self._give_back(want.endpoint_id, max(self._asked.pop(want.endpoint_id) - len(dues), 0))
             if dues:
                 line.floor.seen(min(dues))
             if len(dues) < want.free and line.touched_at < began:
                 line.due_at = None
                 self._waiting.pop(want.endpoint_id, None)
+
+    def claim_failed(self) -> None:
+        for endpoint_id, count in self._asked.items():
+            self._give_back(endpoint_id, count)
+        self._asked.clear()
 
     def unknown(self) -> list[UUID]:
         """Endpoints with open deliveries that the configuration doesn't know: they were deleted meanwhile."""
@@ -200,14 +228,45 @@ class Slots:
 
     # What is under way.
 
-    def begin(self, delivery: Delivery) -> None:
-        self._take(delivery.tenant_id, self._line(delivery.endpoint_id))
+    def begin(self, delivery: Delivery, body: bytes | Unsendable) -> bool:
+        """Uses a slot that was reserved; where none is left, the delivery queues for the next one that is free."""
+        line = self._line(delivery.endpoint_id)
+        if line.reserved:
+            line.reserved -= 1
+            return True
+        line.queue.append((delivery, body))
+        return False
 
-    def end(self, tenant_id: UUID, endpoint_id: UUID) -> None:
-        """Gives a slot back."""
-        self._line(endpoint_id).in_flight -= 1
+    def next_or_end(self, endpoint_id: UUID, goes_on: bool) -> Queued | None:
+        """What follows a request in its slot: the next one that was leased ahead, or None and the slot is free."""
+        line, endpoint = self._line(endpoint_id), self.snapshot.endpoints.get(endpoint_id)
+        if goes_on and line.queue and endpoint is not None:
+            allowed = self._share(endpoint, min(may_begin(endpoint, line.health, self.now()), int(line.limit)))
+            if line.in_flight <= allowed:
+                return line.queue.popleft()
+        self.end(endpoint_id)
+        return None
+
+    def end(self, endpoint_id: UUID) -> None:
+        """A slot is free again."""
+        line = self._line(endpoint_id)
+        line.in_flight -= 1
         self.in_flight -= 1
+        tenant_id = self._tenants[endpoint_id]
         self._of_tenant[tenant_id] -= 1
+
+    def give_back(self, endpoint_id: UUID) -> None:
+        """A reserved slot is not needed after all."""
+        self._give_back(endpoint_id, 1)
+
+    def stranded(self, stopping: bool = False) -> list[Delivery]:
+        """Takes out what was leased ahead and won't be sent: its endpoint has no request under way to follow."""
+        found: list[Delivery] = []
+        for line in self._lines.values():
+            if line.queue and (stopping or line.in_flight == 0):
+                found += [delivery for delivery, _ in line.queue]
+                line.queue.clear()
+        return found
 
     def longest_deadline(self) -> float:
         """Seconds that the requests under way may still take."""
@@ -221,10 +280,11 @@ class Slots:
     def health(self, endpoint_id: UUID) -> Health:
         return self._line(endpoint_id).health
 
-    def note(self, endpoint: Endpoint, outcome: Outcome, verdict: Verdict) -> None:
+    def note(self, endpoint: Endpoint, outcome: Outcome, duration: float, verdict: Verdict) -> None:
         """What an attempt taught about the endpoint. One that is to be disabled gets nothing from here on."""
         line, health = self._line(endpoint.id), verdict.health
         line.health = health
+        line.duration += (duration - line.duration) / 8
         if verdict.disable is not None:
             self._disabling[endpoint.id] = None
             self._enforce_disabling()
@@ -254,11 +314,19 @@ class Slots:
             if _lasting(self._lines[endpoint.id].health) == _lasting(health):
                 self._dirty.discard(endpoint.id)
 
-    def _take(self, tenant_id: UUID, line: _Line) -> None:
-        line.in_flight += 1
-        line.tokens = max(line.tokens - 1, 0.0)
-        self.in_flight += 1
-        self._of_tenant[tenant_id] = self._of_tenant.get(tenant_id, 0) + 1
+    def _reserve(self, endpoint: Endpoint, line: _Line, count: int) -> None:
+        line.reserved += count
+        line.in_flight += count
+        line.tokens = max(line.tokens - count, 0.0)
+        self.in_flight += count
+        self._tenants[endpoint.id] = endpoint.tenant_id
+        self._of_tenant[endpoint.tenant_id] = self._of_tenant.get(endpoint.tenant_id, 0) + count
+
+    def _give_back(self, endpoint_id: UUID, count: int) -> None:
+        line = self._line(endpoint_id)
+        for _ in range(min(count, line.reserved)):
+            line.reserved -= 1
+            self.end(endpoint_id)
 
     def _line(self, endpoint_id: UUID) -> _Line:
         line = self._lines.get(endpoint_id)
@@ -280,6 +348,13 @@ class Slots:
             self._rate_binds = self._rate_binds or tokens < free
             free = min(free, tokens)
         return min(free, self._per_tenant - self._of_tenant.get(endpoint.tenant_id, 0))
+
+    def _room_ahead(self, endpoint: Endpoint, line: _Line, now: float) -> int:
+        """How many to lease beyond the slots: none while anything is wrong, and never a few at a time."""
+        if line.duration > QUICK or line.health.failures_in_a_row or endpoint.rate is not None:
+            return 0
+        most = AHEAD * self._share(endpoint, may_begin(endpoint, line.health, now))
+        return most - len(line.queue) if 2 * len(line.queue) <= most else 0
 
     def _share(self, endpoint: Endpoint, slots: int) -> int:
         """This worker's part of the slots. The parts add up, and who gets the odd one differs by endpoint."""

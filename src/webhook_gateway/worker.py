@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from uuid_utils.compat import uuid7
@@ -31,6 +32,7 @@ from .settings import Settings
 from .slots import HealthChange, Slots
 from .store import configuration, deliveries, keyring, workers
 from .store.database import Database, DatabaseAway
+from .store.deliveries import Retried
 from .store.hints import CONFIGURATION, DELIVERIES, OUTBOX, Hinter, hint, listen
 from .tokens import Tokens
 from .upkeep import Upkeep
@@ -88,7 +90,7 @@ class Worker:
         self._dispatch = Dispatch(database, vault, self._slots)
         self._upkeep = Upkeep(settings, database)
         self._hinter = Hinter(database, DELIVERIES)
-        self._requests: set[asyncio.Task[None]] = set()
+        self._lanes: set[asyncio.Task[None]] = set()
         self._results: list[Result] = []
         self._is_behind = False
         """What was sent can't be written down just now: sending more would only make more of it come twice."""
@@ -125,14 +127,16 @@ class Worker:
         """No new claims; what is under way finishes, within its own deadline, and is settled."""
         try:
             async with asyncio.timeout(self._slots.longest_deadline() + DRAIN_MARGIN):
-                if self._requests:
-                    await asyncio.wait(self._requests)
+                with suppress(DatabaseAway):  # then those leases just end
+                    await self._hand_back(self._slots.stranded(stopping=True))
+                if self._lanes:
+                    await asyncio.wait(self._lanes)
                 while self._results:
                     self._settled.clear()
                     self._arrived.set()
                     await self._settled.wait()
         except TimeoutError:
-            telemetry.drain_cut_short(len(self._requests), len(self._results))
+            telemetry.drain_cut_short(len(self._lanes), len(self._results))
         self._drained.set()
         self._arrived.set()
         try:
@@ -169,6 +173,7 @@ class Worker:
         self._slots.expect({endpoint_id: due_at.timestamp() for endpoint_id, due_at in ready.items()}, began)
         if self._slots.unknown():
             self._changed.set()
+        await self._hand_back(self._slots.stranded())
         self._due.set()
         await asyncio.sleep(max(SCAN_GAP, 5 * (time.monotonic() - began)))
         return POLL
@@ -180,52 +185,61 @@ class Worker:
         if not wanted:
             return self._until_next_due()
         began = time.monotonic()
-        async with self._database.road() as connection:
-            claimed, due_at, now = await deliveries.claim(connection, wanted, uuid7())
+        try:
+            async with self._database.road() as connection:
+                claimed, due_at, now = await deliveries.claim(connection, wanted, uuid7())
+        except BaseException:
+            self._slots.claim_failed()
+            raise
         telemetry.claim_seconds.observe(time.monotonic() - began)
         reach("after_claim")
         if now is not None:
             self._slots.set_clock(now.timestamp())
         self._slots.claimed(wanted, claimed, due_at, began)
-        for delivery in claimed:
-            self._slots.begin(delivery)
         if claimed:
             await self._send(claimed)
         return 0.0
 
-    async def _send(self, claimed: list[Delivery]) -> None:
-        """Begins the requests of deliveries whose slots are taken."""
+    async def _send(self, leased: list[Delivery]) -> None:
+        """Begins the requests of deliveries whose slots are reserved; those leased ahead queue."""
         try:
-            bodies = await self._bodies.of(claimed)
+            bodies = await self._bodies.of(leased)
         except BaseException:
-            for delivery in claimed:
-                self._slots.end(delivery.tenant_id, delivery.endpoint_id)
+            for delivery in leased:
+                self._slots.give_back(delivery.endpoint_id)
             raise
+        for delivery in leased:
+            if self._slots.begin(delivery, bodies[delivery.event_id]):
+                lane = asyncio.create_task(self._deliver(delivery, bodies[delivery.event_id]))
+                self._lanes.add(lane)
+                lane.add_done_callback(self._lanes.discard)
         telemetry.in_flight.set(self._slots.in_flight)
-        for delivery in claimed:
-            task = asyncio.create_task(self._deliver(delivery, bodies[delivery.event_id]))
-            self._requests.add(task)
-            task.add_done_callback(self._requests.discard)
 
     async def _deliver(self, delivery: Delivery, body: bytes | Unsendable) -> None:
-        try:
-            endpoint = self._slots.snapshot.endpoints.get(delivery.endpoint_id)
-            if endpoint is None:
-                return  # deleted since the claim: upkeep cancels its deliveries
-            if endpoint.id in self._slots.snapshot.unsendable:
-                body = Unsendable("key_missing", waits=True)
-            result = await attempt(
-                self._sender, self._tokens, self._slots, delivery, endpoint, body, self._settings.keep_responses
-            )
-            self._slots.note(endpoint, result.exchange.outcome, result.verdict)
-            self._results.append(result)
-            self._arrived.set()
-            telemetry.attempt_made(endpoint, delivery, result.exchange, result.verdict)
-        except Exception as problem:
-            telemetry.stage_failed("deliver", problem)  # the lease ends by itself; the attempt is counted
-        finally:
-            self._slots.end(delivery.tenant_id, delivery.endpoint_id)
+        """One slot's work: a delivery, and whatever was leased ahead for the same endpoint."""
+        following: tuple[Delivery, bytes | Unsendable] | None = (delivery, body)
+        while following is not None:
+            try:
+                await self._attempt(*following)
+            except Exception as problem:
+                telemetry.stage_failed("deliver", problem)  # the lease ends by itself; the attempt is counted
+            goes_on = not self._is_behind and not self._stopping.is_set()
+            following = self._slots.next_or_end(delivery.endpoint_id, goes_on)
             self._due.set()
+
+    async def _attempt(self, delivery: Delivery, body: bytes | Unsendable) -> None:
+        endpoint = self._slots.snapshot.endpoints.get(delivery.endpoint_id)
+        if endpoint is None:
+            return  # deleted since the claim: its deliveries are cancelled
+        if endpoint.id in self._slots.snapshot.unsendable:
+            body = Unsendable("key_missing", waits=True)
+        result = await attempt(
+            self._sender, self._tokens, self._slots, delivery, endpoint, body, self._settings.keep_responses
+        )
+        self._slots.note(endpoint, result.exchange.outcome, result.exchange.duration, result.verdict)
+        self._results.append(result)
+        self._arrived.set()
+        telemetry.attempt_made(endpoint, delivery, result.exchange, result.verdict)
 
     async def _settle(self) -> float:
         if not self._results:
@@ -255,6 +269,12 @@ class Worker:
                 self._slots.disabled(disabled, await configuration.version(connection))
             await hint(self._database, CONFIGURATION)
         return 0.0
+
+    async def _hand_back(self, leased: list[Delivery]) -> None:
+        """Gives up leases of deliveries that were not attempted."""
+        if leased:
+            async with self._database.road() as connection, connection.transaction():
+                await deliveries.settle(connection, [], [], [Retried(d, 0.0, counted=False) for d in leased])
 
     def _expect_next(self, result: Result) -> None:
         """What the settle has made due: the retry, or the next of the ordering key."""
