@@ -56,8 +56,10 @@ SELECT pg_try_advisory_xact_lock(hashtextextended('webhook_gateway.fan_out', 0))
 
 TAKE = """
 -- take: the oldest events not fanned out yet, with the configuration's version as of the same moment:
--- an endpoint that existed before the event was accepted is never missed
-DELETE FROM outbox WHERE sequence IN (SELECT sequence FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2)
+-- an endpoint that existed before the event was accepted is never missed. The array makes it index probes: with IN
+-- the planner reads the whole outbox when that is long.
+DELETE FROM outbox
+WHERE sequence = ANY(ARRAY(SELECT sequence FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2))
 RETURNING sequence, tenant_id, event_id, type, ordering_key, endpoint_id, delivery_id, reason,
           (SELECT version FROM configuration) AS version
 """

@@ -1,0 +1,83 @@
+"""The hot statements' plans at a backlog of a million: index probes only, and as many pages as rows ask for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from uuid_utils.compat import uuid7
+
+from webhook_gateway.slots import LONG_AGO
+from webhook_gateway.store import deliveries, outbox
+from webhook_gateway.store.database import plain
+
+MILLION = 1_000_000
+ENDPOINTS = 1_000
+
+FILL = """
+INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due_at, attempt)
+SELECT gen_random_uuid(), '00000000-0000-0000-0000-000000000001',
+       ('00000000-0000-0000-0000-' || lpad(to_hex(n % $2), 12, '0'))::uuid,
+       gen_random_uuid(), 'lab_result.final', n, CASE WHEN n % 4 = 0 THEN n / 400 END,
+       CASE WHEN n % 8 <> 4 THEN now() - make_interval(secs => $1 - n) END, 0
+FROM generate_series(1, $1) AS n
+"""
+
+
+def endpoint(number: int) -> UUID:
+    return UUID(int=number)
+
+
+@pytest.fixture
+async def full(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A database with a million open deliveries of a thousand endpoints."""
+    connection = await asyncpg.connect(plain(database_url))
+    await connection.execute(FILL, MILLION, ENDPOINTS)
+    await connection.execute(
+        "INSERT INTO outbox (tenant_id, event_id, type) "
+        "SELECT gen_random_uuid(), gen_random_uuid(), 'lab_result.final' FROM generate_series(1, 100000)"
+    )
+    await connection.execute("VACUUM (ANALYZE) deliveries, outbox, finished_deliveries")
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_no_hot_statement_reads_more_than_it_needs(full: asyncpg.Connection) -> None:
+    some = [row["id"] for row in await full.fetch("SELECT id FROM deliveries LIMIT 100")]
+    keyed = await full.fetch(
+        "SELECT DISTINCT endpoint_id, ordering_key FROM deliveries WHERE ordering_key IS NOT NULL LIMIT 100"
+    )
+    endpoint_ids, keys = [row["endpoint_id"] for row in keyed], [row["ordering_key"] for row in keyed]
+    leases = [uuid4()] * 100
+    ten = [endpoint(n) for n in range(1, 11)]
+    hot: list[tuple[str, str, int, list[Any]]] = [
+        ("ready", deliveries.READY, 6 * ENDPOINTS, []),
+        ("claim", deliveries.CLAIM, 6_000, [ten, [10] * 10, [LONG_AGO] * 10, [timedelta(seconds=30)] * 10, uuid7()]),
+        ("lock", deliveries.LOCK, 1_000, [some, leases]),
+        ("finish", deliveries.FINISH, 1_000, [some, leases, ["delivered"] * 100, [None] * 100]),
+        ("retry", deliveries.RETRY, 1_000, [some, leases, [1.0] * 100, [1] * 100]),
+        ("release", deliveries.RELEASE, 4_000, [endpoint_ids, keys, [0] * len(keys), [None] * len(keys)]),
+        ("busy keys", outbox.BUSY_KEYS, 2_000, [endpoint_ids, keys]),
+        ("take", outbox.TAKE, 4_000, [0, 500]),
+    ]
+    for name, statement, pages, arguments in hot:
+        transaction = full.transaction()
+        await transaction.start()
+        rows = await full.fetch("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF)" + statement, *arguments)
+        await transaction.rollback()
+        plan = "\n".join(row[0] for row in rows)
+        assert not re.search(r"Seq Scan on (deliveries|outbox)\b", plan), f"{name}\n{plan}"
+        touched = max(
+            sum(int(n) for n in re.findall(r"shared hit=(\d+)|read=(\d+)", line)[0] if n)
+            for line in plan.splitlines()
+            if "Buffers: shared" in line and re.search(r"(hit|read)=\d", line)
+        )
+        assert touched <= pages, f"{name} touched {touched} pages\n{plan}"
