@@ -6,6 +6,7 @@ No database connection is held while a request is under way.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -238,7 +239,7 @@ def _attempt(result: Result, vault: Vault, keep: int) -> Attempt:
         detail=detail_of(outcome),
         tls_version=result.exchange.tls_version,
         response_length=None if response is None else response.length,
-        response_type=None if response is None else _printable(response.content_type),
+        response_type=None if response is None else _media_type(response.content_type),
         response_sha256=None if response is None else response.sha256,
         response_excerpt=vault.seal(result.delivery.tenant_id, "attempts", result.attempt_id, excerpt)
         if excerpt
@@ -246,6 +247,10 @@ def _attempt(result: Result, vault: Vault, keep: int) -> Attempt:
     )
 
 
-def _printable(text: str | None) -> str | None:
-    """A content type is the partner's text: Postgres takes no NUL, and nobody needs more than this."""
-    return None if text is None else "".join(c for c in text[:100] if c.isprintable())
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}(?=\s*(;|$))")
+
+
+def _media_type(text: str | None) -> str | None:
+    """A content type is the partner's text, and might say anything: only what looks like one is kept (RFC 6838)."""
+    found = _MEDIA_TYPE.match(text.strip().lower()) if text is not None else None
+    return None if found is None else found[0]

@@ -46,7 +46,8 @@ class Got:
     body: bytes
 
 
-Answer = Callable[[Got], tuple[int, bytes]]
+Answer = Callable[[Got], "tuple[int, bytes] | bytes"]
+"""Status and body, or the whole answer as it is on the wire."""
 
 
 def accept_all(_: Got) -> tuple[int, bytes]:
@@ -83,8 +84,11 @@ class Partner:
                 headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
                 got = Got(lines[0].split()[1], headers, body)
-                status, answer = self.answer(got)
-                writer.write(b"HTTP/1.1 %d Status\r\nContent-Length: %d\r\n\r\n" % (status, len(answer)) + answer)
+                answer = self.answer(got)
+                if isinstance(answer, tuple):
+                    status, body = answer
+                    answer = b"HTTP/1.1 %d Status\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body
+                writer.write(answer)
                 await writer.drain()
                 async with self.arrived:
                     self.got.append(got)

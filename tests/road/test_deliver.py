@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.road.inside import Got, inside, partner
 from webhook_gateway import __version__
 
@@ -52,3 +54,25 @@ async def test_an_event_that_arrives_just_as_a_commit_ends_is_committed_at_once(
     async with inside(database_url) as gateway, asyncio.timeout(PATIENCE_OF_ALL):
         for number in range(50):
             await gateway.accept(payment_id=f"pay_{number}")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("application/json; charset=utf-8", "application/json"),
+        ("Text/HTML", "text/html"),
+        ("text/plain; patient=Jane", "text/plain"),
+        ("Jane Doe, born 1961-02-03", None),
+        ("a/" + "b" * 200, None),
+        ("a/\x00b", None),
+    ],
+)
+async def test_of_a_content_type_only_the_media_type_is_kept(database_url: str, given: str, kept: str | None) -> None:
+    answer = f"HTTP/1.1 200 OK\r\nContent-Type: {given}\r\nContent-Length: 0\r\n\r\n".encode()
+    async with inside(database_url) as gateway, partner(lambda _: answer) as there:
+        await gateway.add_endpoint(there.url())
+        await gateway.accept()
+        async with gateway.working():
+            await there.wait_for(1)
+        (row,) = await gateway.rows("SELECT response_type FROM attempts")
+        assert row["response_type"] == kept
