@@ -40,7 +40,7 @@ async def f13_hostile_partners(house: House) -> Report:
 async def f14_poison(house: House) -> Report:
     """a poison message: rendering or signing raises, or kills"""
     async with house.stage(workers=1, settings={"WEBHOOK_GATEWAY_LEASE_MARGIN": "1"}) as stage:
-        schedule = (0.2, 0.2)
+        schedule = (0.2,) * stage.length.times(8)
         attempts_allowed = len(schedule) + 1
         async with stage.load(rate=30):
             unsignable = await stage.add_endpoint("unsignable", secret="whsec_", schedule=schedule, counts=False)
@@ -111,7 +111,7 @@ async def _serve(behaviour: Behaviour) -> AsyncIterator[str]:
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         open_.add(writer)
-        with suppress(OSError, asyncio.IncompleteReadError):
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             await behaviour(reader, writer)
         open_.discard(writer)
         writer.transport.abort()

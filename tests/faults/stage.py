@@ -69,7 +69,7 @@ class Length:
         return min(wanted, self.longest)
 
 
-QUICK = Length(many=0.1, longest=4)
+QUICK = Length(many=0.05, longest=4)
 SHORT = Length(many=0.25, longest=8)
 LONG = Length(many=1.0, longest=1_800)
 
@@ -271,12 +271,13 @@ class Stage:
     # Load
 
     @asynccontextmanager
-    async def load(self, rate: float = RATE) -> AsyncIterator[None]:
-        """Events at a steady rate, from the first that is delivered until the fault is over."""
+    async def load(self, rate: float = RATE, *, flowing: bool = True) -> AsyncIterator[None]:
+        """Events at a steady rate until the fault is over; where they are ``flowing``, from the first delivered on."""
         producer = Producer(self.ledger, self.address, self.key, self._numbers)
         producer.begin(rate)
         try:
-            await self.wait_for_traffic()
+            if flowing:
+                await self.wait_for_traffic()
             yield
         finally:
             never = await producer.end(PATIENCE)

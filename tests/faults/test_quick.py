@@ -1,0 +1,40 @@
+"""The quickest faults, so that every change meets them; `make faults` plays all of them, and longer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import pytest
+
+from . import on_api, on_partners, on_workers
+from .house import House
+from .report import Report
+from .stage import QUICK
+
+
+class Server(Protocol):
+    url: str
+
+
+@pytest.fixture
+def house(postgres: Server, template: str) -> House:
+    return House(postgres.url, template, QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fault",
+    [
+        on_api.f1_kill_the_api,
+        on_workers.f3_kill_workers,
+        on_workers.f4_kill_workers_at_failpoints,
+        on_workers.f5_terminate_workers,
+        on_partners.f14_poison,
+    ],
+)
+async def test_nothing_accepted_is_lost(house: House, fault: Callable[[House], Awaitable[Report]]) -> None:
+    report = await fault(house)
+    assert report.passed, report.wrong
+    assert report.lost == 0
+    assert report.duplicates <= report.allowed
