@@ -58,6 +58,8 @@ class Settings(BaseSettings):
 
     concurrency: int = Field(256, ge=1, le=10_000)
     """Requests in flight in one worker process."""
+    tenant_slots: int = Field(0, ge=0)
+    """Requests in flight for one tenant in one worker process; 0 for as many as there are."""
     lease_margin: float = Field(15.0, ge=1, le=3_600)
     """Beyond an endpoint's deadline, before a delivery whose worker went silent may be claimed by another one."""
     keep_responses: int = Field(0, ge=0, le=1_024)

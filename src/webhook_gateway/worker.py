@@ -85,7 +85,7 @@ class Worker:
         self._tokens = Tokens(sender)
         self._stopping = stopping
         self._id = uuid7()
-        self._slots = Slots(settings.concurrency, lease_margin=settings.lease_margin)
+        self._slots = Slots(settings.concurrency, settings.tenant_slots or None, lease_margin=settings.lease_margin)
         self._bodies = Bodies(database, vault)
         self._dispatch = Dispatch(database, vault, self._slots)
         self._upkeep = Upkeep(settings, database)
@@ -171,8 +171,10 @@ class Worker:
         if now is not None:
             self._slots.set_clock(now.timestamp())
         self._slots.expect({endpoint_id: due_at.timestamp() for endpoint_id, due_at in ready.items()}, began)
-        if self._slots.unknown():
+        if unknown := self._slots.unknown():
             self._changed.set()
+            async with self._database.road() as connection, connection.transaction():
+                await deliveries.cancel_orphans(connection, unknown)
         await self._hand_back(self._slots.stranded())
         self._due.set()
         await asyncio.sleep(max(SCAN_GAP, 5 * (time.monotonic() - began)))

@@ -264,3 +264,29 @@ async def test_deliveries_wait_while_a_key_is_missing_and_none_dies(road: Road, 
         await road.change("UPDATE deliveries SET due_at = now()")
         await partner.got(3)
         await road.until("SELECT WHERE NOT EXISTS (SELECT FROM deliveries)")
+
+
+async def test_what_was_fanned_out_to_an_endpoint_just_deleted_ends_as_cancelled(
+    road: Road, open_partner: Open
+) -> None:
+    partner = await open_partner()
+    endpoint_id = await road.endpoint(partner.url, state="paused")
+    async with road.worker():
+        await road.post(3, key="in order")
+        await road.until("SELECT FROM deliveries HAVING count(*) = 3")
+        await road.change("UPDATE endpoints SET deleted_at = now() WHERE id = $1", endpoint_id)
+        await road.until("SELECT FROM finished_deliveries WHERE state = 'cancelled' HAVING count(*) = 3")
+    assert await road.rows("SELECT FROM deliveries") == []
+    assert partner.received == []
+
+
+async def test_a_tenant_takes_only_its_own_slots(road: Road, open_partner: Open) -> None:
+    partners = [await open_partner(otherwise=hang) for _ in range(4)]
+    for partner in partners:
+        await road.endpoint(partner.url, deadline=2.0, schedule=[3600.0])
+    async with road.worker(tenant_slots=6) as worker:
+        await road.post(20)
+        await road.until("SELECT FROM deliveries WHERE lease_id IS NOT NULL HAVING count(*) = 6")
+        assert worker._slots.in_flight == 6
+        assert sum(partner.busiest for partner in partners) <= 6
+        await road.change("UPDATE endpoints SET state = 'paused'")

@@ -149,6 +149,11 @@ WITH gone AS (
 SELECT endpoint_id, ordering_key, sequence, due_at FROM gone
 """
 
+ORPHANS = """
+-- orphans: deleted endpoints among those that have open deliveries, since fan-out and deletion can cross
+SELECT id, tenant_id FROM endpoints WHERE id = ANY($1::uuid[]) AND deleted_at IS NOT NULL
+"""
+
 UNHOLD = """
 -- unhold: an operator lets a held key go on
 DELETE FROM held_keys WHERE tenant_id = $1 AND endpoint_id = $2 AND ordering_key = $3 RETURNING event_id
@@ -274,6 +279,16 @@ async def cancel(
         keys = [(row["endpoint_id"], row["ordering_key"]) for row in heads]
         await release(connection, keys, [row["sequence"] for row in heads], [None] * len(heads))
     return len(rows)
+
+
+async def cancel_orphans(connection: Connection, endpoint_ids: Sequence[UUID]) -> int:
+    """Cancels the open deliveries of those endpoints that were deleted; in the caller's transaction."""
+    cancelled = 0
+    for row in await connection.fetch(ORPHANS, endpoint_ids):
+        cancelled += await cancel(
+            connection, tenant_id=row["tenant_id"], ids=None, endpoint_id=row["id"], reason="endpoint_deleted"
+        )
+    return cancelled
 
 
 async def unhold(connection: Connection, *, tenant_id: UUID, endpoint_id: UUID, ordering_key: int) -> bool:

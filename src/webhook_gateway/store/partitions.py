@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
@@ -118,11 +117,6 @@ DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM idempotency_keys WHERE created_at < now() - make_interval(hours => $1) LIMIT 10000))
 """
 
-ORPHANS = """
--- orphans: deleted endpoints among those that have open deliveries
-SELECT id, tenant_id FROM endpoints WHERE id = ANY($1::uuid[]) AND deleted_at IS NOT NULL
-"""
-
 
 async def oldest_needed(connection: Connection) -> UUID | None:
     found = await connection.fetchval(OLDEST_NEEDED)
@@ -132,8 +126,3 @@ async def oldest_needed(connection: Connection) -> UUID | None:
 async def prune_keys(connection: Connection, hours: int) -> int:
     """Deletes a slice of old idempotency keys; returns how many."""
     return int((await connection.execute(PRUNE_KEYS, hours)).rpartition(" ")[2])
-
-
-async def orphans(connection: Connection, endpoint_ids: Sequence[UUID]) -> list[tuple[UUID, UUID]]:
-    """Endpoint and tenant of those that were deleted."""
-    return [(row["id"], row["tenant_id"]) for row in await connection.fetch(ORPHANS, endpoint_ids)]
