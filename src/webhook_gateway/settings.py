@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .rules.scopes import Role, Scope
 
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
@@ -36,6 +38,18 @@ class Settings(BaseSettings):
     body_limit: int = Field(1_048_576, ge=1_024, le=67_108_864)
     api_rate: float = Field(2_000.0, ge=0)
     """Requests a second that one key may make to one API process; 0 for no limit."""
+    oidc_issuer: str | None = None
+    """The identity provider whose tokens (JWTs) the API takes beside its own keys: their claim ``iss``."""
+    oidc_audience: str | None = None
+    """What tokens for this gateway have as ``aud``."""
+    oidc_jwks_url: str | None = None
+    """Where the provider's keys are: https."""
+    oidc_role_claim: str = "scope"
+    """The claim that ``oidc_roles`` maps, as ``scope``, ``groups``, or ``realm_access.roles``."""
+    oidc_roles: Annotated[dict[str, str] | None, NoDecode] = None
+    """Its values as roles or scopes: ``hms-operators=operator,hms-auditors=auditor``. Others give nothing."""
+    oidc_tenant_claim: str | None = None
+    """The claim that names the tenant. Without it, tokens are for the default tenant."""
     public_docs: bool = False
     """Serve the OpenAPI document and its pages without a key."""
 
@@ -94,6 +108,34 @@ class Settings(BaseSettings):
         if not all(_NAME.fullmatch(name) for name in names):
             raise ValueError("write names as lab.internal, separated by commas, without * and ports")
         return names
+
+    @field_validator("oidc_roles", mode="before")
+    @classmethod
+    def _split_roles(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.rpartition("=") for part in value.split(",") if part.strip()]
+        return {given.strip(): role.strip() for given, _, role in pairs}
+
+    @field_validator("oidc_roles")
+    @classmethod
+    def _check_roles(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        # A partner's key is bound to one subscriber, which a token can't say.
+        known = {*Role, *Scope} - {Role.PARTNER}
+        if value is not None and (not all(value) or not known.issuperset(value.values())):
+            raise ValueError(f"write it as group=role, with the roles and scopes {', '.join(sorted(known))}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_oidc(self) -> Settings:
+        needed = (self.oidc_issuer, self.oidc_audience, self.oidc_jwks_url)
+        if any(needed) and not all((*needed, self.oidc_roles)):
+            raise ValueError("OIDC_ISSUER, OIDC_AUDIENCE, OIDC_JWKS_URL and OIDC_ROLES are needed together")
+        if self.oidc_jwks_url is not None:
+            url = urlsplit(self.oidc_jwks_url)
+            if url.scheme != "https" and not (self.development and url.scheme == "http"):
+                raise ValueError("OIDC_JWKS_URL has to be https: whoever can change the answer can be anybody")
+        return self
 
     @field_validator("allow_networks")
     @classmethod

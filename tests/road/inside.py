@@ -63,6 +63,7 @@ class Partner:
     scheme: str = "http"
     got: list[Got] = field(default_factory=list)
     arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
+    connections: dict[asyncio.StreamWriter, asyncio.Task[Any] | None] = field(default_factory=dict)
 
     def url(self, path: str = "/hook", host: str = "127.0.0.1") -> str:
         return f"{self.scheme}://{host}:{self.port}{path}"
@@ -78,6 +79,21 @@ class Partner:
         return found()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections[writer] = asyncio.current_task()
+        try:
+            await self._answer_all(reader, writer)
+        finally:
+            writer.close()
+            del self.connections[writer]
+
+    async def close(self) -> None:
+        """Ends the connections that are kept for a next request."""
+        serving = [task for task in self.connections.values() if task is not None]
+        for writer in self.connections:
+            writer.transport.abort()
+        await asyncio.gather(*serving, return_exceptions=True)
+
+    async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -93,7 +109,6 @@ class Partner:
                 async with self.arrived:
                     self.got.append(got)
                     self.arrived.notify_all()
-        writer.close()
 
 
 @asynccontextmanager
@@ -105,6 +120,7 @@ async def partner(answer: Answer = accept_all, tls: ssl.SSLContext | None = None
         yield made
     finally:
         server.close()
+        await made.close()
 
 
 class Inside:

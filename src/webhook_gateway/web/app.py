@@ -44,6 +44,7 @@ from . import (
 from .callers import Callers
 from .deps import Gateway
 from .guard import Guard
+from .oidc import issuer_from
 
 ROUTERS = tuple(
     part.router
@@ -101,7 +102,7 @@ def create_app(
         # It would record parameters and bodies; what the gateway tells of itself is in telemetry.py.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    callers = Callers(database, vault, settings.api_rate)
+    callers = Callers(database, vault, settings.api_rate, issuer_from(settings))
     app.state.gateway = Gateway(settings, database, vault, catalogue, ingest, policy_from(settings), callers)
     app.router.routes.extend([*events.ROUTES, *docs.ROUTES])
     for router in ROUTERS:

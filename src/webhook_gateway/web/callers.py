@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from starlette.types import Scope
 
@@ -20,11 +20,12 @@ from webhook_gateway.rules import api_keys, ids
 from webhook_gateway.rules.matching import fits
 from webhook_gateway.rules.scopes import Scope as Permission
 from webhook_gateway.rules.scopes import allows
-from webhook_gateway.store import keyring, keys
+from webhook_gateway.store import keyring, keys, tenants
 from webhook_gateway.store.database import Database, DatabaseAway
 from webhook_gateway.vault import Vault
 
 from .errors import Problem, forbidden
+from .oidc import LEEWAY, Issuer, NotAToken, is_token
 
 REMEMBERED = 5.0
 """Seconds for which a key that was found is not looked up again, so a revoked one may live that much longer."""
@@ -43,11 +44,13 @@ class Caller:
     networks: tuple[IPv4Network | IPv6Network, ...] | None
     expires_at: float | None
     source: str = ""
+    subject: str | None = None
+    """Of a token from the identity provider, which has no key; ``key_id`` then only tells callers apart."""
 
     @property
     def name(self) -> str:
         """As the audit log and log lines know it."""
-        return ids.render(ids.KEY, self.key_id)
+        return ids.render(ids.KEY, self.key_id) if self.subject is None else f"oidc:{self.subject}"
 
     def may(self, needed: Permission) -> bool:
         return allows(self.scopes, needed)
@@ -68,13 +71,15 @@ class Caller:
 class Callers:
     """Finds out who asks. ``rate`` is in requests a second for each key and process; 0 means no limit."""
 
-    def __init__(self, database: Database, vault: Vault, rate: float) -> None:
+    def __init__(self, database: Database, vault: Vault, rate: float, issuer: Issuer | None = None) -> None:
         self._database = database
         self._vault = vault
         self._rate = rate
+        self._issuer = issuer
         self._known: dict[bytes, tuple[float, Caller]] = {}
         self._finding: dict[bytes, asyncio.Task[Caller | None]] = {}
         self._buckets: dict[UUID, Bucket] = {}
+        self._tenants: dict[str, tuple[float, UUID]] = {}
 
     async def authenticate(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
         """The caller behind a request.
@@ -84,9 +89,14 @@ class Callers:
             DatabaseAway: the key can't be looked up.
         """
         key = _key_in(headers)
-        if key is None or not api_keys.is_key(key):
+        if key is None:
             raise unauthorized()
-        caller = await self._find(key)
+        if api_keys.is_key(key):
+            caller = await self._find(key)
+        elif self._issuer is not None and is_token(key):
+            caller = await self._identify(self._issuer, key)
+        else:
+            raise unauthorized()
         if caller is None:
             raise unauthorized()
         client = scope.get("client")
@@ -132,6 +142,32 @@ class Callers:
         caller = _caller(row)
         self._known[digest] = (time.monotonic() + REMEMBERED, caller)
         return caller
+
+    async def _identify(self, issuer: Issuer, token: str) -> Caller | None:
+        try:
+            found = await issuer.identify(token)
+        except NotAToken:
+            return None
+        name = found.tenant or tenants.DEFAULT
+        known = self._tenants.get(name)
+        if known is None or known[0] <= time.monotonic():
+            async with self._database.road() as connection:
+                tenant_id = await tenants.find(connection, name)
+            if tenant_id is None:
+                return None
+            if not self._vault.knows(tenant_id):
+                await keyring.fill(self._database, self._vault)
+            known = self._tenants[name] = (time.monotonic() + REMEMBERED, tenant_id)
+        return Caller(
+            key_id=uuid5(NAMESPACE_URL, f"{issuer.name}#{found.subject}"),
+            tenant_id=known[1],
+            scopes=found.scopes,
+            subscriber_id=None,
+            event_types=None,
+            networks=None,
+            expires_at=found.ends_at + LEEWAY,
+            subject=found.subject,
+        )
 
     def _take(self, caller: Caller) -> None:
         if not self._rate:
