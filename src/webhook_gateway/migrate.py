@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from .store.database import plain
+from .upkeep import make_partitions
 
 MIGRATION_LOCK: Final = 7_709_146_402_251_864_931
 """The advisory lock that one migrator holds. Any number will do, as long as nobody else in the database uses it."""
@@ -33,7 +34,9 @@ _BETWEEN_TRIES_SECONDS: Final = 0.1
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Migrate the database at `url` up to `revision`; does nothing if it is there already.
+    """Migrate the database at `url` up to `revision`, and make the partitions of the days to come.
+
+    Does nothing if all is there already.
 
     Migrators that start at the same time take turns. A statement waits at most ten seconds for a table that the running
     gateway uses, and then fails rather than hold everybody up: try again.
@@ -42,6 +45,8 @@ def upgrade(url: str, revision: str = "head") -> None:
     """
     with _one_at_a_time:
         command.upgrade(_config(url), revision)
+    if revision == "head":
+        asyncio.run(_make_partitions(url))
 
 
 def current(url: str) -> str | None:
@@ -55,6 +60,15 @@ def head() -> str:
     if revision is None:
         raise LookupError(f"There are no migrations in {migrations()}.")
     return revision
+
+
+async def _make_partitions(url: str) -> None:
+    """Before the first event comes, so that none has to move from the default partition later."""
+    connection = await asyncpg.connect(plain(url), timeout=30)
+    try:
+        await make_partitions(connection)
+    finally:
+        await connection.close()
 
 
 async def run_on(url: str, work: Callable[[Connection], T]) -> T:

@@ -64,7 +64,7 @@ class Blocked:
 class Unsendable:
     """``waits`` is true where time or an operator can mend it (a missing encryption key): no attempt is used up.
 
-    ``hopeless`` is true where nothing can (a body that retention has dropped): the delivery is dead at once.
+    ``hopeless`` is true where nothing can (a body that was tampered with): the delivery is dead at once.
     """
 
     reason: str

@@ -59,7 +59,7 @@ async def make_ahead(connection: Connection, cut: Cut, today: date, ahead: int) 
     for _ in range(ahead + 1):
         end = cut.next(begin)
         if cut.name(begin) not in existing:
-            await _make(connection, cut, begin, end)
+            await _make(connection, cut, begin, end, may_have_rows=begin <= today)
             made.append(cut.name(begin))
         begin = end
     return made
@@ -79,13 +79,15 @@ async def drop_before(connection: Connection, cut: Cut, day: date, needed_from: 
     return dropped
 
 
-async def _make(connection: Connection, cut: Cut, begin: date, end: date) -> None:
+async def _make(connection: Connection, cut: Cut, begin: date, end: date, *, may_have_rows: bool) -> None:
     """Attaching takes a weaker lock than creating in place, so neither ingest nor workers wait for it.
 
-    Rows that a late round has left in the default partition move over first.
+    Rows that came before their partition was made are in the default one, and move over first. Where there may be
+    some, everybody waits for that moment: who read with the old list of partitions while rows move would miss them.
     """
     name, low, high = cut.name(begin), lowest_id(begin), lowest_id(end)
     key = "delivery_id" if cut is ATTEMPTS else "id"
+    within = f"{key} >= '{low}' AND {key} < '{high}'"
     async with connection.transaction():
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         try:
@@ -93,12 +95,12 @@ async def _make(connection: Connection, cut: Cut, begin: date, end: date) -> Non
                 await connection.execute(f"CREATE TABLE {name} (LIKE {cut.table} INCLUDING DEFAULTS INCLUDING STORAGE)")
         except asyncpg.DuplicateTableError:
             return  # somebody else is at it
+        if may_have_rows:
+            await connection.execute(f"LOCK TABLE {cut.table} IN ACCESS EXCLUSIVE MODE")
         await connection.execute(f"LOCK TABLE {cut.table}_default IN ACCESS EXCLUSIVE MODE")
         await connection.execute(
-            f"WITH moved AS (DELETE FROM {cut.table}_default WHERE {key} >= $1 AND {key} < $2 RETURNING *) "
-            f"INSERT INTO {name} SELECT * FROM moved",
-            low,
-            high,
+            f"WITH moved AS (DELETE FROM {cut.table}_default WHERE {within} RETURNING *) "
+            f"INSERT INTO {name} SELECT * FROM moved"
         )
         await connection.execute(
             f"ALTER TABLE {cut.table} ATTACH PARTITION {name} FOR VALUES FROM ('{low}') TO ('{high}')"
