@@ -28,8 +28,8 @@ REFILL = 0.02
 """Seconds between two looks at an endpoint whose rate is used up."""
 QUICK = 0.02
 """Seconds. An endpoint that answers faster would wait for claims most of the time, so it is leased ahead."""
-AHEAD = 4
-"""How many times its slots such an endpoint may have leased beyond those under way."""
+AHEAD = 10
+"""How many times its slots such an endpoint may have leased beyond those under way: a fifth of a second of work."""
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _HEALTHY = Health()
 
