@@ -68,3 +68,30 @@ def test_a_database_that_is_away_is_said_to_be_away(cli: Cli) -> None:
     assert found.returncode == 1
     assert "does not answer" in findings(found, "error")
     assert "hunter2" not in found.stdout + found.stderr
+
+
+def test_what_loosens_a_guard_is_said_by_its_consequence(cli: Cli, database_url: str) -> None:
+    loose = {
+        "WEBHOOK_GATEWAY_ALLOW_NAMES": "lab.internal",
+        "WEBHOOK_GATEWAY_ALLOW_IP_LITERALS": "true",
+        "WEBHOOK_GATEWAY_EGRESS_PORTS": "443,9443",
+        "WEBHOOK_GATEWAY_EGRESS_PROXY": "http://proxy.example:3128",
+        "WEBHOOK_GATEWAY_API_RATE": "0",
+        "WEBHOOK_GATEWAY_PUBLIC_DOCS": "true",
+        "WEBHOOK_GATEWAY_OIDC_ISSUER": "https://id.example.org",
+        "WEBHOOK_GATEWAY_OIDC_AUDIENCE": "webhook-gateway",
+        "WEBHOOK_GATEWAY_OIDC_JWKS_URL": "https://id.example.org/keys",
+        "WEBHOOK_GATEWAY_OIDC_ROLES": "officers=privacy_officer",
+    }
+    found = cli("check", "--json", DATABASE_URL=database_url, WEBHOOK_GATEWAY_MASTER_KEYS=MASTER, **loose)
+    warnings = findings(found, "warning")
+    for said in (
+        "lab.internal",
+        "no name to check",
+        "9443",
+        "refuse private ones",
+        "API_RATE",
+        "without a key",
+        "groups",
+    ):
+        assert said in warnings

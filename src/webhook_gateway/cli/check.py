@@ -98,8 +98,11 @@ def _settings(found: Settings) -> Iterator[Finding]:
         )
     if found.public_docs:
         yield Finding(Level.WARNING, "settings", "WEBHOOK_GATEWAY_PUBLIC_DOCS shows the API's documents without a key")
-    if found.oidc_roles is not None and "payload:read" in found.oidc_roles.values():
+    if found.oidc_roles is not None and {"payload:read", "privacy_officer"} & set(found.oidc_roles.values()):
         text = "tokens of the identity provider may read payloads: whoever manages its groups decides who that is"
+        yield Finding(Level.WARNING, "settings", text)
+    if not found.api_rate:
+        text = "WEBHOOK_GATEWAY_API_RATE is 0: one key, or whoever has stolen it, may keep the API busy"
         yield Finding(Level.WARNING, "settings", text)
     if found.keep_responses:
         text = f"{found.keep_responses} bytes of each answer are kept (encrypted): they may hold patients' data"
