@@ -20,14 +20,12 @@ GONE_WITHIN = 30.0
 async def f3_kill_workers(house: House) -> Report:
     """kill -9 a worker at random"""
     async with house.stage() as stage:
-        killed_at = []
         async with stage.load():
             for _ in range(stage.length.times(20)):
                 await moment()
-                killed_at.append(await stage.kill(stage.any_worker()))
+                killed_at = await stage.kill(stage.any_worker())
                 await stage.start_worker()
-        for at in killed_at:
-            stage.resumed.append(await stage.catch_up(at))
+                stage.resumed.append(await stage.catch_up(killed_at))
         return await stage.account(resumed_within=LEASE + GRACE)
 
 
