@@ -8,6 +8,7 @@ import io
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -66,7 +67,8 @@ async def _make_partitions(url: str) -> None:
     """Before the first event comes, so that none has to move from the default partition later."""
     connection = await asyncpg.connect(plain(url), timeout=30)
     try:
-        await make_partitions(connection)
+        with suppress(asyncpg.LockNotAvailableError):  # the gateway is at work: its workers make them
+            await make_partitions(connection)
     finally:
         await connection.close()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
+
+import asyncpg
 
 from . import telemetry
 from .settings import Settings
@@ -35,15 +38,19 @@ class Upkeep:
                 return ROUND
             try:
                 if monotonic() >= self._chores_at:
-                    await make_partitions(connection)
-                    await self._drop(connection)
-                    while await partitions.prune_keys(connection, self._settings.retain_idempotency_hours):
-                        pass
-                    self._chores_at = monotonic() + DAILY_CHORES
+                    await self._do_chores(connection)
                 replayed = await replays.run_some(connection, REPLAYS)
             finally:
                 await connection.fetchval(END_TURN)
         return ROUND if replayed is None else 0.0
+
+    async def _do_chores(self, connection: Connection) -> None:
+        with suppress(asyncpg.LockNotAvailableError):  # a table is busy: the next round tries again
+            await make_partitions(connection)
+            await self._drop(connection)
+            while await partitions.prune_keys(connection, self._settings.retain_idempotency_hours):
+                pass
+            self._chores_at = monotonic() + DAILY_CHORES
 
     async def _drop(self, connection: Connection) -> None:
         today = datetime.now(UTC).date()

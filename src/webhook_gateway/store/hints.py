@@ -13,7 +13,7 @@ CHANNEL = "webhook_gateway"
 OUTBOX = "outbox"
 DELIVERIES = "deliveries"
 CONFIGURATION = "configuration"
-GAP = 0.02
+GAP = 0.005
 """Seconds between two hints of one process: NOTIFY takes a lock on the whole database while it commits."""
 
 log = structlog.get_logger(__name__)
@@ -27,7 +27,7 @@ async def hint(database: Database, what: str) -> None:
 
 
 class Hinter:
-    """Sends hints of one kind at most every 20 ms, however often it is asked to."""
+    """Sends hints of one kind at most every 5 ms, however often it is asked to."""
 
     def __init__(self, database: Database, what: str) -> None:
         self._database = database

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
-import asyncpg
-
 from .database import Connection
 
 LOCK_TIMEOUT = "500ms"
@@ -89,12 +87,11 @@ async def _make(connection: Connection, cut: Cut, begin: date, end: date, *, may
     key = "delivery_id" if cut is ATTEMPTS else "id"
     within = f"{key} >= '{low}' AND {key} < '{high}'"
     async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('webhook_gateway.partitions', 0))")
+        if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", name):
+            return  # somebody else has just made it
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-        try:
-            async with connection.transaction():
-                await connection.execute(f"CREATE TABLE {name} (LIKE {cut.table} INCLUDING DEFAULTS INCLUDING STORAGE)")
-        except asyncpg.DuplicateTableError:
-            return  # somebody else is at it
+        await connection.execute(f"CREATE TABLE {name} (LIKE {cut.table} INCLUDING DEFAULTS INCLUDING STORAGE)")
         if may_have_rows:
             await connection.execute(f"LOCK TABLE {cut.table} IN ACCESS EXCLUSIVE MODE")
         await connection.execute(f"LOCK TABLE {cut.table}_default IN ACCESS EXCLUSIVE MODE")
