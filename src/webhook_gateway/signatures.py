@@ -105,6 +105,24 @@ def check(key: str) -> None:
         signing.parse_secret(key)
 
 
+def sign_content(private_key: str, content: bytes) -> str:
+    """Base64 of a plain Ed25519 signature, for what is no message to a partner.
+
+    Raises:
+        BadPrivateKey: it is no private key.
+    """
+    return base64.b64encode(_private(private_key).sign(content)).decode()
+
+
+def fits_content(public_key: str, signature: str, content: bytes) -> bool:
+    """Whether `sign_content` has made the signature with the private key of this public one.
+
+    Raises:
+        BadPublicKey: it is no public key.
+    """
+    return _fits(_public(public_key), signature, content)
+
+
 def jwk_of(public_key: str) -> dict[str, str]:
     """The public key as a JSON Web Key (RFC 8037), whose id is its thumbprint (RFC 7638)."""
     members = {"crv": "Ed25519", "kty": "OKP", "x": _url(_decode(public_key, PUBLIC_PREFIX, BadPublicKey, {32}))}
@@ -113,8 +131,7 @@ def jwk_of(public_key: str) -> dict[str, str]:
 
 
 def _sign(private_key: str, message_id: str, timestamp: int, body: bytes) -> str:
-    signature = _private(private_key).sign(_content(message_id, timestamp, body))
-    return "v1a," + base64.b64encode(signature).decode()
+    return "v1a," + sign_content(private_key, _content(message_id, timestamp, body))
 
 
 def _fits(public: Ed25519PublicKey, text: str, content: bytes) -> bool:

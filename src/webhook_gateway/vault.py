@@ -41,7 +41,10 @@ class BadMasterKey(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
-    """A tenant's key as stored. ``purpose`` is ``seal`` (encrypts) or ``index`` (hashes keys for look-up)."""
+    """A tenant's key as stored.
+
+    ``purpose`` is ``seal`` (encrypts), ``index`` (hashes keys for look-up) or ``audit`` (signs heads of the audit log).
+    """
 
     id: int
     tenant_id: UUID
@@ -136,6 +139,7 @@ class Vault:
         self._ciphers: dict[int, AESGCM] = {}
         self._sealing: dict[UUID, int] = {}
         self._index: dict[UUID, bytes] = {}
+        self._audit: dict[UUID, bytes] = {}
         self._taken: set[int] = set()
 
     def add(self, data_key: DataKey) -> None:
@@ -149,11 +153,14 @@ class Vault:
     def take(self, data_key: DataKey, key: bytes) -> None:
         """Takes a data key into use that was unwrapped already."""
         self._taken.add(data_key.id)
-        if data_key.purpose == "index":
-            self._index[data_key.tenant_id] = key
-            return
-        self._ciphers[data_key.id] = AESGCM(key)
-        self._sealing[data_key.tenant_id] = max(self._sealing.get(data_key.tenant_id, 0), data_key.id)
+        match data_key.purpose:
+            case "index":
+                self._index[data_key.tenant_id] = key
+            case "audit":
+                self._audit[data_key.tenant_id] = key
+            case _:
+                self._ciphers[data_key.id] = AESGCM(key)
+                self._sealing[data_key.tenant_id] = max(self._sealing.get(data_key.tenant_id, 0), data_key.id)
 
     def knows(self, tenant_id: UUID) -> bool:
         """Whether the tenant's records can be sealed and its keys hashed."""
@@ -210,6 +217,10 @@ class Vault:
         if key is None:
             raise KeyMissing(f"no index key for tenant {tenant_id}")
         return hmac.digest(key, text, hashlib.sha256)
+
+    def audit_key(self, tenant_id: UUID) -> bytes | None:
+        """The seed of the key that signs heads of the tenant's audit log, if it has been taken into use."""
+        return self._audit.get(tenant_id)
 
 
 def _about(tenant_id: UUID, *parts: str | UUID) -> bytes:

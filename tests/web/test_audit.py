@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import asyncpg
 import httpx
 import pytest
 
-from tests.web.serving import Api
+from tests.web.serving import Api, serve
 from tests.web.world import make_world, post
-from webhook_gateway.store import audit
+from webhook_gateway.audit_chain import check_export
+from webhook_gateway.store import audit, keyring
 
 
 async def test_every_change_leaves_an_entry(api: Api, admin: httpx.AsyncClient) -> None:
@@ -110,6 +112,38 @@ async def test_whoever_switches_the_trigger_off_is_found_out(
         await connection.execute("ALTER TABLE audit_log ENABLE TRIGGER ALL")
     found = (await admin.get("/v1/audit/verification")).json()
     assert (found["intact"], found["broken_at"]) == (False, broken_at)
+
+
+async def test_the_head_is_signed_and_its_key_stays(admin: httpx.AsyncClient, database_url: str) -> None:
+    await post(admin, "/v1/subscribers", {"name": "A"})
+    first = (await admin.get("/v1/audit/head")).json()
+    served = serve(database_url)
+    async with served as (url, _), httpx.AsyncClient(base_url=url, headers=admin.headers, trust_env=False) as other:
+        await post(other, "/v1/subscribers", {"name": "B"})
+        second = (await other.get("/v1/audit/head")).json()
+    newest = (await admin.get("/v1/audit")).json()["items"][0]
+    assert (second["sequence"], second["hash"]) == (newest["sequence"], newest["hash"])
+    assert (first["sequence"], second["sequence"]) == (2, 3)
+    assert first["key"] == second["key"]
+    for head, since in ((first, 2), (second, 3)):
+        assert check_export([json.dumps(head)], first["key"], since).problem is None
+        assert check_export([json.dumps(head | {"at": "2020-01-01"})], first["key"], since).problem is not None
+
+
+async def test_heads_at_the_same_time_make_one_key(admin: httpx.AsyncClient) -> None:
+    answers = await asyncio.gather(*(admin.get("/v1/audit/head") for _ in range(10)))
+    assert len({answer.json()["key"] for answer in answers}) == 1
+    assert len((await admin.get("/v1/audit")).json()["items"]) == 1
+
+
+async def test_what_was_sealed_opens_after_a_key_for_heads_was_made(api: Api, admin: httpx.AsyncClient) -> None:
+    before = api.vault.seal(api.tenant_id, "events", api.tenant_id, b"body")
+    await admin.get("/v1/audit/head")
+    assert await keyring.fill(api.database, api.vault) == []
+    after = api.vault.seal(api.tenant_id, "events", api.tenant_id, b"body")
+    # A record names its data key in the bytes after its version.
+    assert before[:5] == after[:5]
+    assert api.vault.open(api.tenant_id, "events", api.tenant_id, after) == b"body"
 
 
 async def test_the_hash_of_an_entry_is_the_same_as_it_was(api: Api) -> None:

@@ -1,14 +1,14 @@
 """Who changed what. Append-only, and each tenant's rows are chained: a row's hash covers the hash before it.
 
-The chain shows that no row was changed, added or taken out in between. That none was cut off at the end shows only
-against a hash noted elsewhere: `verify` returns the last one.
+The chain shows that no row was changed, added or taken out in between. That none was cut off at the end, and that the
+chain was not made anew as a whole, shows only against what was noted elsewhere: a signed `head`, or an export.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,11 +17,13 @@ from uuid import UUID
 from sqlalchemy import RowMapping, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ..audit_chain import FIRST, Head, hash_of, sign_head
+from ..signatures import public_key_of, render_private_key
+from ..vault import Vault
+from .driver import driver_of
+from .keyring import audit_key
 from .rows import every
 from .tables import audit_log
-
-FIRST = bytes(32)
-"""What stands for the hash before the first row's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +59,10 @@ async def write(connection: AsyncConnection, tenant_id: UUID, change: Change) ->
         text("SELECT pg_advisory_xact_lock(hashtextextended(:chain, 0))"), {"chain": f"audit {tenant_id}"}
     )
     # A statement of its own: only a snapshot taken after the lock sees who had it before.
-    last = (
-        await connection.execute(
-            select(audit_log.c.sequence, audit_log.c.hash)
-            .where(audit_log.c.tenant_id == tenant_id)
-            .order_by(audit_log.c.sequence.desc())
-            .limit(1)
-        )
-    ).first()
+    sequence, previous_hash = await _last(connection, tenant_id)
     row: dict[str, Any] = {
         "tenant_id": tenant_id,
-        "sequence": last.sequence + 1 if last else 1,
+        "sequence": sequence + 1,
         "at": await connection.scalar(select(func.clock_timestamp())),
         "actor": change.actor,
         "source": change.source,
@@ -75,9 +70,9 @@ async def write(connection: AsyncConnection, tenant_id: UUID, change: Change) ->
         "target": change.target,
         "before": _plain(change.before),
         "after": _plain(change.after),
-        "previous_hash": last.hash if last else FIRST,
+        "previous_hash": previous_hash,
     }
-    await connection.execute(insert(audit_log).values(**row, hash=_hash(row)))
+    await connection.execute(insert(audit_log).values(**row, hash=hash_of(row)))
 
 
 async def page(
@@ -100,30 +95,56 @@ async def page(
     return await every(connection, rows.order_by(audit_log.c.sequence.desc()).limit(limit))
 
 
-async def verify(connection: AsyncConnection, tenant_id: UUID) -> Verification:
-    """Walks the tenant's chain from its first row. Reads every row: seconds for a million."""
-    entries, expected = 0, FIRST
-    chain = select(audit_log).where(audit_log.c.tenant_id == tenant_id).order_by(audit_log.c.sequence)
-    async with connection.stream(chain) as rows:
+async def head(connection: AsyncConnection, vault: Vault, tenant_id: UUID, now: datetime) -> Head:
+    """The chain's last row, signed. The tenant's first one makes the key for it, which is noted in the chain.
+
+    Signs what stands there; whether the chain leads to it, `verify` says.
+
+    Raises:
+        KeyMissing, Tampered: the key is there and can't be unwrapped.
+    """
+    seed, made = await audit_key(await driver_of(connection), vault, tenant_id)
+    key = render_private_key(seed)
+    if made:
+        await write(connection, tenant_id, Change("gateway", "local", "audit_key.created", public_key_of(key)))
+    return sign_head(key, tenant_id, *await _last(connection, tenant_id), now)
+
+
+async def entries(
+    connection: AsyncConnection, tenant_id: UUID, *, since: int = 0, until: int | None = None
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Rows in the order in which they were written: after the sequence ``since``, up to ``until``."""
+    chain = select(audit_log).where(audit_log.c.tenant_id == tenant_id, audit_log.c.sequence > since)
+    if until is not None:
+        chain = chain.where(audit_log.c.sequence <= until)
+    async with connection.stream(chain.order_by(audit_log.c.sequence)) as rows:
         async for row in rows.mappings():
-            linked = row["sequence"] == entries + 1 and row["previous_hash"] == expected
-            if not linked or row["hash"] != _hash(dict(row)):
-                return Verification(entries, expected, broken_at=entries + 1)
-            entries, expected = entries + 1, row["hash"]
-    return Verification(entries, expected)
+            yield dict(row)
 
 
-def _hash(row: Mapping[str, Any]) -> bytes:
-    """SHA-256 of everything else in the row, as JSON with sorted members and no white space."""
-    at: datetime = row["at"]
-    covered = {
-        "tenant_id": str(row["tenant_id"]),
-        "sequence": row["sequence"],
-        "at": at.astimezone(UTC).isoformat(timespec="microseconds"),
-        **{name: row[name] for name in ("actor", "source", "action", "target", "before", "after")},
-        "previous_hash": row["previous_hash"].hex(),
-    }
-    return hashlib.sha256(json.dumps(covered, sort_keys=True, separators=(",", ":")).encode()).digest()
+async def verify(connection: AsyncConnection, tenant_id: UUID, noted: Iterable[tuple[int, bytes]] = ()) -> Verification:
+    """Walks the tenant's chain from its first row. Reads every row: seconds for a million.
+
+    ``noted`` are sequences and hashes of before, in order: rows that have another hash now, or are gone, are broken.
+    """
+    reached, expected, before = 0, FIRST, iter(noted)
+    due = next(before, None)
+    async with aclosing(entries(connection, tenant_id)) as rows:
+        async for row in rows:
+            whole = row["sequence"] == reached + 1 and row["previous_hash"] == expected and row["hash"] == hash_of(row)
+            while whole and due is not None and due[0] == reached + 1:
+                whole, due = due[1] == row["hash"], next(before, None)
+            if not whole:
+                return Verification(reached, expected, broken_at=reached + 1)
+            reached, expected = reached + 1, row["hash"]
+    return Verification(reached, expected, broken_at=None if due is None else reached + 1)
+
+
+async def _last(connection: AsyncConnection, tenant_id: UUID) -> tuple[int, bytes]:
+    """Sequence and hash of the last row, or what stands before the first."""
+    newest = select(audit_log.c.sequence, audit_log.c.hash).where(audit_log.c.tenant_id == tenant_id)
+    last = (await connection.execute(newest.order_by(audit_log.c.sequence.desc()).limit(1))).first()
+    return (last.sequence, last.hash) if last else (0, FIRST)
 
 
 def _plain(values: Mapping[str, Any] | None) -> dict[str, Any] | None:

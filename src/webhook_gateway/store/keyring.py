@@ -26,6 +26,12 @@ INSERT INTO data_keys (tenant_id, purpose, master_key, wrapped)
 SELECT $1, $2, $3, $4 WHERE NOT EXISTS (SELECT FROM data_keys WHERE tenant_id = $1 AND purpose = $2)
 """
 
+AUDIT_KEY = """
+-- audit key: what signs a tenant's audit heads
+SELECT id, tenant_id, purpose, master_key, wrapped FROM data_keys WHERE tenant_id = $1 AND purpose = 'audit'
+ORDER BY id DESC LIMIT 1
+"""
+
 ROTATE = """
 -- rotate: a newer key for what is sealed from now on; the older ones stay, for what they have sealed
 INSERT INTO data_keys (tenant_id, purpose, master_key, wrapped) VALUES ($1, 'seal', $2, $3) RETURNING id
@@ -82,6 +88,28 @@ async def rotate(connection: Connection, vault: Vault, tenant_id: UUID) -> int:
     await connection.execute(LOCK)
     name, wrapped = await _wrap(vault, tenant_id, "seal", os.urandom(KEY_BYTES))
     return int(await connection.fetchval(ROTATE, tenant_id, name, wrapped))
+
+
+async def audit_key(connection: Connection, vault: Vault, tenant_id: UUID) -> tuple[bytes, bool]:
+    """The seed that signs heads of the tenant's audit log, and whether it was made just now: at the first head.
+
+    Inside the caller's transaction.
+
+    Raises:
+        KeyMissing, Tampered: see `Wrapping.unwrap`.
+    """
+    if (known := vault.audit_key(tenant_id)) is not None:
+        return known, False
+    await connection.execute(LOCK)
+    found = await connection.fetchrow(AUDIT_KEY, tenant_id)
+    if found is None:
+        seed = os.urandom(KEY_BYTES)
+        await connection.execute(MAKE, tenant_id, "audit", *await _wrap(vault, tenant_id, "audit", seed))
+        return seed, True
+    data_key = DataKey(**dict(found))
+    seed = await asyncio.to_thread(vault.master_keys.unwrap, data_key)
+    vault.take(data_key, seed)
+    return seed, False
 
 
 async def needed(connection: Connection) -> dict[str, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -11,7 +13,7 @@ from webhook_gateway.store import audit
 
 from .callers import Caller
 from .deps import Parts, needs, next_page, read_number_cursor
-from .schemas import AuditPage, AuditQuery, AuditVerification
+from .schemas import AuditHead, AuditPage, AuditQuery, AuditVerification
 
 router = APIRouter(prefix="/v1/audit", tags=["Audit"])
 
@@ -32,6 +34,17 @@ async def every(query: Annotated[AuditQuery, Query()], gateway: Parts, caller: A
         )
     items, next_cursor = next_page(rows, query.limit, lambda row: int(row["sequence"]))
     return {"items": [{**row, "hash": row["hash"].hex()} for row in items], "next_cursor": next_cursor}
+
+
+@router.get("/head", response_model=AuditHead, operation_id="getAuditHead", summary="Take a signed proof of the log")
+async def head(gateway: Parts, caller: Auditor) -> Any:
+    """Signs the last entry's number and hash. Keep the answer elsewhere: it proves what the log held at that moment.
+
+    The public key stays the same. Note it once, over a way that you trust (`webhook-gateway audit head` on the machine
+    shows it, too), and from then on accept no other: a head that has been signed with another key proves nothing.
+    """
+    async with gateway.database.begin() as connection:
+        return asdict(await audit.head(connection, gateway.vault, caller.tenant_id, datetime.now(UTC)))
 
 
 @router.get(

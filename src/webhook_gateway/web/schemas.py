@@ -1152,6 +1152,35 @@ class AuditQuery(Paging):
     actor: str | None = Field(None, max_length=200, pattern=r"^[^\x00]*$", description="Who changed it.")
 
 
+class AuditHead(Shown):
+    """The end of the audit log at a moment, signed.
+
+    The signature is Ed25519 over the other members as JSON with sorted members, no white space and only ASCII.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra=_example(
+            {
+                "tenant": f"ten_{_SUFFIX}",
+                "sequence": 17,
+                "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                "at": "2026-11-23T08:00:00.000000+00:00",
+                "key": "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+                "signature": (
+                    "5VZDAMNgrHKQhuLMgG6CioSHfx645dl02HPgZSJJAVVfuIIVkKM7rMYeOXAc+bRr0lv18FlbviRlUUFDjnoQCw=="
+                ),
+            }
+        )
+    )
+
+    tenant: str
+    sequence: int = Field(description="The last entry's; 0 where there is none.")
+    hash: str = Field(description="The last entry's, in hexadecimal.")
+    at: str = Field(description="When it was signed: a text, since the signature covers it as it is written.")
+    key: str = Field(description="The public key: `whpk_` and base64. Note it once, and accept no other.")
+    signature: str = Field(description="Base64.")
+
+
 class AuditVerification(Shown):
     """Whether the chain of entries is whole. Note the last hash elsewhere: it shows that none was cut off the end."""
 
