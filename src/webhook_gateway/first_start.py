@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from webhook_gateway.rules import ids
 from webhook_gateway.store import audit, keys, standing, tenants
 from webhook_gateway.store.database import Database
+from webhook_gateway.store.driver import driver_of
 from webhook_gateway.vault import MasterKeys, Vault
 
 
@@ -29,17 +30,32 @@ async def first_key(url: str, master_keys: MasterKeys) -> str | None:
 
 
 async def issue_key(
-    database: Database, vault: Vault, name: str, scopes: Sequence[str], **restrictions: Any
+    database: Database,
+    vault: Vault,
+    name: str,
+    scopes: Sequence[str],
+    *,
+    role: str | None = None,
+    **restrictions: Any,
 ) -> tuple[str, str]:
     """The id of a new API key and the key itself, which is shown only now. Makes the default tenant if need be.
 
-    ``restrictions`` are the other fields of `store.keys.NewKey`.
+    ``role`` is where the scopes came from, for the audit log; ``restrictions`` are the other fields of
+    `store.keys.NewKey`.
     """
-    async with database.road() as connection:
-        tenant_id = await tenants.make(connection, vault)
-    async with database.begin() as connection_:
-        row, key = await keys.issue(connection_, keys.NewKey(tenant_id, name, scopes, **restrictions))
+    async with database.begin() as connection:
+        tenant_id = await tenants.make(await driver_of(connection), vault)
+        row, key = await keys.issue(connection, keys.NewKey(tenant_id, name, scopes, **restrictions))
         key_id = ids.render(ids.KEY, row["id"])
-        after = {"name": name, "scopes": list(scopes)}
-        await audit.write(connection_, tenant_id, audit.Change("cli", "local", "key.created", key_id, after=after))
+        after = _permissions(dict(row)) | ({"role": role} if role else {})
+        await audit.write(connection, tenant_id, audit.Change("cli", "local", "key.created", key_id, after=after))
     return key_id, key
+
+
+def _permissions(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the key may do, and what holds it back; never the key, of which its beginning is only the name."""
+    names = ("name", "prefix", "scopes", "event_types", "networks", "expires_at")
+    found = {name: row[name] for name in names if row[name] is not None}
+    if row["subscriber_id"] is not None:
+        found["subscriber_id"] = ids.render(ids.SUBSCRIBER, row["subscriber_id"])
+    return found

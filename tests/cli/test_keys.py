@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 from collections.abc import Callable
+from datetime import datetime
 
 import asyncpg
 import pytest
@@ -55,6 +56,24 @@ def test_a_revoked_key_stays_in_the_list_and_both_are_audited(keys: Cli, cli: Cl
     assert [entry["actor"] for entry in json.loads(audited.stdout)] == ["cli", "cli"]
     verified = cli("audit", "verify", "--json", DATABASE_URL=database_url)
     assert (verified.returncode, json.loads(verified.stdout)["whole"]) == (0, True)
+
+
+def test_what_holds_a_key_back_is_audited_but_not_the_key(keys: Cli, cli: Cli, database_url: str) -> None:
+    restricted = ("--event-type", "lab_result.*", "--network", "10.20.0.0/16", "--days", "30")
+    made = json.loads(keys("create", "lab", "--role", "producer", *restricted, "--json").stdout)
+    audited = cli("audit", "list", "--target", made["id"], "--json", DATABASE_URL=database_url).stdout
+    (entry,) = json.loads(audited)
+    after = entry["after"]
+    assert datetime.fromisoformat(after.pop("expires_at")) == datetime.fromisoformat(made["expires_at"])
+    assert made["key"].startswith(after.pop("prefix"))
+    assert after == {
+        "name": "lab",
+        "role": "producer",
+        "scopes": ["events:write"],
+        "event_types": ["lab_result.*"],
+        "networks": ["10.20.0.0/16"],
+    }
+    assert made["key"] not in audited
 
 
 def test_an_altered_audit_log_is_found(keys: Cli, cli: Cli, database_url: str) -> None:

@@ -78,6 +78,7 @@ def create(
             Vault(load_master_keys(key_settings(found))),
             name,
             wanted,
+            role=role or None,
             subscriber_id=subscriber_id,
             event_types=event_types or None,
             networks=networks or None,
