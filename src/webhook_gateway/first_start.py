@@ -35,18 +35,26 @@ async def issue_key(
     name: str,
     scopes: Sequence[str],
     *,
+    tenant: str = tenants.DEFAULT,
     role: str | None = None,
     **restrictions: Any,
 ) -> tuple[str, str]:
-    """The id of a new API key and the key itself, which is shown only now. Makes the default tenant if need be.
+    """The id of a new API key and the key itself, which is shown only now. Makes the tenant if need be.
 
     ``role`` is where the scopes came from, for the audit log; ``restrictions`` are the other fields of
     `store.keys.NewKey`.
     """
     async with database.begin() as connection:
-        tenant_id = await tenants.make(await driver_of(connection), vault)
+        driver = await driver_of(connection)
+        is_new = await tenants.find(driver, tenant) is None
+        tenant_id = await tenants.make(driver, vault, tenant)
         row, key = await keys.issue(connection, keys.NewKey(tenant_id, name, scopes, **restrictions))
         key_id = ids.render(ids.KEY, row["id"])
+        if is_new:
+            made = audit.Change(
+                "cli", "local", "tenant.created", ids.render(ids.TENANT, tenant_id), None, {"name": tenant}
+            )
+            await audit.write(connection, tenant_id, made)
         after = _permissions(dict(row)) | ({"role": role} if role else {})
         await audit.write(connection, tenant_id, audit.Change("cli", "local", "key.created", key_id, after=after))
     return key_id, key

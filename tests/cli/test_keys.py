@@ -76,6 +76,37 @@ def test_what_holds_a_key_back_is_audited_but_not_the_key(keys: Cli, cli: Cli, d
     assert made["key"] not in audited
 
 
+def test_a_tenant_is_made_when_it_is_asked_for_and_stands_apart(keys: Cli, cli: Cli, database_url: str) -> None:
+    keys("create", "ours", "--role", "admin")
+    mistyped = keys("create", "theirs", "--role", "admin", "--tenant", "southside")
+    assert (mistyped.returncode, "--new-tenant" in mistyped.stderr) == (1, True)
+    made = keys("create", "theirs", "--role", "admin", "--tenant", "southside", "--new-tenant")
+    assert made.returncode == 0, made.stderr
+    assert keys("create", "x", "--role", "admin", "--tenant", "southside", "--new-tenant").returncode == 1
+    purposes = "SELECT array_agg(purpose ORDER BY purpose) AS made FROM data_keys GROUP BY tenant_id"
+    assert [row["made"] for row in asyncio.run(_fetch(database_url, purposes))] == [["index", "seal"]] * 2
+
+    assert [row["name"] for row in json.loads(keys("list", "--json").stdout)] == ["ours"]
+    (theirs,) = json.loads(keys("list", "--tenant", "southside", "--json").stdout)
+    assert theirs["name"] == "theirs"
+    assert keys("revoke", theirs["id"]).returncode == 1
+    assert keys("revoke", theirs["id"], "--tenant", "southside").returncode == 0
+
+    def audited(*arguments: str) -> list[str]:
+        found = cli("audit", "list", *arguments, "--json", DATABASE_URL=database_url)
+        return [entry["action"] for entry in json.loads(found.stdout)]
+
+    assert audited() == ["key.created", "tenant.created"]
+    assert audited("--tenant", "southside") == ["key.revoked", "key.created", "tenant.created"]
+    assert cli("replay", "--since", "2026-01-01", "--tenant", "nowhere", DATABASE_URL=database_url).returncode == 1
+
+
+def test_a_subscribers_key_needs_a_subscriber_of_that_tenant(keys: Cli) -> None:
+    keys("create", "ours", "--role", "admin")
+    found = keys("create", "lab", "--role", "partner", "--subscriber", "sub_01h455vb4pex5vsknk084sn02q")
+    assert (found.returncode, "no such subscriber" in found.stderr) == (1, True)
+
+
 def test_an_altered_audit_log_is_found(keys: Cli, cli: Cli, database_url: str) -> None:
     keys("create", "one", "--role", "auditor")
     keys("create", "two", "--role", "auditor")
@@ -99,6 +130,7 @@ def test_an_altered_audit_log_is_found(keys: Cli, cli: Cli, database_url: str) -
         (("create", "x", "--role", "producer", "--event-type", "Lab!"), "Lab!"),
         (("create", "x", "--role", "producer", "--network", "10.0.0.0/99"), "10.0.0.0/99"),
         (("create", "x", "--role", "producer", "--subscriber", "evt_1"), "sub_"),
+        (("create", "x", "--role", "producer", "--tenant", " ", "--new-tenant"), "tenant"),
         (("revoke", "not-an-id"), "key_"),
     ],
 )

@@ -8,7 +8,7 @@ import typer
 
 from .exits import NO
 from .screen import answers, table, write_json
-from .surroundings import default_tenant, with_database
+from .surroundings import TenantName, tenant_named, with_database
 
 if TYPE_CHECKING:
     from webhook_gateway.store.database import Database
@@ -17,7 +17,10 @@ app = typer.Typer(no_args_is_help=True, help="The log of who changed what.")
 
 
 @app.command()
-def verify(as_json: Annotated[bool, typer.Option("--json", help='{"whole": …, "entries": …}')] = False) -> None:
+def verify(
+    tenant: TenantName = "default",
+    as_json: Annotated[bool, typer.Option("--json", help='{"whole": …, "entries": …}')] = False,
+) -> None:
     """Check the chain of hashes from its first entry. Exit code 0: whole, 1: broken.
 
     Note the last hash elsewhere: only against it can you see that the end of the log was cut off.
@@ -26,7 +29,7 @@ def verify(as_json: Annotated[bool, typer.Option("--json", help='{"whole": …, 
     async def work(database: Database) -> Any:
         from webhook_gateway.store import audit
 
-        tenant_id = await default_tenant(database)
+        tenant_id = await tenant_named(database, tenant)
         async with database.begin() as connection:
             return await audit.verify(connection, tenant_id)
 
@@ -53,6 +56,7 @@ def list_entries(
     target: Annotated[str, typer.Option("--target", help="Only what was done to this, as in ep_…")] = "",
     actor: Annotated[str, typer.Option("--actor", help="Only what this key (or ‘cli’) did.")] = "",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 50,
+    tenant: TenantName = "default",
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array.")] = False,
 ) -> None:
     """List changes, newest first.
@@ -63,7 +67,7 @@ def list_entries(
     async def work(database: Database) -> list[Any]:
         from webhook_gateway.store import audit
 
-        tenant_id = await default_tenant(database)
+        tenant_id = await tenant_named(database, tenant)
         async with database.begin() as connection:
             return await audit.page(
                 connection, tenant_id, before=None, limit=limit, target=target or None, actor=actor or None

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from webhook_gateway.settings import settings
-
 from .exits import NO, CannotGoOn
 from .screen import remarks, say, write_json
-from .surroundings import key_settings, with_database
+from .surroundings import configured_vault, with_database
 
 if TYPE_CHECKING:
     from webhook_gateway.store.database import Database
@@ -26,7 +24,7 @@ def rewrap(as_json: Annotated[bool, typer.Option("--json", help='{"master_key": 
 
     [dim]Example:[/dim]  webhook-gateway keys rewrap && webhook-gateway keys retire m20260101-3f2a
     """
-    vault = _vault()
+    vault = configured_vault()
     rewrapped, problems = with_database(lambda database: _rewrap(database, vault, quiet=not sys.stderr.isatty()))
     if as_json:
         write_json({"master_key": vault.master_keys.newest, "rewrapped": rewrapped, "problems": problems})
@@ -44,7 +42,7 @@ def retire(
 
     [dim]Example:[/dim]  webhook-gateway keys retire m20260101-3f2a
     """
-    newest = _vault().master_keys.newest
+    newest = configured_vault().master_keys.newest
     found = with_database(_needed)
     if as_json:
         write_json({"master_key": name, "newest": newest == name, "data_keys": found.get(name, 0)})
@@ -68,19 +66,12 @@ def rotate(
 
     Once a year is plenty; after 4 billion records it is due (NIST SP 800-38D).
     """
-    vault = _vault()
+    vault = configured_vault()
     made = with_database(lambda database: _rotate(database, vault))
     if as_json:
         write_json(made)
     else:
         say(f"{len(made)} new data keys, wrapped by {vault.master_keys.newest}")
-
-
-def _vault() -> Vault:
-    from webhook_gateway.master_keys import load_master_keys
-    from webhook_gateway.vault import Vault
-
-    return Vault(load_master_keys(key_settings(settings())))
 
 
 async def _rewrap(database: Database, vault: Vault, *, quiet: bool) -> tuple[int, list[str]]:

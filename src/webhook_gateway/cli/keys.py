@@ -9,14 +9,15 @@ import typer
 
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER, SCOPES_OF, Role, Scope
-from webhook_gateway.settings import settings
 
 from . import data_keys
 from .exits import NO, WRONG, CannotGoOn
 from .screen import answers, say, table, write_json
-from .surroundings import default_tenant, key_settings, with_database
+from .surroundings import TenantName, configured_vault, tenant_named, with_database
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from webhook_gateway.store.database import Database
 
 app = typer.Typer(no_args_is_help=True, help="API keys, master keys and data keys.")
@@ -47,6 +48,10 @@ def create(
     networks: Annotated[
         list[str] | None, typer.Option("--network", metavar="CIDR", help="Valid only from there; may be repeated.")
     ] = None,
+    tenant: TenantName = "default",
+    new_tenant: Annotated[
+        bool, typer.Option("--new-tenant", help="Make the tenant, with data keys of its own; this is its first key.")
+    ] = False,
     days: Annotated[int, typer.Option("--days", min=0, help="Expires after so many days; 0: never.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help='{"id": …, "key": …, "scopes": […]}')] = False,
 ) -> None:
@@ -55,10 +60,11 @@ def create(
     [dim]Examples:[/dim]
       webhook-gateway keys create laboratory --role producer --event-type 'lab_result.*'
       webhook-gateway keys create ops --role operator --days 365
+      webhook-gateway keys create southside --role admin --tenant southside --new-tenant
     """
-    from webhook_gateway.master_keys import load_master_keys
-
     wanted = _scopes(role, scopes or [])
+    if not tenant.isprintable() or not 0 < len(tenant.strip()) == len(tenant) <= 100:
+        raise CannotGoOn("a tenant's name has 1 to 100 printable characters and no space around it", WRONG)
     subscriber_id = _parse(ids.SUBSCRIBER, subscriber) if subscriber else None
     if role == Role.PARTNER and subscriber_id is None:
         raise CannotGoOn("a partner's key needs --subscriber sub_…: without it, it would see everybody's", WRONG)
@@ -67,17 +73,18 @@ def create(
     _check_patterns(event_types or [])
     _check_networks(networks or [])
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
-    found = settings()
+    vault = configured_vault()
 
     async def work(database: Database) -> tuple[str, str]:
         from webhook_gateway.first_start import issue_key
-        from webhook_gateway.vault import Vault
 
+        await _check_tenant(database, tenant, subscriber_id, new=new_tenant)
         return await issue_key(
             database,
-            Vault(load_master_keys(key_settings(found))),
+            vault,
             name,
             wanted,
+            tenant=tenant,
             role=role or None,
             subscriber_id=subscriber_id,
             event_types=event_types or None,
@@ -94,9 +101,12 @@ def create(
 
 
 @app.command("list")
-def list_keys(as_json: Annotated[bool, typer.Option("--json", help="A JSON array.")] = False) -> None:
+def list_keys(
+    tenant: TenantName = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON array.")] = False,
+) -> None:
     """List the API keys: newest first, the revoked ones too. The keys themselves can't be shown."""
-    rows = with_database(_page)
+    rows = with_database(lambda database: _page(database, tenant))
     if as_json:
         write_json([_shown(row) for row in rows])
         return
@@ -110,6 +120,7 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="A JSON array
 @app.command()
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="key_…, as `keys list` shows it.")],
+    tenant: TenantName = "default",
     as_json: Annotated[bool, typer.Option("--json", help='{"id": …, "revoked_at": …}')] = False,
 ) -> None:
     """Revoke an API key. API processes refuse it within a few seconds; it can't be taken back."""
@@ -118,7 +129,7 @@ def revoke(
     async def work(database: Database) -> Any:
         from webhook_gateway.store import audit, keys
 
-        tenant_id = await default_tenant(database)
+        tenant_id = await tenant_named(database, tenant)
         async with database.begin() as connection:
             row = await keys.revoke(connection, tenant_id, wanted)
             if row is not None:
@@ -154,10 +165,27 @@ app.command()(data_keys.retire)
 app.command()(data_keys.rotate)
 
 
-async def _page(database: Database) -> list[Any]:
+async def _check_tenant(database: Database, tenant: str, subscriber_id: UUID | None, *, new: bool) -> None:
+    """The default tenant is made with its first key; any other has to be asked for, so that a typo makes none."""
+    from webhook_gateway.store import subscribers, tenants
+
+    async with database.road() as connection:
+        tenant_id = await tenants.find(connection, tenant)
+    if new and tenant_id is not None:
+        raise CannotGoOn(f"there is a tenant {tenant} already: leave --new-tenant out", NO)
+    if not new and tenant != tenants.DEFAULT:
+        tenant_id = await tenant_named(database, tenant)
+    if subscriber_id is None:
+        return
+    async with database.begin() as connection_:
+        if tenant_id is None or await subscribers.get(connection_, tenant_id, subscriber_id) is None:
+            raise CannotGoOn(f"tenant {tenant} has no such subscriber: see `GET /v1/subscribers`", NO)
+
+
+async def _page(database: Database, tenant: str) -> list[Any]:
     from webhook_gateway.store import keys
 
-    tenant_id, rows, before = await default_tenant(database), [], None
+    tenant_id, rows, before = await tenant_named(database, tenant), [], None
     async with database.begin() as connection:
         while page := await keys.page(connection, tenant_id, before=before, limit=500):
             rows += page

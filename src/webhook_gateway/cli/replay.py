@@ -14,7 +14,7 @@ from webhook_gateway.rules import ids
 
 from .exits import NO, WRONG, CannotGoOn
 from .screen import remarks, say, write_json
-from .surroundings import default_tenant, with_database
+from .surroundings import TenantName, tenant_named, with_database
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -43,6 +43,7 @@ def replay(
         typer.Option("--since", metavar="TIME", help="Made at or after, as in 2026-11-23T08:00 (UTC unless it says)."),
     ] = "",
     until: Annotated[str, typer.Option("--until", metavar="TIME", help="Made before.")] = "",
+    tenant: TenantName = "default",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Stay until everything is queued again.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="The job, or the new delivery, as JSON.")] = False,
@@ -54,7 +55,7 @@ def replay(
       webhook-gateway replay --endpoint ep_… --since 2026-11-23T08:00 --yes
     """
     if delivery:
-        _replay_one(delivery, as_json=as_json)
+        _replay_one(delivery, tenant, as_json=as_json)
         return
     wanted = {
         "endpoint_id": _parse(ids.ENDPOINT, endpoint) if endpoint else None,
@@ -65,24 +66,24 @@ def replay(
     }
     if not any(wanted[name] for name in ("endpoint_id", "type", "since", "until")):
         raise CannotGoOn("say which: a delivery's id, --endpoint, --type, --since or --until", WRONG)
-    found = with_database(lambda database: _count(database, wanted))
+    found = with_database(lambda database: _count(database, tenant, wanted))
     if found and not (yes or as_json) and not typer.confirm(f"Replay {found:,} {state} deliveries?"):
         raise typer.Exit(NO)
-    job = with_database(lambda database: _run(database, wanted, found, wait=wait, quiet=as_json))
+    job = with_database(lambda database: _run(database, tenant, wanted, found, wait=wait, quiet=as_json))
     if as_json:
         write_json(job)
     else:
         say(f"{job['id']} is {job['state']}: {job['done']:,} of {job['total']:,} queued again")
 
 
-def _replay_one(text: str, *, as_json: bool) -> None:
+def _replay_one(text: str, tenant: str, *, as_json: bool) -> None:
     delivery_id = _parse(ids.DELIVERY, text)
 
     async def work(database: Database) -> UUID | None:
         from webhook_gateway.store import audit, replays, reports
         from webhook_gateway.store.hints import OUTBOX, hint
 
-        tenant_id = await default_tenant(database)
+        tenant_id = await tenant_named(database, tenant)
         async with database.begin() as connection:
             row = await reports.delivery(connection, reports.Filter(tenant_id), delivery_id)
             if row is None:
@@ -114,18 +115,20 @@ def _replay_one(text: str, *, as_json: bool) -> None:
         say(f"queued again as {rendered}")
 
 
-async def _count(database: Database, wanted: dict[str, Any]) -> int:
+async def _count(database: Database, tenant: str, wanted: dict[str, Any]) -> int:
     from webhook_gateway.store import reports
 
-    tenant_id = await default_tenant(database)
+    tenant_id = await tenant_named(database, tenant)
     async with database.begin() as connection:
         return await reports.finished_count(connection, reports.Filter(tenant_id, **wanted))
 
 
-async def _run(database: Database, wanted: dict[str, Any], total: int, *, wait: bool, quiet: bool) -> dict[str, Any]:
+async def _run(
+    database: Database, tenant: str, wanted: dict[str, Any], total: int, *, wait: bool, quiet: bool
+) -> dict[str, Any]:
     from webhook_gateway.store import audit, replays
 
-    tenant_id = await default_tenant(database)
+    tenant_id = await tenant_named(database, tenant)
     stored = {name: _written(value) for name, value in wanted.items() if value is not None}
     async with database.begin() as connection:
         job = await replays.create(connection, tenant_id, stored, total)

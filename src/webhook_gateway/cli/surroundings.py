@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 from uuid import UUID
+
+import typer
 
 from webhook_gateway.master_keys import KEY_FILE, data_directory
 from webhook_gateway.settings import Settings, settings
@@ -15,8 +17,11 @@ from .exits import WRONG, CannotGoOn
 
 if TYPE_CHECKING:
     from webhook_gateway.store.database import Database
+    from webhook_gateway.vault import Vault
 
 T = TypeVar("T")
+
+TenantName = Annotated[str, typer.Option("--tenant", metavar="NAME", help="The tenant that is meant.")]
 
 NO_DATABASE = (
     "DATABASE_URL is not set and no gateway started by `webhook-gateway up` runs here: set it, as in "
@@ -61,11 +66,21 @@ def key_settings(found: Settings) -> Settings:
     return found
 
 
-async def default_tenant(database: Database) -> UUID:
+def configured_vault() -> Vault:
+    """An empty vault with the configured master keys."""
+    from webhook_gateway.master_keys import load_master_keys
+    from webhook_gateway.vault import Vault
+
+    return Vault(load_master_keys(key_settings(settings())))
+
+
+async def tenant_named(database: Database, name: str) -> UUID:
     from webhook_gateway.store import tenants
 
     async with database.road() as connection:
-        tenant_id = await tenants.find(connection)
-    if tenant_id is None:
+        tenant_id = await tenants.find(connection, name)
+    if tenant_id is None and name == tenants.DEFAULT:
         raise CannotGoOn("no key was ever made here: begin with `webhook-gateway keys create NAME --role admin`")
+    if tenant_id is None:
+        raise CannotGoOn(f"there is no tenant {name}: `webhook-gateway keys create … --new-tenant` makes one")
     return tenant_id
