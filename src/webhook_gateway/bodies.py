@@ -36,7 +36,9 @@ class Bodies:
             DatabaseAway: the claimed deliveries stay leased and are due again when the lease ends.
         """
         tenants = {delivery.event_id: delivery.tenant_id for delivery in claimed}
-        missing = [event_id for event_id in tenants if event_id not in self._open]
+        # Kept by us while we wait for the rest: another claim may push them out of memory meanwhile.
+        known: dict[UUID, bytes | Unsendable] = {i: self._open[i] for i in tenants if i in self._open}
+        missing = [event_id for event_id in tenants if event_id not in known]
         sealed: dict[UUID, bytes] = {}
         if missing:
             async with self._database.road() as connection:
@@ -46,13 +48,13 @@ class Bodies:
                     sealed |= await deliveries.bodies(connection, lost)
             if not all(map(self._vault.can_open, sealed.values())):
                 await self._learn_keys()
-        found = {event_id: self._find(tenants[event_id], event_id, sealed.get(event_id)) for event_id in tenants}
+        found = known | {i: self._find(tenants[i], i, sealed.get(i)) for i in missing}
         self._forget()
         return found
 
     def _find(self, tenant_id: UUID, event_id: UUID, sealed: bytes | None) -> bytes | Unsendable:
         if event_id in self._open:
-            return self._open[event_id]
+            return self._open[event_id]  # another claim was faster
         if sealed is None:
             return Unsendable("body_gone")
         try:

@@ -139,10 +139,13 @@ def _authorize(authorization: Authorization | None) -> dict[str, str]:
 
 async def settle(
     connection: Connection, vault: Vault, results: Sequence[Result], changed: Sequence[HealthChange], keep: int
-) -> None:
+) -> int | None:
     """Writes down what became of claimed deliveries: one transaction for all results of the last few milliseconds.
 
     ``changed`` is what was learnt about endpoints, ``keep`` how many bytes of a partner's answer to store, sealed.
+
+    Returns:
+        The configuration's version from which on it says itself which endpoints were disabled here, if any were.
     """
     async with connection.transaction():
         finished = [f for result in results if (f := _finished(result)) is not None]
@@ -150,11 +153,16 @@ async def settle(
         made = [(result.delivery, _attempt(result, vault, keep)) for result in results]
         ours = await deliveries.settle(connection, made, finished, retried)
         reach("within_settle")
-        await _settle_endpoints(connection, vault, results, changed)
-    if ours < len(results):
-        telemetry.lease_lost(len(results) - ours)
+        settled = [result for result in results if result.delivery.id in ours]
+        await _settle_endpoints(connection, vault, settled, changed)
+        disabling = any(result.verdict.disable for result in results)
+        version = await configuration.version(connection) if disabling else None
+    if len(settled) < len(results):
+        telemetry.lease_lost(len(results) - len(settled))
     for f in finished:
-        telemetry.finished.labels(f.state).inc()
+        if f.delivery.id in ours:
+            telemetry.finished.labels(f.state).inc()
+    return version
 
 
 async def _settle_endpoints(

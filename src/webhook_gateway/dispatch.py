@@ -146,7 +146,9 @@ class Dispatch:
         """Only the head of an ordering key is due; the others wait for the one before them."""
         keys = {(d.endpoint_id, d.ordering_key): d for d in new if d.ordering_key is not None}
         strict = [key for key, delivery in keys.items() if self._ordering(delivery) is Ordering.STRICT]
-        busy = await outbox.busy_keys(connection, sorted(keys), strict)
+        latest = [key for key, delivery in keys.items() if self._ordering(delivery) is Ordering.LATEST]
+        others = keys.keys() - set(latest)
+        busy = await outbox.busy_keys(connection, sorted(others), sorted(strict), sorted(latest))
         ordered = []
         for delivery in new:
             if delivery.ordering_key is None:

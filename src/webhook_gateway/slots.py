@@ -34,8 +34,8 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _HEALTHY = Health()
 
 
-Queued = tuple[Delivery, bytes | Unsendable]
-"""A leased delivery with its body, waiting in memory for a slot."""
+Queued = tuple[Delivery, bytes | Unsendable, float]
+"""A leased delivery with its body, waiting in memory for a slot until a moment of monotonic time."""
 
 
 @dataclass(slots=True)
@@ -230,20 +230,27 @@ class Slots:
 
     def begin(self, delivery: Delivery, body: bytes | Unsendable) -> bool:
         """Uses a slot that was reserved; where none is left, the delivery queues for the next one that is free."""
-        line = self._line(delivery.endpoint_id)
+        line, endpoint = self._line(delivery.endpoint_id), self.snapshot.endpoints.get(delivery.endpoint_id)
+        if not line.reserved and endpoint is not None and self.in_flight < self._concurrency:
+            self._reserve(endpoint, line, min(max(self._free_slots(endpoint, line, self.now()), 0), 1))
         if line.reserved:
             line.reserved -= 1
             return True
-        line.queue.append((delivery, body))
+        # Whatever begins within half the margin ends before its lease does.
+        line.queue.append((delivery, body, monotonic() + self._lease_margin / 2))
         return False
 
     def next_or_end(self, endpoint_id: UUID, goes_on: bool) -> Queued | None:
         """What follows a request in its slot: the next one that was leased ahead, or None and the slot is free."""
         line, endpoint = self._line(endpoint_id), self.snapshot.endpoints.get(endpoint_id)
-        if goes_on and line.queue and endpoint is not None:
-            allowed = self._share(endpoint, min(may_begin(endpoint, line.health, self.now()), int(line.limit)))
-            if line.in_flight <= allowed:
-                return line.queue.popleft()
+        if (
+            goes_on
+            and endpoint is not None
+            and line.queue
+            and line.queue[0][2] > monotonic()
+            and line.in_flight <= self._allowed(endpoint, line, self.now())
+        ):
+            return line.queue.popleft()
         self.end(endpoint_id)
         return None
 
@@ -260,12 +267,11 @@ class Slots:
         self._give_back(endpoint_id, 1)
 
     def stranded(self, stopping: bool = False) -> list[Delivery]:
-        """Takes out what was leased ahead and won't be sent: its endpoint has no request under way to follow."""
+        """Takes out what was leased ahead and won't be sent: no request is under way to follow, or it is too late."""
         found: list[Delivery] = []
         for line in self._lines.values():
-            if line.queue and (stopping or line.in_flight == 0):
-                found += [delivery for delivery, _ in line.queue]
-                line.queue.clear()
+            while line.queue and (stopping or line.in_flight == 0 or line.queue[0][2] <= monotonic()):
+                found.append(line.queue.popleft()[0])
         return found
 
     def longest_deadline(self) -> float:
@@ -291,16 +297,23 @@ class Slots:
         if _lasting(health) != _lasting(line.saved):
             self._dirty.add(endpoint.id)
         if isinstance(outcome, TimedOut):
-            line.limit = max(1.0, min(line.limit, endpoint.slots) / 2)
+            line.limit = max(1.0, min(line.limit, self._share(endpoint, endpoint.slots)) / 2)
         elif isinstance(outcome, Accepted):
             line.limit = min(line.limit + 1, 1e9)
 
     def learn_health(self, learnt: Mapping[UUID, Health]) -> None:
-        """What other workers found out."""
+        """What other workers found out. What we have written ourselves comes back, too, and is no news."""
         for endpoint_id, health in learnt.items():
-            if endpoint_id not in self._dirty:
-                line = self._line(endpoint_id)
-                line.health = line.saved = health
+            line = self._line(endpoint_id)
+            if endpoint_id in self._dirty or _lasting(health) == _lasting(line.saved):
+                continue
+            known = line.health
+            line.health = line.saved = replace(
+                health,
+                window_start=known.window_start,
+                window_total=known.window_total,
+                window_failed=known.window_failed,
+            )
 
     def changed_health(self) -> list[HealthChange]:
         """What has to be kept."""
@@ -326,6 +339,7 @@ class Slots:
         line = self._line(endpoint_id)
         for _ in range(min(count, line.reserved)):
             line.reserved -= 1
+            line.tokens += 1
             self.end(endpoint_id)
 
     def _line(self, endpoint_id: UUID) -> _Line:
@@ -341,13 +355,16 @@ class Slots:
         return waiting[self._turn :] + waiting[: self._turn]
 
     def _free_slots(self, endpoint: Endpoint, line: _Line, now: float) -> int:
-        allowed = min(may_begin(endpoint, line.health, now), int(line.limit))
-        free = self._share(endpoint, allowed) - line.in_flight
+        free = self._allowed(endpoint, line, now) - line.in_flight
         if endpoint.rate is not None:
-            tokens = self._tokens(endpoint.rate, line, now)
+            tokens = self._tokens(endpoint.rate, line)
             self._rate_binds = self._rate_binds or tokens < free
             free = min(free, tokens)
         return min(free, self._per_tenant - self._of_tenant.get(endpoint.tenant_id, 0))
+
+    def _allowed(self, endpoint: Endpoint, line: _Line, now: float) -> int:
+        """How many requests this worker may have under way to the endpoint."""
+        return min(self._share(endpoint, may_begin(endpoint, line.health, now)), int(line.limit))
 
     def _room_ahead(self, endpoint: Endpoint, line: _Line, now: float) -> int:
         """How many to lease beyond the slots: none while anything is wrong, and never a few at a time."""
@@ -361,9 +378,9 @@ class Slots:
         place = (self._rank + endpoint.id.int) % self._workers
         return (slots + self._workers - 1 - place) // self._workers
 
-    def _tokens(self, rate: float, line: _Line, now: float) -> int:
+    def _tokens(self, rate: float, line: _Line) -> int:
         """A token bucket that holds one second's worth, at least one."""
-        mine = rate / self._workers
+        mine, now = rate / self._workers, monotonic()
         line.tokens = min(line.tokens + (now - line.tokens_at) * mine, max(mine, 1.0))
         line.tokens_at = now
         return int(line.tokens)
@@ -371,4 +388,5 @@ class Slots:
 
 def _lasting(health: Health) -> tuple[object, ...]:
     """What a restart must not forget; counters alone are not worth a write."""
-    return health.failing_since, health.open_until, health.openings, health.held_until
+    times = (health.failing_since, health.open_until, health.held_until)
+    return health.openings, *(None if time is None else round(time, 3) for time in times)

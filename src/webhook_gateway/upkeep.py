@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from time import monotonic
 
 import asyncpg
@@ -16,8 +16,10 @@ from .store.database import Connection, Database
 REPLAYS = 500
 """Deliveries that a replay job queues in one transaction."""
 ROUND = 1.0
-DAILY_CHORES = 600.0
+CHORES = 600.0
 """Seconds between two looks at partitions and old keys."""
+CHORES_AGAIN = 60.0
+"""Seconds until the next look where a table was busy."""
 DAYS_AHEAD = 7
 MONTHS_AHEAD = 2
 
@@ -41,19 +43,24 @@ class Upkeep:
                     await self._do_chores(connection)
                 replayed = await replays.run_some(connection, REPLAYS)
             finally:
-                await connection.fetchval(END_TURN)
+                try:
+                    await connection.fetchval(END_TURN)
+                except BaseException:
+                    connection.terminate()  # the turn must not live on in the pool
+                    raise
         return ROUND if replayed is None else 0.0
 
     async def _do_chores(self, connection: Connection) -> None:
-        with suppress(asyncpg.LockNotAvailableError):  # a table is busy: the next round tries again
+        self._chores_at = monotonic() + CHORES_AGAIN
+        with suppress(asyncpg.LockNotAvailableError):  # a table is busy, with a backup for example
             await make_partitions(connection)
             await self._drop(connection)
             while await partitions.prune_keys(connection, self._settings.retain_idempotency_hours):
                 pass
-            self._chores_at = monotonic() + DAILY_CHORES
+            self._chores_at = monotonic() + CHORES
 
     async def _drop(self, connection: Connection) -> None:
-        today = datetime.now(UTC).date()
+        today = await partitions.today(connection)
         needed = await partitions.oldest_needed(connection)
         before = today - timedelta(days=self._settings.retain_bodies_days)
         dropped = await partitions.drop_before(connection, partitions.EVENTS, before, needed)
@@ -66,7 +73,7 @@ class Upkeep:
 
 async def make_partitions(connection: Connection) -> list[str]:
     """Makes the partitions of the days and months to come; safe to call at any time, by several at once."""
-    today = datetime.now(UTC).date()
+    today = await partitions.today(connection)
     made = await partitions.make_ahead(connection, partitions.EVENTS, today, DAYS_AHEAD)
     for cut in (partitions.FINISHED, partitions.ATTEMPTS):
         made += await partitions.make_ahead(connection, cut, today, MONTHS_AHEAD)

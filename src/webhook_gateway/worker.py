@@ -1,7 +1,7 @@
 """One worker: dispatches, claims, sends and settles until it is told to stop, then drains.
 
 Each stage is a loop around one round that returns how long to wait; a hint, a finished request or the stop ends the
-wait early. Nothing waits in memory: a delivery is claimed only when a slot is free for it.
+wait early. Little waits in memory: a delivery is claimed when a slot is free for it, or will be within moments.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .dispatch import Dispatch
 from .egress_policy import policy_from
 from .failpoints import reach
 from .master_keys import load_master_keys
-from .rules.model import Delivery
+from .rules.model import Delivery, Ordering
 from .rules.outcome import Unsendable
 from .rules.verdict import Done, GiveUp, Postpone, RetryAt
 from .sender import Sender
@@ -177,7 +177,7 @@ class Worker:
                 await deliveries.cancel_orphans(connection, unknown)
         await self._hand_back(self._slots.stranded())
         self._due.set()
-        await asyncio.sleep(max(SCAN_GAP, 5 * (time.monotonic() - began)))
+        await asyncio.sleep(max(SCAN_GAP, min(5 * (time.monotonic() - began), POLL)))
         return POLL
 
     async def _claim(self) -> float:
@@ -219,15 +219,18 @@ class Worker:
 
     async def _deliver(self, delivery: Delivery, body: bytes | Unsendable) -> None:
         """One slot's work: a delivery, and whatever was leased ahead for the same endpoint."""
-        following: tuple[Delivery, bytes | Unsendable] | None = (delivery, body)
-        while following is not None:
+        while True:
             try:
-                await self._attempt(*following)
+                await self._attempt(delivery, body)
             except Exception as problem:
                 telemetry.stage_failed("deliver", problem)  # the lease ends by itself; the attempt is counted
             goes_on = not self._is_behind and not self._stopping.is_set()
             following = self._slots.next_or_end(delivery.endpoint_id, goes_on)
             self._due.set()
+            telemetry.in_flight.set(self._slots.in_flight)
+            if following is None:
+                return
+            delivery, body, _ = following
 
     async def _attempt(self, delivery: Delivery, body: bytes | Unsendable) -> None:
         endpoint = self._slots.snapshot.endpoints.get(delivery.endpoint_id)
@@ -249,15 +252,13 @@ class Worker:
         results, began = self._results[:], time.perf_counter()
         changed = self._slots.changed_health()
         try:
-            await self._settle_together(results, changed)
-            self._slots.health_saved(changed)
+            await self._settle_all(results, changed)
         except DatabaseAway:
             self._is_behind = True
             raise
-        except Exception as problem:
-            telemetry.stage_failed("settle", problem)
-            await self._settle_apart(results)
-        self._is_behind = False
+        if self._is_behind:
+            self._is_behind = False
+            self._outbox.set()
         del self._results[: len(results)]
         for result in results:
             self._expect_next(result)
@@ -266,40 +267,50 @@ class Worker:
         self._due.set()
         if changed or any(r.verdict.disable or isinstance(r.verdict.action, GiveUp) for r in results):
             self._outbox.set()  # it may have been announced
-        if disabled := [r.endpoint.id for r in results if r.verdict.disable]:
-            async with self._database.road() as connection:
-                self._slots.disabled(disabled, await configuration.version(connection))
+        if any(r.verdict.disable for r in results):
             await hint(self._database, CONFIGURATION)
         return 0.0
+
+    async def _settle_all(self, results: list[Result], changed: list[HealthChange]) -> None:
+        """All together, or else one by one, so that a result that can't be written holds up no other."""
+        try:
+            await self._settle_together(results, changed)
+            self._slots.health_saved(changed)
+        except DatabaseAway:
+            raise
+        except Exception as problem:
+            telemetry.stage_failed("settle", problem)
+            for result in results:
+                try:
+                    await self._settle_together([result], [])
+                except DatabaseAway:
+                    raise
+                except Exception as problem_of_one:
+                    telemetry.stage_failed("settle", problem_of_one)  # its delivery's lease just ends
 
     async def _hand_back(self, leased: list[Delivery]) -> None:
         """Gives up leases of deliveries that were not attempted."""
         if leased:
             async with self._database.road() as connection, connection.transaction():
                 await deliveries.settle(connection, [], [], [Retried(d, 0.0, counted=False) for d in leased])
+            for delivery in leased:
+                self._slots.touch(delivery.endpoint_id)
 
     def _expect_next(self, result: Result) -> None:
         """What the settle has made due: the retry, or the next of the ordering key."""
         match result.verdict.action:
             case RetryAt(when) | Postpone(when):
-                self._slots.touch(result.endpoint.id, when)
+                latest = result.endpoint.ordering is Ordering.LATEST
+                self._slots.touch(result.endpoint.id, None if latest else when)
             case Done() | GiveUp():
                 if result.delivery.ordering_key is not None:
                     self._slots.touch(result.endpoint.id)
 
     async def _settle_together(self, results: list[Result], changed: list[HealthChange]) -> None:
         async with self._database.road() as connection:
-            await settle(connection, self._vault, results, changed, self._settings.keep_responses)
-
-    async def _settle_apart(self, results: list[Result]) -> None:
-        """One by one, so that a result that can't be written holds up no other; its delivery's lease just ends."""
-        for result in results:
-            try:
-                await self._settle_together([result], [])
-            except DatabaseAway:
-                raise
-            except Exception as problem:
-                telemetry.stage_failed("settle", problem)
+            version = await settle(connection, self._vault, results, changed, self._settings.keep_responses)
+        if version is not None:
+            self._slots.disabled([r.endpoint.id for r in results if r.verdict.disable], version)
 
     async def _refresh(self) -> float:
         """Takes over the configuration when its version moved, and what other workers learnt about endpoints."""
@@ -308,12 +319,13 @@ class Worker:
                 await keyring.fill(self._database, self._vault)
             stale_at = self._slots.snapshot.stale_at
             stale = stale_at is not None and stale_at.timestamp() <= self._slots.now()
+            stale = stale or bool(self._slots.snapshot.unsendable)  # their key may be back
             if stale or await configuration.version(connection) != self._slots.snapshot.version:
                 await keyring.fill(self._database, self._vault)
                 self._slots.learn(await configuration.snapshot(connection, self._vault))
-                self._due.set()
             learnt, self._health_known = await configuration.health_since(connection, self._health_known)
         self._slots.learn_health(learnt)
+        self._due.set()
         return POLL
 
     async def _beat(self) -> float:

@@ -112,3 +112,13 @@ def test_an_open_breaker_waits_then_lets_one_through() -> None:
     health = Health(failures_in_a_row=10, failing_since=NOW - 60, open_until=NOW + 5)
     assert may_begin(ENDPOINT, health, NOW) == 0
     assert may_begin(ENDPOINT, health, NOW + 5) == 1
+
+
+def test_a_success_begun_before_does_not_end_the_silence_that_was_asked_for() -> None:
+    held = verdict(Rejected(429, retry_after=3600.0)).health
+    assert verdict(Accepted(200), health=held).health.held_until == NOW + 3600
+    assert verdict(Rejected(503, retry_after=1.0), health=held).health.held_until == NOW + 3600
+
+
+def test_a_body_that_was_tampered_with_is_dead_at_once() -> None:
+    assert verdict(Unsendable("body_damaged", hopeless=True)).action == GiveUp("body_damaged")

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
@@ -86,7 +87,11 @@ class Hospital:
 
     async def finish(self, *claimed: Delivery, state: str = "delivered", hold: bool = False) -> int:
         async with self.database.road() as connection, connection.transaction():
-            return await deliveries.settle(connection, [], [Finished(d, state, hold=hold) for d in claimed], [])
+            return len(await deliveries.settle(connection, [], [Finished(d, state, hold=hold) for d in claimed], []))
+
+    async def rows(self, query: str, *values: object) -> list[asyncpg.Record]:
+        async with self.database.road() as connection:
+            return list(await connection.fetch(query, *values))
 
     async def count(self, what: str) -> int:
         async with self.database.road() as connection:

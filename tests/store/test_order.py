@@ -3,11 +3,13 @@
 import asyncio
 import random
 from collections import defaultdict
-from uuid import UUID
+from collections.abc import Awaitable, Callable
+from uuid import UUID, uuid4
 
 import pytest
 
-from webhook_gateway.store import deliveries
+from webhook_gateway.store import deliveries, outbox
+from webhook_gateway.store.database import Connection
 from webhook_gateway.store.deliveries import Retried
 
 from .conftest import Hospital
@@ -197,3 +199,105 @@ async def test_a_hot_key_stays_cheap(hospital: Hospital) -> None:
     assert "deliveries_in_order" in text, text
     touched = int(text.split("shared hit=")[1].split()[0])
     assert touched < 100, text
+
+
+async def crossing(
+    hospital: Hospital, first: Callable[[Connection], Awaitable[object]], then: Awaitable[object]
+) -> None:
+    """``first`` is about to commit when ``then`` begins: it has done its work, and ``then`` runs into its locks."""
+    async with hospital.database.road() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await first(connection)
+        other = asyncio.ensure_future(then)
+        async with hospital.database.road() as watcher:
+            waiting = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            async with asyncio.timeout(3):
+                while not other.done() and not await watcher.fetchval(waiting):  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+        await transaction.commit()
+        await other
+
+
+async def test_a_cancel_that_crosses_a_settle_strands_nobody(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint()
+    posted = await hospital.post("a", "a", "a")
+    await hospital.fan_out()
+    (head,) = await hospital.claim(endpoint_id)
+    (second,) = await hospital.rows("SELECT id FROM deliveries WHERE event_id = $1", posted[1])
+
+    def cancel_second(connection: Connection) -> Awaitable[object]:
+        return deliveries.cancel(
+            connection, tenant_id=hospital.tenant_id, ids=[second["id"]], endpoint_id=None, reason="cancelled"
+        )
+
+    await crossing(hospital, cancel_second, hospital.finish(head))
+    assert [delivery.event_id for delivery in await hospital.claim(endpoint_id)] == [posted[2]]
+
+
+async def test_letting_a_held_key_go_while_its_next_is_fanned_out_strands_nobody(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint(ordering="strict")
+    await hospital.post("a")
+    await hospital.fan_out()
+    (head,) = await hospital.claim(endpoint_id)
+    await hospital.finish(head, state="dead", hold=True)
+    (second,) = await hospital.post("a")
+    key = (endpoint_id, head.ordering_key or 0)
+
+    async def fan_out_by_hand(connection: Connection) -> None:
+        (waiting,), _ = await outbox.take(connection, 0, 10)
+        busy = await outbox.busy_keys(connection, [key], [key], [])
+        new = outbox.NewDelivery(
+            uuid4(),
+            waiting.tenant_id,
+            endpoint_id,
+            second,
+            waiting.type,
+            waiting.sequence,
+            key[1],
+            key not in busy,
+            None,
+        )
+        await outbox.insert_deliveries(connection, [new], uuid4())
+
+    async def let_go() -> None:
+        async with hospital.database.road() as connection, connection.transaction():
+            await deliveries.unhold(
+                connection, tenant_id=hospital.tenant_id, endpoint_id=endpoint_id, ordering_key=key[1]
+            )
+
+    await crossing(hospital, fan_out_by_hand, let_go())
+    assert [delivery.event_id for delivery in await hospital.claim(endpoint_id)] == [second]
+
+
+async def test_a_newest_that_is_fanned_out_while_its_predecessor_finishes_is_not_stranded(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint(ordering="latest")
+    await hospital.post("a")
+    await hospital.fan_out()
+    (head,) = await hospital.claim(endpoint_id)
+    await hospital.post("a")
+    await hospital.fan_out()
+    (newest,) = await hospital.post("a")
+    key = (endpoint_id, head.ordering_key or 0)
+
+    async def fan_out_by_hand(connection: Connection) -> None:
+        (waiting,), _ = await outbox.take(connection, 0, 10)
+        busy = await outbox.busy_keys(connection, [], [], [key])
+        new = outbox.NewDelivery(
+            uuid4(),
+            waiting.tenant_id,
+            endpoint_id,
+            newest,
+            waiting.type,
+            waiting.sequence,
+            key[1],
+            key not in busy,
+            None,
+        )
+        await outbox.insert_deliveries(connection, [new], uuid4())
+        await deliveries.supersede(connection, [key])
+
+    await crossing(hospital, fan_out_by_hand, hospital.finish(head))
+    assert [delivery.event_id for delivery in await hospital.claim(endpoint_id)] == [newest]

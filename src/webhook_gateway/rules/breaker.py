@@ -27,8 +27,10 @@ def is_probing(health: Health, now: float) -> bool:
 
 
 def after_success(health: Health, now: float) -> Health:
+    """Closed again. A silence that the partner asked for stays: the success began before."""
     counted = _count(health, now, failed=False)
-    return replace(counted, failures_in_a_row=0, failing_since=None, open_until=None, openings=0, held_until=None)
+    held = health.held_until if health.held_until is not None and health.held_until > now else None
+    return replace(counted, failures_in_a_row=0, failing_since=None, open_until=None, openings=0, held_until=held)
 
 
 def after_failure(health: Health, now: float) -> Health:

@@ -22,7 +22,7 @@ class Ordering(StrEnum):
     """What an endpoint promises for deliveries that share an ordering key.
 
     ``relaxed`` goes on after a dead delivery and names it to the partner; ``strict`` holds the key until an
-    operator decides; ``latest`` drops an older delivery that was not attempted yet when a newer one arrives.
+    operator decides; ``latest`` drops an older delivery that nobody is sending when a newer one arrives.
     """
 
     NONE = "none"

@@ -35,7 +35,7 @@ WITH picked AS MATERIALIZED (
     FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::interval[]) AS w(endpoint_id, free, floor, lease)
     CROSS JOIN LATERAL (
         SELECT id, due_at FROM deliveries d
-        WHERE d.endpoint_id = w.endpoint_id AND d.due_at > w.floor AND d.due_at <= now()
+        WHERE d.endpoint_id = w.endpoint_id AND d.due_at >= w.floor AND d.due_at <= now()
         ORDER BY d.due_at, d.id LIMIT w.free FOR NO KEY UPDATE SKIP LOCKED
     ) AS first
 )
@@ -81,7 +81,7 @@ SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::uuid[
 
 RELEASE = """
 -- release: the next delivery of each key becomes due. The sequence is that of the one before: the probe starts there,
--- so that a key with many finished deliveries stays cheap.
+-- so that a key with many finished deliveries stays cheap. The lock walks on past one that is just being cancelled.
 UPDATE deliveries d SET due_at = now(), skipped_event_id = next.skipped
 FROM (
     SELECT n.id, k.skipped
@@ -89,7 +89,7 @@ FROM (
     CROSS JOIN LATERAL (
         SELECT id, due_at FROM deliveries
         WHERE endpoint_id = k.endpoint_id AND ordering_key = k.ordering_key AND sequence > k.after
-        ORDER BY sequence LIMIT 1
+        ORDER BY sequence LIMIT 1 FOR NO KEY UPDATE
     ) AS n
     WHERE n.due_at IS NULL
 ) AS next
@@ -133,11 +133,13 @@ ON CONFLICT DO NOTHING
 """
 
 CANCEL = """
--- cancel: open deliveries that nobody is sending
+-- cancel: open deliveries that nobody is sending, those named and a slice of an endpoint's
 WITH gone AS (
     DELETE FROM deliveries d
-    WHERE d.tenant_id = $1 AND ($2::uuid[] IS NULL OR d.id = ANY($2)) AND ($3::uuid IS NULL OR d.endpoint_id = $3)
-      AND (d.lease_id IS NULL OR d.due_at <= now())
+    WHERE d.tenant_id = $1 AND (d.lease_id IS NULL OR d.due_at <= now()) AND d.id = ANY($2::uuid[] || ARRAY(
+        (SELECT id FROM deliveries WHERE endpoint_id = $3 AND due_at IS NOT NULL ORDER BY due_at LIMIT 5000)
+        UNION ALL
+        (SELECT id FROM deliveries WHERE endpoint_id = $3 AND ordering_key IS NOT NULL AND due_at IS NULL LIMIT 5000)))
     RETURNING d.*
 ), kept AS (
     INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
@@ -190,7 +192,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """``hold`` keeps the ordering key; ``skipped`` tells the next of the key that this one died."""
+    """``hold`` keeps the ordering key of a dead one; otherwise the next of the key is told which one was skipped."""
 
     delivery: Delivery
     state: str
@@ -240,20 +242,20 @@ async def settle(
     attempts: Sequence[tuple[Delivery, Attempt]],
     finished: Sequence[Finished],
     retried: Sequence[Retried],
-) -> int:
+) -> set[UUID]:
     """Writes down what became of leased deliveries, in the caller's transaction.
 
     Returns:
-        How many were still ours; the difference lost their lease and were left alone.
+        The ids of those that were still ours; the others lost their lease and were left alone.
     """
     if attempts:
         await _record(connection, attempts)
-    settled = 0
+    ours: set[UUID] = set()
     if finished:
-        settled += await _finish(connection, finished)
+        ours |= await _finish(connection, finished)
     if retried:
-        settled += await _retry(connection, retried)
-    return settled
+        ours |= await _retry(connection, retried)
+    return ours
 
 
 async def release(
@@ -272,8 +274,11 @@ async def supersede(connection: Connection, keys: Sequence[tuple[UUID, int]]) ->
 async def cancel(
     connection: Connection, *, tenant_id: UUID, ids: Sequence[UUID] | None, endpoint_id: UUID | None, reason: str
 ) -> int:
-    """Cancels open deliveries that nobody is sending; the next of their ordering keys go on."""
-    rows = await connection.fetch(CANCEL, tenant_id, ids, endpoint_id, reason)
+    """Cancels open deliveries that nobody is sending; the next of their ordering keys go on.
+
+    Of an endpoint a slice of some thousands is cancelled at once: ask again, or leave the rest to the workers.
+    """
+    rows = await connection.fetch(CANCEL, tenant_id, ids or [], endpoint_id, reason)
     heads = [row for row in rows if row["ordering_key"] is not None and row["due_at"] is not None]
     if heads:
         keys = [(row["endpoint_id"], row["ordering_key"]) for row in heads]
@@ -321,7 +326,7 @@ async def _record(connection: Connection, attempts: Sequence[tuple[Delivery, Att
     )
 
 
-async def _finish(connection: Connection, finished: Sequence[Finished]) -> int:
+async def _finish(connection: Connection, finished: Sequence[Finished]) -> set[UUID]:
     ordered = [f for f in finished if f.delivery.ordering_key is not None]
     if ordered:
         await connection.execute(LOCK, [f.delivery.id for f in ordered], [f.delivery.lease_id for f in ordered])
@@ -332,10 +337,10 @@ async def _finish(connection: Connection, finished: Sequence[Finished]) -> int:
         [f.state for f in finished],
         [f.reason for f in finished],
     )
+    ours = {row["id"] for row in rows}
     if ordered:
-        ours = {row["id"] for row in rows}
         await _go_on(connection, [f for f in ordered if f.delivery.id in ours])
-    return len(rows)
+    return ours
 
 
 async def _go_on(connection: Connection, ordered: Sequence[Finished]) -> None:
@@ -360,7 +365,7 @@ async def _go_on(connection: Connection, ordered: Sequence[Finished]) -> None:
         )
 
 
-async def _retry(connection: Connection, retried: Sequence[Retried]) -> int:
+async def _retry(connection: Connection, retried: Sequence[Retried]) -> set[UUID]:
     rows = await connection.fetch(
         RETRY,
         [r.delivery.id for r in retried],
@@ -375,4 +380,4 @@ async def _retry(connection: Connection, retried: Sequence[Retried]) -> int:
     ]
     if latest:
         await supersede(connection, latest)
-    return len(rows)
+    return {row["id"] for row in rows}

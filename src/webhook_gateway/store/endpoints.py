@@ -39,7 +39,7 @@ async def get(
     """An endpoint that isn't deleted; with a subscriber, only if it is theirs."""
     found = _live(tenant_id, subscriber_id).where(endpoints.c.id == endpoint_id)
     if lock:
-        found = found.with_for_update()
+        found = found.with_for_update(key_share=True)
     return await first(connection, found)
 
 

@@ -41,29 +41,36 @@ class Hinter:
         while True:
             await self._asked.wait()
             self._asked.clear()
-            await hint(self._database, self._what)
+            try:
+                await hint(self._database, self._what)
+            except Exception as problem:
+                log.error("hint_failed", error=type(problem).__name__)  # who waits for it polls as well
             await asyncio.sleep(GAP)
 
 
 async def listen(database: Database, heard: dict[str, asyncio.Event]) -> None:
     """Sets the event of each hint that arrives, for ever; connects again when the connection breaks."""
     while True:
-        with contextlib.suppress(DatabaseAway):
-            connection = await database.connect()
-            broken = asyncio.Event()
-            connection.add_termination_listener(lambda *_, broken=broken: broken.set())
-
-            def hear(_connection: object, _pid: int, _channel: str, what: object) -> None:
-                if isinstance(what, str) and what in heard:
-                    heard[what].set()
-
-            try:
-                await connection.add_listener(CHANNEL, hear)
-                for event in heard.values():
-                    event.set()  # what was missed while nobody listened
-                await broken.wait()
-            except OSError as problem:
-                log.warning("hints_interrupted", error=type(problem).__name__)
-            finally:
-                connection.terminate()
+        try:
+            await _listen_once(database, heard)
+        except Exception as problem:
+            log.warning("hints_interrupted", error=type(problem).__name__)
         await asyncio.sleep(1.0)
+
+
+async def _listen_once(database: Database, heard: dict[str, asyncio.Event]) -> None:
+    connection = await database.connect()
+    broken = asyncio.Event()
+    connection.add_termination_listener(lambda *_: broken.set())
+
+    def hear(_connection: object, _pid: int, _channel: str, what: object) -> None:
+        if isinstance(what, str) and what in heard:
+            heard[what].set()
+
+    try:
+        await connection.add_listener(CHANNEL, hear)
+        for event in heard.values():
+            event.set()  # what was missed while nobody listened
+        await broken.wait()
+    finally:
+        connection.terminate()

@@ -81,6 +81,18 @@ HELD_KEYS = """
 -- one before: what a settle that we waited for has written is seen only by a newer snapshot.
 SELECT h.endpoint_id, h.ordering_key
 FROM unnest($1::uuid[], $2::bigint[]) AS k(endpoint_id, ordering_key) JOIN held_keys h USING (endpoint_id, ordering_key)
+FOR KEY SHARE OF h
+"""
+
+LATEST_KEYS = """
+-- latest keys: which keys that want only their latest have an open delivery. Every one of them is locked, since the
+-- newest replaces whichever is not being sent: a settle of the one that is has to wait, and then sees the newest.
+SELECT DISTINCT endpoint_id, ordering_key FROM (
+    SELECT d.endpoint_id, d.ordering_key
+    FROM unnest($1::uuid[], $2::bigint[]) AS k(endpoint_id, ordering_key)
+    JOIN deliveries d USING (endpoint_id, ordering_key)
+    ORDER BY d.endpoint_id, d.ordering_key, d.sequence FOR NO KEY UPDATE OF d
+) AS locked
 """
 
 INSERT_DELIVERIES = """
@@ -201,12 +213,19 @@ async def take(connection: Connection, after: int, limit: int) -> tuple[list[Wai
 
 
 async def busy_keys(
-    connection: Connection, keys: Sequence[tuple[UUID, int]], strict: Sequence[tuple[UUID, int]]
+    connection: Connection,
+    keys: Sequence[tuple[UUID, int]],
+    strict: Sequence[tuple[UUID, int]],
+    latest: Sequence[tuple[UUID, int]],
 ) -> set[tuple[UUID, int]]:
-    """Those of the (endpoint, ordering key) pairs for which a new delivery has to wait."""
-    rows = await connection.fetch(BUSY_KEYS, [key[0] for key in keys], [key[1] for key in keys])
-    if strict:
-        rows += await connection.fetch(HELD_KEYS, [key[0] for key in strict], [key[1] for key in strict])
+    """Those of the (endpoint, ordering key) pairs for which a new delivery has to wait.
+
+    ``strict`` are those among them that an operator may hold, ``latest`` are further ones that want only their latest.
+    """
+    rows = []
+    for statement, asked in ((LATEST_KEYS, latest), (BUSY_KEYS, keys), (HELD_KEYS, strict)):
+        if asked:
+            rows += await connection.fetch(statement, [key[0] for key in asked], [key[1] for key in asked])
     return {(row[0], row[1]) for row in rows}
 
 

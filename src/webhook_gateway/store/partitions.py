@@ -24,6 +24,7 @@ class Cut:
 
     table: str
     monthly: bool
+    key: str = "id"
 
     def name(self, day: date) -> str:
         return f"{self.table}_{day:%Y%m}" if self.monthly else f"{self.table}_{day:%Y%m%d}"
@@ -41,7 +42,7 @@ class Cut:
 
 EVENTS = Cut("events", monthly=False)
 FINISHED = Cut("finished_deliveries", monthly=True)
-ATTEMPTS = Cut("attempts", monthly=True)
+ATTEMPTS = Cut("attempts", monthly=True, key="delivery_id")
 
 
 def lowest_id(day: date) -> UUID:
@@ -53,13 +54,16 @@ def lowest_id(day: date) -> UUID:
 async def make_ahead(connection: Connection, cut: Cut, today: date, ahead: int) -> list[str]:
     """Makes the partitions from today's to the one ``ahead`` periods later; returns the new ones' names."""
     existing = {row["relname"] for row in await connection.fetch(EXISTING, cut.table)}
-    made, begin = [], cut.begin(today)
-    for _ in range(ahead + 1):
-        end = cut.next(begin)
-        if cut.name(begin) not in existing:
-            await _make(connection, cut, begin, end, may_have_rows=begin <= today)
+    begins = [cut.begin(today)]
+    for _ in range(ahead):
+        begins.append(cut.next(begins[-1]))
+    if (stray := await _oldest_stray(connection, cut)) is not None:
+        begins.append(cut.begin(stray))
+    made = []
+    for begin in begins:
+        if cut.name(begin) not in existing and cut.name(begin) not in made:
+            await _make(connection, cut, begin, cut.next(begin), may_have_rows=begin <= today)
             made.append(cut.name(begin))
-        begin = end
     return made
 
 
@@ -77,6 +81,18 @@ async def drop_before(connection: Connection, cut: Cut, day: date, needed_from: 
     return dropped
 
 
+async def today(connection: Connection) -> date:
+    """By the database's clock, in UTC."""
+    found: date = await connection.fetchval("SELECT (now() AT TIME ZONE 'UTC')::date")
+    return found
+
+
+async def _oldest_stray(connection: Connection, cut: Cut) -> date | None:
+    """The day of the oldest row that came when there was no partition for it: retention has to reach it, too."""
+    found = await connection.fetchval(f"SELECT {cut.key} FROM {cut.table}_default ORDER BY {cut.key} LIMIT 1")
+    return None if found is None else datetime.fromtimestamp((found.int >> 80) / 1000, UTC).date()
+
+
 async def _make(connection: Connection, cut: Cut, begin: date, end: date, *, may_have_rows: bool) -> None:
     """Attaching takes a weaker lock than creating in place, so neither ingest nor workers wait for it.
 
@@ -84,8 +100,7 @@ async def _make(connection: Connection, cut: Cut, begin: date, end: date, *, may
     some, everybody waits for that moment: who read with the old list of partitions while rows move would miss them.
     """
     name, low, high = cut.name(begin), lowest_id(begin), lowest_id(end)
-    key = "delivery_id" if cut is ATTEMPTS else "id"
-    within = f"{key} >= '{low}' AND {key} < '{high}'"
+    within = f"{cut.key} >= '{low}' AND {cut.key} < '{high}'"
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('webhook_gateway.partitions', 0))")
         if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", name):

@@ -7,7 +7,7 @@ which keeps ``data`` as the very bytes that came: nothing is rendered again on i
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import jiter
@@ -53,6 +53,7 @@ class BatchIn(msgspec.Struct, forbid_unknown_fields=True):
     events: Annotated[list[EventIn], msgspec.Meta(min_length=1, max_length=MOST_EVENTS)]
 
 
+EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _one = msgspec.json.Decoder(EventIn)
 _many = msgspec.json.Decoder(BatchIn)
 
@@ -169,6 +170,8 @@ def _fault(sentence: str) -> Fault:
 
 
 def _new(event: EventIn, parsed: Any, idempotency_key: str | None) -> NewEvent:
+    if event.timestamp is not None and not EARLIEST <= event.timestamp < LATEST:
+        raise invalid(Fault("range", "Give a time between the years 1900 and 2200.", pointer="/timestamp"))
     return NewEvent(
         type=event.type,
         data=bytes(event.data),

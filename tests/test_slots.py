@@ -1,0 +1,141 @@
+"""Who may send how much: the accounting of slots, apart from any worker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from time import monotonic
+from uuid import UUID, uuid4
+
+import pytest
+
+from webhook_gateway.rules.model import Delivery, Endpoint, Health
+from webhook_gateway.rules.outcome import Accepted, Phase, TimedOut
+from webhook_gateway.rules.verdict import Done, RetryAt, Verdict
+from webhook_gateway.slots import AHEAD, Slots
+from webhook_gateway.store.configuration import Snapshot
+
+TENANT = UUID(int=1)
+ENDPOINT = Endpoint(UUID(int=8), TENANT, TENANT, 1, "https://partner.example/hook", ("*",))
+BODY = b"{}"
+
+
+def slots(concurrency: int = 256, **changes: object) -> Slots:
+    known = Slots(concurrency)
+    known.learn(Snapshot(1, {ENDPOINT.id: replace(ENDPOINT, **changes)}, frozenset(), None))  # type: ignore[arg-type]
+    return known
+
+
+def delivery() -> Delivery:
+    return Delivery(uuid4(), TENANT, ENDPOINT.id, uuid4(), "lab_result.final", 1, uuid4())
+
+
+def claim(known: Slots, has: int) -> list[Delivery]:
+    """A claim that finds ``has`` due deliveries at most."""
+    began = monotonic()
+    known.touch(ENDPOINT.id)
+    wanted = known.wanted()
+    found = [delivery() for _ in range(min(has, sum(want.free for want in wanted)))]
+    known.claimed(wanted, found, [datetime.now(UTC)] * len(found), began)
+    return found
+
+
+def answer_quickly(known: Slots) -> None:
+    for _ in range(60):
+        known.note(ENDPOINT, Accepted(200), 0.001, Verdict(Done(), Health()))
+
+
+def test_a_claim_takes_the_endpoints_slots_and_gives_back_what_it_did_not_need() -> None:
+    known = slots()
+    found = claim(known, has=4)
+    assert all(known.begin(one, BODY) for one in found)
+    assert known.in_flight == 4
+    assert len(claim(known, has=100)) == 6
+
+
+def test_a_claim_that_fails_takes_nothing() -> None:
+    known = slots()
+    known.touch(ENDPOINT.id)
+    assert known.wanted()
+    assert known.in_flight == 10
+    known.claim_failed()
+    assert known.in_flight == 0
+
+
+def test_nobody_takes_the_last_slots_of_a_worker() -> None:
+    assert len(claim(slots(concurrency=16, slots=1000), has=1000)) == 8
+
+
+def test_an_endpoint_faster_than_a_claim_is_leased_ahead_and_never_over_its_slots() -> None:
+    known = slots()
+    answer_quickly(known)
+    found = claim(known, has=1000)
+    assert len(found) == 10 + 10 * AHEAD
+    assert sum(known.begin(one, BODY) for one in found) == 10
+    for _ in range(10 * AHEAD):
+        assert known.next_or_end(ENDPOINT.id, goes_on=True) is not None
+        assert known.in_flight == 10
+    for _ in range(10):
+        assert known.next_or_end(ENDPOINT.id, goes_on=True) is None
+    assert known.in_flight == 0
+
+
+def test_what_was_leased_ahead_and_became_too_late_is_not_sent() -> None:
+    known = Slots(256, lease_margin=0.0)
+    known.learn(Snapshot(1, {ENDPOINT.id: ENDPOINT}, frozenset(), None))
+    answer_quickly(known)
+    found = claim(known, has=20)
+    for one in found:
+        known.begin(one, BODY)
+    assert known.next_or_end(ENDPOINT.id, goes_on=True) is None
+    assert len(known.stranded()) == 10
+
+
+def test_what_was_leased_ahead_begins_at_once_where_a_slot_is_free_by_then() -> None:
+    known = slots()
+    answer_quickly(known)
+    first = claim(known, has=10)
+    for one in first:
+        known.begin(one, BODY)
+    ahead = claim(known, has=5)
+    for _ in first:
+        known.end(ENDPOINT.id)
+    assert all(known.begin(one, BODY) for one in ahead)
+
+
+@pytest.mark.parametrize("workers", [2, 4, 16])
+def test_the_workers_parts_of_an_endpoints_slots_add_up(workers: int) -> None:
+    parts = []
+    for rank in range(workers):
+        known = slots()
+        known.share_with(rank, workers)
+        parts.append(len(claim(known, has=1000)))
+    assert sum(parts) == 10
+
+
+def test_an_endpoint_that_hung_gets_its_slots_back_from_every_worker() -> None:
+    for rank in range(4):
+        known = slots()
+        known.share_with(rank, 4)
+        for _ in range(20):
+            known.note(ENDPOINT, TimedOut(Phase.SENT), 15.0, Verdict(RetryAt(0.0), Health()))
+        share = len(claim(known, has=1000))
+        assert share >= 1
+        for _ in range(20):
+            known.note(ENDPOINT, Accepted(200), 1.0, Verdict(Done(), Health()))
+        assert len(claim(known, has=1000)) + share in {2, 3}
+
+
+def test_our_own_health_read_back_is_no_news() -> None:
+    known = slots()
+    health = Health(failures_in_a_row=1, failing_since=1000.0001, window_start=1000.0, window_total=9, window_failed=4)
+    known.note(ENDPOINT, TimedOut(Phase.SENT), 1.0, Verdict(RetryAt(0.0), health))
+    known.health_saved(known.changed_health())
+    known.learn_health({ENDPOINT.id: Health(failures_in_a_row=1, failing_since=1000.0)})
+    assert known.health(ENDPOINT.id).window_total == 9
+
+
+def test_a_rate_that_a_claim_did_not_use_is_not_lost() -> None:
+    known = slots(rate=1.0)
+    assert claim(known, has=0) == []
+    assert len(claim(known, has=1)) == 1
