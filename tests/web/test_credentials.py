@@ -197,3 +197,12 @@ async def test_public_keys_are_asked_for_only_so_often(database_url: str, monkey
         statuses = [(await anybody.get(well_known.PATH, params=asked)).status_code for _ in range(3)]
     assert statuses[0] == 200
     assert 429 in statuses
+
+
+async def test_a_change_that_gives_a_certificate_without_its_key_is_refused_where_it_is_wrong(
+    admin: httpx.AsyncClient,
+) -> None:
+    endpoint = (await make(admin)).json()
+    response = await admin.patch(f"/v1/endpoints/{endpoint['id']}", json={"tls": {"certificate": "0"}})
+    assert response.status_code == 422
+    assert "/tls/key" in {error["pointer"] for error in response.json()["errors"]}

@@ -16,6 +16,8 @@ from tests.web.world import make_world
 SECONDS = os.environ.get("FUZZ_SECONDS", "40")
 SEED = os.environ.get("FUZZ_SEED", "20261123")
 
+INTERPRETERS_BUG = "AST constructor recursion depth mismatch"
+"""CPython 3.11 says so, rarely and wrongly, when the fuzzer looks up its own source: then it runs once more."""
 NOT_SAID = {
     # A document can't say which URLs policy allows, or that an id has to exist: such requests get 4xx, rightly.
     "positive_data_acceptance",
@@ -32,17 +34,26 @@ async def test_no_request_meets_an_answer_that_the_document_does_not_describe(
 ) -> None:
     await make_world(api, admin, api.tenant_id)
     key = await api.make_key("admin", "payload:read")
+    for seed in (SEED, SEED[::-1]):
+        status, output = await fuzz(f"{api.url}/openapi.json", key, seed, tmp_path)
+        if INTERPRETERS_BUG not in output:
+            break
+    assert status == 0, output
+
+
+async def fuzz(document: str, key: str, seed: str, directory: Path) -> tuple[int | None, str]:
+    """The exit status of one run, and what it printed."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "schemathesis.cli", "run", f"{api.url}/openapi.json"),
+        *(sys.executable, "-m", "schemathesis.cli", "run", document),
         *("--header", f"Authorization: Bearer {key}"),
-        *("--max-time", SECONDS, "--seed", SEED, "--workers", "2"),
+        *("--max-time", SECONDS, "--seed", seed, "--workers", "2"),
         *("--phases", "examples,coverage,fuzzing"),
         *("--exclude-checks", ",".join(sorted(NOT_SAID))),
         *("--suppress-health-check", "all", "--warnings", "off", "--continue-on-failure"),
-        cwd=tmp_path,
+        cwd=directory,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "NO_COLOR": "1"},
     )
     output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
+    return process.returncode, output.decode()

@@ -39,7 +39,7 @@ WHERE expires_at IS NULL OR expires_at > now() ORDER BY endpoint_id, created_at 
 HEALTH = """
 -- health: what other workers have learnt since; a little more, as they commit in another order than they write
 SELECT endpoint_id, failures_in_a_row, failing_since, open_until, openings, held_until, changed_at
-FROM endpoint_health WHERE changed_at > $1 - interval '30 seconds' ORDER BY changed_at
+FROM endpoint_health WHERE changed_at > $1::timestamptz - interval '30 seconds' ORDER BY changed_at
 """
 
 SAVE_HEALTH = """

@@ -44,7 +44,7 @@ class Hinter:
             try:
                 await hint(self._database, self._what)
             except Exception as problem:
-                log.error("hint_failed", error=type(problem).__name__)  # who waits for it polls as well
+                log.warning("hints_interrupted", error=type(problem).__name__)  # who waits for it polls as well
             await asyncio.sleep(GAP)
 
 

@@ -108,7 +108,8 @@ async def one(endpoint_id: EndpointId, gateway: Parts, caller: Reader) -> Any:
 @router.patch("/{endpoint_id}", response_model=Endpoint, operation_id="changeEndpoint", summary="Change an endpoint")
 async def change_one(endpoint_id: EndpointId, body: EndpointChanges, gateway: Parts, caller: Writer) -> Any:
     """Changes what the body holds and leaves the rest. Deliveries that are open are sent as the endpoint is then."""
-    values = _columns(gateway, caller, endpoint_id, body.model_dump(exclude_unset=True))
+    # Members left out stay as they are; within a member that is given, what is left out has its default.
+    values = _columns(gateway, caller, endpoint_id, body.model_dump(include=body.model_fields_set))
     async with changing(gateway, caller, CONFIGURATION) as change:
         before = await find(change.connection, caller, endpoint_id, lock=True)
         if "event_types" in values:
