@@ -13,7 +13,7 @@ from webhook_gateway.store import audit
 
 from .callers import Caller
 from .deps import Parts, needs, next_page, read_number_cursor
-from .schemas import AuditHead, AuditPage, AuditQuery, AuditVerification
+from .schemas.audit import AuditHead, AuditPage, AuditQuery, AuditVerification
 
 router = APIRouter(prefix="/v1/audit", tags=["Audit"])
 

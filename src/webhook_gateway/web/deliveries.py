@@ -19,7 +19,8 @@ from webhook_gateway.vault import KeyMissing, Tampered
 from .callers import Caller
 from .deps import Gateway, Parts, changing, needs, next_page, read_cursor
 from .errors import conflict, not_found
-from .schemas import Delivery, DeliveryDetail, DeliveryId, DeliveryPage, DeliveryQuery, KeptResponses, QueuedDelivery
+from .schemas.deliveries import Delivery, DeliveryDetail, DeliveryPage, DeliveryQuery, KeptResponses, QueuedDelivery
+from .schemas.typed_ids import DeliveryId
 
 router = APIRouter(prefix="/v1/deliveries", tags=["Deliveries"])
 

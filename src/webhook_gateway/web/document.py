@@ -16,7 +16,7 @@ from webhook_gateway.rules.scopes import Scope
 from . import well_known
 from .errors import MEDIA_TYPE, TITLES, TYPE
 from .events import BatchIn, EventIn
-from .schemas import Problem
+from .schemas.problems import Problem
 
 REFERENCE = "#/components/schemas/{}"
 SECURITY: list[dict[str, list[str]]] = [{"API key": []}]

@@ -22,7 +22,11 @@ from .deps import Change, Gateway, Parts, changing, needs, next_page, read_numbe
 from .endpoints import find, shown
 from .errors import Fault, conflict, invalid, not_found
 from .event_types import known_type
-from .schemas import Endpoint, EndpointId, HeldKeyPage, Paging, QueuedDelivery, TestSend
+from .schemas.deliveries import QueuedDelivery
+from .schemas.endpoint_states import HeldKeyPage, TestSend
+from .schemas.endpoints import Endpoint
+from .schemas.shapes import Paging
+from .schemas.typed_ids import EndpointId
 
 router = APIRouter(prefix="/v1/endpoints", tags=["Endpoints"])
 

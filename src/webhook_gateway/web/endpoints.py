@@ -30,18 +30,10 @@ from .callers import Caller
 from .credentials import CREDENTIALS, check_authorization, check_header, check_tls, shown_credentials
 from .deps import Gateway, Parts, changing, needs, next_page, read_cursor
 from .errors import Fault, conflict, invalid, not_found
-from .schemas import (
-    Breaker,
-    CreatedEndpoint,
-    Endpoint,
-    EndpointChanges,
-    EndpointId,
-    EndpointPage,
-    EndpointQuery,
-    NewEndpoint,
-    RotatedSecret,
-    Rotation,
-)
+from .schemas.endpoint_states import Breaker
+from .schemas.endpoints import CreatedEndpoint, Endpoint, EndpointChanges, EndpointPage, EndpointQuery, NewEndpoint
+from .schemas.signing import RotatedSecret, Rotation
+from .schemas.typed_ids import EndpointId
 
 router = APIRouter(prefix="/v1/endpoints", tags=["Endpoints"])
 

@@ -16,7 +16,8 @@ from webhook_gateway.vault import KeyMissing
 from .callers import Caller
 from .deps import Gateway, Parts, changing, needs, next_page, read_cursor
 from .errors import Problem, not_found
-from .schemas import EventDetail, EventId, EventPage, EventQuery, Payload
+from .schemas.events import EventDetail, EventPage, EventQuery, Payload
+from .schemas.typed_ids import EventId
 
 router = APIRouter(prefix="/v1/events", tags=["Events"])
 

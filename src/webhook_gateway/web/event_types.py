@@ -17,11 +17,11 @@ from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import event_types
 from webhook_gateway.store.hints import CONFIGURATION
 
-from . import schemas
 from .callers import Caller
 from .deps import AnyCaller, Gateway, Parts, changing, needs
 from .errors import Fault, Problem, conflict, invalid, not_found
-from .schemas import EventTypeChanges, EventTypeList, NewEventType
+from .schemas.event_types import EventType as ShownEventType
+from .schemas.event_types import EventTypeChanges, EventTypeList, NewEventType
 
 router = APIRouter(prefix="/v1/event-types", tags=["Event types"])
 
@@ -38,7 +38,7 @@ async def every(gateway: Parts, caller: AnyCaller) -> Any:
     return {"items": sorted((*shipped, *own), key=lambda known: known.name)}
 
 
-@router.get("/{name}", response_model=schemas.EventType, operation_id="getEventType", summary="Look at one event type")
+@router.get("/{name}", response_model=ShownEventType, operation_id="getEventType", summary="Look at one event type")
 async def one(name: Name, gateway: Parts, caller: AnyCaller) -> Any:
     """Shows one event type with its JSON Schema and an example."""
     async with gateway.database.begin() as connection:
@@ -56,7 +56,7 @@ async def one(name: Name, gateway: Parts, caller: AnyCaller) -> Any:
 
 
 @router.post(
-    "", status_code=201, response_model=schemas.EventType, operation_id="createEventType", summary="Add an event type"
+    "", status_code=201, response_model=ShownEventType, operation_id="createEventType", summary="Add an event type"
 )
 async def create(body: NewEventType, gateway: Parts, caller: Admin) -> Any:
     """Adds an event type of the hospital's own. Its example has to fit its schema."""
@@ -72,9 +72,7 @@ async def create(body: NewEventType, gateway: Parts, caller: Admin) -> Any:
     return {**row, "source": "tenant"}
 
 
-@router.patch(
-    "/{name}", response_model=schemas.EventType, operation_id="changeEventType", summary="Change an event type"
-)
+@router.patch("/{name}", response_model=ShownEventType, operation_id="changeEventType", summary="Change an event type")
 async def change_one(name: Name, body: EventTypeChanges, gateway: Parts, caller: Admin) -> Any:
     """Changes what the body holds and leaves the rest. Events that were accepted before are not judged again."""
     values = body.model_dump(by_alias=True, exclude_unset=True)

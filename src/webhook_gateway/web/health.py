@@ -11,7 +11,7 @@ from webhook_gateway.store import configuration
 from webhook_gateway.store.database import DatabaseAway
 
 from .deps import Parts
-from .schemas import Condition
+from .schemas.health import Condition
 
 router = APIRouter(tags=["Health"])
 

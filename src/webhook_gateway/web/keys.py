@@ -15,7 +15,9 @@ from webhook_gateway.store.hints import CONFIGURATION
 from .callers import Caller
 from .deps import Parts, changing, needs, next_page, read_cursor
 from .errors import Fault, conflict, forbidden, invalid, not_found
-from .schemas import CreatedKey, Key, KeyId, KeyPage, NewKey, Paging
+from .schemas.keys import CreatedKey, Key, KeyPage, NewKey
+from .schemas.shapes import Paging
+from .schemas.typed_ids import KeyId
 
 router = APIRouter(prefix="/v1/keys", tags=["Keys"])
 

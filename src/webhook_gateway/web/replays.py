@@ -17,7 +17,9 @@ from webhook_gateway.store.hints import OUTBOX
 from .callers import Caller
 from .deps import Parts, changing, needs, next_page, read_cursor
 from .errors import conflict, not_found
-from .schemas import JobId, NewReplay, Paging, Replay, ReplayPage
+from .schemas.replays import NewReplay, Replay, ReplayPage
+from .schemas.shapes import Paging
+from .schemas.typed_ids import JobId
 
 router = APIRouter(prefix="/v1/replays", tags=["Replays"])
 

@@ -12,7 +12,7 @@ from webhook_gateway.store import reports
 
 from .callers import Caller
 from .deps import Parts, needs
-from .schemas import Stats
+from .schemas.stats import Stats
 
 router = APIRouter(prefix="/v1/stats", tags=["Stats"])
 

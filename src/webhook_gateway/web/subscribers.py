@@ -15,7 +15,9 @@ from webhook_gateway.store.hints import CONFIGURATION
 from .callers import Caller
 from .deps import Parts, changing, needs, next_page, read_cursor
 from .errors import Problem, conflict, not_found
-from .schemas import NewSubscriber, Paging, Subscriber, SubscriberChanges, SubscriberId, SubscriberPage
+from .schemas.shapes import Paging
+from .schemas.subscribers import NewSubscriber, Subscriber, SubscriberChanges, SubscriberPage
+from .schemas.typed_ids import SubscriberId
 
 router = APIRouter(prefix="/v1/subscribers", tags=["Subscribers"])
 

@@ -14,7 +14,8 @@ from webhook_gateway.vault import KeyMissing, Tampered
 from .callers import Bucket
 from .deps import Parts
 from .errors import Problem
-from .schemas import EndpointId, PublicKeys
+from .schemas.signing import PublicKeys
+from .schemas.typed_ids import EndpointId
 
 router = APIRouter(tags=["Public keys"])
 

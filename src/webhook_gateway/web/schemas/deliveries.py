@@ -1,0 +1,159 @@
+"""Events on their way to endpoints, and what came of each attempt."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from webhook_gateway.rules.model import DeliveryState
+
+from .shapes import NextCursor, Paging, Shown, examples
+from .typed_ids import SUFFIX, AttemptId, DeliveryId, EndpointId, EventId
+from .values import EventTypeName, Time
+
+
+class QueuedDelivery(Shown):
+    """A delivery that is on its way."""
+
+    model_config = ConfigDict(
+        json_schema_extra=examples({"id": f"dlv_{SUFFIX}", "event_id": f"evt_{SUFFIX}", "endpoint_id": f"ep_{SUFFIX}"})
+    )
+
+    id: DeliveryId
+    event_id: EventId
+    endpoint_id: EndpointId
+
+
+class WaitingFor(StrEnum):
+    """Why a pending delivery has no time."""
+
+    ORDERING_KEY = "ordering_key"
+    ENDPOINT_PAUSED = "endpoint_paused"
+    ENDPOINT_DISABLED = "endpoint_disabled"
+    FAN_OUT = "fan_out"
+
+
+DELIVERY: dict[str, Any] = {
+    "id": f"dlv_{SUFFIX}",
+    "event_id": f"evt_{SUFFIX}",
+    "type": "lab_result.final",
+    "endpoint_id": f"ep_{SUFFIX}",
+    "state": "pending",
+    "state_reason": None,
+    "reason": None,
+    "attempt": 2,
+    "next_attempt_at": "2026-11-23T08:01:07Z",
+    "waiting_for": None,
+    "created_at": "2026-11-23T08:00:00Z",
+    "finished_at": None,
+}
+
+
+class Delivery(Shown):
+    """One event on its way to one endpoint."""
+
+    model_config = ConfigDict(json_schema_extra=examples(DELIVERY))
+
+    id: DeliveryId
+    event_id: EventId
+    type: str
+    endpoint_id: EndpointId
+    state: DeliveryState
+    state_reason: str | None = Field(description="Why it is dead or cancelled.")
+    reason: str | None = Field(description="`replay` or `test`; null for the first delivery of an event.")
+    attempt: int = Field(description="Attempts so far.")
+    next_attempt_at: datetime | None = Field(validation_alias="due_at")
+    waiting_for: WaitingFor | None
+    created_at: datetime | None
+    finished_at: datetime | None
+
+
+class Attempt(Shown):
+    """One HTTP request. `phase` says how far it got: from `sent` on, the partner may have the event."""
+
+    model_config = ConfigDict(
+        json_schema_extra=examples(
+            {
+                "id": f"att_{SUFFIX}",
+                "attempt": 1,
+                "started_at": "2026-11-23T08:00:00Z",
+                "duration": 0.182,
+                "phase": "answered",
+                "outcome": "rejected",
+                "status": 503,
+                "detail": None,
+                "tls_version": "TLSv1.3",
+                "response_length": 19,
+                "response_type": "text/plain",
+                "response_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            }
+        )
+    )
+
+    id: AttemptId
+    attempt: int
+    started_at: datetime
+    duration: float = Field(description="Seconds.")
+    phase: str
+    outcome: str
+    status: int | None
+    detail: str | None
+    tls_version: str | None
+    response_length: int | None
+    response_type: str | None
+    response_sha256: str | None
+
+
+class KeptResponse(Shown):
+    """What is kept of a partner's answer to one attempt."""
+
+    model_config = ConfigDict(
+        json_schema_extra=examples(
+            {
+                "id": f"att_{SUFFIX}",
+                "attempt": 1,
+                "status": 422,
+                "response_type": "text/plain",
+                "excerpt": "no such lab",
+            }
+        )
+    )
+
+    id: AttemptId
+    attempt: int
+    status: int | None
+    response_type: str | None
+    excerpt: str | None = Field(description="Bytes that are no UTF-8 are replaced; null: it can't be opened.")
+
+
+class KeptResponses(Shown):
+    """First attempt first. Empty where the gateway keeps no answers, or partners gave none."""
+
+    items: list[KeptResponse]
+
+
+class DeliveryDetail(Delivery):
+    """With its attempts, first one first."""
+
+    attempts: list[Attempt]
+
+
+class DeliveryPage(Shown):
+    """Deliveries, newest first."""
+
+    items: list[Delivery]
+    next_cursor: NextCursor = None
+
+
+class DeliveryQuery(Paging):
+    """Which deliveries. `since` and `until` bound when they were made."""
+
+    endpoint_id: EndpointId | None = None
+    event_id: EventId | None = None
+    type: EventTypeName | None = None
+    state: DeliveryState | None = None
+    since: Time | None = None
+    until: Time | None = None

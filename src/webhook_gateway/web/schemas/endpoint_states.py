@@ -1,0 +1,66 @@
+"""How an endpoint fares: its health, the ordering keys that it holds, and a test of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import ConfigDict, Field
+
+from .shapes import Body, NextCursor, Shown, examples
+from .typed_ids import SUFFIX, DeliveryId, EventId
+from .values import EventTypeName
+
+
+class Breaker(StrEnum):
+    """`open`: left alone for a while; `half_open`: one request may probe."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class EndpointHealth(Shown):
+    """What recent attempts say."""
+
+    breaker: Breaker = Breaker.CLOSED
+    failures_in_a_row: int = 0
+    failing_since: datetime | None = None
+    open_until: datetime | None = None
+    held_until: datetime | None = Field(None, description="The partner asked for silence until then (Retry-After).")
+
+
+class TestSend(Body):
+    """What to send: an event type's example, or `gateway.test`."""
+
+    model_config = ConfigDict(json_schema_extra=examples({"event_type": "lab_result.final"}))
+
+    event_type: EventTypeName = "gateway.test"
+
+
+_HELD_KEY = {
+    "ordering_key": "-4235713561732571313",
+    "delivery_id": f"dlv_{SUFFIX}",
+    "event_id": f"evt_{SUFFIX}",
+    "held_at": "2026-11-23T08:00:00Z",
+    "waiting": 3,
+}
+
+
+class HeldKey(Shown):
+    """An ordering key of a strict endpoint that waits, since a delivery of it is dead."""
+
+    model_config = ConfigDict(json_schema_extra=examples(_HELD_KEY))
+
+    ordering_key: str = Field(description="The key's 64-bit hash: the key itself is not kept.")
+    delivery_id: DeliveryId = Field(description="The dead delivery.")
+    event_id: EventId
+    held_at: datetime
+    waiting: int = Field(description="Deliveries that wait behind it.")
+
+
+class HeldKeyPage(Shown):
+    """Held ordering keys."""
+
+    items: list[HeldKey]
+    next_cursor: NextCursor = None

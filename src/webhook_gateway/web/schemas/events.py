@@ -1,0 +1,81 @@
+"""Accepted events. How they come in is in `web/events.py`: the hot route has no pydantic."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from .deliveries import DELIVERY, Delivery
+from .shapes import NextCursor, Paging, Shown, examples
+from .typed_ids import SUFFIX, EventId
+from .values import EventTypeName, Time
+
+_EVENT: dict[str, Any] = {
+    "id": f"evt_{SUFFIX}",
+    "type": "lab_result.final",
+    "timestamp": "2026-11-23T07:59:59Z",
+    "accepted_at": "2026-11-23T08:00:00Z",
+    "size": 812,
+}
+
+
+class Event(Shown):
+    """An accepted event, but for its body."""
+
+    model_config = ConfigDict(json_schema_extra=examples(_EVENT))
+
+    id: EventId
+    type: str
+    timestamp: datetime = Field(validation_alias="occurred_at")
+    accepted_at: datetime
+    size: int = Field(description="Bytes of the body that partners get.")
+
+
+class EventDetail(Event):
+    """With what became of it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=examples({**_EVENT, "fanout": "done", "matched": 1, "deliveries": [DELIVERY]})
+    )
+
+    fanout: Literal["pending", "done"] = Field(description="Whether its deliveries have been made.")
+    matched: int = Field(description="Endpoints that wanted it.")
+    deliveries: list[Delivery] = Field(description="The newest 200, replays included.")
+
+
+class EventPage(Shown):
+    """Events, newest first."""
+
+    items: list[Event]
+    next_cursor: NextCursor = None
+
+
+class EventQuery(Paging):
+    """Which events. `since` and `until` bound when they were accepted."""
+
+    type: EventTypeName | None = None
+    since: Time | None = None
+    until: Time | None = None
+
+
+class Payload(Shown):
+    """The body that partners get."""
+
+    model_config = ConfigDict(
+        json_schema_extra=examples(
+            {
+                "id": f"evt_{SUFFIX}",
+                "type": "staff_shift.assigned",
+                "timestamp": "2026-11-23T07:59:59.000Z",
+                "data": {"staff_id": "st_19"},
+            }
+        )
+    )
+
+    id: str
+    type: str
+    timestamp: str
+    subject: str | None = None
+    data: Any

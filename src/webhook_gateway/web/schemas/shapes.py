@@ -1,0 +1,46 @@
+"""What all requests and answers have in common: how strict they are, how lists go by pages, and examples."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Cursor = Annotated[
+    str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]*$", description="The `next_cursor` of the page before.")
+]
+
+NextCursor = Annotated[str | None, Field(description="Where the next page begins; null on the last one.")]
+
+
+def unchanged(alias: str | None = None) -> Any:
+    """A member of a change that may be left out, but not be null."""
+
+    def without_default(schema: dict[str, Any]) -> None:
+        schema.pop("default", None)
+
+    return Field(default=None, alias=alias, json_schema_extra=without_default)
+
+
+def examples(*shown: dict[str, Any]) -> dict[str, Any]:
+    """What a model adds to its JSON Schema, so that readers see it filled in."""
+    return {"examples": list(shown)}
+
+
+class Body(BaseModel):
+    """What somebody sends."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Shown(BaseModel):
+    """What is answered."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class Paging(Body):
+    """How lists are asked for."""
+
+    cursor: Cursor | None = None
+    limit: int = Field(50, ge=1, le=200, description="Items on a page.")

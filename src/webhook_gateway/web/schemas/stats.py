@@ -1,0 +1,56 @@
+"""How far behind the gateway is."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict, Field
+
+from .shapes import Shown, examples
+from .typed_ids import SUFFIX, EndpointId
+
+
+class EndpointBacklog(Shown):
+    """What is open for one endpoint."""
+
+    endpoint_id: EndpointId
+    open: int
+    sending: int
+    waiting: int = Field(description="Deliveries that wait for an earlier one of their ordering key.")
+    oldest_due_seconds: float | None = Field(description="How long ago the oldest one was due.")
+
+
+class Stats(Shown):
+    """How far behind the gateway is. Counts stop at a million."""
+
+    model_config = ConfigDict(
+        json_schema_extra=examples(
+            {
+                "outbox_waiting": 0,
+                "open": 120,
+                "pending": 90,
+                "sending": 10,
+                "waiting": 20,
+                "oldest_due_seconds": 3.5,
+                "dead_24h": 2,
+                "unmatched_recent": 0,
+                "endpoints": [
+                    {
+                        "endpoint_id": f"ep_{SUFFIX}",
+                        "open": 120,
+                        "sending": 10,
+                        "waiting": 20,
+                        "oldest_due_seconds": 3.5,
+                    }
+                ],
+            }
+        )
+    )
+
+    outbox_waiting: int | None = Field(description="Accepted events not fanned out yet; null for a subscriber's key.")
+    open: int
+    pending: int
+    sending: int
+    waiting: int
+    oldest_due_seconds: float | None
+    dead_24h: int = Field(description="Deliveries of the last 24 hours that are dead.")
+    unmatched_recent: int | None = Field(description="Of the last 200 events, those that no endpoint wanted.")
+    endpoints: list[EndpointBacklog] = Field(description="The 50 with the largest backlog.")

@@ -1,0 +1,75 @@
+"""Values that more than one noun has, and what is refused in them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from webhook_gateway.rules.matching import LONGEST_NAME
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _written_time(value: object) -> object:
+    if isinstance(value, datetime) or (isinstance(value, str) and _RFC3339.fullmatch(value)):
+        return value
+    raise PydanticCustomError("time", "Give an RFC 3339 time with its offset, as in 2026-11-24T09:30:00Z")
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:  # an offset at the edge of the calendar
+        return value.replace(tzinfo=UTC)
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_written_time), AfterValidator(_in_utc)]
+"""RFC 3339 with an offset."""
+
+Name = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$",
+        description="Printable text that neither begins nor ends with a space.",
+    ),
+]
+
+Description = Annotated[str, Field(max_length=1_000, pattern=r"^[^\x00]*$", description="For people.")]
+
+EventTypeName = Annotated[
+    str,
+    Field(
+        max_length=LONGEST_NAME,
+        pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$",
+        description="Words joined by dots.",
+        examples=["lab_result.final"],
+    ),
+]
+
+EventTypePattern = Annotated[
+    str,
+    Field(
+        max_length=LONGEST_NAME,
+        pattern=r"^(\*|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*(\.\*)?)$",
+        description="A name, a prefix (`lab_result.*`), or `*` for every type but the gateway's own.",
+        examples=["lab_result.*"],
+    ),
+]
+
+Url = Annotated[
+    str,
+    Field(
+        max_length=2_048,
+        description="Where events are POSTed: https, a public host, port 443 or 8443 unless an operator allows more.",
+        examples=["https://partner.example.com/webhooks"],
+    ),
+]
+
+TIMES = {"created_at": "2026-11-23T08:00:00Z", "updated_at": "2026-11-23T08:00:00Z"}
+"""Of examples."""
