@@ -178,6 +178,10 @@ CREATE TABLE outbox (
     reason text
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
+-- The order of fan-out, which only one at a time does. The outbox's own sequence is not it: an event whose commit was
+-- slow is seen after others that have higher numbers.
+CREATE SEQUENCE fan_out;
+
 -- Open deliveries only. due_at is when to attempt it, or while lease_id is set when the lease ends,
 -- and NULL while an earlier delivery of the same ordering key is open.
 CREATE TABLE deliveries (

@@ -65,10 +65,11 @@ class Dispatch:
             async with self._database.road() as connection, connection.transaction():
                 if not await outbox.my_turn(connection):
                     return NOTHING
-                waiting, version = await outbox.take(connection, self._floor.value(), ROUND)
+                taken = await outbox.take(connection, self._floor.value(), ROUND)
+                waiting = taken.events
                 if not waiting:
                     return NOTHING
-                if version != self._snapshot.version:
+                if taken.version != self._snapshot.version:
                     # An endpoint whose key isn't here yet would count as unsendable until the next change of any.
                     await keyring.fill(self._database, self._vault)
                     self._take_over(await configuration.snapshot(connection, self._vault))
@@ -84,7 +85,7 @@ class Dispatch:
                 if delivery.lease is not None:
                     self._slots.give_back(delivery.endpoint_id)
             raise
-        self._floor.seen(waiting[0].sequence - 1)
+        self._floor.seen(taken.lowest - 1)
         telemetry.fanned_out.inc(len(new))
         telemetry.fan_out_seconds.observe(time.perf_counter() - began)
         return Round(

@@ -1,8 +1,9 @@
 """How far down an index nothing is left.
 
 Rows long gone keep their index entries while anybody's old transaction might still see them, and a scan from the
-beginning walks over all of those. A floor skips them. It lags behind by more than a transaction can take, since one
-may commit later than another that wrote higher values, and is let go regularly, so that nothing can hide below it.
+beginning walks over all of those. A floor skips them. It lags behind by more than a transaction usually takes, since
+one may commit later than another that wrote higher values, and is let go regularly, so that nothing can hide below it
+for long.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections import deque
 from time import monotonic
 from typing import Generic, TypeVar
 
-LAG = 10.0
-"""Seconds by which a floor lags; longer than any of our transactions may take."""
-LET_GO = 30.0
-"""Seconds after which one look goes to the very bottom."""
-STEP = 1.0
+LAG = 2.0
+"""Seconds by which a floor lags: a hundred times what our transactions take."""
+LET_GO = 20.0
+"""Seconds after which one look goes to the very bottom, for what a transaction that took longer has left there."""
+STEP = 0.25
 """Seconds between two values that are kept."""
 
 T = TypeVar("T")

@@ -63,15 +63,15 @@ class Hospital:
 
     async def post(self, *ordering_keys: str | None, type: str = "lab_result.final") -> list[UUID]:
         """Stores one event for each ordering key, in this order."""
-        events = [
-            prepare(
-                self.vault, self.tenant_id, NewEvent(type, json.dumps({"n": n}).encode(), {}, ordering_key=key), None
-            )
-            for n, key in enumerate(ordering_keys)
-        ]
+        events = [self.prepared(key, type, n) for n, key in enumerate(ordering_keys)]
         async with self.database.road() as connection:
             await outbox.append(connection, events)
         return [event.id for event in events]
+
+    def prepared(self, key: str | None, type: str = "lab_result.final", n: int = 0) -> outbox.Appended:
+        """An event as it goes into the outbox."""
+        event = NewEvent(type, json.dumps({"n": n}).encode(), {}, ordering_key=key)
+        return prepare(self.vault, self.tenant_id, event, None)
 
     async def fan_out(self) -> int:
         taken = 0

@@ -247,7 +247,7 @@ async def test_letting_a_held_key_go_while_its_next_is_fanned_out_strands_nobody
     key = (endpoint_id, head.ordering_key or 0)
 
     async def fan_out_by_hand(connection: Connection) -> None:
-        (waiting,), _ = await outbox.take(connection, 0, 10)
+        (waiting,) = (await outbox.take(connection, 0, 10)).events
         busy = await outbox.busy_keys(connection, [key], [key], [])
         new = outbox.NewDelivery(
             uuid4(),
@@ -283,7 +283,7 @@ async def test_a_newest_that_is_fanned_out_while_its_predecessor_finishes_is_not
     key = (endpoint_id, head.ordering_key or 0)
 
     async def fan_out_by_hand(connection: Connection) -> None:
-        (waiting,), _ = await outbox.take(connection, 0, 10)
+        (waiting,) = (await outbox.take(connection, 0, 10)).events
         busy = await outbox.busy_keys(connection, [], [], [key])
         new = outbox.NewDelivery(
             uuid4(),
@@ -301,3 +301,18 @@ async def test_a_newest_that_is_fanned_out_while_its_predecessor_finishes_is_not
 
     await crossing(hospital, fan_out_by_hand, hospital.finish(head))
     assert [delivery.event_id for delivery in await hospital.claim(endpoint_id)] == [newest]
+
+
+async def test_an_event_whose_commit_was_slow_is_not_stranded_behind_a_later_one(hospital: Hospital) -> None:
+    """Its number in the outbox is lower than that of an event which was fanned out before it was seen."""
+    endpoint_id = await hospital.endpoint()
+    slow = hospital.prepared("a")
+    async with hospital.database.road() as connection, connection.transaction():
+        await outbox.append(connection, [slow])
+        (later,) = await hospital.post("a")
+        await hospital.fan_out()
+    (head,) = await hospital.claim(endpoint_id)
+    assert head.event_id == later
+    await hospital.fan_out()
+    await hospital.finish(head)
+    assert [delivery.event_id for delivery in await hospital.claim(endpoint_id)] == [slow.id]

@@ -61,7 +61,7 @@ TAKE = """
 DELETE FROM outbox
 WHERE sequence = ANY(ARRAY(SELECT sequence FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2))
 RETURNING sequence, tenant_id, event_id, type, ordering_key, endpoint_id, delivery_id, reason,
-          (SELECT version FROM configuration) AS version
+          nextval('fan_out') AS number, (SELECT version FROM configuration) AS version
 """
 
 BUSY_KEYS = """
@@ -136,7 +136,10 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An event taken out of the outbox; with an endpoint it is a replay or a test for that one only."""
+    """An event taken out of the outbox; with an endpoint it is a replay or a test for that one only.
+
+    ``sequence`` is its place in the order of fan-out.
+    """
 
     sequence: int
     tenant_id: UUID
@@ -205,11 +208,22 @@ async def my_turn(connection: Connection) -> bool:
     return bool(await connection.fetchval(TURN))
 
 
-async def take(connection: Connection, after: int, limit: int) -> tuple[list[Waiting], int]:
-    """The oldest waiting events in order, removed from the outbox, and the configuration's version."""
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Events in order, the lowest outbox sequence among them, and the configuration's version at that moment."""
+
+    events: list[Waiting]
+    lowest: int
+    version: int
+
+
+async def take(connection: Connection, after: int, limit: int) -> Taken:
+    """The oldest waiting events, removed from the outbox."""
     rows = await connection.fetch(TAKE, after, limit)
-    rows.sort(key=lambda row: row["sequence"])  # a DELETE returns rows in any order
-    return [Waiting(*tuple(row)[:-1]) for row in rows], rows[0]["version"] if rows else 0
+    rows.sort(key=lambda row: row["sequence"])  # a DELETE returns rows, and numbers them, in any order
+    numbers = sorted(row["number"] for row in rows)
+    events = [Waiting(number, *tuple(row)[1:-2]) for number, row in zip(numbers, rows, strict=True)]
+    return Taken(events, rows[0]["sequence"] if rows else 0, rows[0]["version"] if rows else 0)
 
 
 async def busy_keys(

@@ -7,8 +7,10 @@ without detail. Plain ASGI, since the hot route pays for it, too.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from time import monotonic
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -16,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from webhook_gateway import telemetry
+from webhook_gateway.ingest import PATIENCE
 from webhook_gateway.rules import ids
 from webhook_gateway.store.database import DatabaseAway
 from webhook_gateway.vault import KeyMissing
@@ -31,6 +34,8 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"strict-transport-security", b"max-age=31536000; includeSubDomains"),
 )
+LOOKING_UP = 4.0
+"""Seconds that the look-up of a key takes at most; what a client takes to send its body is not ours to count."""
 CONTENT_SECURITY_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}")
@@ -66,14 +71,15 @@ class Guard:
         scope.setdefault("state", {})["request_id"] = request_id
         answered = Answered(send, request_id)
         try:
-            if scope["path"] not in self._public:
-                scope["state"]["caller"] = await self._callers.authenticate(scope, headers)
-            checked = self._checked(headers, receive)
             handler = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
             if handler is None:
-                await self._app(scope, checked, answered)
+                await self._identify(scope, headers)
+                await self._app(scope, self._checked(headers, receive), answered)
             else:
-                await (await handler(Request(scope, checked)))(scope, receive, answered)
+                began = monotonic()
+                await self._identify(scope, headers)
+                response = await self._handle(handler, Request(scope, self._checked(headers, receive)), began)
+                await response(scope, receive, answered)
         except ClientDisconnect:
             return
         except Exception as unexpected:
@@ -81,6 +87,26 @@ class Guard:
                 raise
             problem = self._problem(scope, request_id, unexpected)
             await render(request_id, problem)(scope, receive, answered)
+
+    async def _identify(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        if scope["path"] not in self._public:
+            scope["state"]["caller"] = await self._callers.authenticate(scope, headers)
+
+    async def _handle(
+        self, handler: Callable[[Request], Awaitable[Response]], request: Request, began: float
+    ) -> Response:
+        """A hot route. A slow database may cost the look-up of the key its time: both together are bounded.
+
+        Raises:
+            DatabaseAway: it is unknown whether the events were stored.
+        """
+        await request.body()  # as slow as the client likes
+        began = max(began, monotonic() - LOOKING_UP)
+        try:
+            async with asyncio.timeout(PATIENCE - (monotonic() - began)):
+                return await handler(request)
+        except TimeoutError:
+            raise DatabaseAway("the commit took too long") from None
 
     def _checked(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """``receive`` that refuses a body which is too large or no JSON.
