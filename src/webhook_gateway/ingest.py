@@ -92,8 +92,11 @@ class Ingest:
                 results.append(checked)
             else:
                 results.append(self._enqueue(prepare(self._vault, tenant_id, event, checked)))
-        async with _bounded():
-            return [await result if isinstance(result, asyncio.Future) else result for result in results]
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return [await result if isinstance(result, asyncio.Future) else result for result in results]
+        except TimeoutError:
+            raise DatabaseAway("the commit took too long") from None
 
     async def run(self) -> None:
         """Keeps hints going out; cancelled at the end."""
@@ -204,17 +207,3 @@ def _result(event: Appended, stored: dict[UUID, datetime], known: dict[tuple[UUI
         telemetry.refused_events.labels(Reason.IDEMPOTENCY_CONFLICT.value).inc()
         return Refusal(Reason.IDEMPOTENCY_CONFLICT)
     return Receipt(first["event_id"], event.type, first["accepted_at"], duplicate=True)
-
-
-class _bounded:
-    """At most PATIENCE seconds; running out means that the outcome is unknown."""
-
-    async def __aenter__(self) -> None:
-        self._timeout = asyncio.timeout(PATIENCE)
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, *problem: Any) -> None:
-        try:
-            await self._timeout.__aexit__(*problem)
-        except TimeoutError:
-            raise DatabaseAway("the commit took too long") from None

@@ -15,7 +15,7 @@ PAGE = 100
 
 LOAD = """
 -- load data keys: every key, since a record may be as old as the retention
-SELECT id, tenant_id, purpose, master_key, wrapped FROM data_keys WHERE id > $1 ORDER BY id
+SELECT id, tenant_id, purpose, master_key, wrapped FROM data_keys ORDER BY id
 """
 
 MADE = "SELECT purpose FROM data_keys WHERE tenant_id = $1"
@@ -59,7 +59,7 @@ LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('data_keys', 0))"
 async def fill(database: Database, vault: Vault) -> list[str]:
     """Takes the data keys that it lacks into the vault; returns what was missing, one sentence a key."""
     async with database.road() as connection:
-        rows = [DataKey(**dict(row)) for row in await connection.fetch(LOAD, 0)]
+        rows = [DataKey(**dict(row)) for row in await connection.fetch(LOAD)]
     lacking = [row for row in rows if not vault.has(row.id)]
     if not lacking:
         return []
