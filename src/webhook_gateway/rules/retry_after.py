@@ -6,7 +6,9 @@ import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-LONGEST = 86_400.0  # seconds: a partner may hold its deliveries back for a day, not for longer
+from .retry import RETRY_AFTER_LIMIT
+
+LONGEST = RETRY_AFTER_LIMIT  # a partner may hold its deliveries back for a day, not for longer
 
 
 def read_retry_after(header: str, now: datetime) -> float | None:
