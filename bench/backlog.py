@@ -25,6 +25,13 @@ SELECT uuidv7(), $1, ($2::uuid[])[1 + n % cardinality($2::uuid[])], ($3::uuid[])
 FROM generate_series($5::bigint, $6::bigint - 1) AS n
 """
 
+ONE_KEY = """
+-- the first of the key is due, each of the others waits for the one before it
+INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due_at, created_at)
+SELECT uuidv7(), $1, $2, event_id, $4, n, 1, CASE WHEN n = 1 THEN now() - interval '1 minute' END, now()
+FROM unnest($3::uuid[]) WITH ORDINALITY AS e(event_id, n)
+"""
+
 
 async def fill_backlog(
     gateway: Gateway, endpoints: Sequence[UUID], deliveries: int, *, event_type: str = "lab_result.final"
@@ -35,6 +42,19 @@ async def fill_backlog(
         last = min(first + BATCH, deliveries)
         some = events[first // FANOUT : -(-last // FANOUT)]
         await gateway.connection.execute(DELIVERIES, gateway.tenant_id, list(endpoints), some, event_type, first, last)
+    await _settle_down(gateway)
+
+
+async def fill_key(
+    gateway: Gateway, endpoint_id: UUID, deliveries: int, *, event_type: str = "lab_result.final"
+) -> None:
+    """So many open deliveries of one ordering key, each of an event of its own."""
+    events = await _events(gateway, deliveries, event_type)
+    await gateway.connection.execute(ONE_KEY, gateway.tenant_id, endpoint_id, events, event_type)
+    await _settle_down(gateway)
+
+
+async def _settle_down(gateway: Gateway) -> None:
     await gateway.connection.execute("VACUUM (ANALYZE) deliveries")
     await gateway.connection.execute("CHECKPOINT")
 

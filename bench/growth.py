@@ -1,15 +1,16 @@
-"""How the road drains when there is much of everything: deliveries, endpoints, workers, and an old transaction."""
+"""How the road drains when there is much of everything: deliveries, of one key too, endpoints, workers, and time."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
 
-from .backlog import fill_backlog
+from .backlog import fill_backlog, fill_key
 from .gateway import Gateway
 from .hospital import TYPES
 from .load import Posting
@@ -23,6 +24,18 @@ SLOW = 64
 """Requests in flight of one worker where partners take 100 ms: what binds, so that workers should add up."""
 MEASURED = (0.2, 0.95)
 """The part of a small backlog whose drain is timed: without the start, and without the last stragglers."""
+FEW = 100
+"""Pending deliveries of an ordering key that is not hot."""
+HOT = "/ok/hot"
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Deliveries a second of ten endpoints and of one key beside them; PostgreSQL's µs a delivery in claims."""
+
+    others: float
+    key: float
+    claim: float
 
 
 async def measure_depth(gateway: Gateway, report: Report, large: int) -> None:
@@ -80,6 +93,36 @@ async def measure_workers(gateway: Gateway, report: Report, counts: Sequence[int
     await gateway.empty()
 
 
+async def measure_hot_key(gateway: Gateway, report: Report, pending: int, seconds: float) -> None:
+    """One ordering key with very many pending deliveries: how it drains, and what its neighbours notice of it.
+
+    A key is sent one by one. So its bound is what the same key does with few pending, and where the partner takes
+    20 ms, 50 a second. Neighbours that keep the worker busy slow it down, so beside them it is compared with few, too.
+    """
+    for partner, path, bound in (("at once", "/ok", 200), ("after 20 ms", "/20ms", 50)):
+        (endpoint_id,) = await gateway.set_endpoints(1, path=path)
+        few = [await _drain_key(gateway, endpoint_id, FEW, FEW) for _ in range(2)]
+        many = await _drain_key(gateway, endpoint_id, pending, min(int(bound * seconds), pending))
+        few += [await _drain_key(gateway, endpoint_id, FEW, FEW) for _ in range(2)]
+        name = path.strip("/")
+        report.note(f"key_few_{name}", _mean(few), f"deliveries/s of a key with {FEW} pending, answered {partner}")
+        report.note(f"key_hot_{name}", many, f"deliveries/s of a key with {pending:,} pending")
+        report.details[f"key_{name}"] = {"few": few, "many": many}
+    neighbours = await gateway.set_endpoints(10, path="/ok/beside")
+    (endpoint_id,) = await gateway.add_endpoints(1, path=HOT)
+    first, few_beside, beside, last = [
+        await _drain_beside(gateway, neighbours, endpoint_id, count, seconds) for count in (0, FEW, pending, 0)
+    ]
+    report.note("beside_none", _mean([first.others, last.others]), "deliveries/s of ten endpoints without a hot key")
+    report.note("beside_hot", beside.others, f"deliveries/s of ten endpoints beside a key with {pending:,} pending")
+    report.note("key_few_beside", few_beside.key, f"deliveries/s of a key with {FEW} pending beside them")
+    report.note("key_hot_beside", beside.key, f"deliveries/s of a key with {pending:,} pending beside them")
+    report.note("claim_none", _mean([first.claim, last.claim]), "µs of PostgreSQL a claimed delivery without it")
+    report.note("claim_hot", beside.claim, "µs of PostgreSQL a claimed delivery beside it")
+    report.details["beside"] = [first, few_beside, beside, last]
+    await gateway.empty()
+
+
 async def measure_old_transaction(gateway: Gateway, report: Report, seconds: float) -> None:
     """The full path at its most, clean at first, then with a transaction left open that can see every dead row."""
     await gateway.empty()
@@ -124,10 +167,44 @@ async def _drain(gateway: Gateway, count: int) -> float:
     return (last - first) / ((times[last] - times[first]) / 1e9)
 
 
+async def _drain_key(gateway: Gateway, endpoint_id: UUID, pending: int, count: int) -> float:
+    await gateway.empty()
+    await fill_key(gateway, endpoint_id, pending)
+    rate = await _drain(gateway, count)
+    gateway.kill_workers()
+    return rate
+
+
+async def _drain_beside(
+    gateway: Gateway, neighbours: Sequence[UUID], endpoint_id: UUID, pending: int, seconds: float
+) -> Beside:
+    await gateway.empty()
+    await fill_backlog(gateway, neighbours, int((seconds + RAMP) * 8_000))
+    await fill_key(gateway, endpoint_id, pending)
+    await gateway.start_workers()
+    await _begun(gateway)
+    await asyncio.sleep(RAMP)
+    meter = await gateway.meter()
+    gateway.receiver.take()
+    began = time.monotonic()
+    await asyncio.sleep(seconds)
+    paths, took = gateway.receiver.take().paths, time.monotonic() - began
+    statements = (await meter.read()).dearest
+    gateway.kill_workers()
+    hot = sum(path.startswith(HOT.encode()) for path in paths)
+    claims = [row for row in statements if row["query"].startswith("WITH picked")]
+    claim = sum(row["ms"] for row in claims) * 1_000 / sum(row["rows"] for row in claims)
+    return Beside((len(paths) - hot) / took, hot / took, claim)
+
+
 async def _rate(gateway: Gateway, seconds: float) -> float:
     before, at = gateway.receiver.count(), time.monotonic()
     await asyncio.sleep(seconds)
     return (gateway.receiver.count() - before) / (time.monotonic() - at)
+
+
+def _mean(figures: Sequence[float]) -> float:
+    return sum(figures) / len(figures)
 
 
 async def _begun(gateway: Gateway) -> None:

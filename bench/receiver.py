@@ -1,7 +1,8 @@
 """The partners of a bench: answers POSTs on loopback and notes when the first byte of each came.
 
 A process of its own, raw on top of the event loop, since it shares two cores with what it measures. The path says how
-to answer: ``/ok/…`` at once, ``/100ms/…`` after that time, ``/500/…`` with that status, ``/hang/…`` never.
+to answer: ``/ok/…`` at once, ``/20ms/…`` and ``/100ms/…`` after that time, ``/500/…`` with that status, ``/hang/…``
+never.
 
     python -m bench.receiver      prints its port
     GET /-/count                  how many POSTs came in
@@ -77,6 +78,8 @@ class Partner(asyncio.Protocol):
         noted.times.append(self._began)
         if path.startswith(b"/ok"):
             self._answer(OK)
+        elif path.startswith(b"/20ms"):
+            asyncio.get_running_loop().call_later(0.02, self._answer, OK)
         elif path.startswith(b"/100ms"):
             asyncio.get_running_loop().call_later(0.1, self._answer, OK)
         elif path.startswith(b"/500"):

@@ -47,6 +47,19 @@ GOALS = (
         lambda r: r.ratio("drain_large", "drain_small"),
     ),
     Goal(
+        "key",
+        "one ordering key's drain rate with the most pending ÷ with 100",
+        0.9,
+        lambda r: r.ratio("key_hot_ok", "key_few_ok"),
+    ),
+    Goal("key_20ms", "the same, partner takes 20 ms", 0.9, lambda r: r.ratio("key_hot_20ms", "key_few_20ms")),
+    Goal(
+        "beside",
+        "drain rate of ten endpoints beside such a key ÷ without",
+        0.9,
+        lambda r: r.ratio("beside_hot", "beside_none"),
+    ),
+    Goal(
         "endpoints",
         "drain rate with 5,000 endpoints ÷ with 10",
         0.8,
@@ -91,10 +104,11 @@ class Size:
     drain: float
     old: float
     open: int
+    key: int
 
 
-FULL = Size(floor=4, full=10, latency=12, drain=5, old=60, open=1_000_000)
-QUICK = Size(floor=2, full=4, latency=4, drain=2, old=8, open=100_000)
+FULL = Size(floor=4, full=10, latency=12, drain=5, old=60, open=1_000_000, key=100_000)
+QUICK = Size(floor=2, full=4, latency=4, drain=2, old=8, open=100_000, key=10_000)
 
 Measure = Callable[[Gateway, Report, Size], Awaitable[None]]
 
@@ -110,6 +124,7 @@ MEASURES: dict[str, Measure] = {
     "full": _full,
     "latency": lambda g, r, s: road.measure_latency(g, r, s.latency),
     "depth": lambda g, r, s: growth.measure_depth(g, r, s.open),
+    "hotkey": lambda g, r, s: growth.measure_hot_key(g, r, s.key, s.drain),
     "endpoints": lambda g, r, s: growth.measure_endpoints(g, r, (10, 1_000, 5_000), s.drain),
     "workers": lambda g, r, s: growth.measure_workers(g, r, (1, 2, 4), s.drain),
     "old": lambda g, r, s: growth.measure_old_transaction(g, r, s.old),
