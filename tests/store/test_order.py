@@ -2,12 +2,15 @@
 
 import asyncio
 import random
+import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
 
+from webhook_gateway.slots import LONG_AGO
 from webhook_gateway.store import deliveries, outbox
 from webhook_gateway.store.database import Connection
 from webhook_gateway.store.deliveries import Retried
@@ -177,28 +180,44 @@ async def test_however_posts_fan_outs_and_settles_race_each_key_keeps_its_order_
         assert sequences == sorted(sequences)
 
 
+MORE_OF_THE_KEY = """
+INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, created_at)
+SELECT uuidv7(), tenant_id, endpoint_id, event_id, type, sequence + n, ordering_key, created_at
+FROM (SELECT * FROM deliveries WHERE endpoint_id = $1 ORDER BY sequence DESC LIMIT 1) AS last
+CROSS JOIN generate_series(1, $2) AS n
+"""
+
+
 async def test_a_hot_key_stays_cheap(hospital: Hospital) -> None:
-    """Releasing the next of a key reads a few pages, however many pending and finished ones the key has."""
-    endpoint_id = await hospital.endpoint()
-    for _ in range(4):
-        await hospital.post(*["hot"] * 2_500)
+    """Every step reads a few pages, however many pending and finished ones the key has; so does a claim beside it."""
+    hot, beside = await hospital.endpoint("lab_result.final"), await hospital.endpoint("payment.processed")
+    await hospital.post(*["hot"] * 1_000)
+    await hospital.post(*[None] * 100, type="payment.processed")
     await hospital.fan_out()
+    await hospital.rows(MORE_OF_THE_KEY, hot, 99_000)
     for _ in range(50):
-        await hospital.finish(*await hospital.claim(endpoint_id))
-    (head,) = await hospital.claim(endpoint_id)
+        await hospital.finish(*await hospital.claim(hot))
+    for endpoint_id in hot, beside:
+        wanted = [endpoint_id], [1], [LONG_AGO], [timedelta(seconds=30)]
+        assert await pages(hospital, "deliveries_due", deliveries.CLAIM, *wanted, uuid4()) < 100
+    assert await pages(hospital, "deliveries_due", deliveries.READY) < 100
+    (head,) = await hospital.claim(hot)
+    key = [hot], [head.ordering_key]
+    assert await pages(hospital, "deliveries_in_order", deliveries.RELEASE, *key, [head.sequence], [None]) < 100
+    assert await pages(hospital, "deliveries_in_order", outbox.BUSY_KEYS, *key) < 100
+
+
+async def pages(hospital: Hospital, index: str, statement: str, *arguments: object) -> int:
+    """How many pages a statement touches that uses this index; what it does is undone."""
     async with hospital.database.road() as connection:
-        await connection.execute("SET plan_cache_mode = force_generic_plan")
-        plan = await connection.fetch(
-            "EXPLAIN (ANALYZE, BUFFERS)" + deliveries.RELEASE,
-            [endpoint_id],
-            [head.ordering_key],
-            [head.sequence],
-            [None],
-        )
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        plan = await connection.fetch("EXPLAIN (ANALYZE, BUFFERS)" + statement, *arguments)
+        await transaction.rollback()
     text = "\n".join(row[0] for row in plan)
-    assert "deliveries_in_order" in text, text
-    touched = int(text.split("shared hit=")[1].split()[0])
-    assert touched < 100, text
+    assert index in text, text
+    return max(sum(map(int, re.findall(r"(?:hit|read)=(\d+)", line))) for line in text.splitlines() if "shared" in line)
 
 
 async def crossing(
