@@ -133,7 +133,7 @@ class Gateway:
         """Returns when it takes events."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        command = programs.gateway("serve", "--port", str(self.port))
+        command = programs.gateway("serve", "--port", str(self.port), "--processes", "1")
         self.api = self._spawn("api", command, {})
         deadline = time.monotonic() + READY
         async with httpx.AsyncClient() as http:

@@ -20,6 +20,10 @@ DRAIN = 65.0
 """Seconds that a worker has for the requests in flight: more than the longest deadline of an endpoint."""
 READY = 60.0
 BACKLOG = 2_048
+API_CONNECTIONS = 17
+"""That one API process may have open to PostgreSQL: two pools of eight, and one for hints."""
+WORKER_CONNECTIONS = 7
+"""That one worker process may have open: a pool of six, and one for hints."""
 
 
 class AddressTaken(Exception):
@@ -48,6 +52,11 @@ def workers(processes: int, environment: Mapping[str, str] | None = None) -> lis
     return [
         Program(f"worker {number}", command, environment or {}, patience=DRAIN) for number in range(1, processes + 1)
     ]
+
+
+def connections(apis: int, workers: int) -> int:
+    """How many connections to PostgreSQL so many processes may open."""
+    return API_CONNECTIONS * apis + WORKER_CONNECTIONS * workers
 
 
 def listen_on(host: str, port: int) -> socket.socket:

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from . import cores
+from .cores import AUTO, Processes
 from .rules.scopes import Role, Scope
 
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -33,8 +35,9 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65_535)
     public_url: str | None = None
     """Where others reach the API, as ``https://gateway.example.org``. No endpoint may be there."""
-    api_processes: int = Field(1, ge=1, le=256)
-    worker_processes: int = Field(1, ge=1, le=256)
+    api_processes: Processes = AUTO
+    worker_processes: Processes = AUTO
+    """``auto``: one for each core that we may use; `up` shares the cores between API and workers."""
     body_limit: int = Field(1_048_576, ge=1_024, le=67_108_864)
     api_rate: float = Field(2_000.0, ge=0)
     """Requests a second that one key may make to one API process; 0 for no limit."""
@@ -90,6 +93,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("api_processes", "worker_processes", mode="before")
+    @classmethod
+    def _read_processes(cls, value: object) -> Processes:
+        return cores.read(value)
 
     @field_validator("public_url")
     @classmethod

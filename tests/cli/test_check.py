@@ -17,6 +17,7 @@ def findings(found: subprocess.CompletedProcess[str], level: str) -> str:
 
 def test_a_sound_configuration_has_no_errors(cli: Cli, database_url: str) -> None:
     settings = {"DATABASE_URL": database_url, "WEBHOOK_GATEWAY_MASTER_KEYS": MASTER}
+    settings |= {"WEBHOOK_GATEWAY_API_PROCESSES": "2", "WEBHOOK_GATEWAY_WORKER_PROCESSES": "2"}
     assert cli("keys", "create", "ops", "--role", "admin", **settings).returncode == 0
     found = cli("check", "--json", **settings)
     assert found.returncode == 0, found.stdout
@@ -46,6 +47,13 @@ def test_a_misspelt_setting_and_every_loosened_guard_are_warnings(cli: Cli, data
     warnings = findings(found, "warning")
     for said in ("WEBHOOK_GATEWAY_PROT", "unencrypted", "10.20.0.0/16", "100 bytes", "0.0.0.0"):
         assert said in warnings
+
+
+def test_more_connections_than_the_database_takes_are_a_warning_with_both_numbers(cli: Cli, database_url: str) -> None:
+    settings = {"DATABASE_URL": database_url, "WEBHOOK_GATEWAY_MASTER_KEYS": MASTER}
+    settings |= {"WEBHOOK_GATEWAY_API_PROCESSES": "200", "WEBHOOK_GATEWAY_WORKER_PROCESSES": "100"}
+    warnings = findings(cli("check", "--json", **settings), "warning")
+    assert "200 API and 100 worker processes may open 4100" in warnings
 
 
 def test_a_database_without_the_schema_is_an_error_with_the_remedy(cli: Cli, database_url: str) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from webhook_gateway import cores
 from webhook_gateway.client import Gateway
+from webhook_gateway.master_keys import new_master_key
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
@@ -54,6 +56,9 @@ class Up:
             found |= more
         return {pid: parents[pid][1] for pid in found - {self.process.pid}}
 
+    def children(self, word: str) -> int:
+        return sum(f" {word} " in command for command in self.descendants().values())
+
     def child(self, word: str) -> int:
         return next(pid for pid, command in self.descendants().items() if f" {word} " in command)
 
@@ -91,9 +96,12 @@ def test_up_brings_everything_and_sigterm_leaves_nothing_behind(cli: Cli, start:
     with Gateway(up.url, up.printed["key"]) as gateway:
         assert gateway.post_event("lab_order.placed", ORDER).id.startswith("evt_")
 
+    apis, workers = cores.shared(cores.AUTO, cores.AUTO, cores.usable())
+    assert (up.children("serve"), up.children("work")) == (apis, workers)
+
     # The other commands find the embedded database by themselves.
     standing = json.loads(cli("status", "--json").stdout)
-    assert len(standing["workers"]) == 1
+    assert 1 <= len(standing["workers"]) <= workers
     assert cli("check").returncode == 0
     assert json.loads(cli("keys", "list", "--json").stdout)[0]["name"] == "first administrator"
 
@@ -126,6 +134,31 @@ def test_a_child_that_dies_is_started_again_on_the_same_address(start: Start, da
         assert f"(process {dead}) was ended by SIGKILL" in said
     # The listening socket outlives the API's processes: whoever connects meanwhile only waits.
     assert httpx.get(f"{up.url}/readyz", timeout=30, trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize(("command", "half"), [("serve --port 0", "API"), ("work", "worker")])
+@pytest.mark.parametrize("asked", ["", " --processes auto"])
+def test_serve_and_work_alone_take_every_core_and_say_so(
+    start: Start, database_url: str, command: str, half: str, asked: str
+) -> None:
+    settings = {"DATABASE_URL": database_url, "WEBHOOK_GATEWAY_MASTER_KEYS": new_master_key()}
+    process = start(*(command + asked).split(), settings=settings)
+    assert process.stderr is not None
+    said = next(line for line in process.stderr if line.startswith(f"{half} processes"))
+    assert said.startswith(f"{half} processes: {cores.usable()}, one for each core")
+
+
+@pytest.mark.parametrize("number", ["0", "257", "some"])
+def test_a_number_of_processes_that_is_none_is_refused_with_what_to_write(
+    cli: Cli, database_url: str, number: str
+) -> None:
+    settings = {"DATABASE_URL": database_url, "WEBHOOK_GATEWAY_MASTER_KEYS": new_master_key()}
+    by_option = cli("work", "--processes", number, **settings)
+    by_setting = cli("work", **settings, WEBHOOK_GATEWAY_WORKER_PROCESSES=number)
+    for found, named in ((by_option, "--processes"), (by_setting, "WEBHOOK_GATEWAY_WORKER_PROCESSES")):
+        assert found.returncode == 2
+        assert named in found.stderr
+        assert "1 to 256, or auto" in found.stderr
 
 
 def test_a_start_that_fails_leaves_nothing_behind_and_says_why(cli: Cli, data: Path) -> None:

@@ -108,7 +108,7 @@ class Stage:
     async def start_api(self, **settings: str) -> Process:
         """Starts one, on the port that every API of this stage has, and waits until it answers."""
         port = urlsplit(self.address).port
-        process = self._start("API", ("serve", "--port", str(port)), self.api_link, settings)
+        process = self._start("API", ("serve", "--port", str(port), "--processes", "1"), self.api_link, settings)
         self.apis.append(process)
 
         async def answers() -> bool:
@@ -126,7 +126,7 @@ class Stage:
 
     async def start_worker(self, **settings: str) -> Process:
         """Starts one and waits for its first sign of life."""
-        process = self._start("worker", ("work",), self.worker_link, settings)
+        process = self._start("worker", ("work", "--processes", "1"), self.worker_link, settings)
         self.workers.append(process)
 
         async def lives() -> bool:

@@ -48,7 +48,7 @@ class Api:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **settings: str) -> None:
-        command = [sys.executable, "-m", "webhook_gateway.cli", "serve", "--port", str(self.port)]
+        command = [sys.executable, "-m", "webhook_gateway.cli", "serve", "--port", str(self.port), "--processes", "1"]
         self.process = subprocess.Popen(command, env={**self._environment, **settings}, stderr=subprocess.DEVNULL)
 
     def wait_until_ready(self) -> None:

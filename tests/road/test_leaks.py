@@ -92,9 +92,14 @@ async def gateway(database_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
     log = tmp_path / "log"
     with log.open("wb") as sink:
         api = await asyncio.create_subprocess_exec(
-            *program("serve", "--port", "0"), env=environment, stdout=sink, stderr=asyncio.subprocess.PIPE
+            *program("serve", "--port", "0", "--processes", "1"),
+            env=environment,
+            stdout=sink,
+            stderr=asyncio.subprocess.PIPE,
         )
-        worker = await asyncio.create_subprocess_exec(*program("work"), env=environment, stdout=sink, stderr=sink)
+        worker = await asyncio.create_subprocess_exec(
+            *program("work", "--processes", "1"), env=environment, stdout=sink, stderr=sink
+        )
         assert api.stderr is not None
         url = (await api.stderr.readline()).decode().split()[-1]
         copying = asyncio.create_task(copy(api.stderr, sink))

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import typer
 
+from webhook_gateway import cores, programs
+
 from .exits import NO, explain, setting_faults
 from .screen import answers, write_json
 
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from webhook_gateway.vault import MasterKeys
 
 OLDEST_POSTGRES = 150_000
-POOL = 8
-"""Connections that each process may open, with a few more for listening to hints."""
 LARGEST_SKEW = 30.0
 
 
@@ -227,9 +227,12 @@ def _server(server: dict[str, Any], url: str, found: Settings) -> Iterator[Findi
         yield error("synchronous_commit is off, so a crash can lose accepted events: set it to on")
     if server["encoding"] != "UTF8":
         yield error(f"the database's encoding is {server['encoding']}: create it with ENCODING 'UTF8'")
-    wanted = POOL * (found.api_processes + found.worker_processes)
-    if server["max_connections"] < wanted:
-        text = f"max_connections is {server['max_connections']}, the configured processes may open {wanted}: raise it"
+    apis, workers = _processes(found)
+    if server["max_connections"] < (wanted := programs.connections(apis, workers)):
+        text = (
+            f"max_connections is {server['max_connections']}, but {apis} API and {workers} worker processes "
+            f"may open {wanted}: raise it, or lower WEBHOOK_GATEWAY_API_PROCESSES"
+        )
         yield Finding(Level.WARNING, "database", text)
     if not server["encrypted"] and not _is_loopback(urlsplit(url).hostname or "localhost"):
         yield Finding(
@@ -241,6 +244,14 @@ def _server(server: dict[str, Any], url: str, found: Settings) -> Iterator[Findi
         )
         yield Finding(Level.WARNING, "database", text)
     yield Finding(Level.FINE, "database", f"PostgreSQL {server['version_text']} answers")
+
+
+def _processes(found: Settings) -> tuple[int, int]:
+    """API and worker processes on this machine. Without DATABASE_URL it is `up` that runs both."""
+    usable = cores.usable()
+    if found.database_url is None:
+        return cores.shared(found.api_processes, found.worker_processes, usable)
+    return cores.alone(found.api_processes, usable), cores.alone(found.worker_processes, usable)
 
 
 def _is_loopback(host: str) -> bool:

@@ -11,12 +11,14 @@ from typing import Annotated
 
 import typer
 
-from webhook_gateway import programs
+from webhook_gateway import cores, programs
 from webhook_gateway.processes import Program, Tree, watch_signals
 from webhook_gateway.settings import Settings, settings
 
 from .exits import WRONG, CannotGoOn
 from .screen import say
+
+PROCESSES = "How many, or auto for one a core."
 
 
 def serve(
@@ -27,9 +29,9 @@ def serve(
         int, typer.Option("--port", "-p", envvar="WEBHOOK_GATEWAY_PORT", min=0, max=65_535, help="0: any free one.")
     ] = 8_080,
     processes: Annotated[
-        int,
-        typer.Option("--processes", envvar="WEBHOOK_GATEWAY_API_PROCESSES", min=1, max=256, help="About one a core."),
-    ] = 1,
+        str,
+        typer.Option("--processes", envvar="WEBHOOK_GATEWAY_API_PROCESSES", metavar="NUMBER", help=PROCESSES),
+    ] = cores.AUTO,
     trusted_proxies: Annotated[
         str,
         typer.Option(
@@ -43,7 +45,7 @@ def serve(
 ) -> None:
     """Serve the API. Needs DATABASE_URL and a master key; put TLS in front of it.
 
-    [dim]Example:[/dim]  webhook-gateway serve --host 0.0.0.0 --processes 4 --trusted-proxies 10.0.0.5
+    [dim]Example:[/dim]  webhook-gateway serve --host 0.0.0.0 --trusted-proxies 10.0.0.5
     """
     _check_production(settings())
     if descriptor >= 0:
@@ -51,19 +53,18 @@ def serve(
         return
     with programs.listen_on(host, port) as listener:
         say(f"the API listens on {programs.address_of(listener)}")
-        if processes == 1:
+        count = _choose(processes, "API")
+        if count == 1:
             _serve_here(listener, trusted_proxies)
         else:
-            supervise([programs.api(processes, listener, trusted_proxies=trusted_proxies)])
+            supervise([programs.api(count, listener, trusted_proxies=trusted_proxies)])
 
 
 def work(
     processes: Annotated[
-        int,
-        typer.Option(
-            "--processes", envvar="WEBHOOK_GATEWAY_WORKER_PROCESSES", min=1, max=256, help="About one a core."
-        ),
-    ] = 1,
+        str,
+        typer.Option("--processes", envvar="WEBHOOK_GATEWAY_WORKER_PROCESSES", metavar="NUMBER", help=PROCESSES),
+    ] = cores.AUTO,
 ) -> None:
     """Deliver what was accepted. Any number of these may run, on any number of machines.
 
@@ -72,8 +73,9 @@ def work(
     [dim]Example:[/dim]  webhook-gateway work --processes 4
     """
     _check_production(settings())
-    if processes > 1:
-        supervise([programs.workers(processes)])
+    count = _choose(processes, "worker")
+    if count > 1:
+        supervise([programs.workers(count)])
         return
     import uvloop
 
@@ -90,6 +92,18 @@ def supervise(groups: Sequence[Sequence[Program]]) -> None:
         await Tree(groups, say).run(until, hurry)
 
     asyncio.run(run())
+
+
+def _choose(processes: str, half: str) -> int:
+    """How many processes of this half; says so where it was left to us."""
+    try:
+        wanted = cores.read(processes)
+    except ValueError as problem:
+        raise typer.BadParameter(str(problem), param_hint="--processes") from None
+    count = cores.alone(wanted, cores.usable())
+    if wanted == cores.AUTO:
+        say(f"{half} processes: {count}, one for each core (set --processes for another number)")
+    return count
 
 
 def _serve_here(listener: socket.socket, trusted_proxies: str) -> None:

@@ -12,13 +12,17 @@ from typing import Annotated
 
 import typer
 
-from webhook_gateway import programs
+from webhook_gateway import cores, programs
 from webhook_gateway.master_keys import KEY_FILE, data_directory, load_master_keys, make_key_file
 from webhook_gateway.processes import Tree, watch_signals
 from webhook_gateway.settings import Settings, settings
 
 from .screen import say
 from .surroundings import url_file
+
+FEWEST = 200
+OTHERS = 20
+"""Connections for commands and for whoever looks."""
 
 
 def up(
@@ -47,16 +51,18 @@ def up(
     """
     found = settings().model_copy(update={"data": data or settings().data})
     found = found.model_copy(update={"development": development or found.development})
-    with programs.listen_on(host, port) as listener, _database(found) as url:
+    counts = cores.shared(found.api_processes, found.worker_processes, cores.usable())
+    with programs.listen_on(host, port) as listener, _database(found, counts) as url:
         found = _with_master_key(found.model_copy(update={"database_url": url}))
         load_master_keys(found)  # what can't work is said before anything is changed
         _prepare(url)
-        asyncio.run(_run(found, listener))
+        say(f"processes: {counts[0]} for the API, {counts[1]} for the workers")
+        asyncio.run(_run(found, listener, counts))
     say("stopped")
 
 
 @contextmanager
-def _database(found: Settings) -> Iterator[str]:
+def _database(found: Settings, counts: tuple[int, int]) -> Iterator[str]:
     """The configured database, or the embedded one for as long as we run."""
     if found.database_url is not None:
         yield found.database_url
@@ -65,7 +71,8 @@ def _database(found: Settings) -> Iterator[str]:
 
     directory = data_directory(found) / "postgres"
     say(f"starting PostgreSQL in {directory}")
-    with EmbeddedPostgres.start(directory, die_with_parent=True) as server:
+    settings = {"max_connections": str(max(OTHERS + programs.connections(*counts), FEWEST))}
+    with EmbeddedPostgres.start(directory, settings=settings, die_with_parent=True) as server:
         file = url_file(found)
         file.unlink(missing_ok=True)
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as text:  # noqa: PTH123
@@ -94,13 +101,14 @@ def _prepare(url: str) -> None:
         migrate.upgrade(url)
 
 
-async def _run(found: Settings, listener: socket.socket) -> None:
+async def _run(found: Settings, listener: socket.socket, counts: tuple[int, int]) -> None:
     from webhook_gateway.first_start import first_key
 
     environment, address = _environment(found, listener), programs.address_of(listener)
     until, hurry = watch_signals()
-    apis = programs.api(found.api_processes, listener, environment)
-    tree = Tree([apis, programs.workers(found.worker_processes, environment)], say)
+    apis, workers = counts
+    groups = [programs.api(apis, listener, environment), programs.workers(workers, environment)]
+    tree = Tree(groups, say)
     running = asyncio.create_task(tree.run(until, hurry))
     ready = asyncio.create_task(programs.wait_until_ready(tree, address))
     stopping = asyncio.create_task(until.wait())
