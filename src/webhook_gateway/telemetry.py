@@ -30,6 +30,8 @@ unmatched_events = Counter("webhook_gateway_events_unmatched_total", "Events tha
 fanned_out = Counter("webhook_gateway_deliveries_created_total", "Deliveries made at fan-out.")
 attempts_made = Counter("webhook_gateway_attempts_total", "Requests to partners, by outcome.", ["outcome"])
 finished = Counter("webhook_gateway_deliveries_finished_total", "Deliveries that ended, by state.", ["state"])
+for _state in ("delivered", "dead"):
+    finished.labels(_state)  # shown as 0 from the start: a rate can't see a counter that begins with 1
 leases_lost = Counter("webhook_gateway_leases_lost_total", "Settles that found their lease gone.")
 in_flight = Gauge("webhook_gateway_requests_in_flight", "Requests to partners under way in this process.")
 attempt_seconds = Histogram("webhook_gateway_attempt_seconds", "How long a request took.", buckets=SECONDS)
