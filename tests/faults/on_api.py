@@ -61,12 +61,14 @@ async def f10_lose_the_answer_to_commit(house: House) -> Report:
 
 async def f12_use_up_the_connections(house: House) -> Report:
     """connection pool exhausted, max_connections reached"""
+    house.postgres()
     async with house.stage() as stage, AsyncExitStack() as held:
         async with stage.load(rate=30):
             await _lock_the_outbox(stage, seconds=6)
             stage.resumed.append(await stage.wait_for_traffic())
             hoard = await _take_all_connections(stage, held)
-            await until(lambda: _refused(stage, 3), "the API refuses for want of a connection")
+            before = len(stage.ledger.refused)
+            await until(lambda: _refused(stage, before + 3), "the API refuses for want of a connection")
             for connection in hoard:
                 connection.terminate()
             stage.resumed.append(await stage.wait_for_traffic())
@@ -87,28 +89,31 @@ async def _lock_the_outbox(stage: Stage, seconds: float) -> None:
     stage.expect(await _refused(stage, 1), "nothing was refused while the pool was exhausted")
 
 
+END_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> ALL($1::int[])
+"""
+
+
 async def _take_all_connections(stage: Stage, held: AsyncExitStack) -> list[asyncpg.Connection]:
-    """Opens connections until there are none left, ends the gateway's, and takes those as well."""
-    stage.ledger.refused.clear()
+    """Takes every connection that Postgres has: opens them until there is none left, and ends those of others.
+
+    It is the count that says when: a connection that is just being made has a place already and no name yet, one that
+    was just ended has a place still, and either would leave one to the gateway.
+    """
     hoard: list[asyncpg.Connection] = []
-    one = await asyncpg.connect(stage.database_url)
-    hoard.append(one)
-    held.callback(one.terminate)
-    deadline = monotonic() + 30
-    while monotonic() < deadline:
+    deadline, places = monotonic() + 30, 1
+    while len(hoard) < places:
+        if monotonic() > deadline:
+            raise Never(f"all connections are taken: {len(hoard)} of {places} are")
         try:
-            connection = await asyncpg.connect(stage.database_url, timeout=10)
+            hoard.append(await asyncpg.connect(stage.database_url, timeout=10))
         except asyncpg.TooManyConnectionsError:
-            ended = await one.fetchval(
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
-                "WHERE application_name = 'webhook-gateway' AND datname = current_database()"
-            )
-            if not ended:
-                return hoard
+            await hoard[0].execute(END_OTHERS, [connection.get_server_pid() for connection in hoard])
         else:
-            hoard.append(connection)
-            held.callback(connection.terminate)
-    raise Never("all connections are taken")
+            held.callback(hoard[-1].terminate)
+            if places == 1:
+                places = int(await hoard[0].fetchval("SHOW max_connections"))
+    return hoard
 
 
 def expect_honest_refusals(stage: Stage) -> None:
