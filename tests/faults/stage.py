@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import random
 import signal
@@ -476,8 +477,8 @@ class Stage:
         errors: Counter[str] = Counter()
         for process in self._processes:
             for line in process.said():
-                if '"level": "error"' in line or line.startswith(("Traceback", "  File")):
-                    errors[_short(line)] += 1
+                if (error := error_in(line)) is not None:
+                    errors[error] += 1
         self.notes += [f"{times} × {line}" for line, times in errors.most_common(5)]
 
 
@@ -582,11 +583,12 @@ def _through(url: str, port: int) -> str:
     return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}"))
 
 
-def _short(line: str) -> str:
-    import json
-
+def error_in(line: str) -> str | None:
+    """What a line of a process's log says of an error, in short; None where it says of none."""
     try:
         told = json.loads(line)
     except ValueError:
-        return line[:160]
+        return line[:160] if line.startswith(("Traceback", "  File")) else None
+    if not isinstance(told, dict) or str(told.get("level")).lower() != "error":
+        return None
     return " ".join(str(told[name]) for name in ("message", "stage", "error", "place") if name in told)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -10,7 +12,7 @@ import pytest
 from . import on_api, on_partners, on_workers
 from .house import House
 from .report import Report
-from .stage import QUICK
+from .stage import QUICK, error_in
 
 
 class Server(Protocol):
@@ -38,3 +40,19 @@ async def test_nothing_accepted_is_lost(house: House, fault: Callable[[House], A
     assert report.passed, report.wrong
     assert report.lost == 0
     assert report.duplicates <= report.allowed
+
+
+FAIL = """
+from webhook_gateway import telemetry
+telemetry.configure("warning")
+try:
+    1 / 0
+except ZeroDivisionError as problem:
+    telemetry.stage_failed("claim", problem)
+"""
+
+
+def test_an_error_that_a_process_logs_is_seen() -> None:
+    logged = subprocess.run([sys.executable, "-c", FAIL], capture_output=True, text=True, check=True).stderr
+    assert error_in(logged.strip()) == "stage_failed claim ZeroDivisionError <string>:5"
+    assert error_in('{"level":"warning","message":"database_away"}') is None
