@@ -1,16 +1,19 @@
-"""The house that the stages stand in: one PostgreSQL, and a fresh database for each stage."""
+"""The house that the stages stand in: one PostgreSQL, one copy of the code, and a fresh database for each stage."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+import webhook_gateway
 from webhook_gateway.embedded import EmbeddedPostgres
 
 from .stage import Length, Skip, Stage, staged
@@ -20,11 +23,15 @@ _serial = count(1)
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """``server`` is None where PostgreSQL belongs to somebody else: faults that stop it are skipped then."""
+    """``server`` is None where PostgreSQL belongs to somebody else: faults that stop it are skipped then.
+
+    ``code`` is the directory that every process imports the gateway from (see `copy_code`).
+    """
 
     url: str
     template: str
     length: Length
+    code: Path
     server: EmbeddedPostgres | None = None
 
     @asynccontextmanager
@@ -34,7 +41,7 @@ class House:
         await execute(self.url, f'CREATE DATABASE "{name}" TEMPLATE "{self.template}" TABLESPACE "{tablespace}"')
         try:
             url = urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
-            async with staged(url, self.length, server=self.server, **options) as stage:
+            async with staged(url, self.length, self.code, server=self.server, **options) as stage:
                 yield stage
         finally:
             await execute(self.url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
@@ -47,6 +54,18 @@ class House:
         if self.server is None:
             raise Skip("the PostgreSQL isn't ours to stop")
         return self.server
+
+
+def copy_code(directory: Path) -> Path:
+    """A copy of the gateway's code as it is now.
+
+    A fault starts processes for minutes. From a tree that somebody edits meanwhile they would be of several versions,
+    and one that met a half-saved file fails in a way that no fault has made.
+    """
+    code = directory / "code"
+    package = Path(webhook_gateway.__file__).parent
+    shutil.copytree(package, code / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return code
 
 
 async def execute(url: str, *statements: str) -> None:

@@ -83,7 +83,7 @@ async def f15_set_the_clock_wrong(house: House) -> Report:
     async with house.stage(workers=0) as stage:
         stage.partner.hook = _fail_some_first
         # The API's clock is right, so that it is the workers' alone that could move the schedule.
-        await stage.start_worker(PYTHONPATH=str(HERE / "clock_off"))
+        await stage.start_worker(PYTHONPATH=f"{HERE / 'clock_off'}:{stage.code}")
         async with stage.load(rate=30):
             await asyncio.sleep(stage.length.seconds(60) / 2)
         await stage.settle()

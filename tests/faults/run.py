@@ -18,7 +18,7 @@ from webhook_gateway import migrate
 from webhook_gateway.embedded import EmbeddedPostgres
 
 from . import on_api, on_database, on_operations, on_partners, on_workers
-from .house import House, execute
+from .house import House, copy_code, execute
 from .report import HEAD, Report, closing, details, line
 from .stage import LONG, SHORT, Length, Never, Skip
 
@@ -54,8 +54,11 @@ def main() -> int:
     length = SHORT if asked.rounds is None else LONG
     directory = Path(tempfile.mkdtemp(prefix="webhook-gateway-faults-"))
     try:
-        with EmbeddedPostgres.start(directory, die_with_parent=True) as server:
-            reports = _play(server, faults, length, asked.rounds or 1, asked.json)
+        with (
+            tempfile.TemporaryDirectory(prefix="webhook-gateway-faults-code-") as kept,
+            EmbeddedPostgres.start(directory, die_with_parent=True) as server,
+        ):
+            reports = _play(server, copy_code(Path(kept)), faults, length, asked.rounds or 1, asked.json)
     finally:
         shutil.rmtree(directory)
     if asked.json:
@@ -64,11 +67,13 @@ def main() -> int:
     return 0 if all(report.passed or report.skipped is not None for report in reports) else 1
 
 
-def _play(server: EmbeddedPostgres, faults: dict[str, Fault], length: Length, rounds: int, quiet: bool) -> list[Report]:
+def _play(
+    server: EmbeddedPostgres, code: Path, faults: dict[str, Fault], length: Length, rounds: int, quiet: bool
+) -> list[Report]:
     async def prepare() -> House:
         await execute(server.url, f'CREATE DATABASE "{TEMPLATE}"')
         await asyncio.to_thread(migrate.upgrade, server.url.rpartition("/")[0] + f"/{TEMPLATE}")
-        return House(server.url, TEMPLATE, length, server)
+        return House(server.url, TEMPLATE, length, code, server)
 
     async def play() -> list[Report]:
         house = await prepare()

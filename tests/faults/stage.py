@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
+import aiohttp
 import asyncpg
 from uuid_utils.compat import uuid7
 
@@ -77,10 +78,14 @@ LONG = Length(many=1.0, longest=1_800)
 
 @dataclass(slots=True)
 class Stage:
-    """What a fault plays on. ``server`` is None where the PostgreSQL isn't ours to kill."""
+    """What a fault plays on. ``server`` is None where the PostgreSQL isn't ours to kill.
+
+    ``code`` is where processes import the gateway from.
+    """
 
     database_url: str
     length: Length
+    code: Path
     server: EmbeddedPostgres | None = None
     address: str = ""
     ledger: Ledger = field(default_factory=Ledger)
@@ -114,15 +119,18 @@ class Stage:
 
         async def answers() -> bool:
             if process.ended.done():
-                raise process.why("ended before it answered")
+                if not self._may_be_gone(process):
+                    raise process.why("ended before it answered")
+                return True  # at a failpoint
             try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
+                # It listens before it is there: only an answer says that it is.
+                async with session.get(f"{self.address}/healthz") as answer:
+                    return answer.status == 200
+            except (aiohttp.ClientError, OSError, TimeoutError):
                 return False
-            writer.close()
-            return True
 
-        await until(answers, "an API listens")
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+            await until(answers, "an API answers")
         return process
 
     async def start_worker(self, **settings: str) -> Process:
@@ -132,7 +140,9 @@ class Stage:
 
         async def lives() -> bool:
             if process.ended.done():
-                return True  # at a failpoint, say
+                if not self._may_be_gone(process):
+                    raise process.why("ended before it worked")
+                return True  # at a failpoint
             return bool(await self.value("SELECT count(*) FROM workers WHERE name LIKE $1", f"%:{process.pid}"))
 
         await until(lives, "a worker works")
@@ -176,6 +186,7 @@ class Stage:
             "WEBHOOK_GATEWAY_DEVELOPMENT": "true",
             "WEBHOOK_GATEWAY_LOG_LEVEL": "warning",
             "WEBHOOK_GATEWAY_LEASE_MARGIN": str(LEASE_MARGIN),
+            "PYTHONPATH": str(self.code),
             **self.settings,
             **settings,
         }
@@ -289,6 +300,7 @@ class Stage:
         mark = monotonic()
 
         async def both() -> bool:
+            self._expect_no_death()
             last = list(self.ledger.receipts.values())[-1:]
             return bool(last) and last[0][-1].at > mark and self.partner.last_at > mark
 
@@ -302,6 +314,7 @@ class Stage:
         """Until everything that was accepted before the mark is delivered. Returns how many seconds after it."""
 
         async def delivered() -> bool:
+            self._expect_no_death()
             return not self._missing(before=mark)
 
         try:
@@ -367,6 +380,19 @@ class Stage:
         for process in self._processes:
             gone = process.ended.done() and process.pid not in self._ended_on_purpose
             self.expect(not gone, f"a process died: {process.program.name}")
+
+    def _expect_no_death(self) -> None:
+        """
+        Raises:
+            Never: what is waited for can't come, since a process ended that nobody has killed.
+        """
+        for process in self._processes:
+            if process.ended.done() and not self._may_be_gone(process):
+                raise Never(str(process.why(f"ended with status {process.ended.result()}, and nobody has asked it to")))
+
+    def _may_be_gone(self, process: Process) -> bool:
+        """Ended by the fault, or by itself at a failpoint."""
+        return process.pid in self._ended_on_purpose or process.ended.result() == -signal.SIGKILL
 
     def in_flight_at_most(self) -> int:
         """Requests that can be in flight at once."""
@@ -486,6 +512,7 @@ class Stage:
 async def staged(
     database_url: str,
     length: Length,
+    code: Path,
     *,
     server: EmbeddedPostgres | None = None,
     links: bool = False,
@@ -497,7 +524,7 @@ async def staged(
 
     With ``links``, API and workers each reach PostgreSQL through a link of their own.
     """
-    stage = Stage(database_url, length, server, settings=settings or {})
+    stage = Stage(database_url, length, code, server, settings=settings or {})
     stage.master_keys = new_master_key("first")
     with tempfile.TemporaryDirectory(prefix="webhook-gateway-faults-") as directory:
         stage._directory = Path(directory)

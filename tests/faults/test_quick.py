@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from . import on_api, on_partners, on_workers
-from .house import House
+from .house import House, copy_code
 from .report import Report
 from .stage import QUICK, error_in
 
@@ -20,8 +21,8 @@ class Server(Protocol):
 
 
 @pytest.fixture
-def house(postgres: Server, template: str) -> House:
-    return House(postgres.url, template, QUICK)
+def house(postgres: Server, template: str, tmp_path: Path) -> House:
+    return House(postgres.url, template, QUICK, copy_code(tmp_path))
 
 
 @pytest.mark.slow
