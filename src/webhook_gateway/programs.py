@@ -7,8 +7,10 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from webhook_gateway import counters
 from webhook_gateway.processes import Program, Tree
 
 if TYPE_CHECKING:
@@ -36,13 +38,26 @@ def gateway(*arguments: str) -> tuple[str, ...]:
 
 
 def api(
-    processes: int, listener: socket.socket, environment: Mapping[str, str] | None = None, trusted_proxies: str = ""
+    processes: int,
+    listener: socket.socket,
+    environment: Mapping[str, str] | None = None,
+    trusted_proxies: str = "",
+    share: Path | None = None,
 ) -> list[Program]:
-    """They share one listening socket, so that the others take over while one of them starts again."""
+    """They share one listening socket, so that the others take over while one of them starts again.
+
+    ``share`` is the directory in which they count together.
+    """
     descriptor = listener.fileno()
     command = gateway("serve", "--descriptor", str(descriptor), "--trusted-proxies", trusted_proxies)
     return [
-        Program(f"API {number}", command, environment or {}, descriptors=(descriptor,), patience=CLOSE)
+        Program(
+            f"API {number}",
+            command,
+            {**(environment or {}), **({} if share is None else {counters.SHARE: str(share / str(number))})},
+            descriptors=(descriptor,),
+            patience=CLOSE,
+        )
         for number in range(1, processes + 1)
     ]
 

@@ -15,12 +15,15 @@ import msgspec
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
+from . import counters
 from .rules import ids
 from .rules.model import Delivery, Endpoint
 from .rules.outcome import Exchange, detail_of, name_of, status_of
 from .rules.verdict import Verdict
 
 log = structlog.get_logger("webhook_gateway")
+
+counters.join()
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
 
@@ -33,7 +36,9 @@ finished = Counter("webhook_gateway_deliveries_finished_total", "Deliveries that
 for _state in ("delivered", "dead"):
     finished.labels(_state)  # shown as 0 from the start: a rate can't see a counter that begins with 1
 leases_lost = Counter("webhook_gateway_leases_lost_total", "Settles that found their lease gone.")
-in_flight = Gauge("webhook_gateway_requests_in_flight", "Requests to partners under way in this process.")
+in_flight = Gauge(
+    "webhook_gateway_requests_in_flight", "Requests to partners under way in this process.", multiprocess_mode="sum"
+)
 attempt_seconds = Histogram("webhook_gateway_attempt_seconds", "How long a request took.", buckets=SECONDS)
 append_seconds = Histogram("webhook_gateway_append_seconds", "One group commit of events.", buckets=SECONDS)
 append_events = Histogram(

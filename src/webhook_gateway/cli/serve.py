@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from webhook_gateway import cores, programs
+from webhook_gateway import cores, counters, programs
 from webhook_gateway.processes import Program, Tree, watch_signals
 from webhook_gateway.settings import Settings, settings
 
@@ -57,7 +57,8 @@ def serve(
         if count == 1:
             _serve_here(listener, trusted_proxies)
         else:
-            supervise([programs.api(count, listener, trusted_proxies=trusted_proxies)])
+            with counters.shared_by(count) as share:
+                supervise([programs.api(count, listener, trusted_proxies=trusted_proxies, share=share)])
 
 
 def work(

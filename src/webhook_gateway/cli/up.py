@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from webhook_gateway import cores, programs
+from webhook_gateway import cores, counters, programs
 from webhook_gateway.master_keys import KEY_FILE, data_directory, load_master_keys, make_key_file
 from webhook_gateway.processes import Tree, watch_signals
 from webhook_gateway.settings import Settings, settings
@@ -57,7 +57,8 @@ def up(
         load_master_keys(found)  # what can't work is said before anything is changed
         _prepare(url)
         say(f"processes: {counts[0]} for the API, {counts[1]} for the workers")
-        asyncio.run(_run(found, listener, counts))
+        with counters.shared_by(counts[0]) as share:
+            asyncio.run(_run(found, listener, counts, share))
     say("stopped")
 
 
@@ -101,13 +102,13 @@ def _prepare(url: str) -> None:
         migrate.upgrade(url)
 
 
-async def _run(found: Settings, listener: socket.socket, counts: tuple[int, int]) -> None:
+async def _run(found: Settings, listener: socket.socket, counts: tuple[int, int], share: Path | None) -> None:
     from webhook_gateway.first_start import first_key
 
     environment, address = _environment(found, listener), programs.address_of(listener)
     until, hurry = watch_signals()
     apis, workers = counts
-    groups = [programs.api(apis, listener, environment), programs.workers(workers, environment)]
+    groups = [programs.api(apis, listener, environment, share=share), programs.workers(workers, environment)]
     tree = Tree(groups, say)
     running = asyncio.create_task(tree.run(until, hurry))
     ready = asyncio.create_task(programs.wait_until_ready(tree, address))

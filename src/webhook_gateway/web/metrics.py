@@ -1,4 +1,4 @@
-"""``/metrics``: this process's counters, and the database's gauges as of the scrape."""
+"""``/metrics``: what the API's processes have counted, and the database's gauges as of the scrape."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import REGISTRY, Collector
+from prometheus_client.registry import Collector
 
+from webhook_gateway import counters
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import reports
@@ -34,7 +35,7 @@ EXAMPLE = "# HELP webhook_gateway_outbox_depth Events not fanned out yet.\nwebho
     responses={200: {"description": "Prometheus text format.", "content": {"text/plain": {"example": EXAMPLE}}}},
 )
 async def metrics(gateway: Parts, caller: Scraper) -> Response:
-    """Shows the metrics of this process and of the database. Endpoints are named only to their own hospital."""
+    """Shows the metrics of the API's processes and of the database. Endpoints are named only to their own hospital."""
     async with gateway.database.begin() as connection:
         whole = await reports.gauges(connection)
         found = [
@@ -57,7 +58,7 @@ async def metrics(gateway: Parts, caller: Scraper) -> Response:
     found.append(_labelled("oldest_due_seconds", "Age of the oldest due delivery.", "endpoint", ages))
     registry = CollectorRegistry()
     registry.register(Gathered(found))
-    return Response(generate_latest(REGISTRY) + generate_latest(registry), media_type=MEDIA_TYPE)
+    return Response(counters.shown() + generate_latest(registry), media_type=MEDIA_TYPE)
 
 
 class Gathered(Collector):

@@ -1,0 +1,70 @@
+"""What the API's processes count together: whichever of them is asked for ``/metrics``, it shows the sum.
+
+They share one listening socket, so Prometheus can't ask one of them in particular. Each counts in files of its own that
+are mapped into memory (the multiprocess mode of prometheus_client), named after its number and not after its process
+id: one that is started again goes on where the one before it ended, so no sum ever falls and no file is left over.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+
+SHARE = "WEBHOOK_GATEWAY_COUNTERS"
+"""In the environment of such a process: the directory of all, and as the last part its own number."""
+MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a directory there that only we can enter
+
+
+@contextmanager
+def shared_by(processes: int) -> Iterator[Path | None]:
+    """A directory for the counters of so many processes, removed at the end; None for one, which needs none.
+
+    It is in memory where it can be, since a disk that is slow to write would hold up whoever counts. Where there is no
+    place for it the gateway runs nevertheless, and each process shows what it counted itself.
+    """
+    directory = _make() if processes > 1 else None
+    try:
+        yield directory
+    finally:
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def join() -> None:
+    """Counts in this process's part of the share, if it has one. To be called before the first metric is made."""
+    share = _mine()
+    if share is not None:
+        from prometheus_client import values
+
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(share.parent)
+        values.ValueClass = values.MultiProcessValue(lambda: share.name)  # type: ignore[no-untyped-call]
+
+
+def shown() -> bytes:
+    """In Prometheus' text format: the sums of all processes that share, or what this one alone has counted."""
+    from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    share = _mine()
+    if share is None:
+        return generate_latest(REGISTRY)
+    sums = CollectorRegistry()
+    MultiProcessCollector(sums, path=str(share.parent))  # type: ignore[no-untyped-call]
+    return generate_latest(sums)
+
+
+def _make() -> Path | None:
+    try:
+        return Path(mkdtemp(prefix="webhook-gateway-", dir=MEMORY if os.access(MEMORY, os.W_OK | os.X_OK) else None))
+    except OSError:
+        return None
+
+
+def _mine() -> Path | None:
+    """None, too, where somebody has cleared the directory away."""
+    share = Path(os.environ.get(SHARE, "/"))
+    return share if share.name and share.parent.is_dir() else None
