@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from enum import StrEnum
+from time import monotonic
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from . import telemetry
 from .catalogue import Catalogue, EventType, Fault
@@ -28,10 +29,11 @@ LARGEST_COMMIT_BYTES = 8_388_608
 LONGEST_QUEUE = 20_000
 PATIENCE = 4.5
 """Seconds that a caller waits for the commit before it is told to ask again."""
+SWEEP = 0.1
+"""Seconds between two looks for callers who have waited too long: one timer for all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """The event is committed. ``duplicate``: it already was, under the same idempotency key."""
 
     event_id: UUID
@@ -49,10 +51,13 @@ class Reason(StrEnum):
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     reason: Reason
     faults: tuple[Fault, ...] = ()
+
+
+Stored = asyncio.Future[Receipt | Refusal]
+"""What becomes of an event that waits for its commit; fails with `DatabaseAway`."""
 
 
 class Ingest:
@@ -63,40 +68,45 @@ class Ingest:
         self._vault = vault
         self._catalogue = catalogue
         self._version = 0
-        self._queue: list[tuple[Appended, asyncio.Future[Receipt | Refusal]]] = []
+        self._queue: list[tuple[Appended, Stored]] = []
         self._committers: set[asyncio.Task[None]] = set()
+        self._waiting: list[tuple[float, Stored]] = []
+        self._sweeping: asyncio.TimerHandle | None = None
         self._hinter = Hinter(database, OUTBOX)
 
-    async def accept(self, tenant_id: UUID, event: NewEvent) -> Receipt | Refusal:
+    async def accept(self, tenant_id: UUID, event: NewEvent, until: float | None = None) -> Receipt | Refusal:
         """Stores one event; returns after its commit.
+
+        ``until`` is the moment of monotonic time at which waiting ends, by default after `PATIENCE`.
 
         Raises:
             DatabaseAway: it is unknown whether the event was stored: posting it again with its key is safe.
             KeyMissing: there is no key to seal it with.
         """
-        return (await self.accept_many(tenant_id, [event]))[0]
+        return (await self.accept_many(tenant_id, [event], until))[0]
 
-    async def accept_many(self, tenant_id: UUID, events: Sequence[NewEvent]) -> list[Receipt | Refusal]:
+    async def accept_many(
+        self, tenant_id: UUID, events: Sequence[NewEvent], until: float | None = None
+    ) -> list[Receipt | Refusal]:
         """Stores events in the order given, each with its own result.
 
         Raises:
             DatabaseAway, KeyMissing: see `accept`; some of them may be stored.
         """
+        until = monotonic() + PATIENCE if until is None else until
         if not self._vault.knows(tenant_id):
-            await self._learn_keys(tenant_id)
-        results: list[Receipt | Refusal | asyncio.Future[Receipt | Refusal]] = []
+            await _in_time(self._learn_keys(tenant_id), until)
+        results: list[Refusal | Stored] = []
         for event in events:
-            checked = await self._check(tenant_id, event)
+            if self._catalogue.get(tenant_id, event.type) is None:
+                await _in_time(self.refresh(), until)  # it may have been made a moment ago, through another process
+            checked = self._check(tenant_id, event)
             if isinstance(checked, Refusal):
                 telemetry.refused_events.labels(checked.reason.value).inc()
                 results.append(checked)
             else:
-                results.append(self._enqueue(prepare(self._vault, tenant_id, event, checked)))
-        try:
-            async with asyncio.timeout(PATIENCE):
-                return [await result if isinstance(result, asyncio.Future) else result for result in results]
-        except TimeoutError:
-            raise DatabaseAway("the commit took too long") from None
+                results.append(self._enqueue(prepare(self._vault, tenant_id, event, checked), until))
+        return [result if isinstance(result, Refusal) else await result for result in results]
 
     async def run(self) -> None:
         """Keeps hints going out; cancelled at the end."""
@@ -114,13 +124,10 @@ class Ingest:
         self._catalogue.replace(own)
         self._version = version
 
-    async def _check(self, tenant_id: UUID, event: NewEvent) -> EventType | Refusal:
+    def _check(self, tenant_id: UUID, event: NewEvent) -> EventType | Refusal:
+        known = self._catalogue.get(tenant_id, event.type)
         if event.type.startswith(OPERATIONAL):
             return Refusal(Reason.RESERVED_EVENT_TYPE)
-        known = self._catalogue.get(tenant_id, event.type)
-        if known is None:
-            await self.refresh()  # it may have been made a moment ago, through another process
-            known = self._catalogue.get(tenant_id, event.type)
         if known is None:
             return Refusal(Reason.UNKNOWN_EVENT_TYPE)
         if not self._catalogue.is_valid(tenant_id, known, event.parsed):
@@ -133,17 +140,30 @@ class Ingest:
             telemetry.keys_missing(missing)
             raise KeyMissing(f"no data key for {ids.render(ids.TENANT, tenant_id)}")
 
-    def _enqueue(self, appended: Appended) -> asyncio.Future[Receipt | Refusal]:
+    def _enqueue(self, appended: Appended, until: float) -> Stored:
         if len(self._queue) >= LONGEST_QUEUE:
             raise DatabaseAway("too many events wait for a commit")
-        future: asyncio.Future[Receipt | Refusal] = asyncio.get_running_loop().create_future()
-        self._queue.append((appended, future))
+        loop = asyncio.get_running_loop()
+        stored: Stored = loop.create_future()
+        self._queue.append((appended, stored))
+        self._waiting.append((until, stored))
+        if self._sweeping is None:
+            self._sweeping = loop.call_later(SWEEP, self._sweep)
         # One that has ended but is not discarded yet commits nothing more.
         if all(committer.done() for committer in self._committers):
-            task = asyncio.get_running_loop().create_task(self._commit_all())
+            task = loop.create_task(self._commit_all())
             self._committers.add(task)
             task.add_done_callback(self._committers.discard)
-        return future
+        return stored
+
+    def _sweep(self) -> None:
+        """Tells callers who have waited too long that nothing is certain."""
+        now = monotonic()
+        self._waiting = [waiting for waiting in self._waiting if not waiting[1].done()]
+        for until, stored in self._waiting:
+            if until <= now:
+                _fail(stored, DatabaseAway("the commit took too long"))
+        self._sweeping = asyncio.get_running_loop().call_later(SWEEP, self._sweep) if self._waiting else None
 
     async def _commit_all(self) -> None:
         """Commits what waits, and what comes in meanwhile, until nothing waits."""
@@ -155,37 +175,53 @@ class Ingest:
                 if not isinstance(problem, DatabaseAway):
                     telemetry.stage_failed("append", problem)
                     problem = DatabaseAway(type(problem).__name__)
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(problem)
-                        future.exception()  # seen: its caller may have given up
+                for _, stored in batch:
+                    if not stored.done():
+                        _fail(stored, problem)
             else:
-                for (_, future), result in zip(batch, results, strict=True):
-                    if not future.done():
-                        future.set_result(result)
+                for (_, stored), result in zip(batch, results, strict=True):
+                    if not stored.done():
+                        stored.set_result(result)
 
-    def _next_batch(self) -> list[tuple[Appended, asyncio.Future[Receipt | Refusal]]]:
-        batch: list[tuple[Appended, asyncio.Future[Receipt | Refusal]]] = []
+    def _next_batch(self) -> list[tuple[Appended, Stored]]:
+        batch: list[tuple[Appended, Stored]] = []
         size = taken = 0
-        for appended, future in self._queue:
+        for appended, stored in self._queue:
             if len(batch) == LARGEST_COMMIT or (batch and size + appended.size > LARGEST_COMMIT_BYTES):
                 break
             taken += 1
-            if not future.done():  # its caller gave up waiting: it was told that nothing is certain
-                batch.append((appended, future))
+            if not stored.done():  # its caller gave up waiting: it was told that nothing is certain
+                batch.append((appended, stored))
                 size += appended.size
         del self._queue[:taken]
         return batch
 
     async def _commit(self, events: list[Appended]) -> list[Receipt | Refusal]:
-        began = time.perf_counter()
+        began = monotonic()
         async with self._database.road() as connection:
             results = await append(connection, events)
-        telemetry.append_seconds.observe(time.perf_counter() - began)
+        telemetry.append_seconds.observe(monotonic() - began)
         telemetry.append_events.observe(len(events))
         reach("after_append_commit")
         self._hinter.ask()
         return results
+
+
+async def _in_time(work: Coroutine[Any, Any, None], until: float) -> None:
+    """
+    Raises:
+        DatabaseAway: it took until then.
+    """
+    try:
+        async with asyncio.timeout(until - monotonic()):
+            await work
+    except TimeoutError:
+        raise DatabaseAway("the database took too long") from None
+
+
+def _fail(stored: Stored, problem: DatabaseAway) -> None:
+    stored.set_exception(problem)
+    stored.exception()  # seen: its caller may have given up
 
 
 async def append(connection: Connection, events: list[Appended]) -> list[Receipt | Refusal]:

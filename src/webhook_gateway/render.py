@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -21,8 +21,7 @@ from .store.outbox import Appended
 from .vault import Vault
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(msgspec.Struct, frozen=True):
     """An event as it was posted: ``data`` as the very bytes that came, ``parsed`` as what they mean."""
 
     type: str
@@ -50,7 +49,7 @@ def prepare(vault: Vault, tenant_id: UUID, event: NewEvent, known: EventType | N
         KeyMissing: there is no key to seal it with.
     """
     event_id = uuid7()
-    occurred_at = event.timestamp or datetime.now(UTC)
+    occurred_at = datetime.now(UTC) if event.timestamp is None else event.timestamp.astimezone(UTC)
     body = render_body(event_id, event, occurred_at)
     ordering_key = (
         event.ordering_key or (known and known.ordering_key and _fill(known.ordering_key, event.parsed)) or None
@@ -70,16 +69,20 @@ def prepare(vault: Vault, tenant_id: UUID, event: NewEvent, known: EventType | N
     )
 
 
+class Body(msgspec.Struct, omit_defaults=True):
+    """The JSON that partners get (Standard Webhooks: ``type``, ``timestamp``, ``data``)."""
+
+    id: str
+    type: str
+    timestamp: datetime
+    data: msgspec.Raw
+    subject: str | None = None
+
+
 def render_body(event_id: UUID, event: NewEvent, occurred_at: datetime) -> bytes:
-    """The JSON that partners get. ``data`` stays byte for byte what the hospital sent: no number changes its digits."""
-    head: dict[str, str] = {
-        "id": ids.render(ids.EVENT, event_id),
-        "type": event.type,
-        "timestamp": occurred_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-    }
-    if event.subject is not None:
-        head["subject"] = event.subject
-    return msgspec.json.encode(head)[:-1] + b',"data":' + event.data + b"}"
+    """The body. ``data`` stays byte for byte what the hospital sent: no number changes its digits."""
+    body = Body(ids.render(ids.EVENT, event_id), event.type, occurred_at, msgspec.Raw(event.data), event.subject)
+    return msgspec.json.encode(body)
 
 
 def _fingerprint(event: NewEvent) -> bytes:
@@ -93,18 +96,20 @@ def _short_digest(vault: Vault, tenant_id: UUID, ordering_key: str) -> int:
     return int.from_bytes(vault.digest(tenant_id, b"order\0" + ordering_key.encode())[:8], "big", signed=True)
 
 
-_PLACE = re.compile(r"\{(\w+)\}")
-
-
 def _fill(template: str, data: Any) -> str | None:
     """``patient:{patient_id}`` with the data's own value, or None where the data has none."""
-    complete = True
+    if not isinstance(data, dict):
+        return None
+    parts = list(_parts_of(template))
+    for place in range(1, len(parts), 2):
+        value = data.get(parts[place])
+        if not isinstance(value, str | int):
+            return None
+        parts[place] = str(value)
+    return "".join(parts)
 
-    def value(match: re.Match[str]) -> str:
-        nonlocal complete
-        found = data.get(match[1]) if isinstance(data, dict) else None
-        complete = complete and isinstance(found, str | int)
-        return str(found)
 
-    filled = _PLACE.sub(value, template)
-    return filled if complete else None
+@cache
+def _parts_of(template: str) -> tuple[str, ...]:
+    """Text and names in turn."""
+    return tuple(re.split(r"\{(\w+)\}", template))

@@ -138,7 +138,7 @@ class Vault:
         self.master_keys = master_keys
         self._ciphers: dict[int, AESGCM] = {}
         self._sealing: dict[UUID, int] = {}
-        self._index: dict[UUID, bytes] = {}
+        self._index: dict[UUID, hmac.HMAC] = {}
         self._audit: dict[UUID, bytes] = {}
         self._taken: set[int] = set()
 
@@ -155,7 +155,7 @@ class Vault:
         self._taken.add(data_key.id)
         match data_key.purpose:
             case "index":
-                self._index[data_key.tenant_id] = key
+                self._index[data_key.tenant_id] = hmac.new(key, digestmod=hashlib.sha256)
             case "audit":
                 self._audit[data_key.tenant_id] = key
             case _:
@@ -216,7 +216,9 @@ class Vault:
         key = self._index.get(tenant_id)
         if key is None:
             raise KeyMissing(f"no index key for tenant {tenant_id}")
-        return hmac.digest(key, text, hashlib.sha256)
+        mac = key.copy()  # with the key already in it: half the cost of starting anew
+        mac.update(text)
+        return mac.digest()
 
     def audit_key(self, tenant_id: UUID) -> bytes | None:
         """The seed of the key that signs heads of the tenant's audit log, if it has been taken into use."""

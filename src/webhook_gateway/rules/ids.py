@@ -23,9 +23,8 @@ _HEX32 = b"0123456789ABCDEFGHIJKLMNOPQRSTUV"
 _CROCKFORD = b"0123456789abcdefghjkmnpqrstvwxyz"
 _DECODE = bytes.maketrans(_CROCKFORD, _HEX32)
 _SUFFIX_LENGTH = 26
-# Two characters at a time from a table: the standard library's encoder is written in Python and three times slower.
+# Two characters at a time from a table, without a loop: the standard library's encoder is three times slower.
 _PAIRS = tuple(chr(first) + chr(second) for first in _CROCKFORD for second in _CROCKFORD)
-_SHIFTS = tuple(range(120, -1, -10))
 
 
 class NotAnId(ValueError):
@@ -34,8 +33,12 @@ class NotAnId(ValueError):
 
 def render(prefix: str, value: UUID) -> str:
     """The id a person sees, for example ``evt_01h455vb4pex5vsknk084sn02q``."""
-    number = value.int
-    return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"
+    n, pairs = value.int, _PAIRS
+    return (
+        f"{prefix}_{pairs[n >> 120]}{pairs[n >> 110 & 1023]}{pairs[n >> 100 & 1023]}{pairs[n >> 90 & 1023]}"
+        f"{pairs[n >> 80 & 1023]}{pairs[n >> 70 & 1023]}{pairs[n >> 60 & 1023]}{pairs[n >> 50 & 1023]}"
+        f"{pairs[n >> 40 & 1023]}{pairs[n >> 30 & 1023]}{pairs[n >> 20 & 1023]}{pairs[n >> 10 & 1023]}{pairs[n & 1023]}"
+    )
 
 
 def parse(prefix: str, text: str) -> UUID:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from webhook_gateway import __version__, garbage, telemetry
 from webhook_gateway.catalogue import Catalogue
@@ -44,6 +45,7 @@ from . import (
 from .callers import Callers
 from .deps import Gateway
 from .guard import Guard
+from .hot import Hot
 from .oidc import issuer_from
 
 ROUTERS = tuple(
@@ -69,6 +71,15 @@ REFRESH = 5.0
 """Seconds between looks at the configuration where no hint comes."""
 
 
+class Application(FastAPI):
+    """The framework's application, with the hot routes' own door before it."""
+
+    hot: Hot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self.hot if self.hot.takes(scope) else super().__call__)(scope, receive, send)
+
+
 def build() -> FastAPI:
     """The application from the process's settings. Starts without its database, and answers 503 until it is there.
 
@@ -91,7 +102,7 @@ def create_app(
     ingest: Ingest,
 ) -> FastAPI:
     """The application around the parts given. Its lifespan keeps them current, and closes the database at the end."""
-    app = FastAPI(
+    app = Application(
         title="Webhook gateway",
         version=__version__,
         openapi_url=None,
@@ -104,13 +115,14 @@ def create_app(
     )
     callers = Callers(database, vault, settings.api_rate, issuer_from(settings))
     app.state.gateway = Gateway(settings, database, vault, catalogue, ingest, policy_from(settings), callers)
-    app.router.routes.extend([*events.ROUTES, *docs.ROUTES])
+    app.hot = Hot(events.handlers(ingest), callers, settings.body_limit)
+    app.router.routes.extend(docs.ROUTES)
     for router in ROUTERS:
         app.include_router(router)
     errors.install(app)
     are_docs_public = settings.public_docs or settings.development
     public = PUBLIC | docs.PATHS if are_docs_public else PUBLIC
-    app.add_middleware(Guard, callers=callers, public=public, body_limit=settings.body_limit, hot=events.HOT)
+    app.add_middleware(Guard, callers=callers, public=public, body_limit=settings.body_limit)
 
     # Made when it is first asked for: it takes as long as everything else here together.
     app.openapi = cache(lambda: document.describe(app, ROUTERS))  # type: ignore[method-assign]

@@ -30,6 +30,8 @@ from .oidc import LEEWAY, Issuer, NotAToken, is_token
 REMEMBERED = 5.0
 """Seconds for which a key that was found is not looked up again, so a revoked one may live that much longer."""
 MOST_REMEMBERED = 10_000
+"""Pairs of a key and an address it was used from."""
+_NOBODY: tuple[float, Caller | None] = (0.0, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Callers:
         self._vault = vault
         self._rate = rate
         self._issuer = issuer
-        self._known: dict[bytes, tuple[float, Caller]] = {}
+        self._known: dict[tuple[bytes, str], tuple[float, Caller]] = {}
         self._finding: dict[bytes, asyncio.Task[Caller | None]] = {}
         self._buckets: dict[UUID, Bucket] = {}
         self._tenants: dict[str, tuple[float, UUID]] = {}
@@ -91,30 +93,35 @@ class Callers:
         key = _key_in(headers)
         if key is None:
             raise unauthorized()
-        if api_keys.is_key(key):
-            caller = await self._find(key)
-        elif self._issuer is not None and is_token(key):
-            caller = await self._identify(self._issuer, key)
-        else:
-            raise unauthorized()
-        if caller is None:
-            raise unauthorized()
         client = scope.get("client")
         source = client[0] if client else ""
-        if not _is_within(source, caller.networks) or _has_expired(caller):
+        asked = api_keys.digest(key), source
+        known_until, caller = self._known.get(asked, _NOBODY)
+        if caller is None or known_until <= time.monotonic():
+            found = await self._find(key, asked[0])
+            if found is None or not _is_within(source, found.networks):
+                raise unauthorized()
+            caller = self._remember(asked, replace(found, source=source))
+        if _has_expired(caller):
             raise unauthorized()
         self._take(caller)
-        return replace(caller, source=source)
+        return caller
 
     def forget(self) -> None:
         """Looks every key up again, since one was revoked."""
         self._known.clear()
 
-    async def _find(self, key: str) -> Caller | None:
-        digest = api_keys.digest(key)
-        remembered = self._known.get(digest)
-        if remembered is not None and remembered[0] > time.monotonic():
-            return remembered[1]
+    def _remember(self, asked: tuple[bytes, str], caller: Caller) -> Caller:
+        """A key that was used from an address may be used from there for some seconds. Tokens are read every time."""
+        if caller.subject is None:
+            if len(self._known) >= MOST_REMEMBERED:
+                self._known.clear()
+            self._known[asked] = (time.monotonic() + REMEMBERED, caller)
+        return caller
+
+    async def _find(self, key: str, digest: bytes) -> Caller | None:
+        if not api_keys.is_key(key):
+            return await self._identify(self._issuer, key) if self._issuer is not None and is_token(key) else None
         # However many requests come with a key at once, it is looked up once.
         finding = self._finding.get(digest)
         if finding is None:
@@ -137,11 +144,7 @@ class Callers:
                     await keys.touch(connection, row["id"])
         if not self._vault.knows(row["tenant_id"]):
             await keyring.fill(self._database, self._vault)
-        if len(self._known) >= MOST_REMEMBERED:
-            self._known.clear()
-        caller = _caller(row)
-        self._known[digest] = (time.monotonic() + REMEMBERED, caller)
-        return caller
+        return _caller(row)
 
     async def _identify(self, issuer: Issuer, token: str) -> Caller | None:
         try:

@@ -102,6 +102,10 @@ def database_away() -> Problem:
     return unavailable("The database can't be reached. Whether the request took effect may be unknown: send it again.")
 
 
+def key_missing() -> Problem:
+    return unavailable("An encryption key is missing. Nothing is lost; an operator has to configure it again.")
+
+
 def render(request_id: str, problem: Problem) -> Response:
     """The problem as a response."""
     body: dict[str, Any] = {
@@ -148,7 +152,7 @@ def problem_of(request: Request, exception: Exception) -> Problem:
         case DatabaseAway():
             return database_away()
         case KeyMissing():
-            return unavailable("An encryption key is missing. Nothing is lost; an operator has to configure it again.")
+            return key_missing()
         case StarletteHTTPException(status_code=404):
             return Problem(404, "not-found", "There is nothing at this path. The document at /openapi.json lists all.")
         case StarletteHTTPException(status_code=405):

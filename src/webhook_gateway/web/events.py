@@ -1,4 +1,4 @@
-"""Events come in. The hot route: plain Starlette on raw bytes, in the OpenAPI document like every other.
+"""Events come in. The hot routes: from bytes to bytes (`hot.py`), in the OpenAPI document like every other.
 
 The body is read once for what it means (refusing members given twice, NaN and broken UTF-8) and once for its shape,
 which keeps ``data`` as the very bytes that came: nothing is rendered again on its way to the partner.
@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import jiter
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from webhook_gateway.ingest import Reason, Receipt, Refusal
+from webhook_gateway.ingest import Ingest, Reason, Receipt, Refusal
 from webhook_gateway.render import NewEvent
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
 
 from .callers import Caller
-from .deps import Gateway
 from .errors import TITLES, TYPE, Fault, Problem, forbidden, invalid
+from .hot import Handler, Headers
 
 MOST_EVENTS = 1_000
 
@@ -53,66 +51,81 @@ class BatchIn(msgspec.Struct, forbid_unknown_fields=True):
     events: Annotated[list[EventIn], msgspec.Meta(min_length=1, max_length=MOST_EVENTS)]
 
 
+class ReceiptOut(msgspec.Struct):
+    """The event is committed."""
+
+    id: str
+    type: str
+    accepted_at: datetime
+    duplicate: bool
+
+
+class ResultOut(msgspec.Struct):
+    """One event of a batch that was accepted."""
+
+    index: int
+    status: int
+    id: str
+    type: str
+    accepted_at: datetime
+    duplicate: bool
+
+
+class RefusedOut(msgspec.Struct):
+    """One event of a batch that was not."""
+
+    index: int
+    status: int
+    error: dict[str, Any]
+
+
 EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _one = msgspec.json.Decoder(EventIn)
 _many = msgspec.json.Decoder(BatchIn)
 
 
-async def post_event(request: Request) -> Response:
+def handlers(ingest: Ingest) -> dict[str, Handler]:
+    """By path, for `hot.Hot`."""
+    return {"/v1/events": partial(post_event, ingest), "/v1/events/batch": partial(post_events, ingest)}
+
+
+async def post_event(ingest: Ingest, caller: Caller, headers: Headers, body: bytes, until: float) -> tuple[int, bytes]:
     """``POST /v1/events``: 202 once the event is committed."""
-    caller = _producer(request)
-    gateway: Gateway = request.app.state.gateway
-    body = await request.body()
+    _check_producer(caller)
     parsed, event = _read(body), _shape(_one, body)
-    header = request.headers.get("idempotency-key")
-    new = _new(event, parsed.get("data"), _agreed_key(event.idempotency_key, header))
+    new = _new(event, parsed.get("data"), _agreed_key(event.idempotency_key, headers.get(b"idempotency-key")))
     _check_type(caller, event.type)
-    result = await gateway.ingest.accept(caller.tenant_id, new)
+    result = await ingest.accept(caller.tenant_id, new, until)
     if isinstance(result, Refusal):
         raise _problem(result)
-    return Response(msgspec.json.encode(_receipt(result)), 202, media_type="application/json")
+    return 202, msgspec.json.encode(_receipt(result))
 
 
-async def post_events(request: Request) -> Response:
+async def post_events(
+    ingest: Ingest, caller: Caller, _headers: Headers, body: bytes, until: float
+) -> tuple[int, bytes]:
     """``POST /v1/events/batch``: 200 with a result for each event, in the order given."""
-    caller = _producer(request)
-    gateway: Gateway = request.app.state.gateway
-    body = await request.body()
+    _check_producer(caller)
     parsed, batch = _read(body), _shape(_many, body)
-    results: list[dict[str, Any]] = []
+    results: list[ResultOut | RefusedOut] = []
     allowed: list[tuple[int, NewEvent]] = []
     for index, (event, meant) in enumerate(zip(batch.events, parsed["events"], strict=True)):
         new = _new(event, meant.get("data"), event.idempotency_key)
+        results.append(_refused(index, _not_yours()))
         if caller.may_post(event.type):
             allowed.append((index, new))
-            results.append({})
-        else:
-            results.append({"index": index, "status": 403, "error": _error(_not_yours())})
-    accepted = 0
-    for (index, _), result in zip(
-        allowed, await gateway.ingest.accept_many(caller.tenant_id, [new for _, new in allowed]), strict=True
-    ):
-        if isinstance(result, Refusal):
-            problem = _problem(result)
-            results[index] = {"index": index, "status": problem.status_code, "error": _error(problem)}
-        else:
-            accepted += 1
-            results[index] = {"index": index, "status": 202, **_receipt(result)}
+    stored = await ingest.accept_many(caller.tenant_id, [new for _, new in allowed], until)
+    for (index, _), result in zip(allowed, stored, strict=True):
+        results[index] = _refused(index, _problem(result)) if isinstance(result, Refusal) else _result(index, result)
+    accepted = sum(isinstance(result, ResultOut) for result in results)
     answer = {"accepted": accepted, "refused": len(results) - accepted, "results": results}
-    return Response(msgspec.json.encode(answer), 200, media_type="application/json")
+    return 200, msgspec.json.encode(answer)
 
 
-HOT = {"/v1/events": post_event, "/v1/events/batch": post_events}
-"""What the guard calls at once, past the framework's routing: half of a request's cost."""
-ROUTES = [Route(path, handler, methods=["POST"]) for path, handler in HOT.items()]
-
-
-def _producer(request: Request) -> Caller:
-    caller: Caller = request.state.caller
+def _check_producer(caller: Caller) -> None:
     caller.need(Scope.EVENTS_WRITE)
     if caller.subscriber_id is not None:
         raise forbidden("This key belongs to one subscriber, and events are the hospital's.")
-    return caller
 
 
 def _read(body: bytes) -> dict[str, Any]:
@@ -183,9 +196,10 @@ def _new(event: EventIn, parsed: Any, idempotency_key: str | None) -> NewEvent:
     )
 
 
-def _agreed_key(member: str | None, header: str | None) -> str | None:
-    if header is None:
+def _agreed_key(member: str | None, raw: bytes | None) -> str | None:
+    if raw is None:
         return member
+    header = raw.decode("latin-1")
     if not 1 <= len(header) <= 256:
         raise invalid(Fault("length", "Give 1 to 256 characters.", parameter="Idempotency-Key"))
     if member is not None and member != header:
@@ -203,13 +217,13 @@ def _not_yours() -> Problem:
     return forbidden("This key may not post events of this type.")
 
 
-def _receipt(receipt: Receipt) -> dict[str, Any]:
-    return {
-        "id": ids.render(ids.EVENT, receipt.event_id),
-        "type": receipt.type,
-        "accepted_at": receipt.accepted_at,
-        "duplicate": receipt.duplicate,
-    }
+def _receipt(receipt: Receipt) -> ReceiptOut:
+    return ReceiptOut(ids.render(ids.EVENT, receipt.event_id), receipt.type, receipt.accepted_at, receipt.duplicate)
+
+
+def _result(index: int, receipt: Receipt) -> ResultOut:
+    event_id = ids.render(ids.EVENT, receipt.event_id)
+    return ResultOut(index, 202, event_id, receipt.type, receipt.accepted_at, receipt.duplicate)
 
 
 def _problem(refusal: Refusal) -> Problem:
@@ -227,6 +241,10 @@ def _problem(refusal: Refusal) -> Problem:
                 "Another event was posted with this idempotency key. Use a new key for a new event, "
                 "and the same body when you post one again.",
             )
+
+
+def _refused(index: int, problem: Problem) -> RefusedOut:
+    return RefusedOut(index, problem.status_code, _error(problem))
 
 
 def _error(problem: Problem) -> dict[str, Any]:

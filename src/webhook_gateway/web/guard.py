@@ -2,29 +2,23 @@
 
 In this order: a request id, security headers on whatever is answered, the API key (for every path but the few that are
 public), its rate, the body's kind and its size counted byte by byte. What nobody foresaw ends here, as a problem
-without detail. Plain ASGI, since the hot route pays for it, too.
+without detail. Plain ASGI; the hot routes have a door of their own (`hot.py`) with the same rules.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from time import monotonic
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from webhook_gateway import telemetry
-from webhook_gateway.ingest import PATIENCE
 from webhook_gateway.rules import ids
 from webhook_gateway.store.database import DatabaseAway
 from webhook_gateway.vault import KeyMissing
 
 from .callers import Callers
-from .errors import Problem, database_away, problem_of, render
+from .errors import Problem, database_away, key_missing, render
 
 SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
@@ -34,8 +28,6 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"strict-transport-security", b"max-age=31536000; includeSubDomains"),
 )
-LOOKING_UP = 4.0
-"""Seconds that the look-up of a key takes at most; what a client takes to send its body is not ours to count."""
 CONTENT_SECURITY_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}")
@@ -43,21 +35,10 @@ _JSON = re.compile(rb"application/(?:[a-z0-9.\-]+\+)?json[ \t]*(?:;.*)?", re.IGN
 
 
 class Guard:
-    """Wraps the app. ``public`` are the paths that need no key; ``body_limit`` is in bytes.
+    """Wraps the app. ``public`` are the paths that need no key; ``body_limit`` is in bytes."""
 
-    ``hot`` are the handlers of POST requests that are called from here, without the framework's way to them.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        callers: Callers,
-        public: frozenset[str],
-        body_limit: int,
-        hot: Mapping[str, Callable[[Request], Awaitable[Response]]],
-    ) -> None:
+    def __init__(self, app: ASGIApp, callers: Callers, public: frozenset[str], body_limit: int) -> None:
         self._app = app
-        self._hot = hot
         self._callers = callers
         self._public = public
         self._body_limit = body_limit
@@ -67,59 +48,21 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        request_id = _request_id(headers)
+        request_id = request_id_of(headers)
         scope.setdefault("state", {})["request_id"] = request_id
         answered = Answered(send, request_id)
         try:
-            handler = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
-            if handler is None:
-                await self._identify(scope, headers)
-                await self._app(scope, self._checked(headers, receive), answered)
-            else:
-                began = monotonic()
-                await self._identify(scope, headers)
-                response = await self._handle(handler, Request(scope, self._checked(headers, receive)), began)
-                await response(scope, receive, answered)
-        except ClientDisconnect:
-            return
+            if scope["path"] not in self._public:
+                scope["state"]["caller"] = await self._callers.authenticate(scope, headers)
+            check_body(headers, self._body_limit)
+            await self._app(scope, self._counted(receive), answered)
         except Exception as unexpected:
             if answered.begun:
                 raise
-            problem = self._problem(scope, request_id, unexpected)
-            await render(request_id, problem)(scope, receive, answered)
+            await render(request_id, problem_behind(unexpected, request_id))(scope, receive, answered)
 
-    async def _identify(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        if scope["path"] not in self._public:
-            scope["state"]["caller"] = await self._callers.authenticate(scope, headers)
-
-    async def _handle(
-        self, handler: Callable[[Request], Awaitable[Response]], request: Request, began: float
-    ) -> Response:
-        """A hot route. A slow database may cost the look-up of the key its time: both together are bounded.
-
-        Raises:
-            DatabaseAway: it is unknown whether the events were stored.
-        """
-        await request.body()  # as slow as the client likes
-        began = max(began, monotonic() - LOOKING_UP)
-        try:
-            async with asyncio.timeout(PATIENCE - (monotonic() - began)):
-                return await handler(request)
-        except TimeoutError:
-            raise DatabaseAway("the commit took too long") from None
-
-    def _checked(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
-        """``receive`` that refuses a body which is too large or no JSON.
-
-        Raises:
-            Problem: 413 or 415, at once where the headers already say so.
-        """
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > self._body_limit:
-            raise self._too_large()
-        has_body = b"transfer-encoding" in headers or length.strip(b"0") != b""
-        if has_body and not _JSON.fullmatch(headers.get(b"content-type", b"")):
-            raise Problem(415, "unsupported-media-type", "Send the body with `Content-Type: application/json`.")
+    def _counted(self, receive: Receive) -> Receive:
+        """``receive`` that refuses a body which grows too large."""
         got = 0
 
         async def counted() -> Message:
@@ -128,28 +71,10 @@ class Guard:
             if message["type"] == "http.request":
                 got += len(message.get("body", b""))
                 if got > self._body_limit:
-                    raise self._too_large()
+                    raise too_large(self._body_limit)
             return message
 
         return counted
-
-    def _too_large(self) -> Problem:
-        limit = f"The limit is {self._body_limit:,} bytes: send less at once."
-        return Problem(413, "body-too-large", limit, headers={"Connection": "close"})
-
-    def _problem(self, scope: Scope, request_id: str, unexpected: Exception) -> Problem:
-        match unexpected:
-            case Problem():
-                return unexpected
-            case DatabaseAway():
-                return database_away()
-            case KeyMissing():
-                return problem_of(Request(scope), unexpected)
-            case _:
-                telemetry.stage_failed(f"request {request_id}", unexpected)
-                return Problem(
-                    500, "internal-error", "Nothing more can be said here. Tell the operator the request_id."
-                )
 
 
 class Answered:
@@ -171,6 +96,40 @@ class Answered:
         await self._send(message)
 
 
-def _request_id(headers: dict[bytes, bytes]) -> str:
+def request_id_of(headers: dict[bytes, bytes]) -> str:
+    """The client's own, if it looks like one, so that both sides' logs agree."""
     given = headers.get(b"x-request-id", b"")
     return given.decode() if _REQUEST_ID.fullmatch(given) else ids.render("req", uuid7())
+
+
+def check_body(headers: dict[bytes, bytes], limit: int) -> None:
+    """
+    Raises:
+        Problem: 413 or 415, where the headers already say so.
+    """
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > limit:
+        raise too_large(limit)
+    has_body = b"transfer-encoding" in headers or length.strip(b"0") != b""
+    if has_body and not _JSON.fullmatch(headers.get(b"content-type", b"")):
+        raise Problem(415, "unsupported-media-type", "Send the body with `Content-Type: application/json`.")
+
+
+def too_large(limit: int) -> Problem:
+    return Problem(
+        413, "body-too-large", f"The limit is {limit:,} bytes: send less at once.", headers={"Connection": "close"}
+    )
+
+
+def problem_behind(unexpected: Exception, request_id: str) -> Problem:
+    """What an exception that reached the outermost wall is answered with."""
+    match unexpected:
+        case Problem():
+            return unexpected
+        case DatabaseAway():
+            return database_away()
+        case KeyMissing():
+            return key_missing()
+        case _:
+            telemetry.stage_failed(f"request {request_id}", unexpected)
+            return Problem(500, "internal-error", "Nothing more can be said here. Tell the operator the request_id.")
