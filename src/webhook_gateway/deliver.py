@@ -8,12 +8,13 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import assert_never
 from uuid import UUID
 
+import msgspec
 from uuid_utils.compat import uuid7
 
 from . import __version__, signatures, telemetry
@@ -36,8 +37,7 @@ USER_AGENT = f"webhook-gateway/{__version__}"
 UNAUTHORIZED = 401
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """A delivery after its attempt, on its way to be settled. ``began`` and ``ended`` are Unix seconds."""
 
     attempt_id: UUID

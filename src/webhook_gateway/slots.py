@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from time import monotonic
 from uuid import UUID
 
+from msgspec import structs
+
 from .floor import Floor
 from .rules.matching import OPERATIONAL, Matcher
 from .rules.model import Delivery, Endpoint, EndpointState, Health
@@ -308,7 +310,7 @@ class Slots:
             if endpoint_id in self._dirty or _lasting(health) == _lasting(line.saved):
                 continue
             known = line.health
-            line.health = line.saved = replace(
+            line.health = line.saved = structs.replace(
                 health,
                 window_start=known.window_start,
                 window_total=known.window_total,

@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from webhook_gateway.rules.model import Delivery, Endpoint, EndpointState, Health
 from webhook_gateway.rules.outcome import (
@@ -93,7 +94,7 @@ def test_retry_after_never_shortens_a_delay() -> None:
 def test_five_days_of_nothing_but_failure_disable_it() -> None:
     almost = Health(failing_since=NOW - 5 * DAY + 1)
     assert verdict(Rejected(500), health=almost).disable is None
-    assert verdict(Rejected(500), health=replace(almost, failing_since=NOW - 5 * DAY)).disable == "failing_too_long"
+    assert verdict(Rejected(500), health=structs.replace(almost, failing_since=NOW - 5 * DAY)).disable == "failing_too_long"
 
 
 @pytest.mark.parametrize("state", [EndpointState.PAUSED, EndpointState.DISABLED])

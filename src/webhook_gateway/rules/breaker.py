@@ -6,7 +6,7 @@ Open → half-open when its time is over: one request probes. Success closes it,
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from .model import Health
 

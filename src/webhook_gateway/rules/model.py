@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
+import msgspec
+
 from .credentials import Authorization, TlsSettings
 
 
@@ -82,8 +84,7 @@ class Endpoint:
         return len(self.schedule) + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """One event on its way to one endpoint, leased to a worker. ``attempt`` counts the one under way."""
 
     id: UUID
@@ -99,8 +100,7 @@ class Delivery:
     """The dead delivery of the same key that this one follows, so that the partner can be told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(msgspec.Struct, frozen=True):
     """What recent attempts say of an endpoint. A fresh value means: nothing bad is known."""
 
     failures_in_a_row: int = 0

@@ -13,8 +13,9 @@ A partner's failure is data, never an exception: an exception means that the gat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class Phase(StrEnum):
@@ -28,40 +29,34 @@ class Phase(StrEnum):
     ANSWERED = "answered"
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     status: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True):
     """``retry_after`` is in seconds from the answer, or None where the partner gave none that makes sense."""
 
     status: int
     retry_after: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TimedOut:
+class TimedOut(msgspec.Struct, frozen=True):
     phase: Phase
 
 
-@dataclass(frozen=True, slots=True)
-class Unreachable:
+class Unreachable(msgspec.Struct, frozen=True):
     """``reason`` is a name from a closed list (``connection_refused``, ``name_not_found``), never free text."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Blocked:
+class Blocked(msgspec.Struct, frozen=True):
     """``reason`` is a name from `rules.targets`."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unsendable:
+class Unsendable(msgspec.Struct, frozen=True):
     """``waits`` is true where time or an operator can mend it (a missing encryption key): no attempt is used up.
 
     ``hopeless`` is true where nothing can (a body that was tampered with): the delivery is dead at once.
@@ -75,8 +70,7 @@ class Unsendable:
 Outcome = Accepted | Rejected | TimedOut | Unreachable | Blocked | Unsendable
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseSummary:
+class ResponseSummary(msgspec.Struct, frozen=True):
     """What is known of the partner's answer. A body may hold patients' data: by default only its measure is kept."""
 
     length: int
@@ -86,8 +80,7 @@ class ResponseSummary:
     excerpt: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, frozen=True):
     """One HTTP request from start to end. ``duration`` is in seconds of monotonic time."""
 
     outcome: Outcome

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import assert_never
+
+import msgspec
+from msgspec.structs import replace
 
 from . import breaker
 from .model import Delivery, Endpoint, Health
@@ -17,25 +19,21 @@ DISABLE_AFTER = 5 * 86_400.0
 POSTPONEMENT = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """The partner has it."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetryAt:
+class RetryAt(msgspec.Struct, frozen=True):
     when: float
 
 
-@dataclass(frozen=True, slots=True)
-class Postpone:
+class Postpone(msgspec.Struct, frozen=True):
     """Not now, and the attempt doesn't count: the gateway, not the partner, was unable."""
 
     when: float
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+class GiveUp(msgspec.Struct, frozen=True):
     """The delivery is dead. ``why`` is a name from a closed list."""
 
     why: str
@@ -44,8 +42,7 @@ class GiveUp:
 Action = Done | RetryAt | Postpone | GiveUp
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """``disable`` names why the endpoint is to be disabled, or is None."""
 
     action: Action

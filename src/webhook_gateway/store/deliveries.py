@@ -7,9 +7,10 @@ to sweep. Who lost the lease changes nothing, since every settle asks for the ``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
+
+import msgspec
 
 from ..rules.model import Delivery
 from .database import Connection
@@ -162,8 +163,7 @@ DELETE FROM held_keys WHERE tenant_id = $1 AND endpoint_id = $2 AND ordering_key
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """An endpoint with free slots. ``lease`` is in seconds, ``floor`` a due time below which nothing is left."""
 
     endpoint_id: UUID
@@ -172,8 +172,7 @@ class Wanted:
     lease: float
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """A request as it is recorded. ``duration`` is in seconds, ``response_excerpt`` is sealed."""
 
     id: UUID
@@ -190,8 +189,7 @@ class Attempt:
     response_excerpt: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """``hold`` keeps the ordering key of a dead one; otherwise the next of the key is told which one was skipped."""
 
     delivery: Delivery
@@ -200,8 +198,7 @@ class Finished:
     hold: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Retried:
+class Retried(msgspec.Struct, frozen=True):
     """Due again in ``delay`` seconds. ``latest``: a newer delivery of its key replaces it."""
 
     delivery: Delivery

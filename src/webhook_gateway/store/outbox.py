@@ -11,6 +11,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from .database import Connection
 
 APPEND = """
@@ -119,8 +121,7 @@ FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigi
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(msgspec.Struct, frozen=True):
     """An event as it goes into the outbox; ``body`` is sealed, ``key`` and ``fingerprint`` are keyed hashes."""
 
     id: UUID
@@ -134,8 +135,7 @@ class Appended:
     fingerprint: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True):
     """An event taken out of the outbox; with an endpoint it is a replay or a test for that one only.
 
     ``sequence`` is its place in the order of fan-out.
@@ -151,8 +151,7 @@ class Waiting:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class NewDelivery:
+class NewDelivery(msgspec.Struct, frozen=True):
     id: UUID
     tenant_id: UUID
     endpoint_id: UUID
