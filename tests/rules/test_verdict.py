@@ -94,7 +94,8 @@ def test_retry_after_never_shortens_a_delay() -> None:
 def test_five_days_of_nothing_but_failure_disable_it() -> None:
     almost = Health(failing_since=NOW - 5 * DAY + 1)
     assert verdict(Rejected(500), health=almost).disable is None
-    assert verdict(Rejected(500), health=structs.replace(almost, failing_since=NOW - 5 * DAY)).disable == "failing_too_long"
+    failing = structs.replace(almost, failing_since=NOW - 5 * DAY)
+    assert verdict(Rejected(500), health=failing).disable == "failing_too_long"
 
 
 @pytest.mark.parametrize("state", [EndpointState.PAUSED, EndpointState.DISABLED])
