@@ -139,30 +139,31 @@ def _authorize(authorization: Authorization | None) -> dict[str, str]:
 
 async def settle(
     connection: Connection, vault: Vault, results: Sequence[Result], changed: Sequence[HealthChange], keep: int
-) -> int | None:
+) -> tuple[set[UUID], int | None]:
     """Writes down what became of claimed deliveries: one transaction for all results of the last few milliseconds.
 
     ``changed`` is what was learnt about endpoints, ``keep`` how many bytes of a partner's answer to store, sealed.
 
     Returns:
-        The configuration's version from which on it says itself which endpoints were disabled here, if any were.
+        The endpoints of which an ordering key goes on, and the configuration's version from which on it says itself
+        which endpoints were disabled here, if any were.
     """
     async with connection.transaction():
         finished = [f for result in results if (f := _finished(result)) is not None]
         retried = [r for result in results if (r := _retried(result)) is not None]
         made = [(result.delivery, _attempt(result, vault, keep)) for result in results]
-        ours = await deliveries.settle(connection, made, finished, retried)
+        done = await deliveries.settle(connection, made, finished, retried)
         reach("within_settle")
-        settled = [result for result in results if result.delivery.id in ours]
+        settled = [result for result in results if result.delivery.id in done.ours]
         await _settle_endpoints(connection, vault, settled, changed)
         disabling = any(result.verdict.disable for result in results)
         version = await configuration.version(connection) if disabling else None
     if len(settled) < len(results):
         telemetry.lease_lost(len(results) - len(settled))
     for f in finished:
-        if f.delivery.id in ours:
+        if f.delivery.id in done.ours:
             telemetry.finished.labels(f.state).inc()
-    return version
+    return done.due, version
 
 
 async def _settle_endpoints(

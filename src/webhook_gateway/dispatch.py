@@ -64,8 +64,6 @@ class Dispatch:
         new: list[NewDelivery] = []
         try:
             async with self._database.road() as connection, connection.transaction():
-                if not await outbox.my_turn(connection):
-                    return NOTHING
                 taken = await outbox.take(connection, self._floor.value(), ROUND)
                 waiting = taken.events
                 if not waiting:

@@ -87,7 +87,8 @@ class Hospital:
 
     async def finish(self, *claimed: Delivery, state: str = "delivered", hold: bool = False) -> int:
         async with self.database.road() as connection, connection.transaction():
-            return len(await deliveries.settle(connection, [], [Finished(d, state, hold=hold) for d in claimed], []))
+            finished = [Finished(d, state, hold=hold) for d in claimed]
+            return len((await deliveries.settle(connection, [], finished, [])).ours)
 
     async def rows(self, query: str, *values: object) -> list[asyncpg.Record]:
         async with self.database.road() as connection:

@@ -51,20 +51,26 @@ BODIES = """
 SELECT id, tenant_id, body FROM events WHERE id = ANY($1::uuid[])
 """
 
-LOCK = """
--- lock: ordered deliveries that are about to finish, in the order in which fan-out locks them
-SELECT d.id FROM unnest($1::uuid[], $2::uuid[]) AS r(id, lease_id)
-JOIN deliveries d ON d.id = r.id AND d.lease_id = r.lease_id
-ORDER BY d.endpoint_id, d.ordering_key, d.id FOR UPDATE OF d
+RECORD = """
+-- record: the attempts, even of who lost the lease: the request was made. A settle may be repeated: DO NOTHING
+INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status, detail,
+                      tls_version, response_length, response_type, response_sha256, response_excerpt)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[], $6::real[], $7::text[],
+                     $8::text[], $9::smallint[], $10::text[], $11::text[], $12::int[], $13::text[], $14::bytea[],
+                     $15::bytea[])
+ON CONFLICT DO NOTHING
 """
 
-FINISH = """
--- finish: fenced by the lease; what another worker has claimed meanwhile stays
-WITH gone AS (
-    DELETE FROM deliveries d
-    USING unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) AS r(id, lease_id, state, state_reason)
-    WHERE d.id = r.id AND d.lease_id = r.lease_id
-    RETURNING d.*, r.state, r.state_reason
+FINISH = f"""
+-- finish: records all attempts and ends those deliveries whose lease is still ours; what another worker has claimed
+-- meanwhile stays. Locked in the order in which fan-out locks them.
+WITH recorded AS ({RECORD}), ours AS MATERIALIZED (
+    SELECT d.id, r.state, r.state_reason
+    FROM unnest($16::uuid[], $17::uuid[], $18::text[], $19::text[]) AS r(id, lease_id, state, state_reason)
+    JOIN deliveries d ON d.id = r.id AND d.lease_id = r.lease_id
+    ORDER BY d.endpoint_id, d.ordering_key, d.id FOR UPDATE OF d
+), gone AS (
+    DELETE FROM deliveries d USING ours WHERE d.id = ours.id RETURNING d.*, ours.state, ours.state_reason
 )
 INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
                                  state_reason, reason, created_at)
@@ -72,7 +78,7 @@ SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attem
        created_at
 FROM gone
 RETURNING id
-"""
+"""  # noqa: S608 - made of our own text
 
 HOLD = """
 -- hold: a dead delivery of a strict endpoint keeps its key until an operator decides
@@ -95,6 +101,7 @@ FROM (
     WHERE n.due_at IS NULL
 ) AS next
 WHERE d.id = next.id
+RETURNING d.endpoint_id
 """
 
 SUPERSEDE = """
@@ -121,16 +128,6 @@ SET due_at = now() + make_interval(secs => r.delay), lease_id = NULL, attempt = 
 FROM unnest($1::uuid[], $2::uuid[], $3::float8[], $4::int[]) AS r(id, lease_id, delay, counted)
 WHERE d.id = r.id AND d.lease_id = r.lease_id
 RETURNING d.id
-"""
-
-RECORD = """
--- record: the attempts, even of who lost the lease: the request was made. A settle may be repeated: DO NOTHING
-INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status, detail,
-                      tls_version, response_length, response_type, response_sha256, response_excerpt)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[], $6::real[], $7::text[],
-                     $8::text[], $9::smallint[], $10::text[], $11::text[], $12::int[], $13::text[], $14::bytea[],
-                     $15::bytea[])
-ON CONFLICT DO NOTHING
 """
 
 CANCEL = """
@@ -198,6 +195,13 @@ class Finished(msgspec.Struct, frozen=True):
     hold: bool = False
 
 
+class Settled(msgspec.Struct, frozen=True):
+    """``ours`` are the ids of those that were still ours, ``due`` the endpoints of which an ordering key goes on."""
+
+    ours: set[UUID]
+    due: set[UUID]
+
+
 class Retried(msgspec.Struct, frozen=True):
     """Due again in ``delay`` seconds. ``latest``: a newer delivery of its key replaces it."""
 
@@ -239,27 +243,37 @@ async def settle(
     attempts: Sequence[tuple[Delivery, Attempt]],
     finished: Sequence[Finished],
     retried: Sequence[Retried],
-) -> set[UUID]:
+) -> Settled:
     """Writes down what became of leased deliveries, in the caller's transaction.
 
-    Returns:
-        The ids of those that were still ours; the others lost their lease and were left alone.
+    Those that lost their lease are left alone, but for their attempts.
     """
-    if attempts:
-        await _record(connection, attempts)
     ours: set[UUID] = set()
+    due: set[UUID] = set()
     if finished:
-        ours |= await _finish(connection, finished)
+        rows = await connection.fetch(
+            FINISH,
+            *_columns(attempts),
+            [f.delivery.id for f in finished],
+            [f.delivery.lease_id for f in finished],
+            [f.state for f in finished],
+            [f.reason for f in finished],
+        )
+        ours = {row["id"] for row in rows}
+        due = await _go_on(connection, [f for f in finished if f.delivery.id in ours])
+    elif attempts:
+        await connection.execute(RECORD, *_columns(attempts))
     if retried:
         ours |= await _retry(connection, retried)
-    return ours
+    return Settled(ours, due)
 
 
 async def release(
     connection: Connection, keys: Sequence[tuple[UUID, int]], after: Sequence[int], skipped: Sequence[UUID | None]
-) -> None:
-    """Makes the next delivery of each (endpoint, ordering key) due."""
-    await connection.execute(RELEASE, [key[0] for key in keys], [key[1] for key in keys], after, skipped)
+) -> set[UUID]:
+    """Makes the next delivery of each (endpoint, ordering key) due; the endpoints of which there was one."""
+    rows = await connection.fetch(RELEASE, [key[0] for key in keys], [key[1] for key in keys], after, skipped)
+    return {row["endpoint_id"] for row in rows}
 
 
 async def supersede(connection: Connection, keys: Sequence[tuple[UUID, int]]) -> None:
@@ -302,9 +316,9 @@ async def unhold(connection: Connection, *, tenant_id: UUID, endpoint_id: UUID, 
     return True
 
 
-async def _record(connection: Connection, attempts: Sequence[tuple[Delivery, Attempt]]) -> None:
-    await connection.execute(
-        RECORD,
+def _columns(attempts: Sequence[tuple[Delivery, Attempt]]) -> tuple[list[object], ...]:
+    """What `RECORD` takes."""
+    return (
         [d.id for d, _ in attempts],
         [a.id for _, a in attempts],
         [d.tenant_id for d, _ in attempts],
@@ -323,25 +337,13 @@ async def _record(connection: Connection, attempts: Sequence[tuple[Delivery, Att
     )
 
 
-async def _finish(connection: Connection, finished: Sequence[Finished]) -> set[UUID]:
+async def _go_on(connection: Connection, finished: Sequence[Finished]) -> set[UUID]:
+    """What follows the finished ones of ordering keys: the next becomes due, or the key is held.
+
+    In statements of its own, after the locks of `FINISH`: what a fan-out that it waited for has made is seen only by a
+    newer snapshot.
+    """
     ordered = [f for f in finished if f.delivery.ordering_key is not None]
-    if ordered:
-        await connection.execute(LOCK, [f.delivery.id for f in ordered], [f.delivery.lease_id for f in ordered])
-    rows = await connection.fetch(
-        FINISH,
-        [f.delivery.id for f in finished],
-        [f.delivery.lease_id for f in finished],
-        [f.state for f in finished],
-        [f.reason for f in finished],
-    )
-    ours = {row["id"] for row in rows}
-    if ordered:
-        await _go_on(connection, [f for f in ordered if f.delivery.id in ours])
-    return ours
-
-
-async def _go_on(connection: Connection, ordered: Sequence[Finished]) -> None:
-    """What follows the finished ones of ordering keys: the next becomes due, or the key is held."""
     held = [f.delivery for f in ordered if f.hold]
     if held:
         await connection.execute(
@@ -353,13 +355,14 @@ async def _go_on(connection: Connection, ordered: Sequence[Finished]) -> None:
             [d.event_id for d in held],
         )
     moving = [f for f in ordered if not f.hold]
-    if moving:
-        await release(
-            connection,
-            [(f.delivery.endpoint_id, f.delivery.ordering_key or 0) for f in moving],
-            [f.delivery.sequence for f in moving],
-            [f.delivery.event_id if f.state == "dead" else None for f in moving],
-        )
+    if not moving:
+        return set()
+    return await release(
+        connection,
+        [(f.delivery.endpoint_id, f.delivery.ordering_key or 0) for f in moving],
+        [f.delivery.sequence for f in moving],
+        [f.delivery.event_id if f.state == "dead" else None for f in moving],
+    )
 
 
 async def _retry(connection: Connection, retried: Sequence[Retried]) -> set[UUID]:

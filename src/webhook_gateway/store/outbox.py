@@ -51,17 +51,15 @@ INSERT INTO outbox (tenant_id, event_id, type, ordering_key, endpoint_id, delive
 VALUES ($1, $2, $3, NULL, $4, $5, $6)
 """
 
-TURN = """
--- turn: fan-out is done by one at a time in the whole cluster, so that acceptance order survives it
-SELECT pg_try_advisory_xact_lock(hashtextextended('webhook_gateway.fan_out', 0))
-"""
-
 TAKE = """
 -- take: the oldest events not fanned out yet, with the configuration's version as of the same moment:
--- an endpoint that existed before the event was accepted is never missed. The array makes it index probes: with IN
--- the planner reads the whole outbox when that is long.
+-- an endpoint that existed before the event was accepted is never missed. One at a time in the whole cluster does it,
+-- until the transaction's end, so that acceptance order survives. The array makes it index probes: with IN the planner
+-- reads the whole outbox when that is long.
+WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtextextended('webhook_gateway.fan_out', 0)) AS mine)
 DELETE FROM outbox
-WHERE sequence = ANY(ARRAY(SELECT sequence FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2))
+WHERE (SELECT mine FROM turn)
+  AND sequence = ANY(ARRAY(SELECT sequence FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2))
 RETURNING sequence, tenant_id, event_id, type, ordering_key, endpoint_id, delivery_id, reason,
           nextval('fan_out') AS number, (SELECT version FROM configuration) AS version
 """
@@ -202,11 +200,6 @@ async def replay(
     await connection.execute(BIND, tenant_id, event_id, type, endpoint_id, delivery_id, reason)
 
 
-async def my_turn(connection: Connection) -> bool:
-    """Whether this transaction is the one that fans out; the turn ends with the transaction."""
-    return bool(await connection.fetchval(TURN))
-
-
 @dataclass(frozen=True, slots=True)
 class Taken:
     """Events in order, the lowest outbox sequence among them, and the configuration's version at that moment."""
@@ -217,7 +210,7 @@ class Taken:
 
 
 async def take(connection: Connection, after: int, limit: int) -> Taken:
-    """The oldest waiting events, removed from the outbox."""
+    """The oldest waiting events, removed from the outbox; none where it is another process's turn."""
     rows = await connection.fetch(TAKE, after, limit)
     rows.sort(key=lambda row: row["sequence"])  # a DELETE returns rows, and numbers them, in any order
     numbers = sorted(row["number"] for row in rows)
