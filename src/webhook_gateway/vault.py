@@ -172,6 +172,8 @@ class Vault:
 
     def can_open(self, record: bytes) -> bool:
         """Whether the data key that a record names is here."""
+        if len(record) < _HEADER.size:
+            return False
         version, key_id = _HEADER.unpack_from(record)
         return version == _VERSION and key_id in self._ciphers
 
@@ -195,6 +197,8 @@ class Vault:
             KeyMissing: the record's data key is not here.
             Tampered: the record was changed, or belongs to another tenant, table or row.
         """
+        if len(record) < _HEADER.size + _NONCE_BYTES:
+            raise Tampered(f"{table} {row} is cut short")
         version, key_id = _HEADER.unpack_from(record)
         if version != _VERSION:
             raise Tampered(f"record version {version} in {table}")

@@ -121,6 +121,7 @@ class Worker:
         for task in supporting[:2]:
             task.cancel()
         await asyncio.gather(*supporting, return_exceptions=True)
+        await self._leave()
         telemetry.stopped("worker", id=str(self._id))
 
     async def _drain(self) -> None:
@@ -139,6 +140,9 @@ class Worker:
             telemetry.drain_cut_short(len(self._lanes), len(self._results))
         self._drained.set()
         self._arrived.set()
+
+    async def _leave(self) -> None:
+        """After the last heartbeat, which would count this worker among the live ones again."""
         try:
             async with self._database.road() as connection:
                 await workers.leave(connection, self._id)
@@ -209,6 +213,8 @@ class Worker:
         except BaseException:
             for delivery in leased:
                 self._slots.give_back(delivery.endpoint_id)
+            with suppress(Exception):  # then their leases just end
+                await self._hand_back(leased, POLL)
             raise
         for delivery in leased:
             if self._slots.begin(delivery, bodies[delivery.event_id]):
@@ -288,27 +294,28 @@ class Worker:
                 except Exception as problem_of_one:
                     telemetry.stage_failed("settle", problem_of_one)  # its delivery's lease just ends
 
-    async def _hand_back(self, leased: list[Delivery]) -> None:
-        """Gives up leases of deliveries that were not attempted."""
+    async def _hand_back(self, leased: list[Delivery], delay: float = 0.0) -> None:
+        """Gives up leases of deliveries that were not attempted; they are due again after ``delay`` seconds."""
         if leased:
             async with self._database.road() as connection, connection.transaction():
-                await deliveries.settle(connection, [], [], [Retried(d, 0.0, counted=False) for d in leased])
+                await deliveries.settle(connection, [], [], [Retried(d, delay, counted=False) for d in leased])
             for delivery in leased:
-                self._slots.touch(delivery.endpoint_id)
+                self._slots.touch(delivery.endpoint_id, self._slots.now() + delay)
 
     def _expect_next(self, result: Result) -> None:
-        """What the settle has made due: the retry, or the next of the ordering key."""
+        """When a retry is due."""
         match result.verdict.action:
             case RetryAt(when) | Postpone(when):
                 latest = result.endpoint.ordering is Ordering.LATEST
                 self._slots.touch(result.endpoint.id, None if latest else when)
             case Done() | GiveUp():
-                if result.delivery.ordering_key is not None:
-                    self._slots.touch(result.endpoint.id)
+                pass  # what goes on of its ordering key, the settle has said
 
     async def _settle_together(self, results: list[Result], changed: list[HealthChange]) -> None:
         async with self._database.road() as connection:
-            version = await settle(connection, self._vault, results, changed, self._settings.keep_responses)
+            due, version = await settle(connection, self._vault, results, changed, self._settings.keep_responses)
+        for endpoint_id in due:
+            self._slots.touch(endpoint_id)
         if version is not None:
             self._slots.disabled([r.endpoint.id for r in results if r.verdict.disable], version)
 
