@@ -31,11 +31,16 @@ HOT = "/ok/hot"
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Deliveries a second of ten endpoints and of one key beside them; PostgreSQL's µs a delivery in claims."""
+    """Deliveries a second of ten endpoints and of one key beside them.
+
+    And µs a delivery: PostgreSQL's time in claims, and the processor time of PostgreSQL and worker: it says more than a
+    rate where others use the machine.
+    """
 
     others: float
     key: float
     claim: float
+    processor: float
 
 
 async def measure_depth(gateway: Gateway, report: Report, large: int) -> None:
@@ -119,6 +124,8 @@ async def measure_hot_key(gateway: Gateway, report: Report, pending: int, second
     report.note("key_hot_beside", beside.key, f"deliveries/s of a key with {pending:,} pending beside them")
     report.note("claim_none", _mean([first.claim, last.claim]), "µs of PostgreSQL a claimed delivery without it")
     report.note("claim_hot", beside.claim, "µs of PostgreSQL a claimed delivery beside it")
+    report.note("processor_none", _mean([first.processor, last.processor]), "µs of processor a delivery without it")
+    report.note("processor_hot", beside.processor, "µs of processor a delivery beside it")
     report.details["beside"] = [first, few_beside, beside, last]
     await gateway.empty()
 
@@ -189,12 +196,13 @@ async def _drain_beside(
     began = time.monotonic()
     await asyncio.sleep(seconds)
     paths, took = gateway.receiver.take().paths, time.monotonic() - began
-    statements = (await meter.read()).dearest
+    cost = await meter.read()
     gateway.kill_workers()
     hot = sum(path.startswith(HOT.encode()) for path in paths)
-    claims = [row for row in statements if row["query"].startswith("WITH picked")]
+    claims = [row for row in cost.dearest if row["query"].startswith("WITH picked")]
     claim = sum(row["ms"] for row in claims) * 1_000 / sum(row["rows"] for row in claims)
-    return Beside((len(paths) - hot) / took, hot / took, claim)
+    processor = (cost.used.groups["postgres"] + cost.used.groups["worker"]) * 1e6 / len(paths)
+    return Beside((len(paths) - hot) / took, hot / took, claim, processor)
 
 
 async def _rate(gateway: Gateway, seconds: float) -> float:
