@@ -94,8 +94,8 @@ class Worker:
         self._results: list[Result] = []
         self._is_behind = False
         """What was sent can't be written down just now: sending more would only make more of it come twice."""
-        self._outbox, self._due, self._hinted, self._changed = (asyncio.Event() for _ in range(4))
-        self._arrived, self._settled = asyncio.Event(), asyncio.Event()
+        self._outbox, self._due, self._hinted, self._changed, self._tidying = (asyncio.Event() for _ in range(5))
+        self._arrived, self._settled, self._beating = (asyncio.Event() for _ in range(3))
         self._drained = asyncio.Event()
         self._health_known = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -105,7 +105,7 @@ class Worker:
         supporting = [
             asyncio.create_task(listen(self._database, heard)),
             asyncio.create_task(self._hinter.run()),
-            asyncio.create_task(self._loop("heartbeat", self._beat, asyncio.Event(), until=self._drained)),
+            asyncio.create_task(self._loop("heartbeat", self._beat, self._beating, until=self._drained)),
             asyncio.create_task(self._loop("settle", self._settle, self._arrived, until=self._drained)),
         ]
         stages = [
@@ -113,9 +113,11 @@ class Worker:
             asyncio.create_task(self._loop("dispatch", self._fan_out, self._outbox)),
             asyncio.create_task(self._loop("claim", self._claim, self._due)),
             asyncio.create_task(self._loop("scan", self._scan, self._hinted)),
-            asyncio.create_task(self._loop("upkeep", self._upkeep.round, asyncio.Event())),
+            asyncio.create_task(self._loop("upkeep", self._upkeep.round, self._tidying)),
         ]
         await self._stopping.wait()
+        for wake in (self._outbox, self._due, self._hinted, self._changed, self._tidying):
+            wake.set()
         await asyncio.gather(*stages)
         await self._drain()
         for task in supporting[:2]:
@@ -140,6 +142,7 @@ class Worker:
             telemetry.drain_cut_short(len(self._lanes), len(self._results))
         self._drained.set()
         self._arrived.set()
+        self._beating.set()
 
     async def _leave(self) -> None:
         """After the last heartbeat, which would count this worker among the live ones again."""
@@ -349,9 +352,8 @@ class Worker:
     async def _loop(
         self, stage: str, round: Callable[[], Awaitable[float]], wake: asyncio.Event, until: asyncio.Event | None = None
     ) -> None:
-        """Rounds of one stage until the stop; an error costs a wait, never the worker."""
+        """Rounds of one stage until the stop, which wakes it, too; an error costs a wait, never the worker."""
         stop = until or self._stopping
-        stopped = asyncio.create_task(stop.wait())
         patience = AWAY[0]
         while not stop.is_set():
             wake.clear()
@@ -365,12 +367,6 @@ class Worker:
                 telemetry.stage_failed(stage, problem)
                 pause, patience = patience, min(patience * 2, AWAY[1])
             if pause > 0 and not stop.is_set():
-                await _first(wake, stopped, pause)
-        stopped.cancel()
-
-
-async def _first(wake: asyncio.Event, stopped: asyncio.Task[bool], seconds: float) -> None:
-    """Waits for the hint, the stop or the time, whichever comes first."""
-    woken = asyncio.create_task(wake.wait())
-    await asyncio.wait((woken, stopped), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    woken.cancel()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await wake.wait()
