@@ -229,5 +229,5 @@ class Vault:
         return self._audit.get(tenant_id)
 
 
-def _about(tenant_id: UUID, *parts: str | UUID) -> bytes:
-    return tenant_id.bytes + b"".join(part.bytes if isinstance(part, UUID) else part.encode() + b"\0" for part in parts)
+def _about(tenant_id: UUID, what: str, row: UUID | None = None) -> bytes:
+    return tenant_id.bytes + what.encode() + b"\0" + (b"" if row is None else row.bytes)

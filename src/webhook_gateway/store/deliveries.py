@@ -78,7 +78,7 @@ SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attem
        created_at
 FROM gone
 RETURNING id
-"""  # noqa: S608 - made of our own text
+"""
 
 HOLD = """
 -- hold: a dead delivery of a strict endpoint keeps its key until an operator decides

@@ -8,6 +8,7 @@ without detail. Plain ASGI; the hot routes have a door of their own (`hot.py`) w
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
@@ -111,8 +112,13 @@ def check_body(headers: dict[bytes, bytes], limit: int) -> None:
     if length.isdigit() and int(length) > limit:
         raise too_large(limit)
     has_body = b"transfer-encoding" in headers or length.strip(b"0") != b""
-    if has_body and not _JSON.fullmatch(headers.get(b"content-type", b"")):
+    if has_body and not _is_json(headers.get(b"content-type", b"")):
         raise Problem(415, "unsupported-media-type", "Send the body with `Content-Type: application/json`.")
+
+
+@lru_cache(256)
+def _is_json(media_type: bytes) -> bool:
+    return _JSON.fullmatch(media_type) is not None
 
 
 def too_large(limit: int) -> Problem:
