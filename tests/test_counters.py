@@ -41,6 +41,22 @@ def test_a_directory_that_was_cleared_away_stops_nobody(tmp_path: Path) -> None:
     assert count_in(tmp_path / "gone" / "1")["webhook_gateway_events_accepted_total", ()] == 3
 
 
+def test_what_a_killed_gateway_left_behind_is_removed_and_what_a_living_one_uses_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(counters, "MEMORY", tmp_path)
+    left, new = tmp_path / f"{counters.PREFIX}left", tmp_path / f"{counters.PREFIX}new"
+    for directory in left, new:
+        directory.mkdir()
+        (directory / "counter_1.db").touch()
+    os.utime(left, (0, 0))
+    with counters.shared_by(2) as living:
+        assert living is not None
+        os.utime(living, (0, 0))
+        with counters.shared_by(2) as another:
+            assert set(tmp_path.iterdir()) == {living, another, new}
+
+
 def test_without_any_place_to_write_the_gateway_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(counters, "MEMORY", tmp_path / "nowhere")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))

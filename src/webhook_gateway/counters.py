@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 
 SHARE = "WEBHOOK_GATEWAY_COUNTERS"
 """In the environment of such a process: the directory of all, and as the last part its own number."""
 MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a directory there that only we can enter
+PREFIX = "webhook-gateway-counters-"
+NEW = 60.0
+"""Seconds for which a directory that nobody has locked may still be one that is just being made."""
 
 
 @contextmanager
@@ -27,11 +32,16 @@ def shared_by(processes: int) -> Iterator[Path | None]:
     place for it the gateway runs nevertheless, and each process shows what it counted itself.
     """
     directory = _make() if processes > 1 else None
+    if directory is None:
+        yield None
+        return
+    ours = os.open(directory, os.O_RDONLY)
+    flock(ours, LOCK_EX)  # until we end, however we end
     try:
         yield directory
     finally:
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(ours)
 
 
 def join() -> None:
@@ -59,9 +69,24 @@ def shown() -> bytes:
 
 def _make() -> Path | None:
     try:
-        return Path(mkdtemp(prefix="webhook-gateway-", dir=MEMORY if os.access(MEMORY, os.W_OK | os.X_OK) else None))
+        place = MEMORY if os.access(MEMORY, os.W_OK | os.X_OK) else Path(gettempdir())
+        _clear(place)
+        return Path(mkdtemp(prefix=PREFIX, dir=place))
     except OSError:
         return None
+
+
+def _clear(place: Path) -> None:
+    """Removes what those have left behind who were killed."""
+    for left in place.glob(PREFIX + "*"):
+        with suppress(OSError):  # its owner lives, or it is somebody else's
+            directory = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                flock(directory, LOCK_EX | LOCK_NB)
+                if time.time() - left.stat().st_mtime > NEW:
+                    shutil.rmtree(left)
+            finally:
+                os.close(directory)
 
 
 def _mine() -> Path | None:
