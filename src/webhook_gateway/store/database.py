@@ -37,16 +37,27 @@ AWAY = (
     asyncpg.CrashShutdownError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.TransactionRollbackError,
 )
 """What the driver raises when Postgres is gone, full, starting, stopping, silent, or broke a deadlock: ask again."""
 
+SESSION = {
+    "application_name": "webhook-gateway",
+    # A machine that is cut off can't say so. Postgres asks after half a minute of silence, and ends what nobody answers
+    # for after another: by the system's own defaults it would keep a dead machine's locks for two hours.
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
+
 
 class Database:
     """Both ways into one Postgres. Everything opens lazily, so a process can start before its database.
 
-    ``patience`` bounds, in seconds, how long a statement or a wait for a connection may take.
+    ``patience`` bounds, in seconds, how long a statement or a wait for a connection may take. Half of it is how long
+    Postgres waits for the next statement of a transaction on the road.
     """
 
     def __init__(self, url: str, *, connections: int = 8, patience: float = 4.0) -> None:
@@ -106,7 +117,7 @@ class Database:
             DatabaseAway: no connection could be had.
         """
         try:
-            return await asyncpg.connect(self._dsn, timeout=self._patience)
+            return await asyncpg.connect(self._dsn, timeout=self._patience, server_settings=SESSION)
         except AWAY as problem:
             raise DatabaseAway(type(problem).__name__) from problem
 
@@ -117,7 +128,9 @@ class Database:
             await self._engine.dispose()
 
     async def _connect(self) -> asyncpg.Connection:
-        return await asyncpg.connect(self._dsn, timeout=self._patience, command_timeout=4 * self._patience)
+        return await asyncpg.connect(
+            self._dsn, timeout=self._patience, command_timeout=4 * self._patience, server_settings=SESSION
+        )
 
     async def _open(self) -> asyncpg.Pool[Any]:
         async with self._opening:
@@ -131,7 +144,12 @@ class Database:
                     max_inactive_connection_lifetime=60,
                     # Our statements leave no session state behind, so there is nothing to reset: it saves a round trip.
                     reset=_leave,
-                    server_settings={"application_name": "webhook-gateway", "jit": "off"},
+                    server_settings={
+                        **SESSION,
+                        "jit": "off",
+                        # Fan-out is one's turn alone: who is cut off in it must not keep it from all the others.
+                        "idle_in_transaction_session_timeout": f"{self._patience * 500:.0f}",
+                    },
                 )
         return self._pool
 
