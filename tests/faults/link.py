@@ -45,11 +45,13 @@ class Link:
         self.swallowed = 0
         self.latency = 0.0
         self.limit = 0.0
+        self.address = ""
         self.port = 0
         self._server: asyncio.Server | None = None
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0, limit=CHUNK)
+    async def start(self, address: str = "127.0.0.1") -> None:
+        self.address = address
+        self._server = await asyncio.start_server(self._connect, address, 0, limit=CHUNK)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:

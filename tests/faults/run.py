@@ -17,7 +17,7 @@ from time import monotonic
 from webhook_gateway import migrate
 from webhook_gateway.embedded import EmbeddedPostgres
 
-from . import on_api, on_database, on_operations, on_partners, on_workers
+from . import on_api, on_database, on_machines, on_operations, on_partners, on_workers
 from .house import House, copy_code, execute
 from .report import HEAD, Report, closing, details, line
 from .stage import LONG, SHORT, Length, Never, Skip
@@ -44,6 +44,7 @@ FAULTS: dict[str, Fault] = {
     "F18": on_operations.f18_drop_partitions,
     "F19": on_operations.f19_lose_and_rotate_the_key,
     "F20": on_database.f20_leave_a_transaction_open,
+    "F21": on_machines.f21_cut_one_machine_off,
 }
 TEMPLATE = "webhook_gateway_faults"
 

@@ -133,9 +133,9 @@ class Stage:
             await until(answers, "an API answers")
         return process
 
-    async def start_worker(self, **settings: str) -> Process:
+    async def start_worker(self, link: Link | None = None, **settings: str) -> Process:
         """Starts one and waits for its first sign of life."""
-        process = self._start("worker", ("work", "--processes", "1"), self.worker_link, settings)
+        process = self._start("worker", ("work", "--processes", "1"), link or self.worker_link, settings)
         self.workers.append(process)
 
         async def lives() -> bool:
@@ -181,7 +181,7 @@ class Stage:
 
     def _start(self, name: str, command: tuple[str, ...], link: Link | None, settings: dict[str, str]) -> Process:
         environment = {
-            "DATABASE_URL": self.database_url if link is None else _through(self.database_url, link.port),
+            "DATABASE_URL": self.database_url if link is None else _through(self.database_url, link),
             "WEBHOOK_GATEWAY_MASTER_KEYS": self.master_keys,
             "WEBHOOK_GATEWAY_DEVELOPMENT": "true",
             "WEBHOOK_GATEWAY_LOG_LEVEL": "warning",
@@ -604,10 +604,10 @@ def render_event(event_id: object) -> str:
     return ids.render(ids.EVENT, UUID(str(event_id)))
 
 
-def _through(url: str, port: int) -> str:
+def _through(url: str, link: Link) -> str:
     parts = urlsplit(url)
     login = parts.netloc.rpartition("@")[0]
-    return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}"))
+    return urlunsplit(parts._replace(netloc=f"{login}@{link.address}:{link.port}"))
 
 
 def error_in(line: str) -> str | None:
