@@ -29,7 +29,7 @@ from .sender import Request, Sender
 from .slots import HealthChange, Slots
 from .store import configuration, deliveries
 from .store.database import Connection
-from .store.deliveries import Attempt, Finished, Retried
+from .store.deliveries import Attempt, Finished, Retried, Settled
 from .tokens import Tokens
 from .vault import Vault
 
@@ -49,7 +49,7 @@ class Result(msgspec.Struct, frozen=True):
     began: float
     ended: float
     announced: bool
-    """Whether some endpoint wants to hear of it, should the delivery be dead."""
+    """Whether the delivery is dead and some endpoint wants to hear of it."""
 
 
 async def attempt(
@@ -78,12 +78,13 @@ async def attempt(
     ended = slots.now()
     verdict = decide(delivery, endpoint, slots.health(endpoint.id), exchange.outcome, ended, random.random())  # noqa: S311
     reach("after_answer")
-    return Result(uuid7(), delivery, endpoint, exchange, verdict, began, ended, slots.wants_deaths(delivery))
+    announced = isinstance(verdict.action, GiveUp) and slots.wants_deaths(delivery)
+    return Result(uuid7(), delivery, endpoint, exchange, verdict, began, ended, announced)
 
 
 def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, keep: int = 0) -> Request | Unsendable:
     """The request as the partner gets it. A bug in here costs this delivery, never the worker."""
-    message_id = ids.render(ids.EVENT, delivery.event_id)
+    message_id = ids.recall(ids.EVENT, delivery.event_id)
     try:
         headers = {
             **endpoint.headers,
@@ -138,18 +139,23 @@ def _authorize(authorization: Authorization | None) -> dict[str, str]:
 
 
 async def settle(
-    connection: Connection, vault: Vault, results: Sequence[Result], changed: Sequence[HealthChange], keep: int
-) -> tuple[set[UUID], int | None]:
+    connection: Connection,
+    vault: Vault,
+    slots: Slots,
+    results: Sequence[Result],
+    changed: Sequence[HealthChange],
+    keep: int,
+) -> tuple[Settled, int | None]:
     """Writes down what became of claimed deliveries: one transaction for all results of the last few milliseconds.
 
     ``changed`` is what was learnt about endpoints, ``keep`` how many bytes of a partner's answer to store, sealed.
 
     Returns:
-        The endpoints of which an ordering key goes on, and the configuration's version from which on it says itself
-        which endpoints were disabled here, if any were.
+        What goes on of the ordering keys, and the configuration's version from which on it says itself which endpoints
+        were disabled here, if any were.
     """
     async with connection.transaction():
-        finished = [f for result in results if (f := _finished(result)) is not None]
+        finished = [f for result in results if (f := _finished(result, slots)) is not None]
         retried = [r for result in results if (r := _retried(result)) is not None]
         made = [(result.delivery, _attempt(result, vault, keep)) for result in results]
         done = await deliveries.settle(connection, made, finished, retried)
@@ -163,7 +169,7 @@ async def settle(
     for f in finished:
         if f.delivery.id in done.ours:
             telemetry.finished.labels(f.state).inc()
-    return done.due, version
+    return done, version
 
 
 async def _settle_endpoints(
@@ -210,10 +216,13 @@ def _breaker_change(before: Health, after: Health) -> str | None:
     return None
 
 
-def _finished(result: Result) -> Finished | None:
+def _finished(result: Result, slots: Slots) -> Finished | None:
+    follows = result.delivery.ordering_key is not None
     match result.verdict.action:
         case Done():
-            return Finished(result.delivery, "delivered")
+            return Finished(
+                result.delivery, "delivered", lease=slots.lease_to_follow(result.endpoint) if follows else None
+            )
         case GiveUp(why):
             return Finished(result.delivery, "dead", why, hold=result.endpoint.ordering is Ordering.STRICT)
         case RetryAt() | Postpone():

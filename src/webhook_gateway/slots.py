@@ -18,7 +18,7 @@ from msgspec import structs
 
 from .floor import Floor
 from .rules.matching import OPERATIONAL, Matcher
-from .rules.model import Delivery, Endpoint, EndpointState, Health
+from .rules.model import Delivery, Endpoint, EndpointState, Health, Ordering
 from .rules.outcome import Accepted, Outcome, TimedOut, Unsendable
 from .rules.verdict import Verdict, may_begin
 from .store.configuration import Snapshot
@@ -199,6 +199,17 @@ class Slots:
             return None
         self._reserve(endpoint, line, 1)
         return endpoint.deadline + self._lease_margin
+
+    def lease_to_follow(self, endpoint: Endpoint) -> float | None:
+        """The lease in seconds for the next delivery of an ordering key, of which one has just ended.
+
+        None where it has to be claimed like all others. No slot is taken: there nearly always is no next one.
+        """
+        endpoint = self.snapshot.endpoints.get(endpoint.id, endpoint)
+        if endpoint.ordering is Ordering.LATEST or self.in_flight >= self._concurrency:
+            return None
+        free = self._free_slots(endpoint, self._line(endpoint.id), self.now())
+        return endpoint.deadline + self._lease_margin if free > 0 else None
 
     def claimed(
         self, wanted: Sequence[Wanted], deliveries: Sequence[Delivery], due_at: Sequence[datetime], began: float

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import sys
 from datetime import UTC, datetime
-from functools import lru_cache
 from uuid import UUID
 
 import msgspec
@@ -113,9 +112,9 @@ def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, ver
         return
     line = _AttemptLine(
         delivery_id=ids.render(ids.DELIVERY, delivery.id),
-        event_id=ids.render(ids.EVENT, delivery.event_id),
+        event_id=ids.recall(ids.EVENT, delivery.event_id),
         type=delivery.event_type,
-        endpoint_id=_known(ids.ENDPOINT, endpoint.id),
+        endpoint_id=ids.recall(ids.ENDPOINT, endpoint.id),
         attempt=delivery.attempt,
         outcome=outcome,
         status=status_of(exchange.outcome),
@@ -125,7 +124,7 @@ def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, ver
         tls=exchange.tls_version,
         verdict=type(verdict.action).__name__,
         failures_in_a_row=verdict.health.failures_in_a_row,
-        tenant_id=_known(ids.TENANT, delivery.tenant_id),
+        tenant_id=ids.recall(ids.TENANT, delivery.tenant_id),
         level="info",
         timestamp=datetime.now(UTC),
         message="attempt",
@@ -139,7 +138,6 @@ _unwritten: list[bytes] = []
 """Lines of this turn of the event loop."""
 _ATOMIC = 4096
 """Bytes that are written whole, whoever else writes to the same pipe (pipe(7))."""
-_known = lru_cache(maxsize=16_384)(ids.render)
 
 
 def _write_lines() -> None:

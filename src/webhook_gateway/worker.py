@@ -26,7 +26,7 @@ from .failpoints import reach
 from .master_keys import load_master_keys
 from .rules.model import Delivery, Ordering
 from .rules.outcome import Unsendable
-from .rules.verdict import Done, GiveUp, Postpone, RetryAt
+from .rules.verdict import GiveUp, Postpone, RetryAt
 from .sender import Sender
 from .settings import Settings
 from .slots import HealthChange, Slots
@@ -261,7 +261,7 @@ class Worker:
         results, began = self._results[:], time.perf_counter()
         changed = self._slots.changed_health()
         try:
-            await self._settle_all(results, changed)
+            following = await self._settle_all(results, changed)
         except DatabaseAway:
             self._is_behind = True
             raise
@@ -270,7 +270,7 @@ class Worker:
             self._outbox.set()
         del self._results[: len(results)]
         for result in results:
-            self._expect_next(result)
+            self._expect_retry(result)
         telemetry.settle_seconds.observe(time.perf_counter() - began)
         self._settled.set()
         self._due.set()
@@ -278,24 +278,32 @@ class Worker:
             self._outbox.set()  # it may have been announced
         if any(r.verdict.disable for r in results):
             await hint(self._database, CONFIGURATION)
+        if following:
+            await self._send(following)
         return 0.0
 
-    async def _settle_all(self, results: list[Result], changed: list[HealthChange]) -> None:
-        """All together, or else one by one, so that a result that can't be written holds up no other."""
+    async def _settle_all(self, results: list[Result], changed: list[HealthChange]) -> list[Delivery]:
+        """All together, or else one by one, so that a result that can't be written holds up no other.
+
+        Returns what goes on of the ordering keys and is leased to us.
+        """
         try:
-            await self._settle_together(results, changed)
+            following = await self._settle_together(results, changed)
             self._slots.health_saved(changed)
+            return following
         except DatabaseAway:
             raise
         except Exception as problem:
             telemetry.stage_failed("settle", problem)
-            for result in results:
-                try:
-                    await self._settle_together([result], [])
-                except DatabaseAway:
-                    raise
-                except Exception as problem_of_one:
-                    telemetry.stage_failed("settle", problem_of_one)  # its delivery's lease just ends
+        following = []
+        for result in results:
+            try:
+                following += await self._settle_together([result], [])
+            except DatabaseAway:
+                raise
+            except Exception as problem_of_one:
+                telemetry.stage_failed("settle", problem_of_one)  # its delivery's lease just ends
+        return following
 
     async def _hand_back(self, leased: list[Delivery], delay: float = 0.0) -> None:
         """Gives up leases of deliveries that were not attempted; they are due again after ``delay`` seconds."""
@@ -305,22 +313,21 @@ class Worker:
             for delivery in leased:
                 self._slots.touch(delivery.endpoint_id, self._slots.now() + delay)
 
-    def _expect_next(self, result: Result) -> None:
-        """When a retry is due."""
-        match result.verdict.action:
-            case RetryAt(when) | Postpone(when):
-                latest = result.endpoint.ordering is Ordering.LATEST
-                self._slots.touch(result.endpoint.id, None if latest else when)
-            case Done() | GiveUp():
-                pass  # what goes on of its ordering key, the settle has said
+    def _expect_retry(self, result: Result) -> None:
+        if isinstance(action := result.verdict.action, RetryAt | Postpone):
+            latest = result.endpoint.ordering is Ordering.LATEST
+            self._slots.touch(result.endpoint.id, None if latest else action.when)
 
-    async def _settle_together(self, results: list[Result], changed: list[HealthChange]) -> None:
+    async def _settle_together(self, results: list[Result], changed: list[HealthChange]) -> list[Delivery]:
         async with self._database.road() as connection:
-            due, version = await settle(connection, self._vault, results, changed, self._settings.keep_responses)
-        for endpoint_id in due:
+            done, version = await settle(
+                connection, self._vault, self._slots, results, changed, self._settings.keep_responses
+            )
+        for endpoint_id in done.due:
             self._slots.touch(endpoint_id)
         if version is not None:
             self._slots.disabled([r.endpoint.id for r in results if r.verdict.disable], version)
+        return done.leased
 
     async def _refresh(self) -> float:
         """Takes over the configuration when its version moved, and what other workers learnt about endpoints."""

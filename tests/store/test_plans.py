@@ -64,7 +64,7 @@ async def test_no_hot_statement_reads_more_than_it_needs(full: asyncpg.Connectio
         ("claim", deliveries.CLAIM, 6_000, [ten, [10] * 10, [LONG_AGO] * 10, [timedelta(seconds=30)] * 10, uuid7()]),
         ("finish", deliveries.FINISH, 1_000, [*nothing, some, leases, ["delivered"] * 100, [None] * 100]),
         ("retry", deliveries.RETRY, 1_000, [some, leases, [1.0] * 100, [1] * 100]),
-        ("release", deliveries.RELEASE, 4_000, [endpoint_ids, keys, [0] * len(keys), [None] * len(keys)]),
+        ("release", deliveries.RELEASE, 4_000, [endpoint_ids, keys, [0] * len(keys), *[[None] * len(keys)] * 2, None]),
         ("busy keys", outbox.BUSY_KEYS, 2_000, [endpoint_ids, keys]),
         ("take", outbox.TAKE, 4_000, [0, 500]),
     ]

@@ -8,6 +8,7 @@ a person sees holds the TypeID.
 from __future__ import annotations
 
 import base64
+from functools import lru_cache
 from uuid import UUID
 
 EVENT = "evt"
@@ -39,6 +40,10 @@ def render(prefix: str, value: UUID) -> str:
         f"{pairs[n >> 80 & 1023]}{pairs[n >> 70 & 1023]}{pairs[n >> 60 & 1023]}{pairs[n >> 50 & 1023]}"
         f"{pairs[n >> 40 & 1023]}{pairs[n >> 30 & 1023]}{pairs[n >> 20 & 1023]}{pairs[n >> 10 & 1023]}{pairs[n & 1023]}"
     )
+
+
+recall = lru_cache(maxsize=16_384)(render)
+"""`render` for ids that are rendered again soon."""
 
 
 def parse(prefix: str, text: str) -> UUID:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
+from uuid_utils.compat import uuid7
 
 from ..rules.model import Delivery
 from .database import Connection
@@ -87,12 +88,16 @@ SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::uuid[
 """
 
 RELEASE = """
--- release: the next delivery of each key becomes due. The sequence is that of the one before: the probe starts there,
--- so that a key with many finished deliveries stays cheap. The lock walks on past one that is just being cancelled.
-UPDATE deliveries d SET due_at = now(), skipped_event_id = next.skipped
+-- release: the next delivery of each key becomes due, or leased at once to who settles the one before it, if that has a
+-- slot for it. The sequence is that of the one before: the probe starts there, so that a key with many finished
+-- deliveries stays cheap. The lock walks on past one that is just being cancelled.
+UPDATE deliveries d
+SET due_at = now() + make_interval(secs => coalesce(next.lease, 0)), skipped_event_id = next.skipped,
+    lease_id = CASE WHEN next.lease IS NOT NULL THEN $6::uuid END, attempt = d.attempt + (next.lease IS NOT NULL)::int
 FROM (
-    SELECT n.id, k.skipped
-    FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[]) AS k(endpoint_id, ordering_key, after, skipped)
+    SELECT n.id, k.skipped, k.lease
+    FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::float8[])
+        AS k(endpoint_id, ordering_key, after, skipped, lease)
     CROSS JOIN LATERAL (
         SELECT id, due_at FROM deliveries
         WHERE endpoint_id = k.endpoint_id AND ordering_key = k.ordering_key AND sequence > k.after
@@ -101,7 +106,8 @@ FROM (
     WHERE n.due_at IS NULL
 ) AS next
 WHERE d.id = next.id
-RETURNING d.endpoint_id
+RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lease_id, d.ordering_key, d.sequence,
+          d.skipped_event_id
 """
 
 SUPERSEDE = """
@@ -187,18 +193,26 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """``hold`` keeps the ordering key of a dead one; otherwise the next of the key is told which one was skipped."""
+    """``hold`` keeps the ordering key of a dead one; otherwise the next of the key is told which one was skipped.
+
+    ``lease`` is in seconds, for the next of the key to be sent at once; None where it has to be claimed.
+    """
 
     delivery: Delivery
     state: str
     reason: str | None = None
     hold: bool = False
+    lease: float | None = None
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """``ours`` are the ids of those that were still ours, ``due`` the endpoints of which an ordering key goes on."""
+    """``ours`` are the ids of those that were still ours.
+
+    Of their ordering keys go on: ``leased``, which the caller has to send, and something of the endpoints ``due``.
+    """
 
     ours: set[UUID]
+    leased: list[Delivery]
     due: set[UUID]
 
 
@@ -249,6 +263,7 @@ async def settle(
     Those that lost their lease are left alone, but for their attempts.
     """
     ours: set[UUID] = set()
+    leased: list[Delivery] = []
     due: set[UUID] = set()
     if finished:
         rows = await connection.fetch(
@@ -260,20 +275,20 @@ async def settle(
             [f.reason for f in finished],
         )
         ours = {row["id"] for row in rows}
-        due = await _go_on(connection, [f for f in finished if f.delivery.id in ours])
+        leased, due = await _go_on(connection, [f for f in finished if f.delivery.id in ours])
     elif attempts:
         await connection.execute(RECORD, *_columns(attempts))
     if retried:
         ours |= await _retry(connection, retried)
-    return Settled(ours, due)
+    return Settled(ours, leased, due)
 
 
 async def release(
     connection: Connection, keys: Sequence[tuple[UUID, int]], after: Sequence[int], skipped: Sequence[UUID | None]
-) -> set[UUID]:
-    """Makes the next delivery of each (endpoint, ordering key) due; the endpoints of which there was one."""
-    rows = await connection.fetch(RELEASE, [key[0] for key in keys], [key[1] for key in keys], after, skipped)
-    return {row["endpoint_id"] for row in rows}
+) -> None:
+    """Makes the next delivery of each (endpoint, ordering key) due."""
+    none = [None] * len(keys)
+    await connection.execute(RELEASE, [key[0] for key in keys], [key[1] for key in keys], after, skipped, none, None)
 
 
 async def supersede(connection: Connection, keys: Sequence[tuple[UUID, int]]) -> None:
@@ -337,7 +352,7 @@ def _columns(attempts: Sequence[tuple[Delivery, Attempt]]) -> tuple[list[object]
     )
 
 
-async def _go_on(connection: Connection, finished: Sequence[Finished]) -> set[UUID]:
+async def _go_on(connection: Connection, finished: Sequence[Finished]) -> tuple[list[Delivery], set[UUID]]:
     """What follows the finished ones of ordering keys: the next becomes due, or the key is held.
 
     In statements of its own, after the locks of `FINISH`: what a fan-out that it waited for has made is seen only by a
@@ -356,13 +371,18 @@ async def _go_on(connection: Connection, finished: Sequence[Finished]) -> set[UU
         )
     moving = [f for f in ordered if not f.hold]
     if not moving:
-        return set()
-    return await release(
-        connection,
-        [(f.delivery.endpoint_id, f.delivery.ordering_key or 0) for f in moving],
+        return [], set()
+    rows = await connection.fetch(
+        RELEASE,
+        [f.delivery.endpoint_id for f in moving],
+        [f.delivery.ordering_key for f in moving],
         [f.delivery.sequence for f in moving],
         [f.delivery.event_id if f.state == "dead" else None for f in moving],
+        [f.lease for f in moving],
+        uuid7(),
     )
+    leased = [Delivery(*row) for row in rows if row["lease_id"] is not None]
+    return leased, {row["endpoint_id"] for row in rows if row["lease_id"] is None}
 
 
 async def _retry(connection: Connection, retried: Sequence[Retried]) -> set[UUID]:
