@@ -121,7 +121,7 @@ class Egress:
         try:
             connection = await self._reach(self._proxy.host, self._proxy.port, self._proxy_trust, journey)
         except OSError as error:
-            if error.errno in OUR_OWN:
+            if isinstance(error, TimeoutError) or error.errno in OUR_OWN:
                 raise
             raise NoAnswer(Trouble.PROXY_FAILED) from error
         if trust is None:
