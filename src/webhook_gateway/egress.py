@@ -281,6 +281,8 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, target: Target) 
 
 async def _secure(tunnel: Connection, trust: ssl.SSLContext, host: str) -> Connection:
     """The tunnel's transport with TLS in it, as a connection of its own."""
+    if tunnel.ended:  # the proxy said more than it should
+        raise NoAnswer(Trouble.PROXY_FAILED)
     connection = Connection()
     transport = await asyncio.get_running_loop().start_tls(tunnel.transport, connection, trust, server_hostname=host)
     if transport is None:  # it was closing already

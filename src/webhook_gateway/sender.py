@@ -163,10 +163,11 @@ class Sender:
 
     def _open_lane(self, request: Request) -> _Lane:
         place = request.endpoint_id, request.revision
-        if place not in self._lanes and len(self._lanes) >= LANE_LIMIT:
-            self._lanes.pop(next(iter(self._lanes))).retire()
-        elif place in self._lanes:
-            self._lanes[place].retire()
+        left = self._lanes.pop(place, None)
+        if left is None and len(self._lanes) >= LANE_LIMIT:
+            left = self._lanes.pop(next(iter(self._lanes)))
+        if left is not None:
+            left.retire()
         lane = self._lanes[place] = _Lane(request, self._policy, self._system_trust, self._proxy)
         return lane
 

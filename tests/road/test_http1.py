@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import pytest
 import trustme
-import uvloop
 
 from tests.road import hostile as partners
 from tests.road.hostile import Behaviour, Connection, hostile
@@ -391,18 +390,15 @@ async def test_a_proxy_without_a_tunnel_has_failed(behave: Behaviour) -> None:
         assert exchange.phase is Phase.RESOLVED
 
 
-def test_a_tunnel_is_kept_under_uvloop_and_only_the_proxy_gets_its_password() -> None:
+async def test_a_tunnel_is_kept_and_only_the_proxy_gets_its_password() -> None:
     authority = trustme.CA()
-
-    async def scenario() -> None:
-        tls = server_context(authority.issue_cert(PARTNER))
-        async with hostile(partners.friendly, tls=tls) as partner, hostile(partners.tunnels) as proxy:
-            async with opened(Policy(ports=None), proxy=f"http://user:word@127.0.0.1:{proxy.port}") as one:
-                to_send = request(partner.url(scheme="https"), tls=pinned(authority), deadline=5.0, endpoint_id=uuid4())
-                for _ in range(2):
-                    exchange = await post(one, to_send)
-                    assert (exchange.outcome, exchange.tls_version) == (Accepted(200), "TLSv1.3")
-            assert [sent["proxy-authorization"] for sent, _ in proxy.requests] == ["Basic dXNlcjp3b3Jk"]
-            assert [sent.get("proxy-authorization") for sent, _ in partner.requests] == [None, None]
-
-    uvloop.run(scenario())
+    tls = server_context(authority.issue_cert(PARTNER))
+    async with hostile(partners.friendly, tls=tls) as partner, hostile(partners.tunnels) as proxy:
+        async with opened(Policy(ports=None), proxy=f"http://user:word@127.0.0.1:{proxy.port}") as one:
+            url, settings = partner.url(scheme="https"), pinned(authority)
+            to_send = request(url, tls=settings, deadline=5.0, endpoint_id=uuid4())
+            for _ in range(2):
+                exchange = await post(one, to_send)
+                assert (exchange.outcome, exchange.tls_version) == (Accepted(200), "TLSv1.3")
+        assert [sent["proxy-authorization"] for sent, _ in proxy.requests] == ["Basic dXNlcjp3b3Jk"]
+        assert [sent.get("proxy-authorization") for sent, _ in partner.requests] == [None, None]
