@@ -1,4 +1,4 @@
-"""The last gate: what a name resolves to, and which addresses a socket is made for.
+"""The way out: what a name resolves to, which addresses a socket is made for, and new connections over those.
 
 `rules.targets` says what is allowed; this file sees to it that nothing else is ever connected to. Every address is
 judged twice: all answers of a lookup together (one bad answer refuses them all, since an attacker mixes them), and each
@@ -10,22 +10,28 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import ssl
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
 from functools import partial
+from ipaddress import ip_address
+from itertools import zip_longest
 from time import monotonic
-from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-
-from webhook_gateway.rules.outcome import Phase
-from webhook_gateway.rules.targets import Denial, Policy, judge
+from .http1 import Connection, NoAnswer
+from .rules.outcome import Phase
+from .rules.targets import Denial, Policy, Target, judge
+from .rules.unreachable import Trouble
 
 RESOLVE_DEADLINE = 3.0  # seconds
 CACHE_SECONDS = 3.0  # how long an answer is used again; it is judged at every use
 CACHE_LIMIT = 10_000  # names
 ADDRESS_LIMIT = 8  # addresses of one name that are tried; all are judged
+STAGGER = 0.25  # seconds that an address has for itself before the next is tried beside it (RFC 8305, section 8)
+OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+"""What the operating system says when the trouble is this machine's own."""
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """Looks up a host name: its addresses as text, or `NameNotFound`, or `ResolverFailed`."""
@@ -48,23 +54,38 @@ class Refused(Exception):
 
 
 class Journey:
-    """How far one request got. Only the request's own task and those that it starts write to it."""
+    """How far the opening of one connection got."""
 
-    __slots__ = ("phase", "refused")
+    __slots__ = ("phase",)
 
     def __init__(self) -> None:
         self.phase = Phase.STARTED
-        self.refused: str | None = None
 
 
-journey: ContextVar[Journey] = ContextVar("journey")
+class Proxy:
+    """The operator's egress proxy. It resolves partners' names itself, so there only the name could be judged."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.secure = parts.scheme == "https"
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if self.secure else 80)
+        self.credentials = ""
+        """A header line, where the URL has a user name."""
+        if parts.username is not None:
+            account = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            self.credentials = f"Proxy-Authorization: Basic {b64encode(account).decode()}\r\n"
+
+    def ask_for(self, target: Target) -> bytes:
+        """The request for a tunnel (RFC 9110, section 9.3.6)."""
+        place = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
+        return f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{self.credentials}\r\n".encode()
 
 
-class Egress(AbstractResolver):
-    """The resolver and the socket factory of the one outgoing connector.
+class Egress:
+    """Opens connections to where policy allows.
 
-    With ``proxy_port`` the connections all go to the operator's egress proxy, and only to that port of it. It resolves
-    partners' names itself, so there only the name could be judged.
+    With a ``proxy`` they all go to it, and only to its port.
     """
 
     def __init__(
@@ -72,49 +93,116 @@ class Egress(AbstractResolver):
         policy: Policy,
         resolve: Resolve,
         *,
-        proxy_port: int | None = None,
+        proxy: Proxy | None = None,
+        proxy_trust: ssl.SSLContext | None = None,
         deadline: float = RESOLVE_DEADLINE,
         cache_seconds: float = CACHE_SECONDS,
     ) -> None:
         self._policy = policy
         self._resolve = resolve
-        self._proxy_port = proxy_port
+        self._proxy = proxy
+        self._proxy_trust = proxy_trust
         self._deadline = deadline
         self._cache_seconds = cache_seconds
         self._cache: dict[str, tuple[float, Sequence[str]]] = {}
         self._lookups: dict[str, asyncio.Task[Sequence[str]]] = {}
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """All addresses of a name that may be tried, or `Refused` if any that it resolves to is forbidden."""
-        addresses = await self._look_up(host)
-        for address in addresses:
-            if (reason := self._judge(address, port)) is not None:
-                raise Refused(reason)
-        _reach(Phase.RESOLVED)
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=socket.IPPROTO_TCP,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in addresses[:ADDRESS_LIMIT]
-        ]
+    async def connect(self, target: Target, trust: ssl.SSLContext | None, journey: Journey) -> Connection:
+        """A new connection to a partner, secured where there is a ``trust``; ``journey`` says how far it got.
 
-    def make_socket(self, info: tuple[Any, Any, int, str, tuple[Any, ...]]) -> socket.socket:
-        """A socket for an address that passes; for another none is made, so nothing can be connected."""
-        family, kind, protocol, _, (address, port, *_) = info
-        if (reason := self._judge(address, port)) is not None:
-            if (travelling := journey.get(None)) is not None:
-                travelling.refused = reason
-            # An OSError, since the client's race of several addresses would swallow any other kind.
-            raise PermissionError(errno.EACCES, f"refused: {reason}")
-        _reach(Phase.RESOLVED)
-        return socket.socket(family, kind, protocol)
+        Raises:
+            Refused: policy forbids an address.
+            NameNotFound, ResolverFailed: there is no address.
+            NoAnswer: the egress proxy failed.
+            OSError: what the network or TLS said.
+        """
+        if self._proxy is None:
+            return await self._reach(target.host, target.port, trust, journey)
+        try:
+            connection = await self._reach(self._proxy.host, self._proxy.port, self._proxy_trust, journey)
+        except OSError as error:
+            if isinstance(error, TimeoutError) or error.errno in OUR_OWN:
+                raise
+            raise NoAnswer(Trouble.PROXY_FAILED) from error
+        if trust is None:
+            return connection
+        journey.phase = Phase.RESOLVED
+        try:
+            await _ask_for_tunnel(connection, self._proxy, target)
+            journey.phase = Phase.CONNECTED
+            return await _secure(connection, trust, target.host)
+        except BaseException:
+            connection.abort()
+            raise
+
+    async def _reach(self, host: str, port: int, trust: ssl.SSLContext | None, journey: Journey) -> Connection:
+        """A connection to one of a host's addresses. Where TLS fails at one, it is tried with the others."""
+        addresses = await self.resolve(host, port)
+        while True:
+            journey.phase = Phase.RESOLVED
+            plug, address = await self._dial_any(addresses, port)
+            journey.phase = Phase.CONNECTED
+            try:
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    Connection, sock=plug, ssl=trust, server_hostname=host if trust is not None else None
+                )
+            except OSError:
+                addresses.remove(address)
+                if not addresses:
+                    raise
+            else:
+                return connection
+
+    async def resolve(self, host: str, port: int) -> list[str]:
+        """All addresses of a host that may be tried, or `Refused` if any that it resolves to is forbidden."""
+        addresses = [host] if _is_address(host) else await self._look_up(host)
+        for address in addresses:
+            self._judge(address, port)
+        return _by_turns(addresses)[:ADDRESS_LIMIT]
+
+    async def _dial_any(self, addresses: Sequence[str], port: int) -> tuple[socket.socket, str]:
+        """A socket connected to the first address that takes it (RFC 8305), and that address."""
+        if len(addresses) == 1:
+            return await self.dial(addresses[0], port), addresses[0]
+        dialling: dict[asyncio.Task[socket.socket], str] = {}
+        failure: BaseException | None = None
+        connected: list[tuple[socket.socket, str]] = []
+        untried = list(addresses)
+        try:
+            while not connected and (untried or dialling):
+                if untried:
+                    address = untried.pop(0)
+                    dialling[asyncio.create_task(self.dial(address, port))] = address
+                done, _ = await asyncio.wait(
+                    dialling, timeout=STAGGER if untried else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    address = dialling.pop(task)
+                    failure = task.exception()
+                    if failure is None:
+                        connected.append((task.result(), address))
+        finally:
+            for task in dialling:
+                task.add_done_callback(_hang_up)
+                task.cancel()
+            for plug, _ in connected[1:]:
+                plug.close()
+        if connected:
+            return connected[0]
+        assert failure is not None
+        raise failure
+
+    async def dial(self, address: str, port: int) -> socket.socket:
+        """A connected socket, for an address that passes; for another none is made, so nothing can be connected."""
+        self._judge(address, port)
+        plug = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            plug.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(plug, (address, port))
+        except BaseException:
+            plug.close()
+            raise
+        return plug
 
     async def close(self) -> None:
         for lookup in self._lookups.values():
@@ -122,11 +210,12 @@ class Egress(AbstractResolver):
         if isinstance(self._resolve, SystemResolver):
             self._resolve.close()
 
-    def _judge(self, address: str, port: int) -> str | None:
-        if self._proxy_port is not None:
-            return None if port == self._proxy_port else Denial.FORBIDDEN_PORT
-        denied = judge(address, port, self._policy)
-        return denied.reason if denied is not None else None
+    def _judge(self, address: str, port: int) -> None:
+        if self._proxy is not None:
+            if port != self._proxy.port:
+                raise Refused(Denial.FORBIDDEN_PORT)
+        elif (denied := judge(address, port, self._policy)) is not None:
+            raise Refused(denied.reason)
 
     async def _look_up(self, host: str) -> Sequence[str]:
         known = self._cache.get(host)
@@ -181,6 +270,43 @@ class SystemResolver:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _reach(phase: Phase) -> None:
-    if (travelling := journey.get(None)) is not None:
-        travelling.phase = phase
+async def _ask_for_tunnel(connection: Connection, proxy: Proxy, target: Target) -> None:
+    try:
+        answer = await connection.exchange(proxy.ask_for(target), head_only=True)
+    except (NoAnswer, OSError) as error:
+        raise NoAnswer(Trouble.PROXY_FAILED) from error
+    if answer.status != 200:
+        raise NoAnswer(Trouble.PROXY_FAILED)
+
+
+async def _secure(tunnel: Connection, trust: ssl.SSLContext, host: str) -> Connection:
+    """The tunnel's transport with TLS in it, as a connection of its own."""
+    if tunnel.ended:  # the proxy said more than it should
+        raise NoAnswer(Trouble.PROXY_FAILED)
+    connection = Connection()
+    transport = await asyncio.get_running_loop().start_tls(tunnel.transport, connection, trust, server_hostname=host)
+    if transport is None:  # it was closing already
+        raise NoAnswer(Trouble.PROXY_FAILED)
+    connection.connection_made(transport)
+    return connection
+
+
+def _hang_up(dialled: asyncio.Task[socket.socket]) -> None:
+    """One that came too late may have connected all the same."""
+    if not dialled.cancelled() and dialled.exception() is None:
+        dialled.result().close()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _by_turns(addresses: Sequence[str]) -> list[str]:
+    """IPv6 and IPv4 in turn, beginning with whichever came first: where one of both is broken, little is lost."""
+    first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
+    other = [address for address in addresses if (":" in address) != (":" in addresses[0])]
+    return [address for pair in zip_longest(first, other) for address in pair if address is not None]

@@ -1,49 +1,29 @@
-"""The only outgoing HTTP: resolve, check, POST, read a bounded answer → `Exchange`.
+"""The only outgoing HTTP: judge, connect, POST, read a bounded answer → `Exchange`.
 
-Nothing that a partner or a network does raises here; whatever does raise is a bug of ours. Only this file and
-`egress` know which HTTP client is used (aiohttp).
-
-Connections are kept and used again for one revision of one endpoint: the client's pool keys its connections by host
-name, among other things, so every revision asks with a name object of its own (`_PoolName`). Editing an endpoint
-leaves its old connections behind, which are closed when they were idle for `KEEPALIVE`.
+Nothing that a partner or a network does raises here; whatever does raise is a bug of ours. `egress` opens connections,
+`http1` speaks over them; here they are kept, and used again for the same revision of the same endpoint only.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from errno import EAFNOSUPPORT, EHOSTUNREACH, ENETDOWN, ENETUNREACH
 from functools import lru_cache
 from hashlib import sha256
 from re import compile as regex
 from time import monotonic
-from typing import Any
 from uuid import UUID
+from weakref import WeakSet
 
-import aiohttp
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.connector import Connection
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
-from aiohttp.payload import Payload
-from multidict import CIMultiDict
-from yarl import URL
-
-from webhook_gateway.egress import (
-    Egress,
-    Journey,
-    NameNotFound,
-    Refused,
-    Resolve,
-    ResolverFailed,
-    SystemResolver,
-    journey,
-)
-from webhook_gateway.rules.credentials import TlsSettings
-from webhook_gateway.rules.outcome import (
+from .egress import OUR_OWN, Egress, Journey, NameNotFound, Proxy, Refused, Resolve, ResolverFailed, SystemResolver
+from .http1 import Answer, Connection, NoAnswer
+from .rules.credentials import TlsSettings
+from .rules.outcome import (
     Accepted,
     Blocked,
     Exchange,
@@ -55,15 +35,12 @@ from webhook_gateway.rules.outcome import (
     Unreachable,
     Unsendable,
 )
-from webhook_gateway.rules.retry_after import read_retry_after
-from webhook_gateway.rules.targets import Denial, Denied, Policy, Target, parse
-from webhook_gateway.rules.unreachable import Trouble
+from .rules.retry_after import read_retry_after
+from .rules.targets import Policy, Target, parse
+from .rules.unreachable import Trouble
 
 KEEPALIVE = 4.0  # seconds; many servers close an idle connection after 5, and a race with that costs an attempt
-BODY_LIMIT = 16 * 1024  # bytes of an answer's body that are read
-LINE_LIMIT = 8190  # bytes
-HEADER_LIMIT = 128
-INFORMATIONAL_LIMIT = 8  # 1xx answers before the real one
+SWEEP = 1.0  # seconds between two looks for connections that were idle for so long
 LANE_LIMIT = 20_000
 
 
@@ -102,17 +79,19 @@ class Sender:
         resolve_cache: float = 3.0,
     ) -> None:
         self._policy = policy
-        self._proxy = URL(proxy) if proxy is not None else None
+        self._system_trust = _trust(None)
+        self._proxy = Proxy(proxy) if proxy is not None else None
         self._egress = Egress(
             policy,
             resolver or SystemResolver(),
-            proxy_port=self._proxy.port if self._proxy is not None else None,
+            proxy=self._proxy,
+            proxy_trust=self._system_trust if self._proxy is not None and self._proxy.secure else None,
             deadline=resolve_deadline,
             cache_seconds=resolve_cache,
         )
-        self._system_trust = _trust(None)
         self._lanes: dict[tuple[UUID, int], _Lane] = {}
-        self._session: aiohttp.ClientSession | None = None
+        self._connections: WeakSet[Connection] = WeakSet()
+        self._sweeping: asyncio.TimerHandle | None = None
 
     async def post(self, request: Request) -> Exchange:
         """Send a request and say what it met, within ``request.deadline`` seconds whatever the partner does."""
@@ -120,201 +99,162 @@ class Sender:
         lane = self._lanes.get((request.endpoint_id, request.revision))
         if lane is None or not lane.fits(request):
             lane = self._open_lane(request)
-        hindrance = lane.hindrance or _judge_headers(request.headers)
-        if hindrance is not None:
-            return Exchange(hindrance, Phase.STARTED, monotonic() - started)
+        letter = lane.hindrance or _write(lane.opening, request.headers, request.body)
+        if not isinstance(letter, bytes):
+            return Exchange(letter, Phase.STARTED, monotonic() - started)
 
-        letter = _Letter(request.body, lane.secure)
-        journey.set(letter.journey)
+        connection = lane.take(started)
+        seconds = request.deadline
+        if connection is None:
+            opened = await self._connect(lane, request, started)
+            if isinstance(opened, Exchange):
+                return opened
+            connection = opened
+            seconds -= monotonic() - started
         try:
-            answer = await (self._session or self._open_session()).post(
-                lane.url,
-                data=letter,
-                headers=request.headers,
-                allow_redirects=False,
-                timeout=lane.timeout,
-                ssl=lane.trust,
-                server_hostname=lane.pool_name,
-                proxy=self._proxy,
-            )
+            answer = await connection.exchange(letter, seconds)
         except asyncio.CancelledError:
-            letter.break_off()
+            connection.abort()
             raise
-        except (aiohttp.ClientError, HttpProcessingError, OSError, *_EGRESS_ERRORS) as error:
-            letter.break_off()
-            phase = letter.journey.phase
-            return Exchange(_explain(error, letter.journey), phase, monotonic() - started, letter.tls_version)
-        try:
-            response = await _read(answer, request.keep_excerpt)
-        finally:
-            if not answer.content.at_eof() or letter.journey.phase is not Phase.SENT:
-                answer.close()
-                letter.break_off()
-        outcome = _judge_answer(answer)
-        return Exchange(outcome, Phase.ANSWERED, monotonic() - started, letter.tls_version, response)
+        except (NoAnswer, OSError) as error:
+            phase = connection.phase
+            return Exchange(_explain(error, phase), phase, monotonic() - started, connection.tls_version)
+        ended = monotonic()
+        if connection.reusable:
+            lane.give_back(connection, ended)
+        return Exchange(
+            _judge_answer(answer),
+            Phase.ANSWERED,
+            ended - started,
+            connection.tls_version,
+            _summarize(answer, request.keep_excerpt),
+        )
 
     async def aclose(self) -> None:
         """Close all connections, also those in use."""
-        if self._session is not None:
-            await self._session.close()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for connection in list(self._connections):
+            connection.abort()
         await self._egress.close()
+        await asyncio.sleep(0)  # the event loop closes a dropped connection in its next round
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        """The client needs a running loop, which nobody has yet when a sender is made."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=self._egress,
-                use_dns_cache=False,
-                socket_factory=self._egress.make_socket,
-                limit=0,
-                keepalive_timeout=KEEPALIVE,
-                timeout_ceil_threshold=_NEVER_ROUND_UP,
-            ),
-            request_class=_PlainRequest,
-            response_class=_Answer,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=BODY_LIMIT,
-            max_line_size=LINE_LIMIT,
-            max_field_size=LINE_LIMIT,
-            max_headers=HEADER_LIMIT,
-        )
-        return self._session
+    async def _connect(self, lane: _Lane, request: Request, started: float) -> Connection | Exchange:
+        """A new connection, or how the request ended without one."""
+        journey = Journey()
+        try:
+            async with asyncio.timeout(min(request.connect_deadline, request.deadline)):
+                connection = await self._egress.connect(lane.target, lane.trust, journey)
+        except (NoAnswer, OSError, Refused, NameNotFound, ResolverFailed) as error:
+            return Exchange(_explain(error, journey.phase), journey.phase, monotonic() - started)
+        self._connections.add(connection)
+        if self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
+        return connection
+
+    def _sweep(self) -> None:
+        """Drop what was idle for too long, here for all lanes: a timer for each connection would cost more."""
+        self._sweeping = None
+        before = monotonic() - KEEPALIVE
+        for lane in self._lanes.values():
+            lane.drop_idle(before)
+        if self._connections:
+            self._sweeping = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
 
     def _open_lane(self, request: Request) -> _Lane:
-        if len(self._lanes) >= LANE_LIMIT:
-            del self._lanes[next(iter(self._lanes))]
-        lane = _Lane(request, self._policy, self._system_trust)
-        self._lanes[request.endpoint_id, request.revision] = lane
+        place = request.endpoint_id, request.revision
+        left = self._lanes.pop(place, None)
+        if left is None and len(self._lanes) >= LANE_LIMIT:
+            left = self._lanes.pop(next(iter(self._lanes)))
+        if left is not None:
+            left.retire()
+        lane = self._lanes[place] = _Lane(request, self._policy, self._system_trust, self._proxy)
         return lane
 
 
-class _PoolName(str):
-    """A host name that equals no other, so that the pool keeps the connections of each lane apart."""
-
-    __slots__ = ()
-    __hash__ = object.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __ne__(self, other: object) -> bool:
-        return self is not other
-
-
 class _Lane:
-    """What all requests of one revision of an endpoint share."""
+    """What all requests of one revision of an endpoint share: where to, whom to trust, and idle connections."""
 
-    __slots__ = ("hindrance", "pool_name", "secure", "timeout", "tls", "trust", "url", "written")
+    __slots__ = ("_idle", "_retired", "hindrance", "opening", "target", "tls", "trust", "written")
 
-    def __init__(self, request: Request, policy: Policy, system_trust: ssl.SSLContext) -> None:
+    target: Target
+
+    def __init__(self, request: Request, policy: Policy, system_trust: ssl.SSLContext, proxy: Proxy | None) -> None:
         self.written = request.url
         self.tls = request.tls
-        self.timeout = aiohttp.ClientTimeout(
-            total=request.deadline, connect=request.connect_deadline, ceil_threshold=_NEVER_ROUND_UP
-        )
         self.hindrance: Outcome | None = None
-        self.trust = system_trust
+        self.trust: ssl.SSLContext | None = None
+        self.opening = ""
+        self._idle: list[Connection] = []
+        self._retired = False
         target = parse(request.url, policy)
-        url = _agree(target) if isinstance(target, Target) else target
-        if isinstance(url, Denied):
-            self.hindrance = Blocked(url.reason)
+        if not isinstance(target, Target):
+            self.hindrance = Blocked(target.reason)
             return
-        self.url = url
-        self.secure = url.scheme == "https"
-        self.pool_name = _PoolName(url.raw_host)
-        if request.tls is not None:
+        self.target = target
+        _, _, place = target.url.partition("://")
+        host, _, path = place.partition("/")
+        self.opening = f"POST /{path} HTTP/1.1\r\nHost: {host}\r\n"
+        if target.scheme == "https":
             try:
-                self.trust = _trust(request.tls)
+                self.trust = system_trust if request.tls is None else _trust(request.tls)
             except (OSError, ValueError):  # ssl.SSLError is an OSError
                 self.hindrance = Unsendable("tls_settings_invalid", waits=True)
+        elif proxy is not None:
+            self.opening = f"POST {target.url} HTTP/1.1\r\nHost: {host}\r\n{proxy.credentials}"
 
     def fits(self, request: Request) -> bool:
-        return (
-            self.written == request.url
-            and self.tls == request.tls
-            and self.timeout.total == request.deadline
-            and self.timeout.connect == request.connect_deadline
-        )
+        return self.written == request.url and self.tls == request.tls
 
+    def take(self, now: float) -> Connection | None:
+        """The connection that was used last: the others may then grow old."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.ended and now - connection.idle_since < KEEPALIVE:
+                return connection
+            connection.abort()
+        return None
 
-def _agree(target: Target) -> URL | Denied:
-    """The URL as the client will read it, unless that is another one than was judged."""
-    try:
-        as_written, as_quoted = URL(target.url, encoded=True), URL(target.url)
-    except ValueError:
-        return Denied(Denial.PARSERS_DISAGREE)
-    judged = (target.scheme, target.host, target.port, None, None, "")
-    for url in (as_written, as_quoted):
-        if judged != (url.scheme, url.raw_host, url.port, url.raw_user, url.raw_password, url.raw_fragment):
-            return Denied(Denial.PARSERS_DISAGREE)
-    return as_written
+    def give_back(self, connection: Connection, now: float) -> None:
+        if self._retired:
+            connection.abort()
+            return
+        connection.idle_since = now
+        self._idle.append(connection)
 
+    def drop_idle(self, before: float) -> None:
+        """Drop the connections that were last used before, and those that partners closed."""
+        if self._idle:
+            kept = []
+            for connection in self._idle:
+                if connection.ended or connection.idle_since < before:
+                    connection.abort()
+                else:
+                    kept.append(connection)
+            self._idle = kept
 
-_NEVER_ROUND_UP = float("inf")  # the client rounds longer timeouts up to whole seconds
-_EGRESS_ERRORS = (Refused, NameNotFound, ResolverFailed)
+    def retire(self) -> None:
+        self._retired = True
+        self.drop_idle(float("inf"))
 
 
 # The request
 
 
-class _PlainRequest(aiohttp.ClientRequest):
-    """Sends the headers that it is given, and none of the client's own."""
-
-    def update_auto_headers(self, skip_auto_headers: object) -> None:
-        pass
-
-
-class _Letter(Payload):
-    """The body on its way, and how far it got."""
-
-    _headers = CIMultiDict({"Content-Type": "application/json"})
-    _autoclose = True
-    tls_version: str | None = None
-    _transport: asyncio.WriteTransport | None = None
-
-    def __init__(self, body: bytes, secure: bool) -> None:
-        # Not super().__init__(): it makes headers for every body, and these never differ.
-        self._value = body
-        self._size = len(body)
-        self._secure = secure
-        self.journey = Journey()
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self._transport = writer.transport
-        if not self._secure:
-            self.journey.phase = Phase.CONNECTED
-        elif self._transport is not None:
-            self.journey.phase = Phase.SECURED
-            self.tls_version = self._transport.get_extra_info("ssl_object").version()
-        await writer.write(self._value)
-        self.journey.phase = Phase.SENT
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        await self.write_with_length(writer, None)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return bytes(self._value).decode(encoding, errors)
-
-    def break_off(self) -> None:
-        """Drop the connection with all that is still to be sent: closing would wait for a partner who never reads."""
-        if self._transport is not None:
-            self._transport.abort()
-
-
-def _judge_headers(headers: Mapping[str, str]) -> Unsendable | None:
-    for name, value in headers.items():
-        if not _is_ours_to_send(name):
-            return Unsendable("forbidden_header")
-        if _UNPRINTABLE.search(value):
-            return Unsendable("malformed_header")
-    return None
+def _write(opening: str, headers: Mapping[str, str], body: bytes) -> bytes | Unsendable:
+    """The whole request, in one piece: head and body mostly leave in one packet then."""
+    if not _are_ours_to_send(tuple(headers)):
+        return Unsendable("forbidden_header")
+    text = "".join(headers.values())
+    if not text.isprintable() and _UNPRINTABLE.search(text):
+        return Unsendable("malformed_header")
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return b"%b%b" % (f"{opening}{fields}Content-Length: {len(body)}\r\n\r\n".encode(), body)
 
 
 @lru_cache(1024)
-def _is_ours_to_send(name: str) -> bool:
-    return _TOKEN.fullmatch(name) is not None and name.lower() not in _FRAMING
+def _are_ours_to_send(names: tuple[str, ...]) -> bool:
+    return all(_TOKEN.fullmatch(name) is not None and name.lower() not in _FRAMING for name in names)
 
 
 _UNPRINTABLE = regex(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
@@ -330,66 +270,30 @@ _FRAMING = frozenset(
 # The answer
 
 
-class _Answer(aiohttp.ClientResponse):
-    """A response that neither waits through endless 1xx answers nor keeps cookies."""
-
-    async def start(self, connection: Connection) -> _Answer:
-        self._closed = False
-        self._connection = connection
-        protocol = self._protocol = connection.protocol
-        assert protocol is not None
-        with self._timer:
-            for _ in range(INFORMATIONAL_LIMIT):
-                message, payload = await protocol.read()
-                if message.code >= 200:
-                    break
-                if message.code not in (100, 102, 103):
-                    raise HttpProcessingError(code=message.code, message="unexpected 1xx answer")
-            else:
-                raise HttpProcessingError(message="too many 1xx answers")
-        payload.on_eof(self._response_eof)
-        self.version = message.version
-        self.status = message.code
-        self.reason = message.reason
-        self._headers = message.headers
-        self._raw_headers = message.raw_headers
-        self.content = payload
-        return self
-
-
-async def _read(answer: aiohttp.ClientResponse, keep: int) -> ResponseSummary:
-    """Measure the body. What goes wrong from here on changes nothing: the status is the answer."""
-    content = answer.content
-    body = b""
-    try:
-        while len(body) <= BODY_LIMIT and not content.at_eof():
-            body += await content.read(BODY_LIMIT + 1 - len(body))
-    except (aiohttp.ClientError, OSError, HttpProcessingError):
-        pass
-    truncated = len(body) > BODY_LIMIT or not content.at_eof() or content.exception() is not None
-    body = body[:BODY_LIMIT]
+def _summarize(answer: Answer, keep: int) -> ResponseSummary:
+    body, kind = answer.body, answer.headers.get(b"content-type")
     return ResponseSummary(
         length=len(body),
-        truncated=truncated,
-        content_type=answer.headers.get("Content-Type"),
+        truncated=not answer.whole,
+        content_type=kind.decode("latin-1") if kind is not None else None,
         sha256=sha256(body).digest() if body else b"",
         excerpt=body[:keep],
     )
 
 
-def _judge_answer(answer: aiohttp.ClientResponse) -> Accepted | Rejected:
+def _judge_answer(answer: Answer) -> Accepted | Rejected:
     if 200 <= answer.status < 300:
         return Accepted(answer.status)
-    asked = answer.headers.get("Retry-After")
-    return Rejected(answer.status, read_retry_after(asked, datetime.now(UTC)) if asked is not None else None)
+    asked = answer.headers.get(b"retry-after")
+    return Rejected(
+        answer.status, read_retry_after(asked.decode("latin-1"), datetime.now(UTC)) if asked is not None else None
+    )
 
 
 # Failures
 
 
-def _explain(error: Exception, travelled: Journey) -> Outcome:
-    if travelled.refused is not None:
-        return Blocked(travelled.refused)
+def _explain(error: Exception, phase: Phase) -> Outcome:
     match error:
         case Refused():
             return Blocked(error.reason)
@@ -397,65 +301,31 @@ def _explain(error: Exception, travelled: Journey) -> Outcome:
             return Unreachable(Trouble.NAME_NOT_FOUND)
         case ResolverFailed():
             return Unreachable(Trouble.RESOLVER_FAILED)
-        case aiohttp.ClientConnectorCertificateError():
+        case NoAnswer():
+            return Unreachable(error.trouble)
+        case ssl.SSLCertVerificationError():
             return Unreachable(Trouble.TLS_CERTIFICATE_INVALID)
-        case aiohttp.ClientConnectorSSLError():
+        case ssl.SSLError():  # TLS 1.3 tells of a refused client certificate only after the handshake
             return Unreachable(Trouble.TLS_FAILED)
-        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
-            return Unreachable(Trouble.PROXY_FAILED)
-        case aiohttp.ClientConnectorError():
-            return _explain_os(error.os_error, travelled)
-        case aiohttp.ServerDisconnectedError():
-            return Unreachable(Trouble.CONNECTION_CLOSED)
-        case aiohttp.InvalidURL():
-            return Blocked(Denial.PARSERS_DISAGREE)
-        case OSError():
-            return _explain_os(error, travelled)
-        case HttpProcessingError() if _too_large(error):
-            return Unreachable(Trouble.RESPONSE_HEADERS_TOO_LARGE)
+        case TimeoutError():
+            return TimedOut(phase)
+        case OSError() if error.errno in OUR_OWN:
+            return Unsendable("no_sockets", waits=True)
+        case ConnectionRefusedError():
+            return Unreachable(Trouble.CONNECTION_REFUSED)
+        case OSError() if error.errno in (ENETUNREACH, EHOSTUNREACH, ENETDOWN, EAFNOSUPPORT):
+            return Unreachable(Trouble.NETWORK_UNREACHABLE)
         case _:
-            return Unreachable(Trouble.PROTOCOL_ERROR)
-
-
-def _explain_os(error: OSError, travelled: Journey) -> Outcome:
-    if isinstance(error, ssl.CertificateError):
-        return Unreachable(Trouble.TLS_CERTIFICATE_INVALID)
-    if isinstance(error, ssl.SSLError):  # TLS 1.3 tells of a refused client certificate only after the handshake
-        return Unreachable(Trouble.TLS_FAILED)
-    if isinstance(error, TimeoutError):
-        return TimedOut(travelled.phase)
-    if error.errno in _OUR_OWN:
-        return Unsendable("no_sockets", waits=True)
-    if isinstance(error, ConnectionRefusedError):
-        return Unreachable(Trouble.CONNECTION_REFUSED)
-    if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EAFNOSUPPORT):
-        return Unreachable(Trouble.NETWORK_UNREACHABLE)
-    return Unreachable(Trouble.CONNECTION_RESET)
-
-
-_OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
-
-
-def _too_large(error: HttpProcessingError) -> bool:
-    return isinstance(error.__cause__, LineTooLong) or "Too many headers" in error.message
+            return Unreachable(Trouble.CONNECTION_RESET)
 
 
 # TLS
 
 
-class _Trust(ssl.SSLContext):
-    """A context that notes when TCP is connected and TLS begins."""
-
-    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        if (travelling := journey.get(None)) is not None:
-            travelling.phase = Phase.CONNECTED
-        return super().wrap_bio(*args, **kwargs)
-
-
 @lru_cache(1024)
 def _trust(settings: TlsSettings | None) -> ssl.SSLContext:
     """A client context: TLS 1.2 or later, certificate and host name verified. Raises ssl.SSLError or ValueError."""
-    context = _Trust(ssl.PROTOCOL_TLS_CLIENT)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if settings is None or settings.ca is None:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from time import monotonic
 from uuid import UUID, uuid5
 
+from .http1 import BODY_LIMIT
 from .rules.credentials import ClientCredentials
 from .rules.model import Endpoint
 from .rules.outcome import Accepted, Exchange, Outcome, Rejected, TimedOut, Unreachable
 from .rules.unreachable import Trouble
-from .sender import BODY_LIMIT, Request, Sender
+from .sender import Request, Sender
 
 DEADLINE = 8.0
 """Seconds for a token request. With the delivery's own request it has to end before the lease does."""

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -14,6 +14,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+import uvloop
 from uuid_utils.compat import uuid7
 
 from webhook_gateway.egress_policy import policy_from
@@ -26,6 +27,13 @@ from webhook_gateway.store.database import Database
 from webhook_gateway.store.hints import CONFIGURATION, OUTBOX, hint
 from webhook_gateway.vault import MasterKeys, Vault
 from webhook_gateway.worker import Worker
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The exchange is tested on both event loops, since each has transports of its own."""
+    plain = {"asyncio": asyncio.new_event_loop}
+    return {**plain, "uvloop": uvloop.new_event_loop} if item.path.name == "test_http1.py" else plain
+
 
 Answer = Callable[["Received"], Awaitable[bytes]]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"

@@ -44,7 +44,6 @@ class Denial(StrEnum):
     MALFORMED_PORT = "malformed_port"
     FORBIDDEN_PORT = "forbidden_port"
     OWN_ORIGIN = "own_origin"
-    PARSERS_DISAGREE = "parsers_disagree"
     NOT_AN_ADDRESS = "not_an_address"
     METADATA = "metadata"
     LOOPBACK = "loopback"
@@ -78,7 +77,6 @@ REMEDIES: dict[Denial, str] = {
     Denial.MALFORMED_PORT: "Use a port from 1 to 65535.",
     Denial.FORBIDDEN_PORT: "Use one of the allowed ports (443 or 8443 unless the operator changed them).",
     Denial.OWN_ORIGIN: "Use the partner's URL; the gateway does not deliver to itself.",
-    Denial.PARSERS_DISAGREE: "Write the URL more plainly; two parsers read different hosts in it.",
     Denial.NOT_AN_ADDRESS: "Check the DNS records of the host; one of its answers is not an IP address.",
     Denial.METADATA: "Use the partner's URL; addresses of cloud metadata services are always refused.",
     Denial.LOOPBACK: "Use an address that other machines can reach; loopback is for development only.",
