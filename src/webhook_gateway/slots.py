@@ -54,6 +54,8 @@ class _Line:
     """Slots taken for deliveries that are just being claimed or made."""
     queue: deque[Queued] = field(default_factory=deque)
     """Leased ahead, for an endpoint that answers faster than a claim takes."""
+    coming: int = 0
+    """Leased ahead at birth, and not in the queue yet."""
     duration: float = 1.0
     """Seconds that a request takes: a moving average."""
     health: Health = _HEALTHY
@@ -187,17 +189,20 @@ class Slots:
         return wanted
 
     def lease_at_birth(self, endpoint: Endpoint) -> float | None:
-        """Takes a slot for a delivery that is about to be made, and returns its lease in seconds.
+        """Takes a slot for a delivery that is about to be made, or a place ahead, and returns its lease in seconds.
 
-        None where it has to wait its turn: others are waiting for the endpoint, or no slot is free.
+        None where it has to wait its turn: others are waiting for the endpoint, or there is no room.
         """
         line, now = self._line(endpoint.id), self.now()
         free = self._concurrency - self.in_flight
         if line.due_at is not None and line.due_at <= now:
             return None
-        if min(self._free_slots(endpoint, line, now), (free - line.in_flight + 1) // 2) <= 0:
+        if min(self._free_slots(endpoint, line, now), (free - line.in_flight + 1) // 2) > 0:
+            self._reserve(endpoint, line, 1)
+        elif line.in_flight and len(line.queue) + line.coming < self._most_ahead(endpoint, line, now):
+            line.coming += 1
+        else:
             return None
-        self._reserve(endpoint, line, 1)
         return endpoint.deadline + self._lease_margin
 
     def lease_to_follow(self, endpoint: Endpoint) -> float | None:
@@ -249,6 +254,7 @@ class Slots:
         if line.reserved:
             line.reserved -= 1
             return True
+        line.coming = max(line.coming - 1, 0)
         # Whatever begins within half the margin ends before its lease does.
         line.queue.append((delivery, body, monotonic() + self._lease_margin / 2))
         return False
@@ -276,8 +282,12 @@ class Slots:
         self._of_tenant[tenant_id] -= 1
 
     def give_back(self, endpoint_id: UUID) -> None:
-        """A reserved slot is not needed after all."""
-        self._give_back(endpoint_id, 1)
+        """A reserved slot, or a place ahead, is not needed after all."""
+        line = self._line(endpoint_id)
+        if line.coming:
+            line.coming -= 1
+        else:
+            self._give_back(endpoint_id, 1)
 
     def stranded(self, stopping: bool = False) -> list[Delivery]:
         """Takes out what was leased ahead and won't be sent: no request is under way to follow, or it is too late."""
@@ -380,11 +390,15 @@ class Slots:
         return min(self._share(endpoint, may_begin(endpoint, line.health, now)), int(line.limit))
 
     def _room_ahead(self, endpoint: Endpoint, line: _Line, now: float) -> int:
-        """How many to lease beyond the slots: none while anything is wrong, and never a few at a time."""
+        """How many to claim beyond the slots: never a few at a time."""
+        most, ahead = self._most_ahead(endpoint, line, now), len(line.queue) + line.coming
+        return most - ahead if 2 * ahead <= most else 0
+
+    def _most_ahead(self, endpoint: Endpoint, line: _Line, now: float) -> int:
+        """How many to lease beyond the slots: none while anything is wrong."""
         if line.duration > QUICK or line.health.failures_in_a_row or endpoint.rate is not None:
             return 0
-        most = AHEAD * self._share(endpoint, may_begin(endpoint, line.health, now))
-        return most - len(line.queue) if 2 * len(line.queue) <= most else 0
+        return AHEAD * self._share(endpoint, may_begin(endpoint, line.health, now))
 
     def _share(self, endpoint: Endpoint, slots: int) -> int:
         """This worker's part of the slots. The parts add up, and who gets the odd one differs by endpoint."""
