@@ -102,10 +102,11 @@ async def measure_latency(gateway: Gateway, report: Report, seconds: float) -> N
     for load in LOADS:
         await _drained(gateway)
         await gateway.empty()
+        probe = await _start_probe(gateway) if load == 0.5 else None
         posting = Posting(plan(gateway, "latency", WARM + seconds, rate=load * capacity, connections=256))
         await posting.begun()
         await asyncio.sleep(WARM)
-        floor = await _probe(gateway, seconds) if load == 0.5 else None
+        floor = await _end_probe(probe, seconds - 0.5) if probe is not None else None
         notes = await posting.notes()
         await _drained(gateway)
         arrivals = firsts(gateway.receiver.take())
@@ -140,12 +141,17 @@ async def measure_latency(gateway: Gateway, report: Report, seconds: float) -> N
     gateway.stop_api()
 
 
-async def _probe(gateway: Gateway, seconds: float) -> list[float]:
-    command = (
-        sys.executable, "-m", "bench.probe", gateway.postgres.url, str(gateway.receiver.port), str(seconds - 1.5),
-    )  # fmt: skip
-    process = children.spawn(command, stdout=subprocess.PIPE)
-    output, _ = await asyncio.to_thread(process.communicate)
+async def _start_probe(gateway: Gateway) -> subprocess.Popen[bytes]:
+    """Before the load begins: what it takes to start a process would be part of the delays."""
+    command = (sys.executable, "-m", "bench.probe", gateway.postgres.url, str(gateway.receiver.port))
+    process = children.spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    await asyncio.to_thread(process.stdout.readline)
+    return process
+
+
+async def _end_probe(process: subprocess.Popen[bytes], seconds: float) -> list[float]:
+    output, _ = await asyncio.to_thread(process.communicate, f"{seconds}\n".encode())
     return [float(took) for took in json.loads(output)]
 
 

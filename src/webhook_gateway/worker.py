@@ -42,6 +42,8 @@ POLL = 1.0
 """Seconds after which a stage looks by itself, hint or not."""
 SCAN_GAP = 0.05
 """Seconds at least between two complete looks at what is due."""
+SETTLE_GAP = 0.02
+"""Seconds from one settle to the next: nobody waits for one, unless an ordering key goes on, and each is a commit."""
 BEAT = 2.0
 DRAIN_MARGIN = 12.0
 """Seconds beyond the longest deadline under way that a stopping worker waits for its requests and the database."""
@@ -280,6 +282,8 @@ class Worker:
             await hint(self._database, CONFIGURATION)
         if following:
             await self._send(following)
+        elif not self._stopping.is_set():
+            await asyncio.sleep(SETTLE_GAP - (time.perf_counter() - began))
         return 0.0
 
     async def _settle_all(self, results: list[Result], changed: list[HealthChange]) -> list[Delivery]:
