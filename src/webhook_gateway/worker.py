@@ -203,7 +203,6 @@ class Worker:
             self._slots.claim_failed()
             raise
         telemetry.claim_seconds.observe(time.monotonic() - began)
-        reach("after_claim")
         if now is not None:
             self._slots.set_clock(now.timestamp())
         self._slots.claimed(wanted, claimed, due_at, began)
@@ -213,6 +212,7 @@ class Worker:
 
     async def _send(self, leased: list[Delivery]) -> None:
         """Begins the requests of deliveries whose slots are reserved; those leased ahead queue."""
+        reach("after_lease")
         try:
             bodies = await self._bodies.of(leased)
         except BaseException:
@@ -368,16 +368,18 @@ class Worker:
         patience = AWAY[0]
         while not stop.is_set():
             wake.clear()
+            waits_for = wake
             try:
                 pause = await round()
                 patience = AWAY[0]
-            except DatabaseAway as problem:
-                telemetry.database_away(stage, problem)
-                pause, patience = patience, min(patience * 2, AWAY[1])
             except Exception as problem:
-                telemetry.stage_failed(stage, problem)
+                if isinstance(problem, DatabaseAway):
+                    telemetry.database_away(stage, problem)
+                else:
+                    telemetry.stage_failed(stage, problem)
+                waits_for = stop  # a hint doesn't mend what failed
                 pause, patience = patience, min(patience * 2, AWAY[1])
             if pause > 0 and not stop.is_set():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
-                        await wake.wait()
+                        await waits_for.wait()

@@ -16,6 +16,10 @@ CONFIGURATION = "configuration"
 GAP = 0.005
 """Seconds between two hints of one process: NOTIFY takes a lock on the whole database while it commits."""
 
+ASK_AFTER = 30.0
+"""Seconds after which a listening connection is asked whether it is still one: nothing else is ever sent on it."""
+ANSWER = 5.0
+
 log = structlog.get_logger(__name__)
 
 
@@ -71,6 +75,15 @@ async def _listen_once(database: Database, heard: dict[str, asyncio.Event]) -> N
         await connection.add_listener(CHANNEL, hear)
         for event in heard.values():
             event.set()  # what was missed while nobody listened
-        await broken.wait()
+        while not await _within(broken, ASK_AFTER):
+            await connection.fetchval("SELECT 1", timeout=ANSWER)  # or whoever is between us has forgotten us
     finally:
         connection.terminate()
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
