@@ -280,9 +280,11 @@ class Worker:
             self._outbox.set()  # it may have been announced
         if any(r.verdict.disable for r in results):
             await hint(self._database, CONFIGURATION)
-        if following:
+        if self._stopping.is_set():
+            await self._hand_back(following)
+        elif following:
             await self._send(following)
-        elif not self._stopping.is_set():
+        else:
             await asyncio.sleep(SETTLE_GAP - (time.perf_counter() - began))
         return 0.0
 

@@ -204,6 +204,27 @@ async def test_an_orderly_stop_finishes_what_is_under_way_and_makes_no_duplicate
     assert set(Counter(r.id for r in partner.received).values()) == {1}
 
 
+async def test_an_orderly_stop_hands_back_what_goes_on_of_its_ordering_keys(road: Road, open_partner: Open) -> None:
+    release = asyncio.Event()
+
+    async def slowly(_: Received) -> bytes:
+        await release.wait()
+        return OK
+
+    partner = await open_partner(otherwise=slowly)
+    await road.endpoint(partner.url, slots=4)
+    async with road.worker():
+        for key in "abcd":
+            await road.post(3, key=key)
+        await partner.got(4)
+        # The answers come when the worker stops already, and each lets another of its key go on.
+        asyncio.get_running_loop().call_later(0.2, release.set)
+    assert len(partner.received) == len(await road.rows(FINISHED, "delivered")) == 4
+    assert not await road.rows("SELECT FROM deliveries WHERE lease_id IS NOT NULL OR attempt > 0")
+    async with road.worker():
+        await partner.got(12)
+
+
 async def test_two_workers_together_keep_an_endpoints_slots(road: Road, open_partner: Open) -> None:
     async def briefly(_: Received) -> bytes:
         await asyncio.sleep(0.02)
