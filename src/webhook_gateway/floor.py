@@ -12,8 +12,9 @@ from collections import deque
 from time import monotonic
 from typing import Generic, TypeVar
 
-LAG = 2.0
-"""Seconds by which a floor lags: a hundred times what our transactions take."""
+LAG = 1.0
+"""Seconds by which a floor lags: many times what our transactions take. What a slower one leaves below it is found by
+the next look to the bottom."""
 LET_GO = 20.0
 """Seconds after which one look goes to the very bottom, for what a transaction that took longer has left there."""
 STEP = 0.25
@@ -38,6 +39,11 @@ class Floor(Generic[T]):
             self._seen.append((now, value))
         while self._seen and now - self._seen[0][0] >= LAG:
             self._value = self._seen.popleft()[1]
+
+    @property
+    def current(self) -> T:
+        """`value`, but never the look to the bottom: for whoever looks often and elsewhere, too."""
+        return self._value
 
     def value(self) -> T:
         if monotonic() >= self._let_go_at:

@@ -8,7 +8,7 @@ neighbours hang, a newcomer finds a free one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import monotonic
@@ -134,12 +134,21 @@ class Slots:
 
     # What is due.
 
-    def expect(self, due: Mapping[UUID, float], began: float) -> None:
-        """Every endpoint with open deliveries, and when its first is due: a look into the database.
+    def floors(self) -> dict[UUID, datetime]:
+        """The endpoints that have had anything to send, and the due time below which nothing of theirs is left."""
+        return {endpoint_id: line.floor.current for endpoint_id, line in self._lines.items()}
 
-        ``began`` is when the look began, by monotonic time: what was learnt since is newer than the look.
+    def expect(self, due: Mapping[UUID, float], began: float, among: Collection[UUID] | None = None) -> None:
+        """The endpoints with open deliveries, and when the first of each is due: a look into the database.
+
+        ``began`` is when the look began, by monotonic time: what was learnt since is newer than the look. ``among`` are
+        the endpoints that were looked at, by default all.
         """
-        newer = {endpoint_id: line for endpoint_id, line in self._waiting.items() if line.touched_at >= began}
+        newer = {
+            endpoint_id: line
+            for endpoint_id, line in self._waiting.items()
+            if line.touched_at >= began or (among is not None and endpoint_id not in among)
+        }
         for endpoint_id, line in self._waiting.items():
             if endpoint_id not in newer:
                 line.due_at = None

@@ -41,7 +41,9 @@ from .vault import Vault
 POLL = 1.0
 """Seconds after which a stage looks by itself, hint or not."""
 SCAN_GAP = 0.05
-"""Seconds at least between two complete looks at what is due."""
+"""Seconds at least between two looks at what is due."""
+COMPLETE_EVERY = 20
+"""A complete look is begun after so many times what the last one took: an open transaction makes it slow."""
 SETTLE_GAP = 0.02
 """Seconds from one settle to the next: nobody waits for one, unless an ordering key goes on, and each is a commit."""
 BEAT = 2.0
@@ -94,6 +96,7 @@ class Worker:
         self._hinter = Hinter(database, DELIVERIES)
         self._lanes: set[asyncio.Task[None]] = set()
         self._results: list[Result] = []
+        self._complete_at = 0.0
         self._is_behind = False
         """What was sent can't be written down just now: sending more would only make more of it come twice."""
         self._outbox, self._due, self._hinted, self._changed, self._tidying = (asyncio.Event() for _ in range(5))
@@ -173,20 +176,27 @@ class Worker:
         return 0.0
 
     async def _scan(self) -> float:
-        """A complete look at what is due: what hints may have missed, and what became due by time alone."""
+        """A look at what is due: what hints may have missed, and what became due by time alone.
+
+        It is complete, unless that would take more than a small part of the time.
+        """
         began = time.monotonic()
+        floors = self._slots.floors() if began < self._complete_at else None
         async with self._database.road() as connection:
-            ready, now = await deliveries.ready(connection)
+            ready, now = await deliveries.ready(connection, floors)
+        took = time.monotonic() - began
+        if floors is None:
+            self._complete_at = began + COMPLETE_EVERY * took
         if now is not None:
             self._slots.set_clock(now.timestamp())
-        self._slots.expect({endpoint_id: due_at.timestamp() for endpoint_id, due_at in ready.items()}, began)
+        self._slots.expect({endpoint_id: due_at.timestamp() for endpoint_id, due_at in ready.items()}, began, floors)
         if unknown := self._slots.unknown():
             self._changed.set()
             async with self._database.road() as connection, connection.transaction():
                 await deliveries.cancel_orphans(connection, unknown)
         await self._hand_back(self._slots.stranded())
         self._due.set()
-        await asyncio.sleep(max(SCAN_GAP, min(5 * (time.monotonic() - began), POLL)))
+        await asyncio.sleep(max(SCAN_GAP, min(5 * took, POLL)))
         return POLL
 
     async def _claim(self) -> float:

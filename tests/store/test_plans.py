@@ -61,6 +61,7 @@ async def test_no_hot_statement_reads_more_than_it_needs(full: asyncpg.Connectio
     ten = [endpoint(n) for n in range(1, 11)]
     hot: list[tuple[str, str, int, list[Any]]] = [
         ("ready", deliveries.READY, 6 * ENDPOINTS, []),
+        ("first due", deliveries.FIRST_DUE, 100, [ten, [LONG_AGO] * 10]),
         ("claim", deliveries.CLAIM, 6_000, [ten, [10] * 10, [LONG_AGO] * 10, [timedelta(seconds=30)] * 10, uuid7()]),
         ("finish", deliveries.FINISH, 1_000, [*nothing, some, leases, ["delivered"] * 100, [None] * 100]),
         ("retry", deliveries.RETRY, 1_000, [some, leases, [1.0] * 100, [1] * 100]),

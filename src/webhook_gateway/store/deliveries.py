@@ -6,7 +6,7 @@ to sweep. Who lost the lease changes nothing, since every settle asks for the ``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -15,6 +15,9 @@ from uuid_utils.compat import uuid7
 
 from ..rules.model import Delivery
 from .database import Connection
+
+COMPLETE_LOOK = 15.0
+"""Seconds that `READY` may take: while an old transaction is open it walks over everything that has been sent since."""
 
 READY = """
 -- ready: every endpoint that has an open delivery, with the time of its first, one index probe an endpoint
@@ -27,6 +30,16 @@ WITH RECURSIVE ready AS (
     ) AS next
 )
 SELECT endpoint_id, due_at, now() AS now FROM ready
+"""
+
+FIRST_DUE = """
+-- first due: the same for some endpoints only, above their floors: it never walks over what is long gone
+SELECT k.endpoint_id, first.due_at, now() AS now
+FROM unnest($1::uuid[], $2::timestamptz[]) AS k(endpoint_id, floor)
+CROSS JOIN LATERAL (
+    SELECT due_at FROM deliveries d
+    WHERE d.endpoint_id = k.endpoint_id AND d.due_at >= k.floor ORDER BY d.due_at LIMIT 1
+) AS first
 """
 
 CLAIM = """
@@ -225,9 +238,17 @@ class Retried(msgspec.Struct, frozen=True):
     latest: bool = False
 
 
-async def ready(connection: Connection) -> tuple[dict[UUID, datetime], datetime | None]:
-    """By endpoint: when its first open delivery is due, and the database's time (None where nothing is open)."""
-    rows = await connection.fetch(READY)
+async def ready(
+    connection: Connection, floors: Mapping[UUID, datetime] | None = None
+) -> tuple[dict[UUID, datetime], datetime | None]:
+    """By endpoint: when its first open delivery is due, and the database's time (None where nothing is open).
+
+    With ``floors`` only of those endpoints, and nothing below their floors.
+    """
+    if floors is None:
+        rows = await connection.fetch(READY, timeout=COMPLETE_LOOK)
+    else:
+        rows = await connection.fetch(FIRST_DUE, list(floors), list(floors.values()))
     return {row["endpoint_id"]: row["due_at"] for row in rows}, rows[0]["now"] if rows else None
 
 
