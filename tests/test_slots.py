@@ -139,3 +139,16 @@ def test_a_rate_that_a_claim_did_not_use_is_not_lost() -> None:
     known = slots(rate=1.0)
     assert claim(known, has=0) == []
     assert len(claim(known, has=1)) == 1
+
+
+def test_where_many_wait_each_gets_a_little_and_who_got_nothing_is_the_next() -> None:
+    known = Slots(40)
+    many = [replace(ENDPOINT, id=uuid4()) for _ in range(100)]
+    known.learn(Snapshot(1, {endpoint.id: endpoint for endpoint in many}, frozenset(), None))
+    for endpoint in many:
+        known.touch(endpoint.id)
+    first = known.wanted()
+    assert [want.free for want in first] == [1] * 40
+    known.claim_failed()
+    second = known.wanted()
+    assert {want.endpoint_id for want in first}.isdisjoint(want.endpoint_id for want in second)

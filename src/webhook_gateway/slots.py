@@ -180,12 +180,15 @@ class Slots:
         if free <= 0 or not self._waiting:
             return []
         wanted: list[Wanted] = []
-        for endpoint_id in self._in_turn():
+        in_turn = self._in_turn()
+        due = sum(line.due_at is not None and line.due_at <= now for _, line in in_turn)
+        each = -(-free // max(due, 1))  # a few for each, so that many are served and their connections stay in use
+        for endpoint_id, line in in_turn:
+            self._turn += 1  # whoever is not reached is the first the next time
             endpoint = self.snapshot.endpoints.get(endpoint_id)
-            line = self._waiting[endpoint_id]
             if endpoint is None or line.due_at is None or line.due_at > now:
                 continue
-            count = max(min(self._free_slots(endpoint, line, now), (free - line.in_flight + 1) // 2), 0)
+            count = max(min(self._free_slots(endpoint, line, now), (free - line.in_flight + 1) // 2, each), 0)
             ahead = self._room_ahead(endpoint, line, now)
             if count + ahead > 0:
                 lease = endpoint.deadline + self._lease_margin
@@ -380,10 +383,10 @@ class Slots:
             line = self._lines[endpoint_id] = _Line()
         return line
 
-    def _in_turn(self) -> list[UUID]:
-        """The endpoints that wait, beginning with another one each time."""
-        waiting = list(self._waiting)
-        self._turn = (self._turn + 1) % len(waiting)
+    def _in_turn(self) -> list[tuple[UUID, _Line]]:
+        """The endpoints that wait, beginning where the last claim ended."""
+        waiting = list(self._waiting.items())
+        self._turn %= len(waiting)
         return waiting[self._turn :] + waiting[: self._turn]
 
     def _free_slots(self, endpoint: Endpoint, line: _Line, now: float) -> int:
@@ -407,7 +410,8 @@ class Slots:
         """How many to lease beyond the slots: none while anything is wrong."""
         if line.duration > QUICK or line.health.failures_in_a_row or endpoint.rate is not None:
             return 0
-        return AHEAD * self._share(endpoint, may_begin(endpoint, line.health, now))
+        mine = self._share(endpoint, may_begin(endpoint, line.health, now))
+        return AHEAD * min(mine, self._concurrency // max(len(self._waiting), 1))
 
     def _share(self, endpoint: Endpoint, slots: int) -> int:
         """This worker's part of the slots. The parts add up, and who gets the odd one differs by endpoint."""
