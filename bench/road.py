@@ -74,6 +74,8 @@ async def measure_full(gateway: Gateway, report: Report, fanout: int, seconds: f
     left = await _drained(gateway)
     report.note(f"{name}_deliveries", delivered / took, f"deliveries/s sustained, {fanout} endpoint(s) an event")
     report.note(f"{name}_events", delivered / took / fanout, f"events/s sustained{_refused(notes)}")
+    if bare := report.get("floor_aiohttp"):
+        report.note(f"{name}_to_aiohttp", delivered / took / bare, "of what a bare loop of aiohttp posts")
     per = _per(cost, delivered)
     for part in ("api", "worker", "postgres", "load", "receiver"):
         report.note(f"{name}_{part}_us", per[part], f"µs of CPU a delivery: {part}")

@@ -21,22 +21,10 @@ from .report import Goal, Report, judge
 GOALS = (
     Goal("full_1", "full path, events/s ÷ bare client loop", 0.5, lambda r: r.ratio("full_1_events", "floor_client")),
     Goal(
-        "full_1_aiohttp",
-        "the same ÷ bare loop of aiohttp, which sent before",
-        0.5,
-        lambda r: r.ratio("full_1_events", "floor_aiohttp"),
-    ),
-    Goal(
         "full_10",
         "full path, ten endpoints an event, deliveries/s ÷ bare client loop",
         0.7,
         lambda r: r.ratio("full_10_deliveries", "floor_client"),
-    ),
-    Goal(
-        "full_10_aiohttp",
-        "the same ÷ bare loop of aiohttp",
-        0.7,
-        lambda r: r.ratio("full_10_deliveries", "floor_aiohttp"),
     ),
     Goal(
         "ingest",
