@@ -20,6 +20,8 @@ SHARE = "WEBHOOK_GATEWAY_COUNTERS"
 """In the environment of such a process: the directory of all, and as the last part its own number."""
 MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a directory there that only we can enter
 PREFIX = "webhook-gateway-counters-"
+KINDS, MAPPED = ("counter", "gauge_sum", "histogram"), 65_536
+"""The files of a process and the bytes that each begins with, as prometheus_client makes them."""
 NEW = 60.0
 """Seconds for which a directory that nobody has locked may still be one that is just being made."""
 
@@ -47,7 +49,9 @@ def shared_by(processes: int) -> Iterator[Path | None]:
 def join() -> None:
     """Counts in this process's part of the share, if it has one. To be called before the first metric is made."""
     share = _mine()
-    if share is not None:
+    if share is not None and not _reserve(share):
+        del os.environ[SHARE]
+    elif share is not None:
         from prometheus_client import values
 
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(share.parent)
@@ -65,6 +69,20 @@ def shown() -> bytes:
     sums = CollectorRegistry()
     MultiProcessCollector(sums, path=str(share.parent))  # type: ignore[no-untyped-call]
     return generate_latest(sums)
+
+
+def _reserve(share: Path) -> bool:
+    """Takes the memory now, if there is any: to touch a page that can't be had would end the process (SIGBUS)."""
+    for kind in KINDS:
+        file = share.parent / f"{kind}_{share.name}.db"
+        with file.open("ab") as opened:
+            try:
+                os.posix_fallocate(opened.fileno(), 0, MAPPED)
+            except OSError:
+                if not opened.tell():
+                    file.unlink()  # an empty one can't be read as counters
+                return False
+    return True
 
 
 def _make() -> Path | None:

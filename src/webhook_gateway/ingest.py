@@ -96,10 +96,10 @@ class Ingest:
         until = monotonic() + PATIENCE if until is None else until
         if not self._vault.knows(tenant_id):
             await _in_time(self._learn_keys(tenant_id), until)
+        if any(self._is_unknown(tenant_id, event.type) for event in events):
+            await _in_time(self.refresh(), until)  # one may have been made a moment ago, through another process
         results: list[Refusal | Stored] = []
         for event in events:
-            if self._catalogue.get(tenant_id, event.type) is None:
-                await _in_time(self.refresh(), until)  # it may have been made a moment ago, through another process
             checked = self._check(tenant_id, event)
             if isinstance(checked, Refusal):
                 telemetry.refused_events.labels(checked.reason.value).inc()
@@ -123,6 +123,9 @@ class Ingest:
                 own.setdefault(tenant_id, []).append(EventType(name, description, schema, example, key, "tenant"))
         self._catalogue.replace(own)
         self._version = version
+
+    def _is_unknown(self, tenant_id: UUID, event_type: str) -> bool:
+        return self._catalogue.get(tenant_id, event_type) is None and not event_type.startswith(OPERATIONAL)
 
     def _check(self, tenant_id: UUID, event: NewEvent) -> EventType | Refusal:
         known = self._catalogue.get(tenant_id, event.type)

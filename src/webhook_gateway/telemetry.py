@@ -141,14 +141,14 @@ _ATOMIC = 4096
 
 
 def _write_lines() -> None:
-    chunk = b""
-    for line in _unwritten:
+    lines, chunk = _unwritten.copy(), b""
+    _unwritten.clear()  # first: a write that fails must not keep those after it from being written
+    for line in lines:
         if len(chunk) + len(line) > _ATOMIC:
             _write(chunk)
             chunk = b""
         chunk += line
     _write(chunk)
-    _unwritten.clear()
 
 
 def _write(lines: bytes) -> None:

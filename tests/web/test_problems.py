@@ -226,3 +226,11 @@ async def test_the_documentation_needs_a_key_unless_it_is_public(api: Api, datab
                 assert all("example" in media or "examples" in media for media in content.values()), (path, status)
             for media in operation.get("requestBody", {}).get("content", {}).values():
                 assert media["examples"], path
+
+
+async def test_an_idempotency_key_given_twice_is_no_key(api: Api) -> None:
+    headers = [("Idempotency-Key", "one"), ("Idempotency-Key", "two")]
+    async with await api.as_client("events:write") as client:
+        response = await client.post("/v1/events", json={"type": "lab_result.final", "data": {}}, headers=headers)
+    problem = check_problem(response, 422, "invalid-request")
+    assert problem["errors"] == [{"parameter": "Idempotency-Key", "rule": "once", "remedy": "Give the header once."}]

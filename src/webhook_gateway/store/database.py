@@ -117,7 +117,9 @@ class Database:
             DatabaseAway: no connection could be had.
         """
         try:
-            return await asyncpg.connect(self._dsn, timeout=self._patience, server_settings=SESSION)
+            return await asyncpg.connect(
+                self._dsn, timeout=self._patience, command_timeout=self._patience, server_settings=SESSION
+            )
         except AWAY as problem:
             raise DatabaseAway(type(problem).__name__) from problem
 

@@ -28,9 +28,11 @@ WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > n
 """
 
 TOUCH = """
--- touch a key: at most once a minute, whoever of the processes is first
+-- touch a key: at most once a minute, whoever of the processes is first; who finds it locked need not wait
 UPDATE api_keys SET last_used_at = now()
-WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+WHERE id = (SELECT id FROM api_keys
+            WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+            FOR NO KEY UPDATE SKIP LOCKED)
 """
 
 _SHOWN = [column for column in api_keys.c if column.name != "hash"]

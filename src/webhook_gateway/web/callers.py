@@ -29,6 +29,8 @@ from .oidc import LEEWAY, Issuer, NotAToken, is_token
 
 REMEMBERED = 5.0
 """Seconds for which a key that was found is not looked up again, so a revoked one may live that much longer."""
+LOOKING_UP = 4.0
+"""Seconds that it takes at most."""
 MOST_REMEMBERED = 10_000
 """Pairs of a key and an address it was used from."""
 _NOBODY: tuple[float, Caller | None] = (0.0, None)
@@ -98,7 +100,11 @@ class Callers:
         asked = api_keys.digest(key), source
         known_until, caller = self._known.get(asked, _NOBODY)
         if caller is None or known_until <= time.monotonic():
-            found = await self._find(key, asked[0])
+            try:
+                async with asyncio.timeout(LOOKING_UP):
+                    found = await self._find(key, asked[0])
+            except TimeoutError:
+                raise DatabaseAway("the key took too long to look up") from None
             if found is None or not _is_within(source, found.networks):
                 raise unauthorized()
             caller = self._remember(asked, replace(found, source=source))
@@ -137,10 +143,12 @@ class Callers:
     async def _look_up(self, digest: bytes) -> Caller | None:
         async with self._database.road() as connection:
             row = await keys.find(connection, digest)
-            if row is None:
-                return None
-            if row["stale"]:
-                with suppress(DatabaseAway):
+        if row is None:
+            return None
+        if row["stale"]:
+            # On a road of its own: whatever goes wrong is a DatabaseAway only at its end.
+            with suppress(DatabaseAway):
+                async with self._database.road() as connection:
                     await keys.touch(connection, row["id"])
         if not self._vault.knows(row["tenant_id"]):
             await keyring.fill(self._database, self._vault)

@@ -107,16 +107,15 @@ async def post_events(
     """``POST /v1/events/batch``: 200 with a result for each event, in the order given."""
     _check_producer(caller)
     parsed, batch = _read(body), _shape(_many, body)
-    results: list[ResultOut | RefusedOut] = []
-    allowed: list[tuple[int, NewEvent]] = []
-    for index, (event, meant) in enumerate(zip(batch.events, parsed["events"], strict=True)):
-        new = _new(event, meant.get("data"), event.idempotency_key)
-        results.append(_refused(index, _not_yours()))
-        if caller.may_post(event.type):
-            allowed.append((index, new))
-    stored = await ingest.accept_many(caller.tenant_id, [new for _, new in allowed], until)
-    for (index, _), result in zip(allowed, stored, strict=True):
-        results[index] = _refused(index, _problem(result)) if isinstance(result, Refusal) else _result(index, result)
+    new = [
+        _new(event, meant.get("data"), event.idempotency_key)
+        for event, meant in zip(batch.events, parsed["events"], strict=True)
+    ]
+    stored = iter(await ingest.accept_many(caller.tenant_id, [e for e in new if caller.may_post(e.type)], until))
+    results = [
+        _result(index, next(stored)) if caller.may_post(event.type) else _refused(index, _not_yours())
+        for index, event in enumerate(new)
+    ]
     accepted = sum(isinstance(result, ResultOut) for result in results)
     answer = {"accepted": accepted, "refused": len(results) - accepted, "results": results}
     return 200, msgspec.json.encode(answer)
@@ -221,9 +220,11 @@ def _receipt(receipt: Receipt) -> ReceiptOut:
     return ReceiptOut(ids.render(ids.EVENT, receipt.event_id), receipt.type, receipt.accepted_at, receipt.duplicate)
 
 
-def _result(index: int, receipt: Receipt) -> ResultOut:
-    event_id = ids.render(ids.EVENT, receipt.event_id)
-    return ResultOut(index, 202, event_id, receipt.type, receipt.accepted_at, receipt.duplicate)
+def _result(index: int, result: Receipt | Refusal) -> ResultOut | RefusedOut:
+    if isinstance(result, Refusal):
+        return _refused(index, _problem(result))
+    event_id = ids.render(ids.EVENT, result.event_id)
+    return ResultOut(index, 202, event_id, result.type, result.accepted_at, result.duplicate)
 
 
 def _problem(refusal: Refusal) -> Problem:

@@ -8,7 +8,6 @@ without detail. Plain ASGI; the hot routes have a door of their own (`hot.py`) w
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
@@ -116,9 +115,8 @@ def check_body(headers: dict[bytes, bytes], limit: int) -> None:
         raise Problem(415, "unsupported-media-type", "Send the body with `Content-Type: application/json`.")
 
 
-@lru_cache(256)
 def _is_json(media_type: bytes) -> bool:
-    return _JSON.fullmatch(media_type) is not None
+    return media_type == b"application/json" or _JSON.fullmatch(media_type) is not None
 
 
 def too_large(limit: int) -> Problem:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from webhook_gateway.ingest import PATIENCE
 
 from .callers import Caller, Callers
-from .errors import render
+from .errors import Fault, invalid, render
 from .guard import (
     CONTENT_SECURITY_POLICY,
     SECURITY_HEADERS,
@@ -33,8 +33,6 @@ Handler = Callable[[Caller, Headers, bytes, float], Awaitable[tuple[int, bytes]]
 What is not stored by that moment is answered as unknown (`DatabaseAway`).
 """
 
-LOOKING_UP = 4.0
-"""Seconds that the look-up of a key takes at most; what a client takes to send its body is not ours to count."""
 _JSON_HEADERS = [*SECURITY_HEADERS, CONTENT_SECURITY_POLICY, (b"content-type", b"application/json")]
 
 
@@ -55,12 +53,13 @@ class Hot:
         began = monotonic()
         try:
             caller = await self._callers.authenticate(scope, headers)
-            looked_up = min(monotonic() - began, LOOKING_UP)
+            looked_up = monotonic() - began
             check_body(headers, self._body_limit)
+            _check_once(scope, b"idempotency-key")
             body = await self._body(receive)
             if body is None:
                 return
-            # A slow database may cost the look-up of the key its time: both together are bounded.
+            # The key's look-up and the commit are bounded together; what a client takes to send is not ours to count.
             until = monotonic() + PATIENCE - looked_up
             status, answer = await self._handlers[scope["path"]](caller, headers, body, until)
         except Exception as unexpected:
@@ -89,3 +88,12 @@ class Hot:
                 raise too_large(self._body_limit)
             more = message.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _check_once(scope: Scope, header: bytes) -> None:
+    """
+    Raises:
+        Problem: 422: it is given more than once, and which one counts would be a guess.
+    """
+    if sum(name == header for name, _ in scope["headers"]) > 1:
+        raise invalid(Fault("once", "Give the header once.", parameter=header.decode().title()))
