@@ -152,3 +152,30 @@ def test_where_many_wait_each_gets_a_little_and_who_got_nothing_is_the_next() ->
     known.claim_failed()
     second = known.wanted()
     assert {want.endpoint_id for want in first}.isdisjoint(want.endpoint_id for want in second)
+
+
+def test_a_place_ahead_is_free_again_once_what_was_born_has_begun() -> None:
+    known = slots()
+    answer_quickly(known)
+    for _ in range(300):
+        began = [known.begin(delivery(), BODY) for _ in range(12) if known.lease_at_birth(ENDPOINT) is not None]
+        known.born([ENDPOINT.id])
+        assert len(began) == 12
+        while known.in_flight:
+            known.next_or_end(ENDPOINT.id, goes_on=True)
+
+
+def test_an_endpoint_with_a_rate_has_nothing_leased_but_by_claims() -> None:
+    known = slots(rate=5.0)
+    answer_quickly(known)
+    assert known.lease_to_follow(known.snapshot.endpoints[ENDPOINT.id]) is None
+
+
+def test_where_the_tenant_has_no_slot_left_nothing_is_leased_ahead() -> None:
+    known = Slots(256, per_tenant=10)
+    other = replace(ENDPOINT, id=uuid4())
+    known.learn(Snapshot(1, {ENDPOINT.id: ENDPOINT, other.id: other}, frozenset(), None))
+    assert sum(known.lease_at_birth(other) is not None for _ in range(20)) == 10
+    answer_quickly(known)
+    known.touch(ENDPOINT.id)
+    assert known.wanted() == []

@@ -32,6 +32,10 @@ QUICK = 0.02
 """Seconds. An endpoint that answers faster would wait for claims most of the time, so it is leased ahead."""
 AHEAD = 10
 """How many times its slots such an endpoint may have leased beyond those under way: a fifth of a second of work."""
+RECENT = 60.0
+"""Seconds: what is due to an endpoint that this worker never sent to is no older, or a complete look finds it."""
+QUEUED = 0.4
+"""Part of the lease's margin that may be spent waiting ahead; fetching a token takes from it, too."""
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _HEALTHY = Health()
 
@@ -136,7 +140,9 @@ class Slots:
 
     def floors(self) -> dict[UUID, datetime]:
         """The endpoints that have had anything to send, and the due time below which nothing of theirs is left."""
-        return {endpoint_id: line.floor.current for endpoint_id, line in self._lines.items()}
+        recent = datetime.fromtimestamp(self.now() - RECENT, UTC)
+        unseen = dict.fromkeys(self.snapshot.endpoints.keys() - self._lines.keys(), recent)
+        return unseen | {endpoint_id: line.floor.current for endpoint_id, line in self._lines.items()}
 
     def expect(self, due: Mapping[UUID, float], began: float, among: Collection[UUID] | None = None) -> None:
         """The endpoints with open deliveries, and when the first of each is due: a look into the database.
@@ -189,7 +195,7 @@ class Slots:
             if endpoint is None or line.due_at is None or line.due_at > now:
                 continue
             count = max(min(self._free_slots(endpoint, line, now), (free - line.in_flight + 1) // 2, each), 0)
-            ahead = self._room_ahead(endpoint, line, now)
+            ahead = self._room_ahead(endpoint, line, now) if count or line.in_flight else 0
             if count + ahead > 0:
                 lease = endpoint.deadline + self._lease_margin
                 wanted.append(Wanted(endpoint_id, count + ahead, line.floor.value(), lease))
@@ -223,7 +229,7 @@ class Slots:
         None where it has to be claimed like all others. No slot is taken: there nearly always is no next one.
         """
         endpoint = self.snapshot.endpoints.get(endpoint.id, endpoint)
-        if endpoint.ordering is Ordering.LATEST or self.in_flight >= self._concurrency:
+        if endpoint.ordering is Ordering.LATEST or endpoint.rate is not None or self.in_flight >= self._concurrency:
             return None
         free = self._free_slots(endpoint, self._line(endpoint.id), self.now())
         return endpoint.deadline + self._lease_margin if free > 0 else None
@@ -266,10 +272,13 @@ class Slots:
         if line.reserved:
             line.reserved -= 1
             return True
-        line.coming = max(line.coming - 1, 0)
-        # Whatever begins within half the margin ends before its lease does.
-        line.queue.append((delivery, body, monotonic() + self._lease_margin / 2))
+        line.queue.append((delivery, body, monotonic() + QUEUED * self._lease_margin))
         return False
+
+    def born(self, endpoint_ids: Iterable[UUID]) -> None:
+        """What was leased at birth has begun, queues, or was handed back: nothing is coming any more."""
+        for endpoint_id in endpoint_ids:
+            self._line(endpoint_id).coming = 0
 
     def next_or_end(self, endpoint_id: UUID, goes_on: bool) -> Queued | None:
         """What follows a request in its slot: the next one that was leased ahead, or None and the slot is free."""
@@ -301,10 +310,13 @@ class Slots:
         else:
             self._give_back(endpoint_id, 1)
 
-    def stranded(self, stopping: bool = False) -> list[Delivery]:
-        """Takes out what was leased ahead and won't be sent: no request is under way to follow, or it is too late."""
+    def stranded(self, among: Iterable[UUID] | None = None, *, stopping: bool = False) -> list[Delivery]:
+        """Takes out what was leased ahead and won't be sent: no request is under way to follow, or it is too late.
+
+        ``among`` are the endpoints to look at, by default all.
+        """
         found: list[Delivery] = []
-        for line in self._lines.values():
+        for line in self._lines.values() if among is None else map(self._line, among):
             while line.queue and (stopping or line.in_flight == 0 or line.queue[0][2] <= monotonic()):
                 found.append(line.queue.popleft()[0])
         return found

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
@@ -172,7 +173,10 @@ class Worker:
             if self._slots.workers > 1:
                 self._hinter.ask()
         if done.leased:
-            await self._send(done.leased)
+            try:
+                await self._send(done.leased)
+            finally:
+                self._slots.born({delivery.endpoint_id for delivery in done.leased})
         return 0.0
 
     async def _scan(self) -> float:
@@ -182,8 +186,13 @@ class Worker:
         """
         began = time.monotonic()
         floors = self._slots.floors() if began < self._complete_at else None
-        async with self._database.road() as connection:
-            ready, now = await deliveries.ready(connection, floors)
+        try:
+            async with self._database.road() as connection:
+                ready, now = await deliveries.ready(connection, floors)
+        except DatabaseAway:
+            if floors is None and time.monotonic() - began >= deliveries.COMPLETE_LOOK:
+                self._complete_at = began + COMPLETE_EVERY * deliveries.COMPLETE_LOOK
+            raise
         took = time.monotonic() - began
         if floors is None:
             self._complete_at = began + COMPLETE_EVERY * took
@@ -231,12 +240,23 @@ class Worker:
             with suppress(Exception):  # then their leases just end
                 await self._hand_back(leased, POLL)
             raise
+        if self._stopping.is_set():  # the drain may be over: nobody would wait for what begins now
+            for delivery in leased:
+                self._slots.give_back(delivery.endpoint_id)
+            await self._hand_back(leased)
+            return
+        queued: set[UUID] = set()
         for delivery in leased:
             if self._slots.begin(delivery, bodies[delivery.event_id]):
                 lane = asyncio.create_task(self._deliver(delivery, bodies[delivery.event_id]))
                 self._lanes.add(lane)
                 lane.add_done_callback(self._lanes.discard)
+            else:
+                queued.add(delivery.endpoint_id)
         telemetry.in_flight.set(self._slots.in_flight)
+        if stranded := self._slots.stranded(queued):  # a slot was taken meanwhile, and there is no request to follow
+            await self._hand_back(stranded)
+            self._due.set()
 
     async def _deliver(self, delivery: Delivery, body: bytes | Unsendable) -> None:
         """One slot's work: a delivery, and whatever was leased ahead for the same endpoint."""
@@ -290,9 +310,7 @@ class Worker:
             self._outbox.set()  # it may have been announced
         if any(r.verdict.disable for r in results):
             await hint(self._database, CONFIGURATION)
-        if self._stopping.is_set():
-            await self._hand_back(following)
-        elif following:
+        if following:
             await self._send(following)
         else:
             await asyncio.sleep(SETTLE_GAP - (time.perf_counter() - began))
@@ -330,9 +348,11 @@ class Worker:
                 self._slots.touch(delivery.endpoint_id, self._slots.now() + delay)
 
     def _expect_retry(self, result: Result) -> None:
+        """The delay counts from the settle, by the database's clock: to look earlier would be to look in vain."""
         if isinstance(action := result.verdict.action, RetryAt | Postpone):
             latest = result.endpoint.ordering is Ordering.LATEST
-            self._slots.touch(result.endpoint.id, None if latest else action.when)
+            delay = 0.0 if latest else max(action.when - result.ended, 0.0)
+            self._slots.touch(result.endpoint.id, self._slots.now() + delay)
 
     async def _settle_together(self, results: list[Result], changed: list[HealthChange]) -> list[Delivery]:
         async with self._database.road() as connection:

@@ -77,7 +77,8 @@ ON CONFLICT DO NOTHING
 
 FINISH = f"""
 -- finish: records all attempts and ends those deliveries whose lease is still ours; what another worker has claimed
--- meanwhile stays. Locked in the order in which fan-out locks them.
+-- meanwhile stays. Locked in the order in which fan-out locks them, but for keys that want only their latest: fan-out
+-- locks those first. Where both kinds meet Postgres may break a deadlock, and one of the two is repeated.
 WITH recorded AS ({RECORD}), ours AS MATERIALIZED (
     SELECT d.id, r.state, r.state_reason
     FROM unnest($16::uuid[], $17::uuid[], $18::text[], $19::text[]) AS r(id, lease_id, state, state_reason)
