@@ -93,6 +93,8 @@ class Slots:
         self.in_flight = 0
         """Slots taken, of all endpoints together."""
         self._rate_binds = False
+        self.knows_time = False
+        """Until the database has told it, the time is this machine's, which may be an hour off."""
 
     # The database's clock, kept going by our monotonic one: a worker whose clock is an hour off changes nothing.
 
@@ -101,6 +103,7 @@ class Slots:
 
     def set_clock(self, now: float) -> None:
         self._clock_offset = now - monotonic()
+        self.knows_time = True
 
     @property
     def workers(self) -> int:

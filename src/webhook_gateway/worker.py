@@ -161,8 +161,8 @@ class Worker:
     # The stages, in the order of the road. Each does one round and returns how many seconds to wait.
 
     async def _fan_out(self) -> float:
-        if self._is_behind:
-            return POLL
+        if pause := self._held_up():
+            return pause
         done = await self._dispatch.fan_out()
         if not done.taken:
             return POLL
@@ -209,8 +209,8 @@ class Worker:
         return POLL
 
     async def _claim(self) -> float:
-        if self._is_behind:
-            return POLL
+        if pause := self._held_up():
+            return pause
         wanted = self._slots.wanted()
         if not wanted:
             return self._until_next_due()
@@ -228,6 +228,12 @@ class Worker:
         if claimed:
             await self._send(claimed)
         return 0.0
+
+    def _held_up(self) -> float:
+        """Seconds to wait where nothing may be sent: it couldn't be written down, or the time isn't known yet."""
+        if self._is_behind:
+            return POLL
+        return 0.0 if self._slots.knows_time else SCAN_GAP
 
     async def _send(self, leased: list[Delivery]) -> None:
         """Begins the requests of deliveries whose slots are reserved; those leased ahead queue."""
