@@ -3,7 +3,8 @@
 A hundred endpoints (the victims) get events at a steady rate. Beside them come, one after the other: (a) one endpoint
 with a backlog, (b) ten that hang until the deadline, (c) ten that answer 500, (d) all of these at once. The bad ones of
 (b) and (c) begin with a backlog and are sent new events all the time. A victim's delay is from when its event was due
-at the load to the first byte at the partner, so nothing is hidden by a slow load.
+at the load to the first byte at the partner, so nothing is hidden by a slow load. Each phase starts its processes anew:
+its first seconds, in which they open their connections, count in none of them, with bad partners or without.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ VICTIMS = 100
 BAD = 10
 SHARE = 0.25
 """The victims' rate, as a part of what drains at most: half load and more would measure the machine."""
+WARM = 3.0
+"""Seconds of load before anything counts."""
 BEGINS_WITH = 500
 """Open deliveries of each bad endpoint at the start of its phase."""
 VICTIM, HANGING, BROKEN = "bench.victim", "bench.hanging", "bench.broken"
@@ -172,7 +175,7 @@ async def _run(gateway: Gateway, report: Report, place: Place, phase: Phase, siz
     types = _types(VICTIM, VICTIMS) + bad
     first = sample({})
     posting = Posting(
-        plan(gateway, "isolation", size.phase, rate=rate * len(types) / VICTIMS, types=types, connections=128)
+        plan(gateway, "isolation", WARM + size.phase, rate=rate * len(types) / VICTIMS, types=types, connections=128)
     )
     await posting.begun()
     notes = await posting.notes()
@@ -181,20 +184,21 @@ async def _run(gateway: Gateway, report: Report, place: Place, phase: Phase, siz
     gateway.kill_workers()
     gateway.stop_api()
 
-    seen, until = firsts(arrivals), notes.ended
-    victims = [n for n in range(len(notes.due)) if n % len(types) < VICTIMS and notes.statuses[n] == 202]
+    seen, warm, until = firsts(arrivals), notes.begun + int(WARM * 1e9), notes.ended
+    sent = [n for n in range(len(notes.due)) if n % len(types) < VICTIMS and notes.due[n] >= warm]
+    victims = [n for n in sent if notes.statuses[n] == 202]
     delays = [(seen[notes.ids[n]].at - notes.due[n]) / 1e6 for n in victims if notes.ids[n] in seen]
     delays += [(until - notes.due[n]) / 1e6 for n in victims if notes.ids[n] not in seen]  # at least so long
     reached = Counter(n % len(types) for n in victims if notes.ids[n] in seen and seen[notes.ids[n]].at <= until)
     offered = Counter(n % len(types) for n in victims)
     # Of what each was sent: with chance arrivals, the counts alone would differ by themselves.
     shares = [reached[victim] / offered[victim] for victim in range(VICTIMS) if offered[victim]]
-    seconds = (notes.ended - notes.begun) / 1e9
+    seconds = (until - warm) / 1e9
     found = Found(
         delays={**percentiles(delays, (50, 99)), "max": max(delays, default=float("nan"))},
         jain=sum(shares) ** 2 / (len(shares) * sum(share * share for share in shares)) if any(shares) else 0.0,
         victims=sum(reached.values()) / seconds,
-        total=sum(at <= until for at in arrivals.times) / seconds,
+        total=sum(warm <= at <= until for at in arrivals.times) / seconds,
         late=sum(offered.values()) - sum(reached.values()),
     )
     report.say(

@@ -30,8 +30,8 @@ REFILL = 0.02
 """Seconds between two looks at an endpoint whose rate is used up."""
 QUICK = 0.02
 """Seconds. An endpoint that answers faster would wait for claims most of the time, so it is leased ahead."""
-AHEAD = 10
-"""How many times its slots such an endpoint may have leased beyond those under way: a fifth of a second of work."""
+AHEAD = 14
+"""How many times its slots such an endpoint may have leased beyond those under way: 0.3 s of work at most."""
 RECENT = 60.0
 """Seconds: what is due to an endpoint that this worker never sent to is no older, or a complete look finds it."""
 QUEUED = 0.4
