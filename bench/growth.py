@@ -19,6 +19,8 @@ from .report import Report
 from .road import RAMP, WINDOW, plan
 
 SMALL = 10_000
+DEEP = 100_000
+"""Open deliveries at least that a deep backlog begins with, so that it lasts while it is measured."""
 ENDPOINTS = 100
 SLOW = 64
 """Requests in flight of one worker where partners take 100 ms: what binds, so that workers should add up."""

@@ -3,13 +3,14 @@
 - ``make bench`` runs all of it, in some minutes
 - ``make bench ARGS="--quick"`` is shorter, about two minutes
 - ``make bench ARGS="--only full,latency"`` runs a part of it (``--help`` lists the parts)
+- ``make bench ARGS="--only depth --open 10000000"`` drains a deeper backlog, which takes some minutes to make
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import uvloop
 
@@ -136,11 +137,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description="Measures the gateway on this machine.")
     parser.add_argument("--quick", action="store_true", help="shorter, with smaller backlogs")
     parser.add_argument("--only", default=",".join(MEASURES), help="some of " + ",".join(MEASURES))
+    parser.add_argument("--open", type=int, help="open deliveries of the deepest backlog, by default a million")
     given = parser.parse_args()
+    size = QUICK if given.quick else FULL
+    if given.open is not None:
+        if given.open < growth.DEEP:
+            parser.error(f"--open: a deep backlog has {growth.DEEP:,} open deliveries or more")
+        size = replace(size, open=given.open)
     wanted = [name.strip() for name in given.only.split(",")]
     if unknown := [name for name in wanted if name not in MEASURES]:
         parser.error(f"there is no measure {', '.join(unknown)}: choose from {', '.join(MEASURES)}")
-    report = uvloop.run(measure(wanted, QUICK if given.quick else FULL))
+    report = uvloop.run(measure(wanted, size))
     path = report.write("bench")
     for picture in (path, *plots.draw(report, path)):
         report.say(f"wrote {picture}")
