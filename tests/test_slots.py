@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from time import monotonic
+from time import monotonic, time
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from webhook_gateway.rules.model import Delivery, Endpoint, Health
 from webhook_gateway.rules.outcome import Accepted, Phase, TimedOut
 from webhook_gateway.rules.verdict import Done, RetryAt, Verdict
-from webhook_gateway.slots import AHEAD, Slots
+from webhook_gateway.slots import AHEAD, LAG, LONG_AGO, Slots
 from webhook_gateway.store.configuration import Snapshot
 
 TENANT = UUID(int=1)
@@ -179,3 +179,35 @@ def test_where_the_tenant_has_no_slot_left_nothing_is_leased_ahead() -> None:
     answer_quickly(known)
     known.touch(ENDPOINT.id)
     assert known.wanted() == []
+
+
+def look(known: Slots, *, first: float | None, complete: bool = True) -> datetime:
+    """A look into the database that finds the endpoint's first delivery due so many seconds ago; the new floor."""
+    due = {} if first is None else {ENDPOINT.id: datetime.fromtimestamp(known.now() - first, UTC)}
+    known.expect(due, monotonic(), None if complete else {ENDPOINT.id})
+    return known.floors()[ENDPOINT.id]
+
+
+def test_claims_begin_where_the_last_look_found_something_and_a_complete_look_takes_the_floor_down() -> None:
+    known = slots()
+    known.set_clock(time())
+    found = look(known, first=300.0)
+    assert [want.floor for want in known.wanted()] == [found]
+    known.claim_failed()
+    higher = look(known, first=20.0, complete=False)
+    assert higher > found
+    assert look(known, first=500.0) < found
+
+
+def test_a_floor_stays_below_what_a_transaction_under_way_may_still_bring() -> None:
+    known = slots()
+    known.set_clock(time())
+    known.touch(ENDPOINT.id)
+    for first in (None, 0.0, -3600.0):  # nothing, something new, something leased
+        assert look(known, first=first).timestamp() == pytest.approx(known.now() - LAG, abs=0.1)
+
+
+def test_a_clock_that_nobody_has_checked_moves_no_floor() -> None:
+    known = slots()
+    known.touch(ENDPOINT.id)
+    assert look(known, first=300.0) == LONG_AGO

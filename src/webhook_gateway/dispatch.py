@@ -50,7 +50,7 @@ class Dispatch:
         self._slots = slots
         self._snapshot = Snapshot(0, {}, frozenset(), None)
         self._matcher = Matcher(())
-        self._floor: Floor[int] = Floor(lowest=0)
+        self._floor = Floor()
 
     async def fan_out(self) -> Round:
         """One round; takes nothing where another process has the turn.
@@ -64,7 +64,11 @@ class Dispatch:
         new: list[NewDelivery] = []
         try:
             async with self._database.road() as connection, connection.transaction():
-                taken = await outbox.take(connection, self._floor.value(), ROUND)
+                after = self._floor.value()
+                try:
+                    taken = await outbox.take(connection, after, ROUND)
+                finally:
+                    self._floor.looked(after, time.perf_counter() - began)
                 waiting = taken.events
                 if not waiting:
                     return NOTHING

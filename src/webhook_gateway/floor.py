@@ -1,52 +1,46 @@
-"""How far down an index nothing is left.
+"""How far down the outbox nothing is left.
 
 Rows long gone keep their index entries while anybody's old transaction might still see them, and a scan from the
 beginning walks over all of those. A floor skips them. It lags behind by more than a transaction usually takes, since
-one may commit later than another that wrote higher values, and is let go regularly, so that nothing can hide below it
-for long.
+one may commit later than another that wrote higher values; what a slower one leaves below is found by the next look to
+the bottom.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from time import monotonic
-from typing import Generic, TypeVar
 
 LAG = 1.0
-"""Seconds by which a floor lags: many times what our transactions take. What a slower one leaves below it is found by
-the next look to the bottom."""
-LET_GO = 20.0
-"""Seconds after which one look goes to the very bottom, for what a transaction that took longer has left there."""
+"""Seconds by which a floor lags: many times what our transactions take."""
 STEP = 0.25
 """Seconds between two values that are kept."""
+BOTTOM = 20.0
+"""Seconds at least between two looks to the bottom, and `SHARE` times what the last one took."""
+SHARE = 50
 
-T = TypeVar("T")
 
+class Floor:
+    """A sequence up to which nothing was left some seconds ago, by this process's own monotonic time."""
 
-class Floor(Generic[T]):
-    """A value below which nothing was left some seconds ago, by this process's own monotonic time."""
+    def __init__(self) -> None:
+        self._value = 0
+        self._seen: deque[tuple[float, int]] = deque()
+        self._bottom_at = 0.0
 
-    def __init__(self, lowest: T) -> None:
-        self._lowest = lowest
-        self._value = lowest
-        self._seen: deque[tuple[float, T]] = deque()
-        self._let_go_at = monotonic() + LET_GO
-
-    def seen(self, value: T) -> None:
-        """The value from which a look has just begun to find something."""
+    def seen(self, value: int) -> None:
+        """The sequence from which a look has just begun to find something."""
         now = monotonic()
         if not self._seen or now - self._seen[-1][0] >= STEP:
             self._seen.append((now, value))
         while self._seen and now - self._seen[0][0] >= LAG:
             self._value = self._seen.popleft()[1]
 
-    @property
-    def current(self) -> T:
-        """`value`, but never the look to the bottom: for whoever looks often and elsewhere, too."""
-        return self._value
+    def value(self) -> int:
+        """From where to look: now and then from the very bottom, where old rows may make it slow: see `looked`."""
+        return 0 if monotonic() >= self._bottom_at else self._value
 
-    def value(self) -> T:
-        if monotonic() >= self._let_go_at:
-            self._let_go_at = monotonic() + LET_GO
-            return self._lowest
-        return self._value
+    def looked(self, value: int, seconds: float) -> None:
+        """A look from there has taken so long, whatever came of it."""
+        if value == 0:
+            self._bottom_at = monotonic() + max(BOTTOM, SHARE * seconds)

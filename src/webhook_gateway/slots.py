@@ -16,7 +16,6 @@ from uuid import UUID
 
 from msgspec import structs
 
-from .floor import Floor
 from .rules.matching import OPERATIONAL, Matcher
 from .rules.model import Delivery, Endpoint, EndpointState, Health, Ordering
 from .rules.outcome import Accepted, Outcome, TimedOut, Unsendable
@@ -32,6 +31,9 @@ QUICK = 0.02
 """Seconds. An endpoint that answers faster would wait for claims most of the time, so it is leased ahead."""
 AHEAD = 14
 """How many times its slots such an endpoint may have leased beyond those under way: 0.3 s of work at most."""
+LAG = 1.0
+"""Seconds by which a floor lags: many times what our transactions take. What a slower one leaves below a floor is found
+by the next complete look."""
 RECENT = 60.0
 """Seconds: what is due to an endpoint that this worker never sent to is no older, or a complete look finds it."""
 QUEUED = 0.4
@@ -68,7 +70,8 @@ class _Line:
     """Adaptive: halved by a timeout, one more with every success."""
     tokens: float = 0.0
     tokens_at: float = 0.0
-    floor: Floor[datetime] = field(default_factory=lambda: Floor(LONG_AGO))
+    floor: datetime = LONG_AGO
+    """A due time below which nothing was left when last looked: rows long gone cost a scan as much as others."""
 
 
 class Slots:
@@ -145,9 +148,9 @@ class Slots:
         """The endpoints that have had anything to send, and the due time below which nothing of theirs is left."""
         recent = datetime.fromtimestamp(self.now() - RECENT, UTC)
         unseen = dict.fromkeys(self.snapshot.endpoints.keys() - self._lines.keys(), recent)
-        return unseen | {endpoint_id: line.floor.current for endpoint_id, line in self._lines.items()}
+        return unseen | {endpoint_id: line.floor for endpoint_id, line in self._lines.items()}
 
-    def expect(self, due: Mapping[UUID, float], began: float, among: Collection[UUID] | None = None) -> None:
+    def expect(self, due: Mapping[UUID, datetime], began: float, among: Collection[UUID] | None = None) -> None:
         """The endpoints with open deliveries, and when the first of each is due: a look into the database.
 
         ``began`` is when the look began, by monotonic time: what was learnt since is newer than the look. ``among`` are
@@ -163,7 +166,11 @@ class Slots:
                 line.due_at = None
         self._waiting = newer
         for endpoint_id, due_at in due.items():
-            self._expect_one(endpoint_id, due_at)
+            self._expect_one(endpoint_id, due_at.timestamp())
+        settled = self._settled(began)
+        for endpoint_id, line in self._lines.items():
+            if among is None or endpoint_id in among:
+                line.floor = min(due.get(endpoint_id, settled), settled)
 
     def touch(self, endpoint_id: UUID, due_at: float | None = None) -> None:
         """Something for the endpoint has just become due, or will be at that time."""
@@ -201,7 +208,7 @@ class Slots:
             ahead = self._room_ahead(endpoint, line, now) if count or line.in_flight else 0
             if count + ahead > 0:
                 lease = endpoint.deadline + self._lease_margin
-                wanted.append(Wanted(endpoint_id, count + ahead, line.floor.value(), lease))
+                wanted.append(Wanted(endpoint_id, count + ahead, line.floor, lease))
                 self._reserve(endpoint, line, count)
                 self._asked[endpoint_id] = count
                 free -= count
@@ -247,11 +254,12 @@ class Slots:
         got: dict[UUID, list[datetime]] = {}
         for delivery, due in zip(deliveries, due_at, strict=True):
             got.setdefault(delivery.endpoint_id, []).append(due)
+        settled = self._settled(began)
         for want in wanted:
             line, dues = self._line(want.endpoint_id), got.get(want.endpoint_id, [])
             self._give_back(want.endpoint_id, max(self._asked.pop(want.endpoint_id) - len(dues), 0))
             if dues:
-                line.floor.seen(min(dues))
+                line.floor = max(line.floor, min(*dues, settled))
             if len(dues) < want.free and line.touched_at < began:
                 line.due_at = None
                 self._waiting.pop(want.endpoint_id, None)
@@ -397,6 +405,10 @@ class Slots:
         if line is None:
             line = self._lines[endpoint_id] = _Line()
         return line
+
+    def _settled(self, began: float) -> datetime:
+        """A due time below which nothing new comes: a look or a claim that began then has seen all there was."""
+        return datetime.fromtimestamp(self._clock_offset + began - LAG, UTC) if self.knows_time else LONG_AGO
 
     def _in_turn(self) -> list[tuple[UUID, _Line]]:
         """The endpoints that wait, beginning where the last claim ended."""

@@ -32,7 +32,7 @@ from .sender import Sender
 from .settings import Settings
 from .slots import HealthChange, Slots
 from .store import configuration, deliveries, keyring, workers
-from .store.database import Database, DatabaseAway
+from .store.database import COMPLETE_LOOK, Database, DatabaseAway
 from .store.deliveries import Retried
 from .store.hints import CONFIGURATION, DELIVERIES, OUTBOX, Hinter, hint, listen
 from .tokens import Tokens
@@ -43,7 +43,7 @@ POLL = 1.0
 """Seconds after which a stage looks by itself, hint or not."""
 SCAN_GAP = 0.05
 """Seconds at least between two looks at what is due."""
-COMPLETE_EVERY = 20
+COMPLETE_EVERY = 50
 """A complete look is begun after so many times what the last one took: an open transaction makes it slow."""
 SETTLE_GAP = 0.02
 """Seconds from one settle to the next: nobody waits for one, unless an ordering key goes on, and each is a commit."""
@@ -188,17 +188,15 @@ class Worker:
         floors = self._slots.floors() if began < self._complete_at else None
         try:
             async with self._database.road() as connection:
-                ready, now = await deliveries.ready(connection, floors)
+                ready = await deliveries.ready(connection, floors)
         except DatabaseAway:
-            if floors is None and time.monotonic() - began >= deliveries.COMPLETE_LOOK:
-                self._complete_at = began + COMPLETE_EVERY * deliveries.COMPLETE_LOOK
+            if floors is None and time.monotonic() - began >= COMPLETE_LOOK:
+                self._complete_at = began + COMPLETE_EVERY * COMPLETE_LOOK
             raise
         took = time.monotonic() - began
         if floors is None:
             self._complete_at = began + COMPLETE_EVERY * took
-        if now is not None:
-            self._slots.set_clock(now.timestamp())
-        self._slots.expect({endpoint_id: due_at.timestamp() for endpoint_id, due_at in ready.items()}, began, floors)
+        self._slots.expect(ready, began, floors)
         if unknown := self._slots.unknown():
             self._changed.set()
             async with self._database.road() as connection, connection.transaction():

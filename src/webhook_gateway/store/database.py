@@ -20,6 +20,11 @@ else:
     Connection = asyncpg.Connection
 
 
+COMPLETE_LOOK = 15.0
+"""Seconds that a look without a floor may take: while an old transaction is open it walks over everything that has been
+sent since."""
+
+
 class DatabaseAway(Exception):
     """The database can't be reached or didn't answer in time. Whether a write happened may be unknown: ask again."""
 

@@ -2,6 +2,10 @@
 
 A lease is ``due_at`` moved forward plus a ``lease_id``. When it expires the delivery is simply due again: nothing has
 to sweep. Who lost the lease changes nothing, since every settle asks for the ``lease_id``.
+
+Rows are found by a probe each (``LATERAL``) and changed at their place (``ctid``). A join would do while statistics are
+right. But this table is empty most of the time, and if it is analysed then, while an old transaction keeps what was
+deleted, the planner takes a walk over a whole index for the cheapest way to a row: seconds, for every statement.
 """
 
 from __future__ import annotations
@@ -14,10 +18,7 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from ..rules.model import Delivery
-from .database import Connection
-
-COMPLETE_LOOK = 15.0
-"""Seconds that `READY` may take: while an old transaction is open it walks over everything that has been sent since."""
+from .database import COMPLETE_LOOK, Connection
 
 READY = """
 -- ready: every endpoint that has an open delivery, with the time of its first, one index probe an endpoint
@@ -29,12 +30,12 @@ WITH RECURSIVE ready AS (
         WHERE endpoint_id > ready.endpoint_id AND due_at IS NOT NULL ORDER BY endpoint_id, due_at LIMIT 1
     ) AS next
 )
-SELECT endpoint_id, due_at, now() AS now FROM ready
+SELECT endpoint_id, due_at FROM ready
 """
 
 FIRST_DUE = """
 -- first due: the same for some endpoints only, above their floors: it never walks over what is long gone
-SELECT k.endpoint_id, first.due_at, now() AS now
+SELECT k.endpoint_id, first.due_at
 FROM unnest($1::uuid[], $2::timestamptz[]) AS k(endpoint_id, floor)
 CROSS JOIN LATERAL (
     SELECT due_at FROM deliveries d
@@ -46,16 +47,16 @@ CLAIM = """
 -- claim: the first due deliveries of each wanted endpoint, up to its free slots. Counting the attempt here means that
 -- a message which kills workers still ends as dead. The floor skips index entries of rows long gone.
 WITH picked AS MATERIALIZED (
-    SELECT first.id, first.due_at, w.lease
+    SELECT first.place, first.due_at, w.lease
     FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::interval[]) AS w(endpoint_id, free, floor, lease)
     CROSS JOIN LATERAL (
-        SELECT id, due_at FROM deliveries d
+        SELECT ctid AS place, due_at FROM deliveries d
         WHERE d.endpoint_id = w.endpoint_id AND d.due_at >= w.floor AND d.due_at <= now()
         ORDER BY d.due_at, d.id LIMIT w.free FOR NO KEY UPDATE SKIP LOCKED
     ) AS first
 )
 UPDATE deliveries d SET due_at = now() + picked.lease, lease_id = $5, attempt = d.attempt + 1
-FROM picked WHERE d.id = picked.id
+FROM picked WHERE d.ctid = picked.place
 RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lease_id, d.ordering_key, d.sequence,
           d.skipped_event_id, picked.due_at, now() AS now
 """
@@ -77,15 +78,16 @@ ON CONFLICT DO NOTHING
 
 FINISH = f"""
 -- finish: records all attempts and ends those deliveries whose lease is still ours; what another worker has claimed
--- meanwhile stays. Locked in the order in which fan-out locks them, but for keys that want only their latest: fan-out
--- locks those first. Where both kinds meet Postgres may break a deadlock, and one of the two is repeated.
+-- meanwhile stays. Locked in the order given, in which fan-out locks them, but for keys that want only their latest:
+-- fan-out locks those first. Where both kinds meet Postgres may break a deadlock, and one of the two is repeated.
 WITH recorded AS ({RECORD}), ours AS MATERIALIZED (
-    SELECT d.id, r.state, r.state_reason
+    SELECT mine.place, r.state, r.state_reason
     FROM unnest($16::uuid[], $17::uuid[], $18::text[], $19::text[]) AS r(id, lease_id, state, state_reason)
-    JOIN deliveries d ON d.id = r.id AND d.lease_id = r.lease_id
-    ORDER BY d.endpoint_id, d.ordering_key, d.id FOR UPDATE OF d
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place FROM deliveries WHERE id = r.id AND lease_id = r.lease_id LIMIT 1 FOR UPDATE
+    ) AS mine
 ), gone AS (
-    DELETE FROM deliveries d USING ours WHERE d.id = ours.id RETURNING d.*, ours.state, ours.state_reason
+    DELETE FROM deliveries d USING ours WHERE d.ctid = ours.place RETURNING d.*, ours.state, ours.state_reason
 )
 INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
                                  state_reason, reason, created_at)
@@ -109,17 +111,17 @@ UPDATE deliveries d
 SET due_at = now() + make_interval(secs => coalesce(next.lease, 0)), skipped_event_id = next.skipped,
     lease_id = CASE WHEN next.lease IS NOT NULL THEN $6::uuid END, attempt = d.attempt + (next.lease IS NOT NULL)::int
 FROM (
-    SELECT n.id, k.skipped, k.lease
+    SELECT n.place, k.skipped, k.lease
     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::float8[])
         AS k(endpoint_id, ordering_key, after, skipped, lease)
     CROSS JOIN LATERAL (
-        SELECT id, due_at FROM deliveries
+        SELECT ctid AS place, due_at FROM deliveries
         WHERE endpoint_id = k.endpoint_id AND ordering_key = k.ordering_key AND sequence > k.after
         ORDER BY sequence LIMIT 1 FOR NO KEY UPDATE
     ) AS n
     WHERE n.due_at IS NULL
 ) AS next
-WHERE d.id = next.id
+WHERE d.ctid = next.place
 RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lease_id, d.ordering_key, d.sequence,
           d.skipped_event_id
 """
@@ -129,9 +131,14 @@ SUPERSEDE = """
 WITH gone AS (
     DELETE FROM deliveries d
     USING unnest($1::uuid[], $2::bigint[]) AS k(endpoint_id, ordering_key)
-    WHERE d.endpoint_id = k.endpoint_id AND d.ordering_key = k.ordering_key AND d.lease_id IS NULL
-      AND EXISTS (SELECT FROM deliveries newer WHERE newer.endpoint_id = d.endpoint_id
-                  AND newer.ordering_key = d.ordering_key AND newer.sequence > d.sequence)
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place FROM deliveries
+        WHERE endpoint_id = k.endpoint_id AND ordering_key = k.ordering_key AND lease_id IS NULL
+          AND sequence < (SELECT max(sequence) FROM deliveries newer
+                          WHERE newer.endpoint_id = k.endpoint_id AND newer.ordering_key = k.ordering_key)
+        OFFSET 0
+    ) AS stale
+    WHERE d.ctid = stale.place AND d.lease_id IS NULL
     RETURNING d.*
 )
 INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
@@ -146,7 +153,10 @@ RETRY = """
 UPDATE deliveries d
 SET due_at = now() + make_interval(secs => r.delay), lease_id = NULL, attempt = d.attempt - 1 + r.counted
 FROM unnest($1::uuid[], $2::uuid[], $3::float8[], $4::int[]) AS r(id, lease_id, delay, counted)
-WHERE d.id = r.id AND d.lease_id = r.lease_id
+CROSS JOIN LATERAL (
+    SELECT ctid AS place FROM deliveries WHERE id = r.id AND lease_id = r.lease_id LIMIT 1 FOR NO KEY UPDATE
+) AS mine
+WHERE d.ctid = mine.place
 RETURNING d.id
 """
 
@@ -239,10 +249,8 @@ class Retried(msgspec.Struct, frozen=True):
     latest: bool = False
 
 
-async def ready(
-    connection: Connection, floors: Mapping[UUID, datetime] | None = None
-) -> tuple[dict[UUID, datetime], datetime | None]:
-    """By endpoint: when its first open delivery is due, and the database's time (None where nothing is open).
+async def ready(connection: Connection, floors: Mapping[UUID, datetime] | None = None) -> dict[UUID, datetime]:
+    """By endpoint: when its first open delivery is due.
 
     With ``floors`` only of those endpoints, and nothing below their floors.
     """
@@ -250,7 +258,7 @@ async def ready(
         rows = await connection.fetch(READY, timeout=COMPLETE_LOOK)
     else:
         rows = await connection.fetch(FIRST_DUE, list(floors), list(floors.values()))
-    return {row["endpoint_id"]: row["due_at"] for row in rows}, rows[0]["now"] if rows else None
+    return {row["endpoint_id"]: row["due_at"] for row in rows}
 
 
 async def claim(
@@ -288,6 +296,7 @@ async def settle(
     leased: list[Delivery] = []
     due: set[UUID] = set()
     if finished:
+        finished = sorted(finished, key=_lock_order)
         rows = await connection.fetch(
             FINISH,
             *_columns(attempts),
@@ -351,6 +360,10 @@ async def unhold(connection: Connection, *, tenant_id: UUID, endpoint_id: UUID, 
         return False
     await release(connection, [(endpoint_id, ordering_key)], [0], [skipped])
     return True
+
+
+def _lock_order(finished: Finished) -> tuple[bytes, int]:
+    return finished.delivery.endpoint_id.bytes, finished.delivery.ordering_key or 0
 
 
 def _columns(attempts: Sequence[tuple[Delivery, Attempt]]) -> tuple[list[object], ...]:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from .database import Connection
+from .database import COMPLETE_LOOK, Connection
 
 APPEND = """
 -- append: all events that arrived while the last commit was under way, with their idempotency keys, in one commit.
@@ -88,10 +88,13 @@ LATEST_KEYS = """
 -- latest keys: which keys that want only their latest have an open delivery. Every one of them is locked, since the
 -- newest replaces whichever is not being sent: a settle of the one that is has to wait, and then sees the newest.
 SELECT DISTINCT endpoint_id, ordering_key FROM (
-    SELECT d.endpoint_id, d.ordering_key
-    FROM unnest($1::uuid[], $2::bigint[]) AS k(endpoint_id, ordering_key)
-    JOIN deliveries d USING (endpoint_id, ordering_key)
-    ORDER BY d.endpoint_id, d.ordering_key, d.sequence FOR NO KEY UPDATE OF d
+    SELECT k.endpoint_id, k.ordering_key
+    FROM (SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS u(endpoint_id, ordering_key) ORDER BY 1, 2) AS k
+    CROSS JOIN LATERAL (
+        SELECT id FROM deliveries d
+        WHERE d.endpoint_id = k.endpoint_id AND d.ordering_key = k.ordering_key
+        ORDER BY d.sequence FOR NO KEY UPDATE
+    ) AS open
 ) AS locked
 """
 
@@ -210,8 +213,11 @@ class Taken:
 
 
 async def take(connection: Connection, after: int, limit: int) -> Taken:
-    """The oldest waiting events, removed from the outbox; none where it is another process's turn."""
-    rows = await connection.fetch(TAKE, after, limit)
+    """The oldest waiting events, removed from the outbox; none where it is another process's turn.
+
+    A look from the very bottom (0) may take longer, as an old transaction makes it do.
+    """
+    rows = await connection.fetch(TAKE, after, limit, timeout=COMPLETE_LOOK if after == 0 else None)
     rows.sort(key=lambda row: row["sequence"])  # a DELETE returns rows, and numbers them, in any order
     numbers = sorted(row["number"] for row in rows)
     events = [Waiting(number, *tuple(row)[1:-2]) for number, row in zip(numbers, rows, strict=True)]
