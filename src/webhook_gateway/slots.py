@@ -16,6 +16,7 @@ from uuid import UUID
 
 from msgspec import structs
 
+from .floor import LAG
 from .rules.matching import OPERATIONAL, Matcher
 from .rules.model import Delivery, Endpoint, EndpointState, Health, Ordering
 from .rules.outcome import Accepted, Outcome, TimedOut, Unsendable
@@ -31,9 +32,6 @@ QUICK = 0.02
 """Seconds. An endpoint that answers faster would wait for claims most of the time, so it is leased ahead."""
 AHEAD = 14
 """How many times its slots such an endpoint may have leased beyond those under way: 0.3 s of work at most."""
-LAG = 1.0
-"""Seconds by which a floor lags: many times what our transactions take. What a slower one leaves below a floor is found
-by the next complete look."""
 RECENT = 60.0
 """Seconds: what is due to an endpoint that this worker never sent to is no older, or a complete look finds it."""
 QUEUED = 0.4

@@ -24,6 +24,7 @@ from .deliver import Result, attempt, settle
 from .dispatch import Dispatch
 from .egress_policy import policy_from
 from .failpoints import reach
+from .floor import CompleteLooks
 from .master_keys import load_master_keys
 from .rules.model import Delivery, Ordering
 from .rules.outcome import Unsendable
@@ -43,8 +44,6 @@ POLL = 1.0
 """Seconds after which a stage looks by itself, hint or not."""
 SCAN_GAP = 0.05
 """Seconds at least between two looks at what is due."""
-COMPLETE_EVERY = 50
-"""A complete look is begun after so many times what the last one took: an open transaction makes it slow."""
 SETTLE_GAP = 0.02
 """Seconds from one settle to the next: nobody waits for one, unless an ordering key goes on, and each is a commit."""
 BEAT = 2.0
@@ -97,7 +96,7 @@ class Worker:
         self._hinter = Hinter(database, DELIVERIES)
         self._lanes: set[asyncio.Task[None]] = set()
         self._results: list[Result] = []
-        self._complete_at = 0.0
+        self._complete_looks = CompleteLooks()
         self._is_behind = False
         """What was sent can't be written down just now: sending more would only make more of it come twice."""
         self._outbox, self._due, self._hinted, self._changed, self._tidying = (asyncio.Event() for _ in range(5))
@@ -185,17 +184,17 @@ class Worker:
         It is complete, unless that would take more than a small part of the time.
         """
         began = time.monotonic()
-        floors = self._slots.floors() if began < self._complete_at else None
+        floors = None if self._complete_looks.are_due() else self._slots.floors()
         try:
             async with self._database.road() as connection:
                 ready = await deliveries.ready(connection, floors)
         except DatabaseAway:
             if floors is None and time.monotonic() - began >= COMPLETE_LOOK:
-                self._complete_at = began + COMPLETE_EVERY * COMPLETE_LOOK
+                self._complete_looks.took(COMPLETE_LOOK)
             raise
         took = time.monotonic() - began
         if floors is None:
-            self._complete_at = began + COMPLETE_EVERY * took
+            self._complete_looks.took(took)
         self._slots.expect(ready, began, floors)
         if unknown := self._slots.unknown():
             self._changed.set()

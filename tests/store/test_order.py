@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -16,6 +15,7 @@ from webhook_gateway.store.database import Connection
 from webhook_gateway.store.deliveries import Retried
 
 from .conftest import Hospital
+from .plans import explain
 
 
 async def test_only_the_head_of_a_key_is_claimable_and_other_keys_never_wait(hospital: Hospital) -> None:
@@ -211,14 +211,9 @@ async def test_a_hot_key_stays_cheap(hospital: Hospital) -> None:
 async def pages(hospital: Hospital, index: str, statement: str, *arguments: object) -> int:
     """How many pages a statement touches that uses this index; what it does is undone."""
     async with hospital.database.road() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        plan = await connection.fetch("EXPLAIN (ANALYZE, BUFFERS)" + statement, *arguments)
-        await transaction.rollback()
-    text = "\n".join(row[0] for row in plan)
-    assert index in text, text
-    return max(sum(map(int, re.findall(r"(?:hit|read)=(\d+)", line))) for line in text.splitlines() if "shared" in line)
+        plan, touched = await explain(connection, statement, *arguments)
+    assert index in plan, plan
+    return touched
 
 
 async def crossing(
