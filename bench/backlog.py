@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from webhook_gateway.catalogue import Catalogue
-from webhook_gateway.render import NewEvent, prepare
+from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.intake.events import NewEvent, prepare
 
 from .gateway import Gateway
 from .hospital import data_of, fill, templates

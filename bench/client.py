@@ -17,8 +17,8 @@ import aiohttp
 import uvloop
 from uuid_utils.compat import uuid7
 
-from webhook_gateway.egress_policy import policy_from
-from webhook_gateway.sender import Request, Sender
+from webhook_gateway.outbound.policy import policy_from
+from webhook_gateway.outbound.sender import Request, Sender
 from webhook_gateway.settings import Settings
 
 from .hospital import data_of, fill, templates

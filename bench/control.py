@@ -18,15 +18,15 @@ import asyncpg
 import uvloop
 from uuid_utils.compat import uuid7
 
-from webhook_gateway.deliver import sign
-from webhook_gateway.egress_policy import policy_from
-from webhook_gateway.master_keys import load_master_keys
+from webhook_gateway.crypto.master_keys import load_master_keys
+from webhook_gateway.crypto.vault import Vault
+from webhook_gateway.delivery.deliver import sign
+from webhook_gateway.outbound.policy import policy_from
+from webhook_gateway.outbound.sender import Request, Sender
 from webhook_gateway.rules.model import Delivery
-from webhook_gateway.sender import Request, Sender
 from webhook_gateway.settings import settings
 from webhook_gateway.store import configuration, keyring
 from webhook_gateway.store.database import Database
-from webhook_gateway.vault import Vault
 
 from . import children
 from .backlog import fill_backlog

@@ -16,8 +16,8 @@ import jiter
 import msgspec
 import uvicorn
 
-from webhook_gateway.catalogue import Catalogue
-from webhook_gateway.web.events import EventIn
+from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.web.api.events import EventIn
 
 NOBODY = UUID(int=0)
 

@@ -21,15 +21,14 @@ from uuid import UUID
 
 import uvloop
 
-from webhook_gateway import migrate
-from webhook_gateway.catalogue import Catalogue
-from webhook_gateway.embedded import EmbeddedPostgres
-from webhook_gateway.ingest import Ingest
-from webhook_gateway.render import NewEvent, prepare
-from webhook_gateway.store import keyring, tenants
+from webhook_gateway.crypto.vault import KEY_BYTES, MasterKeys, Vault
+from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
+from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.intake.events import NewEvent, prepare
+from webhook_gateway.intake.ingest import Ingest
+from webhook_gateway.store import keyring, migrate, tenants
 from webhook_gateway.store.database import Database
-from webhook_gateway.upkeep import make_partitions
-from webhook_gateway.vault import KEY_BYTES, MasterKeys, Vault
+from webhook_gateway.store.partitions import make_all
 
 TYPE = "lab_result.final"
 AT_ONCE = 100
@@ -74,7 +73,7 @@ async def measure(url: str, count: int, rounds: int) -> None:
     database, master = Database(url), MasterKeys({"bench": os.urandom(KEY_BYTES)})
     sealed, opened = Vault(master), Open(master)
     async with database.road() as connection:
-        await make_partitions(connection)
+        await make_all(connection)
         tenant_id = await tenants.make(connection, sealed)
     batch = events(count)
     rates: dict[str, list[float]] = {"sealed": [], "open": []}

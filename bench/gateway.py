@@ -25,14 +25,14 @@ import asyncpg
 import httpx
 from uuid_utils.compat import uuid7
 
-from webhook_gateway import migrate, programs
-from webhook_gateway.embedded import EmbeddedPostgres
-from webhook_gateway.first_start import issue_key
+from webhook_gateway.crypto.vault import MasterKeys, Vault
+from webhook_gateway.host import supervisor
+from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
+from webhook_gateway.host.first_start import issue_key
 from webhook_gateway.rules import signing
-from webhook_gateway.store import keyring
+from webhook_gateway.store import keyring, migrate
 from webhook_gateway.store.database import Database
-from webhook_gateway.upkeep import make_partitions
-from webhook_gateway.vault import MasterKeys, Vault
+from webhook_gateway.store.partitions import make_all
 
 from . import children
 from .machine import Used, between, sample
@@ -93,7 +93,7 @@ class Gateway:
             keys = [(await issue_key(database, vault, f"bench {n}", ["events:write"]))[1] for n in range(KEYS)]
             await keyring.fill(database, vault)
             connection = await asyncpg.connect(postgres.url)
-            await make_partitions(connection)
+            await make_all(connection)
             await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
             tenant_id = UUID(str(await connection.fetchval("SELECT id FROM tenants")))
             subscriber_id = uuid7()
@@ -133,7 +133,7 @@ class Gateway:
         """Returns when it takes events."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        command = programs.gateway("serve", "--port", str(self.port), "--processes", "1")
+        command = supervisor.gateway("serve", "--port", str(self.port), "--processes", "1")
         self.api = self._spawn("api", command, {})
         deadline = time.monotonic() + READY
         async with httpx.AsyncClient() as http:
@@ -155,7 +155,7 @@ class Gateway:
         await self.connection.execute("DELETE FROM workers")
         for _ in range(count):
             name = f"worker{len(self.workers)}"
-            self.workers.append(self._spawn(name, programs.gateway("work", "--processes", "1"), environment or {}))
+            self.workers.append(self._spawn(name, supervisor.gateway("work", "--processes", "1"), environment or {}))
         deadline = time.monotonic() + READY
         while await self.connection.fetchval("SELECT count(*) FROM workers") < len(self.workers):
             if any(worker.poll() is not None for worker in self.workers) or time.monotonic() > deadline:

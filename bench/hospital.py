@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from webhook_gateway.catalogue import shipped
+from webhook_gateway.intake.catalogue import shipped
 
 TYPES = (
     "lab_result.final",

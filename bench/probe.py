@@ -18,8 +18,8 @@ import asyncpg
 import uvloop
 from uuid_utils.compat import uuid7
 
-from webhook_gateway.egress_policy import policy_from
-from webhook_gateway.sender import Request, Sender
+from webhook_gateway.outbound.policy import policy_from
+from webhook_gateway.outbound.sender import Request, Sender
 from webhook_gateway.settings import Settings
 
 from .client import HEADERS

@@ -7,7 +7,7 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection
 
-from webhook_gateway.migrate import run_on, take_lock
+from webhook_gateway.store.migrate import run_on, take_lock
 from webhook_gateway.store.tables import metadata
 
 

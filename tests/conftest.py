@@ -17,8 +17,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from webhook_gateway import migrate
-from webhook_gateway.embedded import EmbeddedPostgres
+from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
+from webhook_gateway.store import migrate
 from webhook_gateway.store.database import plain
 
 

@@ -27,19 +27,19 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from standardwebhooks import Webhook
 
-from webhook_gateway.catalogue import Catalogue
 from webhook_gateway.cli import app as command_line
-from webhook_gateway.deliver import sign
-from webhook_gateway.first_start import issue_key
-from webhook_gateway.ingest import Ingest
+from webhook_gateway.crypto.vault import MasterKeys, Vault
+from webhook_gateway.delivery.deliver import sign
+from webhook_gateway.host.first_start import issue_key
+from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.intake.ingest import Ingest
+from webhook_gateway.outbound.sender import Request
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Delivery, Endpoint
 from webhook_gateway.rules.scopes import Role, Scope
 from webhook_gateway.rules.unreachable import MEANINGS
-from webhook_gateway.sender import Request
 from webhook_gateway.settings import Settings
 from webhook_gateway.store.database import Database
-from webhook_gateway.vault import MasterKeys, Vault
 from webhook_gateway.web.app import create_app
 from webhook_gateway.web.errors import TITLES
 

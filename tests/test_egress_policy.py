@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from webhook_gateway.egress_policy import policy_from
+from webhook_gateway.outbound.policy import policy_from
 from webhook_gateway.rules.targets import Denial, Denied, Target, judge, parse
 from webhook_gateway.settings import Settings
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from webhook_gateway import migrate
+from webhook_gateway.store import migrate
 
 
 async def test_each_test_gets_the_newest_schema(database_url: str) -> None:
@@ -19,7 +19,7 @@ async def test_each_test_gets_the_newest_schema(database_url: str) -> None:
 
 async def test_migrators_that_start_together_take_turns(database_url: str) -> None:
     await empty(database_url)
-    script = "import sys; from webhook_gateway import migrate; migrate.upgrade(sys.argv[1])"
+    script = "import sys; from webhook_gateway.store import migrate; migrate.upgrade(sys.argv[1])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     migrators = [
         await asyncio.create_subprocess_exec(sys.executable, "-c", script, database_url, env=environment)

@@ -33,7 +33,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_its_types_its_catalogue_its_migrations_and_its_licence(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    for needed in ("__init__.py", "py.typed", "catalogue.json", "embedded.py", "_migrations/env.py"):
+    for needed in (
+        "__init__.py",
+        "py.typed",
+        "intake/catalogue.json",
+        "host/embedded_postgres.py",
+        "_migrations/env.py",
+    ):
         assert f"webhook_gateway/{needed}" in names
     revisions = {path.name for path in (CHECKOUT / "migrations" / "versions").glob("*.py")}
     assert revisions == {Path(name).name for name in names if name.startswith("webhook_gateway/_migrations/versions/")}
@@ -50,7 +56,7 @@ def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
 def test_an_installed_wheel_knows_its_newest_revision_without_a_checkout(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
-    script = "from webhook_gateway import migrate; print(migrate.migrations(), migrate.head())"
+    script = "from webhook_gateway.store import migrate; print(migrate.migrations(), migrate.head())"
     asked = subprocess.run(
         [sys.executable, "-P", "-c", script],
         cwd="/",

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import OKPKey
 
-from webhook_gateway import signatures
+from webhook_gateway.crypto import signatures
 from webhook_gateway.rules.signing import BadSecret, BadSignature, render_secret
 
 # RFC 8032, section 7.1, test 2; and RFC 8037, appendix A, whose key is that of test 1.

@@ -9,11 +9,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from webhook_gateway.floor import LAG
+from webhook_gateway.delivery.slots import AHEAD, LONG_AGO, Slots
+from webhook_gateway.delivery.watermark import LAG
 from webhook_gateway.rules.model import Delivery, Endpoint, Health
 from webhook_gateway.rules.outcome import Accepted, Phase, TimedOut
 from webhook_gateway.rules.verdict import Done, RetryAt, Verdict
-from webhook_gateway.slots import AHEAD, LONG_AGO, Slots
 from webhook_gateway.store.configuration import Snapshot
 
 TENANT = UUID(int=1)

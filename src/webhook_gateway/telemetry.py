@@ -165,6 +165,11 @@ def endpoint_changed(endpoint: Endpoint, change: str, reason: str | None) -> Non
     log.warning("endpoint_changed", endpoint_id=ids.render(ids.ENDPOINT, endpoint.id), change=change, reason=reason)
 
 
+def notifications_interrupted(problem: BaseException) -> None:
+    """Who waits for them polls as well."""
+    log.warning("notifications_interrupted", error=type(problem).__name__)
+
+
 def database_away(stage: str, problem: Exception) -> None:
     log.warning("database_away", stage=stage, error=str(problem))
 

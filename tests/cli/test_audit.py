@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from webhook_gateway.master_keys import new_master_key
-from webhook_gateway.signatures import new_private_key, public_key_of
+from webhook_gateway.crypto.master_keys import new_master_key
+from webhook_gateway.crypto.signatures import new_private_key, public_key_of
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 MASTER = new_master_key()

@@ -4,7 +4,7 @@ import json
 import subprocess
 from collections.abc import Callable
 
-from webhook_gateway.master_keys import new_master_key
+from webhook_gateway.crypto.master_keys import new_master_key
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 MASTER = new_master_key()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import asyncpg
 import pytest
 
-from webhook_gateway.master_keys import new_master_key
+from webhook_gateway.crypto.master_keys import new_master_key
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 OLD, NEW = new_master_key(), new_master_key()

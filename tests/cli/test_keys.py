@@ -9,7 +9,7 @@ from datetime import datetime
 import asyncpg
 import pytest
 
-from webhook_gateway.master_keys import new_master_key
+from webhook_gateway.crypto.master_keys import new_master_key
 from webhook_gateway.rules import api_keys
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from webhook_gateway.master_keys import MasterKeysUnusable, load_master_keys, make_key_file, new_master_key
+from webhook_gateway.crypto.master_keys import MasterKeysUnusable, load_master_keys, make_key_file, new_master_key
 from webhook_gateway.settings import Settings
 
 KEY = new_master_key()

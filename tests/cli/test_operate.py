@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from webhook_gateway.master_keys import new_master_key
+from webhook_gateway.crypto.master_keys import new_master_key
 from webhook_gateway.rules import ids
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]

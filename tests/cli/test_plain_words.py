@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from webhook_gateway.master_keys import new_master_key
+from webhook_gateway.crypto.master_keys import new_master_key
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 AWAY = "postgresql://gateway:hunter2@127.0.0.1:1/gateway"

@@ -11,7 +11,15 @@ from typing import Self
 
 import pytest
 
-from webhook_gateway.processes import LONGEST_DELAY, DidNotStart, Process, Program, Tree, delay_before_restart, ending
+from webhook_gateway.host.processes import (
+    LONGEST_DELAY,
+    DidNotStart,
+    Process,
+    Program,
+    Tree,
+    delay_before_restart,
+    ending,
+)
 
 WAIT = "import os, signal, sys\nos.write(int(sys.argv[1]), sys.argv[2].encode() + b'\\n')\nwhile True: signal.pause()"
 DEAF = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAIT

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from webhook_gateway import signatures
+from webhook_gateway.crypto import signatures
 from webhook_gateway.rules.signing import render_secret
 
 SECRET = render_secret(secrets.token_bytes(32))

@@ -14,7 +14,7 @@ import pytest
 
 from webhook_gateway import cores
 from webhook_gateway.client import Gateway
-from webhook_gateway.master_keys import new_master_key
+from webhook_gateway.crypto.master_keys import new_master_key
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]

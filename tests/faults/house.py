@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 import webhook_gateway
-from webhook_gateway.embedded import EmbeddedPostgres
+from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
 
 from .stage import Length, Skip, Stage, staged
 

@@ -14,8 +14,7 @@ from uuid import UUID
 import asyncpg
 from uuid_utils.compat import uuid7
 
-from webhook_gateway import migrate
-from webhook_gateway.store import partitions
+from webhook_gateway.store import migrate, partitions
 
 from .house import House
 from .report import Report

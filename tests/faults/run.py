@@ -14,8 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 
-from webhook_gateway import garbage, migrate
-from webhook_gateway.embedded import EmbeddedPostgres
+from webhook_gateway.host import garbage
+from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
+from webhook_gateway.store import migrate
 
 from . import on_api, on_database, on_machines, on_operations, on_partners, on_workers
 from .house import House, copy_code, execute

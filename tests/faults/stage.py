@@ -25,13 +25,13 @@ import aiohttp
 import asyncpg
 from uuid_utils.compat import uuid7
 
-from webhook_gateway.embedded import EmbeddedPostgres
-from webhook_gateway.first_start import issue_key
-from webhook_gateway.processes import Process, Program
+from webhook_gateway.crypto.vault import MasterKeys, Vault
+from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
+from webhook_gateway.host.first_start import issue_key
+from webhook_gateway.host.processes import Process, Program
 from webhook_gateway.rules import signing
 from webhook_gateway.store import configuration, keyring, tenants
 from webhook_gateway.store.database import Database
-from webhook_gateway.vault import MasterKeys, Vault
 
 from .link import Link
 from .partner import Partner

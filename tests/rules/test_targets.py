@@ -13,17 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from yarl import URL
 
-from webhook_gateway.rules.targets import (
-    REMEDIES,
-    Denial,
-    Denied,
-    Policy,
-    Target,
-    classify,
-    development,
-    judge,
-    parse,
-)
+from webhook_gateway.rules.targets import REMEDIES, Denial, Denied, Policy, Target, classify, development, judge, parse
 
 CASES = [
     line.encode("ascii", "backslashreplace").decode("unicode_escape")

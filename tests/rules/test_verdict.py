@@ -9,16 +9,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from webhook_gateway.rules.model import Delivery, Endpoint, EndpointState, Health
-from webhook_gateway.rules.outcome import (
-    Accepted,
-    Blocked,
-    Outcome,
-    Phase,
-    Rejected,
-    TimedOut,
-    Unreachable,
-    Unsendable,
-)
+from webhook_gateway.rules.outcome import Accepted, Blocked, Outcome, Phase, Rejected, TimedOut, Unreachable, Unsendable
 from webhook_gateway.rules.verdict import Done, GiveUp, Postpone, RetryAt, decide, may_begin
 
 ID = UUID(int=1)

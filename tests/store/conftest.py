@@ -12,15 +12,15 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from webhook_gateway.dispatch import Dispatch
-from webhook_gateway.render import NewEvent, prepare
+from webhook_gateway.crypto.vault import MasterKeys, Vault
+from webhook_gateway.delivery.dispatch import Dispatch
+from webhook_gateway.delivery.slots import LONG_AGO, Slots
+from webhook_gateway.intake.events import NewEvent, prepare
 from webhook_gateway.rules import signing
 from webhook_gateway.rules.model import Delivery
-from webhook_gateway.slots import LONG_AGO, Slots
 from webhook_gateway.store import configuration, deliveries, keyring, outbox, tenants
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.deliveries import Finished, Wanted
-from webhook_gateway.vault import MasterKeys, Vault
 
 
 @dataclass

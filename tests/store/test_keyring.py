@@ -8,9 +8,9 @@ import os
 import pytest
 from uuid_utils.compat import uuid7
 
+from webhook_gateway.crypto.vault import KEY_BYTES, KeyMissing, MasterKeys, Tampered, Vault
 from webhook_gateway.store import keyring, tenants
 from webhook_gateway.store.database import Database
-from webhook_gateway.vault import KEY_BYTES, KeyMissing, MasterKeys, Tampered, Vault
 
 OLD, NEW = os.urandom(KEY_BYTES), os.urandom(KEY_BYTES)
 
@@ -110,7 +110,7 @@ def test_a_record_opens_only_in_its_tenant_table_and_row() -> None:
     vault = Vault(master)
     for number, owner in enumerate((tenant_id, uuid7()), 1):
         name, wrapped = master.wrap(owner, "seal", os.urandom(KEY_BYTES))
-        from webhook_gateway.vault import DataKey
+        from webhook_gateway.crypto.vault import DataKey
 
         vault.add(DataKey(number, owner, "seal", name, wrapped))
     record = vault.seal(tenant_id, "events", row, b"body")

@@ -7,8 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 from webhook_gateway.store import deliveries, partitions
-from webhook_gateway.store.partitions import EVENTS
-from webhook_gateway.upkeep import make_partitions
+from webhook_gateway.store.partitions import EVENTS, make_all
 
 from .conftest import Hospital
 
@@ -22,7 +21,7 @@ async def test_migrating_makes_the_days_to_come(hospital: Hospital) -> None:
         names = {row["relname"] for row in await connection.fetch(partitions.EXISTING, "events")}
         assert EVENTS.name(today()) in names
         assert EVENTS.name(today() + timedelta(days=7)) in names
-        assert await make_partitions(connection) == []
+        assert await make_all(connection) == []
 
 
 async def test_rows_move_from_the_default_partition_while_others_read_them(hospital: Hospital) -> None:
@@ -45,7 +44,7 @@ async def test_rows_move_from_the_default_partition_while_others_read_them(hospi
     while looks < 20:  # noqa: ASYNC110 - each look is a round trip
         await asyncio.sleep(0)
     async with hospital.database.road() as connection:
-        assert await make_partitions(connection) == [EVENTS.name(today())]
+        assert await make_all(connection) == [EVENTS.name(today())]
     before = looks
     while looks < before + 20:  # noqa: ASYNC110
         await asyncio.sleep(0)

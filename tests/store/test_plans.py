@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from webhook_gateway.slots import LONG_AGO
+from webhook_gateway.delivery.slots import LONG_AGO
 from webhook_gateway.store import deliveries, outbox
 from webhook_gateway.store.database import plain
 

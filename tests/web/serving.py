@@ -13,12 +13,12 @@ from uuid import UUID
 import httpx
 import uvicorn
 
-from webhook_gateway.catalogue import Catalogue
-from webhook_gateway.ingest import Ingest
+from webhook_gateway.crypto.vault import MasterKeys, Vault
+from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.intake.ingest import Ingest
 from webhook_gateway.settings import Settings
 from webhook_gateway.store import keyring, keys, tenants
 from webhook_gateway.store.database import Database
-from webhook_gateway.vault import MasterKeys, Vault
 from webhook_gateway.web.app import create_app
 
 

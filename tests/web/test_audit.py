@@ -11,7 +11,7 @@ import pytest
 
 from tests.web.serving import Api, serve
 from tests.web.world import make_world, post
-from webhook_gateway.audit_chain import check_export
+from webhook_gateway.crypto.audit_chain import check_export
 from webhook_gateway.store import audit, keyring
 
 

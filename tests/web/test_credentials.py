@@ -14,7 +14,7 @@ from joserfc.jwk import KeySet
 
 from tests.web.serving import Api, running
 from tests.web.world import make_world, post, store_finished
-from webhook_gateway import signatures
+from webhook_gateway.crypto import signatures
 from webhook_gateway.rules import ids
 from webhook_gateway.store import configuration
 
@@ -188,7 +188,7 @@ async def test_what_a_partner_answered_is_read_with_payload_read_alone_and_audit
 
 
 async def test_public_keys_are_asked_for_only_so_often(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from webhook_gateway.web import well_known
+    from webhook_gateway.web.api import well_known
     from webhook_gateway.web.callers import Bucket
 
     monkeypatch.setattr(well_known, "_bucket", Bucket(1.0))

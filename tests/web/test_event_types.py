@@ -9,7 +9,7 @@ import pytest
 
 from tests.web.serving import Api
 from tests.web.world import post
-from webhook_gateway.catalogue import shipped
+from webhook_gateway.intake.catalogue import shipped
 
 OWN: dict[str, Any] = {
     "name": "dialysis.session_ended",

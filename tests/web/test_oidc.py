@@ -16,7 +16,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 from pydantic import ValidationError
 
-from tests.road.inside import Got, Partner, partner
+from tests.end_to_end.inside import Got, Partner, partner
 from tests.web.serving import Api, running
 from webhook_gateway.settings import Settings
 from webhook_gateway.store import tenants

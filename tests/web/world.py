@@ -11,7 +11,7 @@ import httpx
 from uuid_utils.compat import uuid7
 
 from tests.web.serving import Api
-from webhook_gateway.render import NewEvent, prepare
+from webhook_gateway.intake.events import NewEvent, prepare
 from webhook_gateway.rules import ids
 from webhook_gateway.store import keys, outbox
 from webhook_gateway.store.database import Connection

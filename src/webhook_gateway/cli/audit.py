@@ -12,12 +12,12 @@ import typer
 from webhook_gateway.rules import ids
 from webhook_gateway.settings import settings
 
+from .environment import TenantName, configured_vault, database_url, tenant_named, with_database
 from .exits import NO, WRONG, CannotGoOn
 from .screen import answers, say, table, write_json
-from .surroundings import TenantName, configured_vault, database_url, tenant_named, with_database
 
 if TYPE_CHECKING:
-    from webhook_gateway.audit_chain import Checked, Head
+    from webhook_gateway.crypto.audit_chain import Checked, Head
     from webhook_gateway.store.audit import Verification
     from webhook_gateway.store.database import Database
 
@@ -116,7 +116,7 @@ def export(
     vault = configured_vault()
 
     async def work(database: Database) -> Head:
-        from webhook_gateway.audit_chain import write_entry, write_head
+        from webhook_gateway.crypto.audit_chain import write_entry, write_head
         from webhook_gateway.store import audit
 
         tenant_id = await tenant_named(database, tenant)
@@ -202,8 +202,8 @@ def _verify_export(file: Path, public_key: str, since: int, *, as_json: bool) ->
 
 
 def _check(file: Path, public_key: str, since: int) -> Checked:
-    from webhook_gateway import signatures
-    from webhook_gateway.audit_chain import check_export
+    from webhook_gateway.crypto import signatures
+    from webhook_gateway.crypto.audit_chain import check_export
     from webhook_gateway.rules.signing import BadSecret
 
     if not public_key and not _has_database():
@@ -223,7 +223,7 @@ def _compare(file: Path, head: Head) -> Verification:
     """Walks the database's chain, of the tenant that the export is of, beside the export."""
 
     async def work(database: Database) -> Verification:
-        from webhook_gateway.audit_chain import noted_in
+        from webhook_gateway.crypto.audit_chain import noted_in
         from webhook_gateway.store import audit
 
         with file.open(encoding="utf-8") as lines:

@@ -14,15 +14,16 @@ from urllib.parse import urlsplit
 
 import typer
 
-from webhook_gateway import cores, programs
+from webhook_gateway import cores
+from webhook_gateway.host import supervisor
 
 from .exits import NO, explain, setting_faults
 from .screen import answers, write_json
 
 if TYPE_CHECKING:
+    from webhook_gateway.crypto.vault import MasterKeys
     from webhook_gateway.settings import Settings
     from webhook_gateway.store.database import Database
-    from webhook_gateway.vault import MasterKeys
 
 OLDEST_POSTGRES = 150_000
 LARGEST_SKEW = 30.0
@@ -140,9 +141,9 @@ def _egress(found: Settings) -> Iterator[Finding]:
 
 
 def _master_keys(found: Settings) -> tuple[MasterKeys | None, list[Finding]]:
-    from webhook_gateway.master_keys import MasterKeysUnusable, load_master_keys
+    from webhook_gateway.crypto.master_keys import MasterKeysUnusable, load_master_keys
 
-    from .surroundings import key_settings
+    from .environment import key_settings
 
     chosen = key_settings(found)
     try:
@@ -160,7 +161,7 @@ def _master_keys(found: Settings) -> tuple[MasterKeys | None, list[Finding]]:
 async def _database(found: Settings, keys: MasterKeys | None) -> list[Finding]:
     from webhook_gateway.store.database import Database
 
-    from .surroundings import database_url
+    from .environment import database_url
 
     database: Database | None = None
     try:
@@ -178,12 +179,11 @@ async def _database(found: Settings, keys: MasterKeys | None) -> list[Finding]:
 
 
 async def _ask(database: Database, url: str, found: Settings, keys: MasterKeys | None) -> AsyncIterator[Finding]:
-    from webhook_gateway import migrate
-    from webhook_gateway.store import keyring, standing
-    from webhook_gateway.vault import Vault
+    from webhook_gateway.crypto.vault import Vault
+    from webhook_gateway.store import endpoint_status, keyring, migrate
 
     async with database.road() as connection:
-        server = await standing.server(connection)
+        server = await endpoint_status.server(connection)
     for finding in _server(server, url, found):
         yield finding
 
@@ -207,7 +207,7 @@ async def _ask(database: Database, url: str, found: Settings, keys: MasterKeys |
                     text = f"{count} data keys are still wrapped by {name}: run `webhook-gateway keys rewrap`"
                     yield Finding(Level.WARNING, "keys", text)
     async with database.road() as connection:
-        if await standing.administrators(connection) == 0:
+        if await endpoint_status.administrators(connection) == 0:
             text = "no API key may administer: run `webhook-gateway keys create NAME --role admin`"
             yield Finding(Level.WARNING, "keys", text)
 
@@ -228,7 +228,7 @@ def _server(server: dict[str, Any], url: str, found: Settings) -> Iterator[Findi
     if server["encoding"] != "UTF8":
         yield error(f"the database's encoding is {server['encoding']}: create it with ENCODING 'UTF8'")
     apis, workers = _processes(found)
-    if server["max_connections"] < (wanted := programs.connections(apis, workers)):
+    if server["max_connections"] < (wanted := supervisor.connections(apis, workers)):
         text = (
             f"max_connections is {server['max_connections']}, but {apis} API and {workers} worker processes "
             f"may open {wanted}: raise it, or lower WEBHOOK_GATEWAY_API_PROCESSES"

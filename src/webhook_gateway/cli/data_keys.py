@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .environment import configured_vault, with_database
 from .exits import NO, CannotGoOn
 from .screen import remarks, say, write_json
-from .surroundings import configured_vault, with_database
 
 if TYPE_CHECKING:
+    from webhook_gateway.crypto.vault import Vault
     from webhook_gateway.store.database import Database
-    from webhook_gateway.vault import Vault
 
 
 def rewrap(as_json: Annotated[bool, typer.Option("--json", help='{"master_key": …, "rewrapped": …}')] = False) -> None:
@@ -108,7 +108,7 @@ async def _rotate(database: Database, vault: Vault) -> list[dict[str, Any]]:
     from webhook_gateway.rules import ids
     from webhook_gateway.store import audit, configuration, keyring, tenants
     from webhook_gateway.store.driver import driver_of
-    from webhook_gateway.store.hints import CONFIGURATION, hint
+    from webhook_gateway.store.notifications import CONFIGURATION, hint
 
     made = []
     async with database.road() as driver:

@@ -28,11 +28,11 @@ def explain(problem: BaseException) -> CannotGoOn | None:
     from pydantic_settings import SettingsError
 
     from webhook_gateway.client import GatewayAway, Refused
+    from webhook_gateway.crypto.master_keys import MasterKeysUnusable
     from webhook_gateway.demo import NoExamples
-    from webhook_gateway.embedded import EmbeddedPostgresError
-    from webhook_gateway.master_keys import MasterKeysUnusable
-    from webhook_gateway.processes import DidNotStart
-    from webhook_gateway.programs import AddressTaken
+    from webhook_gateway.host.embedded_postgres import EmbeddedPostgresError
+    from webhook_gateway.host.processes import DidNotStart
+    from webhook_gateway.host.supervisor import AddressTaken
     from webhook_gateway.store.database import AWAY as UNREACHABLE
     from webhook_gateway.store.database import DatabaseAway
 

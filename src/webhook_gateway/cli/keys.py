@@ -11,9 +11,9 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER, SCOPES_OF, Role, Scope
 
 from . import data_keys
+from .environment import TenantName, configured_vault, tenant_named, with_database
 from .exits import NO, WRONG, CannotGoOn
 from .screen import answers, say, table, write_json
-from .surroundings import TenantName, configured_vault, tenant_named, with_database
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -76,7 +76,7 @@ def create(
     vault = configured_vault()
 
     async def work(database: Database) -> tuple[str, str]:
-        from webhook_gateway.first_start import issue_key
+        from webhook_gateway.host.first_start import issue_key
 
         await _check_tenant(database, tenant, subscriber_id, new=new_tenant)
         return await issue_key(
@@ -155,7 +155,7 @@ def master() -> None:
 
     [dim]Example:[/dim]  (umask 077; webhook-gateway keys master > /etc/webhook-gateway/master.key)
     """
-    from webhook_gateway.master_keys import new_master_key
+    from webhook_gateway.crypto.master_keys import new_master_key
 
     print(new_master_key())
 

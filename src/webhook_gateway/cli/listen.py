@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from webhook_gateway import signatures
+from webhook_gateway.crypto import signatures
 from webhook_gateway.rules.signing import BadSecret, BadSignature
 
 from .exits import WRONG, CannotGoOn

@@ -8,9 +8,9 @@ import typer
 
 from webhook_gateway.settings import settings
 
+from .environment import database_url
 from .exits import NO
 from .screen import say, write_json
-from .surroundings import database_url
 
 
 def migrate(
@@ -23,7 +23,7 @@ def migrate(
 
     [dim]Example:[/dim]  DATABASE_URL=postgresql://gateway:…@db.example/gateway webhook-gateway migrate
     """
-    from webhook_gateway import migrate as migrations
+    from webhook_gateway.store import migrate as migrations
 
     url = database_url(settings())
     before, newest = migrations.current(url), migrations.head()

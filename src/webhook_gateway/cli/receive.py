@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from webhook_gateway import signatures
+from webhook_gateway.crypto import signatures
 from webhook_gateway.rules.signing import BadSecret, BadSignature
 
 from .exits import NO, WRONG, CannotGoOn

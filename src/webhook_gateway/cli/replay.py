@@ -12,9 +12,9 @@ import typer
 
 from webhook_gateway.rules import ids
 
+from .environment import TenantName, tenant_named, with_database
 from .exits import NO, WRONG, CannotGoOn
 from .screen import remarks, say, write_json
-from .surroundings import TenantName, tenant_named, with_database
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -81,7 +81,7 @@ def _replay_one(text: str, tenant: str, *, as_json: bool) -> None:
 
     async def work(database: Database) -> UUID | None:
         from webhook_gateway.store import audit, replays, reports
-        from webhook_gateway.store.hints import OUTBOX, hint
+        from webhook_gateway.store.notifications import OUTBOX, hint
 
         tenant_id = await tenant_named(database, tenant)
         async with database.begin() as connection:

@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from webhook_gateway import cores, counters, programs
-from webhook_gateway.processes import Program, Tree, watch_signals
+from webhook_gateway import cores, counters
+from webhook_gateway.host import supervisor
+from webhook_gateway.host.processes import Program, Tree, watch_signals
 from webhook_gateway.settings import Settings, settings
 
 from .exits import WRONG, CannotGoOn
@@ -51,14 +52,14 @@ def serve(
     if descriptor >= 0:
         _serve_here(socket.socket(fileno=descriptor), trusted_proxies)
         return
-    with programs.listen_on(host, port) as listener:
-        say(f"the API listens on {programs.address_of(listener)}")
+    with supervisor.listen_on(host, port) as listener:
+        say(f"the API listens on {supervisor.address_of(listener)}")
         count = _choose(processes, "API")
         if count == 1:
             _serve_here(listener, trusted_proxies)
         else:
             with counters.shared_by(count) as share:
-                supervise([programs.api(count, listener, trusted_proxies=trusted_proxies, share=share)])
+                supervise([supervisor.api(count, listener, trusted_proxies=trusted_proxies, share=share)])
 
 
 def work(
@@ -76,11 +77,11 @@ def work(
     _check_production(settings())
     count = _choose(processes, "worker")
     if count > 1:
-        supervise([programs.workers(count)])
+        supervise([supervisor.workers(count)])
         return
     import uvloop
 
-    from webhook_gateway import worker
+    from webhook_gateway.delivery import worker
 
     uvloop.run(worker.run(settings()))
 
@@ -125,15 +126,15 @@ def _serve_here(listener: socket.socket, trusted_proxies: str) -> None:
         server_header=False,
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=trusted_proxies or None,
-        backlog=programs.BACKLOG,
-        timeout_graceful_shutdown=int(programs.CLOSE) - 5,
+        backlog=supervisor.BACKLOG,
+        timeout_graceful_shutdown=int(supervisor.CLOSE) - 5,
     )
     uvicorn.Server(config).run(sockets=[listener])
 
 
 def _check_production(found: Settings) -> None:
     """Without a database or a key a gateway can accept nothing, so it doesn't start."""
-    from webhook_gateway.master_keys import load_master_keys
+    from webhook_gateway.crypto.master_keys import load_master_keys
 
     if found.database_url is None:
         raise CannotGoOn("DATABASE_URL is not set: set it, or try `webhook-gateway up`, which brings its own", WRONG)

@@ -12,8 +12,8 @@ import typer
 from webhook_gateway.rules import ids
 from webhook_gateway.settings import settings
 
+from .environment import database_url
 from .screen import answers, table, write_json
-from .surroundings import database_url
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -60,16 +60,16 @@ async def _show(*, watch: bool, every: float, as_json: bool) -> None:
 
 async def look(database: Database) -> dict[str, Any]:
     """The figures, of all tenants together."""
-    from webhook_gateway.store import standing
+    from webhook_gateway.store import endpoint_status
     from webhook_gateway.store.workers import ALIVE
 
     now = datetime.now(UTC)
     async with database.road() as connection:
-        outbox = await standing.outbox(connection)
-        deliveries = await standing.open_deliveries(connection)
-        ended = await standing.ended_badly(connection, now - BAD_LAST)
-        trouble = await standing.in_trouble(connection, MOST_ENDPOINTS)
-        workers = await standing.workers(connection, ALIVE)
+        outbox = await endpoint_status.outbox(connection)
+        deliveries = await endpoint_status.open_deliveries(connection)
+        ended = await endpoint_status.ended_badly(connection, now - BAD_LAST)
+        trouble = await endpoint_status.in_trouble(connection, MOST_ENDPOINTS)
+        workers = await endpoint_status.workers(connection, ALIVE)
     waits = None if outbox["oldest"] is None else now.timestamp() - _made_at(outbox["oldest"])
     return {
         "at": now.isoformat(timespec="seconds"),

@@ -12,13 +12,14 @@ from typing import Annotated
 
 import typer
 
-from webhook_gateway import cores, counters, programs
-from webhook_gateway.master_keys import KEY_FILE, data_directory, load_master_keys, make_key_file
-from webhook_gateway.processes import Tree, watch_signals
+from webhook_gateway import cores, counters
+from webhook_gateway.crypto.master_keys import KEY_FILE, data_directory, load_master_keys, make_key_file
+from webhook_gateway.host import supervisor
+from webhook_gateway.host.processes import Tree, watch_signals
 from webhook_gateway.settings import Settings, settings
 
+from .environment import url_file
 from .screen import say
-from .surroundings import url_file
 
 FEWEST = 200
 OTHERS = 20
@@ -52,7 +53,7 @@ def up(
     found = settings().model_copy(update={"data": data or settings().data})
     found = found.model_copy(update={"development": development or found.development})
     counts = cores.shared(found.api_processes, found.worker_processes, cores.usable())
-    with programs.listen_on(host, port) as listener, _database(found, counts) as url:
+    with supervisor.listen_on(host, port) as listener, _database(found, counts) as url:
         found = _with_master_key(found.model_copy(update={"database_url": url}))
         load_master_keys(found)  # what can't work is said before anything is changed
         _prepare(url)
@@ -68,11 +69,11 @@ def _database(found: Settings, counts: tuple[int, int]) -> Iterator[str]:
     if found.database_url is not None:
         yield found.database_url
         return
-    from webhook_gateway.embedded import EmbeddedPostgres
+    from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
 
     directory = data_directory(found) / "postgres"
     say(f"starting PostgreSQL in {directory}")
-    settings = {"max_connections": str(max(OTHERS + programs.connections(*counts), FEWEST))}
+    settings = {"max_connections": str(max(OTHERS + supervisor.connections(*counts), FEWEST))}
     with EmbeddedPostgres.start(directory, settings=settings, die_with_parent=True) as server:
         file = url_file(found)
         file.unlink(missing_ok=True)
@@ -95,7 +96,7 @@ def _with_master_key(found: Settings) -> Settings:
 
 
 def _prepare(url: str) -> None:
-    from webhook_gateway import migrate
+    from webhook_gateway.store import migrate
 
     if migrate.current(url) != migrate.head():
         say(f"migrating the database to {migrate.head()}")
@@ -103,15 +104,15 @@ def _prepare(url: str) -> None:
 
 
 async def _run(found: Settings, listener: socket.socket, counts: tuple[int, int], share: Path | None) -> None:
-    from webhook_gateway.first_start import first_key
+    from webhook_gateway.host.first_start import first_key
 
-    environment, address = _environment(found, listener), programs.address_of(listener)
+    environment, address = _environment(found, listener), supervisor.address_of(listener)
     until, hurry = watch_signals()
     apis, workers = counts
-    groups = [programs.api(apis, listener, environment, share=share), programs.workers(workers, environment)]
+    groups = [supervisor.api(apis, listener, environment, share=share), supervisor.workers(workers, environment)]
     tree = Tree(groups, say)
     running = asyncio.create_task(tree.run(until, hurry))
-    ready = asyncio.create_task(programs.wait_until_ready(tree, address))
+    ready = asyncio.create_task(supervisor.wait_until_ready(tree, address))
     stopping = asyncio.create_task(until.wait())
     try:
         await asyncio.wait((ready, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from webhook_gateway.egress_policy import policy_from
+from webhook_gateway.outbound.policy import policy_from
 from webhook_gateway.rules.targets import Denied, Policy, judge, parse
 from webhook_gateway.settings import settings
 

@@ -15,9 +15,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from webhook_gateway import migrate, programs
-from webhook_gateway.embedded import EmbeddedPostgres
-from webhook_gateway.processes import watch_signals
+from webhook_gateway.host import supervisor
+from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
+from webhook_gateway.host.processes import watch_signals
+from webhook_gateway.store import migrate
 
 from .day import Day
 from .partners import the_partners
@@ -50,7 +51,7 @@ def run(*, leave: bool, seed: int, patients: int, port: int) -> int:
     directory.chmod(0o711)  # for PostgreSQL, which runs as another account where root starts it
     screen = Screen(the_partners())
     try:
-        with programs.listen_on("127.0.0.1", port) as listener:
+        with supervisor.listen_on("127.0.0.1", port) as listener:
             screen.line("starting PostgreSQL, the API, a worker and six partners …")
             settings = {"shared_buffers": "64MB", "max_connections": "60"}
             with EmbeddedPostgres.start(directory / "postgres", settings=settings, die_with_parent=True) as server:

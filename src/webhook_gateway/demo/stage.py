@@ -9,13 +9,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from webhook_gateway import programs
 from webhook_gateway.client import AsyncGateway
-from webhook_gateway.first_start import issue_key
-from webhook_gateway.master_keys import make_key_file, read_key_file
-from webhook_gateway.processes import Process, Program, Tree
+from webhook_gateway.crypto.master_keys import make_key_file, read_key_file
+from webhook_gateway.crypto.vault import Vault
+from webhook_gateway.host import supervisor
+from webhook_gateway.host.first_start import issue_key
+from webhook_gateway.host.processes import Process, Program, Tree
 from webhook_gateway.store.database import Database
-from webhook_gateway.vault import Vault
 
 from .partners import Partner
 from .screen import Screen
@@ -32,7 +32,7 @@ class Stage:
     def __init__(
         self, directory: Path, examples: Path, database_url: str, listener: socket.socket, screen: Screen
     ) -> None:
-        self.address = programs.address_of(listener)
+        self.address = supervisor.address_of(listener)
         self.examples = examples
         self.partners = screen.partners
         self.desk = Partner("claims_desk", (), "the hospital's own")
@@ -49,7 +49,7 @@ class Stage:
             "WEBHOOK_GATEWAY_DEVELOPMENT": "true",  # http and loopback: the partners are on this machine
             "WEBHOOK_GATEWAY_PUBLIC_DOCS": "true",
         }
-        groups = [programs.api(1, listener, environment), programs.workers(1, environment)]
+        groups = [supervisor.api(1, listener, environment), supervisor.workers(1, environment)]
         self._tree = Tree([[self._logged(program) for program in group] for group in groups], screen.line)
         self._gateway: asyncio.Task[None] | None = None
 
@@ -61,7 +61,7 @@ class Stage:
         """
         key, desk_key = await self._make_keys()
         self._gateway = asyncio.create_task(self._tree.run(self._ending, self._hurry))
-        await programs.wait_until_ready(self._tree, self.address)
+        await supervisor.wait_until_ready(self._tree, self.address)
         sink = self._start("smtp_sink", "examples.partners.smtp_sink", "--smtp-port", "0", environment={})
         self._mails = await _announced(sink, "smtp on ")
         environment = {"WEBHOOK_SECRET": self.desk.secret, "GATEWAY_URL": self.address, "GATEWAY_API_KEY": desk_key}

@@ -17,9 +17,10 @@ from uuid import UUID
 from sqlalchemy import RowMapping, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..audit_chain import FIRST, Head, hash_of, sign_head
-from ..signatures import public_key_of, render_private_key
-from ..vault import Vault
+from webhook_gateway.crypto.audit_chain import FIRST, Head, hash_of, sign_head
+from webhook_gateway.crypto.signatures import public_key_of, render_private_key
+from webhook_gateway.crypto.vault import Vault
+
 from .driver import driver_of
 from .keyring import audit_key
 from .rows import every

@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from ..rules.credentials import TlsSettings, authorization_from
-from ..rules.model import DEFAULT_SCHEDULE, Endpoint, EndpointState, Health, Ordering
-from ..vault import KeyMissing, Tampered, Vault
+from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
+from webhook_gateway.rules.credentials import TlsSettings, authorization_from
+from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Endpoint, EndpointState, Health, Ordering
+
 from .database import Connection
 
 VERSION = "SELECT version FROM configuration"

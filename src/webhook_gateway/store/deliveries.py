@@ -17,7 +17,8 @@ from uuid import UUID
 import msgspec
 from uuid_utils.compat import uuid7
 
-from ..rules.model import Delivery
+from webhook_gateway.rules.model import Delivery
+
 from .database import COMPLETE_LOOK, Connection
 
 READY = """

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from ..vault import KEY_BYTES, DataKey, KeyMissing, Tampered, Vault
+from webhook_gateway.crypto.vault import KEY_BYTES, DataKey, KeyMissing, Tampered, Vault
+
 from .database import Connection, Database
 
 PAGE = 100

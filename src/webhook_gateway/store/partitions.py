@@ -8,6 +8,8 @@ from uuid import UUID
 
 from .database import Connection
 
+DAYS_AHEAD = 7
+MONTHS_AHEAD = 2
 LOCK_TIMEOUT = "500ms"
 """A partition is made and dropped under short locks or not at all: the next round tries again."""
 
@@ -49,6 +51,15 @@ def lowest_id(day: date) -> UUID:
     """The lowest UUIDv7 of a day that begins at midnight UTC."""
     milliseconds = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
     return UUID(int=milliseconds << 80)
+
+
+async def make_all(connection: Connection) -> list[str]:
+    """Makes the partitions of the days and months to come; safe to call at any time, by several at once."""
+    day = await today(connection)
+    made = await make_ahead(connection, EVENTS, day, DAYS_AHEAD)
+    for cut in (FINISHED, ATTEMPTS):
+        made += await make_ahead(connection, cut, day, MONTHS_AHEAD)
+    return made
 
 
 async def make_ahead(connection: Connection, cut: Cut, today: date, ahead: int) -> list[str]:

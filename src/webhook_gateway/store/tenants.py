@@ -6,7 +6,7 @@ from uuid import UUID
 
 import uuid_utils.compat as uuid_utils
 
-from webhook_gateway.vault import Vault
+from webhook_gateway.crypto.vault import Vault
 
 from .database import Connection
 from .keyring import make_keys

@@ -1,1 +1,1 @@
-"""The HTTP API: what an HMS posts to, and what administrators and partners ask."""
+"""HTTP in: who calls is found out, what it costs is bounded; `api` answers in JSON."""

@@ -11,26 +11,27 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from webhook_gateway import __version__, garbage, telemetry
-from webhook_gateway.catalogue import Catalogue
-from webhook_gateway.egress_policy import policy_from
-from webhook_gateway.ingest import Ingest
-from webhook_gateway.master_keys import load_master_keys
+from webhook_gateway import __version__, telemetry
+from webhook_gateway.crypto.master_keys import load_master_keys
+from webhook_gateway.crypto.vault import Vault
+from webhook_gateway.host import garbage
+from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.intake.ingest import Ingest
+from webhook_gateway.outbound.policy import policy_from
 from webhook_gateway.settings import Settings
 from webhook_gateway.settings import settings as process_settings
 from webhook_gateway.store import keyring
 from webhook_gateway.store.database import Database, DatabaseAway
-from webhook_gateway.store.hints import CONFIGURATION, listen
-from webhook_gateway.vault import Vault
+from webhook_gateway.store.notifications import CONFIGURATION, listen
 
-from . import (
+from . import errors
+from .api import (
     audit,
     deliveries,
     docs,
     document,
-    endpoint_states,
+    endpoint_lifecycle,
     endpoints,
-    errors,
     event_reports,
     event_types,
     events,
@@ -42,10 +43,10 @@ from . import (
     subscribers,
     well_known,
 )
+from .api.byte_routes import Hot
+from .api.dependencies import Gateway
 from .callers import Callers
-from .deps import Gateway
 from .guard import Guard
-from .hot import Hot
 from .oidc import issuer_from
 
 ROUTERS = tuple(
@@ -55,7 +56,7 @@ ROUTERS = tuple(
         event_types,
         subscribers,
         endpoints,
-        endpoint_states,
+        endpoint_lifecycle,
         deliveries,
         replays,
         keys,

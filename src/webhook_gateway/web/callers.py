@@ -16,13 +16,13 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from starlette.types import Scope
 
+from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.rules import api_keys, ids
 from webhook_gateway.rules.matching import fits
 from webhook_gateway.rules.scopes import Scope as Permission
 from webhook_gateway.rules.scopes import allows
 from webhook_gateway.store import keyring, keys, tenants
 from webhook_gateway.store.database import Database, DatabaseAway
-from webhook_gateway.vault import Vault
 
 from .errors import Problem, forbidden
 from .oidc import LEEWAY, Issuer, NotAToken, is_token

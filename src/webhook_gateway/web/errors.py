@@ -24,8 +24,8 @@ from fastapi.exceptions import HTTPException, RequestValidationError, ResponseVa
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
+from webhook_gateway.crypto.vault import KeyMissing, Tampered
 from webhook_gateway.store.database import DatabaseAway
-from webhook_gateway.vault import KeyMissing, Tampered
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:problem:webhook-gateway:"

@@ -13,9 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from webhook_gateway import telemetry
+from webhook_gateway.crypto.vault import KeyMissing
 from webhook_gateway.rules import ids
 from webhook_gateway.store.database import DatabaseAway
-from webhook_gateway.vault import KeyMissing
 
 from .callers import Callers
 from .errors import Problem, database_away, key_missing, render

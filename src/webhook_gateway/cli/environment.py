@@ -1,0 +1,86 @@
+"""What most commands begin with: the settings, and which database is meant."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+from uuid import UUID
+
+import typer
+
+from webhook_gateway.crypto.master_keys import KEY_FILE, data_directory
+from webhook_gateway.settings import Settings, settings
+
+from .exits import WRONG, CannotGoOn
+
+if TYPE_CHECKING:
+    from webhook_gateway.crypto.vault import Vault
+    from webhook_gateway.store.database import Database
+
+T = TypeVar("T")
+
+TenantName = Annotated[str, typer.Option("--tenant", metavar="NAME", help="The tenant that is meant.")]
+
+NO_DATABASE = (
+    "DATABASE_URL is not set and no gateway started by `webhook-gateway up` runs here: set it, as in "
+    "DATABASE_URL=postgresql://gateway:…@db.example/gateway"
+)
+
+
+def database_url(found: Settings) -> str:
+    """The configured database, or else the embedded one of a gateway that `up` keeps running on this machine."""
+    if found.database_url is not None:
+        return found.database_url
+    try:
+        return url_file(found).read_text().strip()
+    except OSError:
+        raise CannotGoOn(NO_DATABASE, WRONG) from None
+
+
+def url_file(found: Settings) -> Path:
+    """Where `up` leaves the URL of its embedded database, for as long as it runs."""
+    return data_directory(found) / "database_url"
+
+
+def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
+    """Does the work on the configured database, and closes it."""
+    from webhook_gateway.store.database import Database
+
+    async def run() -> T:
+        database = Database(database_url(settings()), connections=2)
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(run())
+
+
+def key_settings(found: Settings) -> Settings:
+    """The settings, with the key file that `up` has made where no master key is configured."""
+    made = data_directory(found) / KEY_FILE
+    if found.master_keys is None and found.master_key_file is None and made.exists():
+        return found.model_copy(update={"master_key_file": made})
+    return found
+
+
+def configured_vault() -> Vault:
+    """An empty vault with the configured master keys."""
+    from webhook_gateway.crypto.master_keys import load_master_keys
+    from webhook_gateway.crypto.vault import Vault
+
+    return Vault(load_master_keys(key_settings(settings())))
+
+
+async def tenant_named(database: Database, name: str) -> UUID:
+    from webhook_gateway.store import tenants
+
+    async with database.road() as connection:
+        tenant_id = await tenants.find(connection, name)
+    if tenant_id is None and name == tenants.DEFAULT:
+        raise CannotGoOn("no key was ever made here: begin with `webhook-gateway keys create NAME --role admin`")
+    if tenant_id is None:
+        raise CannotGoOn(f"there is no tenant {name}: `webhook-gateway keys create … --new-tenant` makes one")
+    return tenant_id

@@ -1,0 +1,182 @@
+"""The outbox becomes deliveries: one for each endpoint that wants the event.
+
+One round is one transaction, and one round at a time runs in the whole cluster, so that the order of acceptance is the
+order of deliveries.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from msgspec.structs import replace
+from uuid_utils.compat import uuid7
+
+from webhook_gateway import telemetry
+from webhook_gateway.crypto.vault import Vault
+from webhook_gateway.rules.matching import Matcher
+from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
+from webhook_gateway.store import configuration, deliveries, keyring, outbox
+from webhook_gateway.store.configuration import Snapshot
+from webhook_gateway.store.database import Connection, Database
+from webhook_gateway.store.outbox import NewDelivery, Waiting
+
+from .slots import Slots
+from .watermark import Floor
+
+ROUND = 500
+"""Events taken in one round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round did: how many events it took, which endpoints have something due, and what it leased at birth."""
+
+    taken: int
+    endpoints: frozenset[UUID]
+    leased: list[Delivery]
+
+
+NOTHING = Round(0, frozenset(), [])
+
+
+class Dispatch:
+    """Fans out. Keeps the endpoints in memory, and knows by the configuration's version when they are old."""
+
+    def __init__(self, database: Database, vault: Vault, slots: Slots) -> None:
+        self._database = database
+        self._vault = vault
+        self._slots = slots
+        self._snapshot = Snapshot(0, {}, frozenset(), None)
+        self._matcher = Matcher(())
+        self._floor = Floor()
+
+    async def fan_out(self) -> Round:
+        """One round; takes nothing where another process has the turn.
+
+        The slots of what it leased are taken: the caller sends those deliveries.
+
+        Raises:
+            DatabaseAway: nothing was taken, or it is unknown: what was not committed is still in the outbox.
+        """
+        began, lease_id = time.perf_counter(), uuid7()
+        new: list[NewDelivery] = []
+        try:
+            async with self._database.road() as connection, connection.transaction():
+                after = self._floor.value()
+                try:
+                    taken = await outbox.take(connection, after, ROUND)
+                finally:
+                    self._floor.looked(after, time.perf_counter() - began)
+                waiting = taken.events
+                if not waiting:
+                    return NOTHING
+                if taken.version != self._snapshot.version:
+                    # An endpoint whose key isn't here yet would count as unsendable until the next change of any.
+                    await keyring.fill(self._database, self._vault)
+                    self._take_over(await configuration.snapshot(connection, self._vault))
+                new = [delivery for event in waiting for delivery in self._deliveries_of(event)]
+                if any(delivery.ordering_key is not None for delivery in new):
+                    new = await self._put_in_order(connection, new)
+                new = [self._lease(delivery) for delivery in new]
+                await self._insert(connection, new, lease_id)
+                if gone := [e for e in waiting if e.endpoint_id and e.endpoint_id not in self._snapshot.endpoints]:
+                    await outbox.cancel_bound(connection, gone)
+        except BaseException:
+            for delivery in new:
+                if delivery.lease is not None:
+                    self._slots.give_back(delivery.endpoint_id)
+            raise
+        self._floor.seen(taken.lowest - 1)
+        telemetry.fanned_out.inc(len(new))
+        telemetry.fan_out_seconds.observe(time.perf_counter() - began)
+        return Round(
+            len(waiting),
+            frozenset(delivery.endpoint_id for delivery in new if delivery.lease is None),
+            [_leased(delivery, lease_id) for delivery in new if delivery.lease is not None],
+        )
+
+    def _take_over(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._matcher = Matcher(snapshot.endpoints.values())
+        self._slots.learn(snapshot)
+
+    def _deliveries_of(self, event: Waiting) -> list[NewDelivery]:
+        if event.endpoint_id is not None:
+            endpoint = self._snapshot.endpoints.get(event.endpoint_id)
+            matched: Sequence[Endpoint] = () if endpoint is None else (endpoint,)
+        else:
+            matched = self._matcher.match(event.tenant_id, event.type)
+        if not matched and event.endpoint_id is None:
+            telemetry.event_unmatched(event.event_id, event.type)
+        return [
+            NewDelivery(
+                id=event.delivery_id or uuid7(),
+                tenant_id=event.tenant_id,
+                endpoint_id=endpoint.id,
+                event_id=event.event_id,
+                type=event.type,
+                sequence=event.sequence,
+                ordering_key=None if endpoint.ordering is Ordering.NONE else event.ordering_key,
+                due=True,
+                reason=event.reason,
+            )
+            for endpoint in matched
+        ]
+
+    def _lease(self, delivery: NewDelivery) -> NewDelivery:
+        """Born with a lease where a slot is free and nothing else waits for it."""
+        endpoint = self._snapshot.endpoints[delivery.endpoint_id]
+        if not delivery.due or endpoint.ordering is Ordering.LATEST:
+            return delivery
+        lease = self._slots.lease_at_birth(endpoint)
+        return delivery if lease is None else replace(delivery, lease=lease)
+
+    async def _insert(self, connection: Connection, new: Sequence[NewDelivery], lease_id: UUID) -> None:
+        if new:
+            await outbox.insert_deliveries(connection, new, lease_id)
+        latest = sorted(
+            {
+                (delivery.endpoint_id, delivery.ordering_key)
+                for delivery in new
+                if delivery.ordering_key is not None and self._ordering(delivery) is Ordering.LATEST
+            }
+        )
+        if latest:
+            await deliveries.supersede(connection, latest)
+
+    async def _put_in_order(self, connection: Connection, new: Sequence[NewDelivery]) -> list[NewDelivery]:
+        """Only the head of an ordering key is due; the others wait for the one before them."""
+        keys = {(d.endpoint_id, d.ordering_key): d for d in new if d.ordering_key is not None}
+        strict = [key for key, delivery in keys.items() if self._ordering(delivery) is Ordering.STRICT]
+        latest = [key for key, delivery in keys.items() if self._ordering(delivery) is Ordering.LATEST]
+        others = keys.keys() - set(latest)
+        busy = await outbox.busy_keys(connection, sorted(others), sorted(strict), sorted(latest))
+        ordered = []
+        for delivery in new:
+            if delivery.ordering_key is None:
+                ordered.append(delivery)
+                continue
+            key = (delivery.endpoint_id, delivery.ordering_key)
+            ordered.append(replace(delivery, due=key not in busy))
+            busy.add(key)
+        return ordered
+
+    def _ordering(self, delivery: NewDelivery) -> Ordering:
+        return self._snapshot.endpoints[delivery.endpoint_id].ordering
+
+
+def _leased(new: NewDelivery, lease_id: UUID) -> Delivery:
+    return Delivery(
+        id=new.id,
+        tenant_id=new.tenant_id,
+        endpoint_id=new.endpoint_id,
+        event_id=new.event_id,
+        event_type=new.type,
+        attempt=1,
+        lease_id=lease_id,
+        ordering_key=new.ordering_key,
+        sequence=new.sequence,
+    )

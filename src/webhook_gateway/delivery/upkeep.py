@@ -1,0 +1,66 @@
+"""What keeps the tables small and the operators' jobs going. One worker at a time does it; any can take over."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+from time import monotonic
+
+import asyncpg
+
+from webhook_gateway import telemetry
+from webhook_gateway.settings import Settings
+from webhook_gateway.store import partitions, replays, turns
+from webhook_gateway.store.database import Connection, Database
+
+REPLAYS = 500
+"""Deliveries that a replay job queues in one transaction."""
+ROUND = 1.0
+CHORES = 600.0
+"""Seconds between two looks at partitions and old keys."""
+CHORES_AGAIN = 60.0
+"""Seconds until the next look where a table was busy."""
+
+
+class Upkeep:
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._chores_at = monotonic()
+
+    async def round(self) -> float:
+        """One slice of a replay job, and now and then the daily chores; returns how many seconds to wait."""
+        async with self._database.road() as connection:
+            if not await turns.take(connection, turns.UPKEEP):
+                return ROUND
+            try:
+                if monotonic() >= self._chores_at:
+                    await self._do_chores(connection)
+                replayed = await replays.run_some(connection, REPLAYS)
+            finally:
+                try:
+                    await turns.end(connection, turns.UPKEEP)
+                except BaseException:
+                    connection.terminate()  # the turn must not live on in the pool
+                    raise
+        return ROUND if replayed is None else 0.0
+
+    async def _do_chores(self, connection: Connection) -> None:
+        self._chores_at = monotonic() + CHORES_AGAIN
+        with suppress(asyncpg.LockNotAvailableError):  # a table is busy, with a backup for example
+            await partitions.make_all(connection)
+            await self._drop(connection)
+            while await partitions.prune_keys(connection, self._settings.retain_idempotency_hours):
+                pass
+            self._chores_at = monotonic() + CHORES
+
+    async def _drop(self, connection: Connection) -> None:
+        today = await partitions.today(connection)
+        needed = await partitions.oldest_needed(connection)
+        before = today - timedelta(days=self._settings.retain_bodies_days)
+        dropped = await partitions.drop_before(connection, partitions.EVENTS, before, needed)
+        before = today - timedelta(days=self._settings.retain_metadata_days)
+        for cut in (partitions.FINISHED, partitions.ATTEMPTS):
+            dropped += await partitions.drop_before(connection, cut, before, None)
+        if dropped:
+            telemetry.partitions_dropped(dropped)

@@ -1,0 +1,116 @@
+"""An event becomes what is stored: the body that every partner gets, rendered once and sealed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from webhook_gateway.crypto.vault import Vault
+from webhook_gateway.rules import ids
+from webhook_gateway.rules.matching import OPERATIONAL
+from webhook_gateway.store import outbox
+from webhook_gateway.store.database import Connection
+from webhook_gateway.store.outbox import Appended
+
+from .catalogue import EventType
+
+
+class NewEvent(msgspec.Struct, frozen=True):
+    """An event as it was posted: ``data`` as the very bytes that came, ``parsed`` as what they mean."""
+
+    type: str
+    data: bytes
+    parsed: Any
+    timestamp: datetime | None = None
+    subject: str | None = None
+    ordering_key: str | None = None
+    idempotency_key: str | None = None
+
+
+async def announce(
+    connection: Connection, vault: Vault, tenant_id: UUID, name: str, data: Mapping[str, object]
+) -> None:
+    """Stores an event of the gateway's own (``gateway.*``) in the caller's transaction."""
+    raw = msgspec.json.encode(data)
+    event = NewEvent(type=OPERATIONAL + name, data=raw, parsed=data)
+    await outbox.append(connection, [prepare(vault, tenant_id, event, None)])
+
+
+def prepare(vault: Vault, tenant_id: UUID, event: NewEvent, known: EventType | None) -> Appended:
+    """Renders the body that every partner gets, once, and seals it.
+
+    Raises:
+        KeyMissing: there is no key to seal it with.
+    """
+    event_id = uuid7()
+    occurred_at = datetime.now(UTC) if event.timestamp is None else event.timestamp.astimezone(UTC)
+    body = render_body(event_id, event, occurred_at)
+    ordering_key = (
+        event.ordering_key or (known and known.ordering_key and _fill(known.ordering_key, event.parsed)) or None
+    )
+    return Appended(
+        id=event_id,
+        tenant_id=tenant_id,
+        type=event.type,
+        occurred_at=occurred_at,
+        ordering_key=None if ordering_key is None else _short_digest(vault, tenant_id, ordering_key),
+        size=len(body),
+        body=vault.seal(tenant_id, "events", event_id, body),
+        key=None
+        if event.idempotency_key is None
+        else vault.digest(tenant_id, b"key\0" + event.idempotency_key.encode()),
+        fingerprint=None if event.idempotency_key is None else vault.digest(tenant_id, _fingerprint(event)),
+    )
+
+
+class Body(msgspec.Struct, omit_defaults=True):
+    """The JSON that partners get (Standard Webhooks: ``type``, ``timestamp``, ``data``)."""
+
+    id: str
+    type: str
+    timestamp: datetime
+    data: msgspec.Raw
+    subject: str | None = None
+
+
+def render_body(event_id: UUID, event: NewEvent, occurred_at: datetime) -> bytes:
+    """The body. ``data`` stays byte for byte what the hospital sent: no number changes its digits."""
+    body = Body(ids.render(ids.EVENT, event_id), event.type, occurred_at, msgspec.Raw(event.data), event.subject)
+    return msgspec.json.encode(body)
+
+
+def _fingerprint(event: NewEvent) -> bytes:
+    """What makes two posts the same. A timestamp that we gave ourselves doesn't."""
+    parts = (event.type, event.timestamp, event.subject, event.ordering_key)
+    return msgspec.json.encode(parts) + event.data
+
+
+def _short_digest(vault: Vault, tenant_id: UUID, ordering_key: str) -> int:
+    """64 bits: should two keys ever collide, they only wait for each other."""
+    return int.from_bytes(vault.digest(tenant_id, b"order\0" + ordering_key.encode())[:8], "big", signed=True)
+
+
+def _fill(template: str, data: Any) -> str | None:
+    """``patient:{patient_id}`` with the data's own value, or None where the data has none."""
+    if not isinstance(data, dict):
+        return None
+    parts = list(_parts_of(template))
+    for place in range(1, len(parts), 2):
+        value = data.get(parts[place])
+        if not isinstance(value, str | int):
+            return None
+        parts[place] = str(value)
+    return "".join(parts)
+
+
+@cache
+def _parts_of(template: str) -> tuple[str, ...]:
+    """Text and names in turn."""
+    return tuple(re.split(r"\{(\w+)\}", template))

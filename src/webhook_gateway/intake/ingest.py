@@ -1,0 +1,249 @@
+"""Events come in: checked, sealed, and committed to the outbox before anybody is told that they were accepted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from datetime import datetime
+from enum import StrEnum
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from webhook_gateway import telemetry
+from webhook_gateway.crypto.vault import KeyMissing, Vault
+from webhook_gateway.failpoints import reach
+from webhook_gateway.rules import ids
+from webhook_gateway.rules.matching import OPERATIONAL
+from webhook_gateway.store import configuration, keyring, outbox
+from webhook_gateway.store.database import Connection, Database, DatabaseAway
+from webhook_gateway.store.notifications import OUTBOX, Hinter
+from webhook_gateway.store.outbox import Appended
+
+from .catalogue import Catalogue, EventType, Fault
+from .events import NewEvent, prepare
+
+LARGEST_COMMIT = 500
+LARGEST_COMMIT_BYTES = 8_388_608
+LONGEST_QUEUE = 20_000
+PATIENCE = 4.5
+"""Seconds that a caller waits for the commit before it is told to ask again."""
+SWEEP = 0.1
+"""Seconds between two looks for callers who have waited too long: one timer for all of them."""
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The event is committed. ``duplicate``: it already was, under the same idempotency key."""
+
+    event_id: UUID
+    type: str
+    accepted_at: datetime
+    duplicate: bool = False
+
+
+class Reason(StrEnum):
+    """Why an event is refused; nothing of it is stored."""
+
+    UNKNOWN_EVENT_TYPE = "unknown_event_type"
+    RESERVED_EVENT_TYPE = "reserved_event_type"
+    SCHEMA = "schema"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    reason: Reason
+    faults: tuple[Fault, ...] = ()
+
+
+Stored = asyncio.Future[Receipt | Refusal]
+"""What becomes of an event that waits for its commit; fails with `DatabaseAway`."""
+
+
+class Ingest:
+    """Accepts events. While one commit is under way, those that arrive meanwhile wait for the next: group commit."""
+
+    def __init__(self, database: Database, vault: Vault, catalogue: Catalogue) -> None:
+        self._database = database
+        self._vault = vault
+        self._catalogue = catalogue
+        self._version = 0
+        self._queue: list[tuple[Appended, Stored]] = []
+        self._committers: set[asyncio.Task[None]] = set()
+        self._waiting: list[tuple[float, Stored]] = []
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._hinter = Hinter(database, OUTBOX)
+
+    async def accept(self, tenant_id: UUID, event: NewEvent, until: float | None = None) -> Receipt | Refusal:
+        """Stores one event; returns after its commit.
+
+        ``until`` is the moment of monotonic time at which waiting ends, by default after `PATIENCE`.
+
+        Raises:
+            DatabaseAway: it is unknown whether the event was stored: posting it again with its key is safe.
+            KeyMissing: there is no key to seal it with.
+        """
+        return (await self.accept_many(tenant_id, [event], until))[0]
+
+    async def accept_many(
+        self, tenant_id: UUID, events: Sequence[NewEvent], until: float | None = None
+    ) -> list[Receipt | Refusal]:
+        """Stores events in the order given, each with its own result.
+
+        Raises:
+            DatabaseAway, KeyMissing: see `accept`; some of them may be stored.
+        """
+        until = monotonic() + PATIENCE if until is None else until
+        if not self._vault.knows(tenant_id):
+            await _in_time(self._learn_keys(tenant_id), until)
+        if any(self._is_unknown(tenant_id, event.type) for event in events):
+            await _in_time(self.refresh(), until)  # one may have been made a moment ago, through another process
+        results: list[Refusal | Stored] = []
+        for event in events:
+            checked = self._check(tenant_id, event)
+            if isinstance(checked, Refusal):
+                telemetry.refused_events.labels(checked.reason.value).inc()
+                results.append(checked)
+            else:
+                results.append(self._enqueue(prepare(self._vault, tenant_id, event, checked), until))
+        return [result if isinstance(result, Refusal) else await result for result in results]
+
+    async def run(self) -> None:
+        """Keeps hints going out; cancelled at the end."""
+        await self._hinter.run()
+
+    async def refresh(self) -> None:
+        """Takes the tenants' own event types as they are now, if anything changed."""
+        async with self._database.road() as connection:
+            version = await configuration.version(connection)
+            if version == self._version:
+                return
+            own: dict[UUID, list[EventType]] = {}
+            for tenant_id, name, description, schema, example, key in await configuration.event_types(connection):
+                own.setdefault(tenant_id, []).append(EventType(name, description, schema, example, key, "tenant"))
+        self._catalogue.replace(own)
+        self._version = version
+
+    def _is_unknown(self, tenant_id: UUID, event_type: str) -> bool:
+        return self._catalogue.get(tenant_id, event_type) is None and not event_type.startswith(OPERATIONAL)
+
+    def _check(self, tenant_id: UUID, event: NewEvent) -> EventType | Refusal:
+        known = self._catalogue.get(tenant_id, event.type)
+        if event.type.startswith(OPERATIONAL):
+            return Refusal(Reason.RESERVED_EVENT_TYPE)
+        if known is None:
+            return Refusal(Reason.UNKNOWN_EVENT_TYPE)
+        if not self._catalogue.is_valid(tenant_id, known, event.parsed):
+            return Refusal(Reason.SCHEMA, tuple(self._catalogue.faults(tenant_id, known, event.parsed)))
+        return known
+
+    async def _learn_keys(self, tenant_id: UUID) -> None:
+        missing = await keyring.fill(self._database, self._vault)
+        if not self._vault.knows(tenant_id):
+            telemetry.keys_missing(missing)
+            raise KeyMissing(f"no data key for {ids.render(ids.TENANT, tenant_id)}")
+
+    def _enqueue(self, appended: Appended, until: float) -> Stored:
+        if len(self._queue) >= LONGEST_QUEUE:
+            raise DatabaseAway("too many events wait for a commit")
+        loop = asyncio.get_running_loop()
+        stored: Stored = loop.create_future()
+        self._queue.append((appended, stored))
+        self._waiting.append((until, stored))
+        if self._sweeping is None:
+            self._sweeping = loop.call_later(SWEEP, self._sweep)
+        # One that has ended but is not discarded yet commits nothing more.
+        if all(committer.done() for committer in self._committers):
+            task = loop.create_task(self._commit_all())
+            self._committers.add(task)
+            task.add_done_callback(self._committers.discard)
+        return stored
+
+    def _sweep(self) -> None:
+        """Tells callers who have waited too long that nothing is certain."""
+        now = monotonic()
+        self._waiting = [waiting for waiting in self._waiting if not waiting[1].done()]
+        for until, stored in self._waiting:
+            if until <= now:
+                _fail(stored, DatabaseAway("the commit took too long"))
+        self._sweeping = asyncio.get_running_loop().call_later(SWEEP, self._sweep) if self._waiting else None
+
+    async def _commit_all(self) -> None:
+        """Commits what waits, and what comes in meanwhile, until nothing waits."""
+        await asyncio.sleep(0)  # let requests that are already parsed join the first commit
+        while batch := self._next_batch():
+            try:
+                results = await self._commit([appended for appended, _ in batch])
+            except Exception as problem:
+                if not isinstance(problem, DatabaseAway):
+                    telemetry.stage_failed("append", problem)
+                    problem = DatabaseAway(type(problem).__name__)
+                for _, stored in batch:
+                    if not stored.done():
+                        _fail(stored, problem)
+            else:
+                for (_, stored), result in zip(batch, results, strict=True):
+                    if not stored.done():
+                        stored.set_result(result)
+
+    def _next_batch(self) -> list[tuple[Appended, Stored]]:
+        batch: list[tuple[Appended, Stored]] = []
+        size = taken = 0
+        for appended, stored in self._queue:
+            if len(batch) == LARGEST_COMMIT or (batch and size + appended.size > LARGEST_COMMIT_BYTES):
+                break
+            taken += 1
+            if not stored.done():  # its caller gave up waiting: it was told that nothing is certain
+                batch.append((appended, stored))
+                size += appended.size
+        del self._queue[:taken]
+        return batch
+
+    async def _commit(self, events: list[Appended]) -> list[Receipt | Refusal]:
+        began = monotonic()
+        async with self._database.road() as connection:
+            results = await append(connection, events)
+        telemetry.append_seconds.observe(monotonic() - began)
+        telemetry.append_events.observe(len(events))
+        reach("after_append_commit")
+        self._hinter.ask()
+        return results
+
+
+async def _in_time(work: Coroutine[Any, Any, None], until: float) -> None:
+    """
+    Raises:
+        DatabaseAway: it took until then.
+    """
+    try:
+        async with asyncio.timeout(until - monotonic()):
+            await work
+    except TimeoutError:
+        raise DatabaseAway("the database took too long") from None
+
+
+def _fail(stored: Stored, problem: DatabaseAway) -> None:
+    stored.set_exception(problem)
+    stored.exception()  # seen: its caller may have given up
+
+
+async def append(connection: Connection, events: list[Appended]) -> list[Receipt | Refusal]:
+    """Stores prepared events, each once for its idempotency key, and says what became of each."""
+    stored = await outbox.append(connection, events)
+    telemetry.accepted_events.inc(len(stored))
+    again = [(e.tenant_id, e.key) for e in events if e.id not in stored and e.key is not None]
+    known = await outbox.earlier(connection, again) if again else {}
+    return [_result(event, stored, known) for event in events]
+
+
+def _result(event: Appended, stored: dict[UUID, datetime], known: dict[tuple[UUID, bytes], Any]) -> Receipt | Refusal:
+    if event.id in stored:
+        return Receipt(event.id, event.type, stored[event.id])
+    if event.key is None or (event.tenant_id, event.key) not in known:
+        raise DatabaseAway("the event was not stored")  # its key was pruned between two statements: asking again helps
+    first = known[event.tenant_id, event.key]
+    if first["fingerprint"] != event.fingerprint:
+        telemetry.refused_events.labels(Reason.IDEMPOTENCY_CONFLICT.value).inc()
+        return Refusal(Reason.IDEMPOTENCY_CONFLICT)
+    return Receipt(first["event_id"], event.type, first["accepted_at"], duplicate=True)

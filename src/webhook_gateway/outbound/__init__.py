@@ -1,0 +1,1 @@
+"""The only outgoing HTTP: a request comes in, an `Exchange` goes out, whatever the partner does."""

@@ -1,0 +1,313 @@
+"""The way out: what a name resolves to, which addresses a socket is made for, and new connections over those.
+
+`rules.targets` says what is allowed; this file sees to it that nothing else is ever connected to. Every address is
+judged twice: all answers of a lookup together (one bad answer refuses them all, since an attacker mixes them), and each
+address again where its socket is made, which no path to a connection can avoid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from ipaddress import ip_address
+from itertools import zip_longest
+from time import monotonic
+from urllib.parse import unquote, urlsplit
+
+from webhook_gateway.rules.outcome import Phase
+from webhook_gateway.rules.targets import Denial, Policy, Target, judge
+from webhook_gateway.rules.unreachable import Trouble
+
+from .http1 import Connection, NoAnswer
+
+RESOLVE_DEADLINE = 3.0  # seconds
+CACHE_SECONDS = 3.0  # how long an answer is used again; it is judged at every use
+CACHE_LIMIT = 10_000  # names
+ADDRESS_LIMIT = 8  # addresses of one name that are tried; all are judged
+STAGGER = 0.25  # seconds that an address has for itself before the next is tried beside it (RFC 8305, section 8)
+OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+"""What the operating system says when the trouble is this machine's own."""
+
+Resolve = Callable[[str], Awaitable[Sequence[str]]]
+"""Looks up a host name: its addresses as text, or `NameNotFound`, or `ResolverFailed`."""
+
+
+class NameNotFound(Exception):
+    """DNS knows no address for the name."""
+
+
+class ResolverFailed(Exception):
+    """The resolver itself has trouble."""
+
+
+class Refused(Exception):
+    """Policy forbids an address. The argument is the name of a `rules.targets.Denial`."""
+
+    @property
+    def reason(self) -> str:
+        return str(self.args[0])
+
+
+class Journey:
+    """How far the opening of one connection got."""
+
+    __slots__ = ("phase",)
+
+    def __init__(self) -> None:
+        self.phase = Phase.STARTED
+
+
+class Proxy:
+    """The operator's egress proxy. It resolves partners' names itself, so there only the name could be judged."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.secure = parts.scheme == "https"
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if self.secure else 80)
+        self.credentials = ""
+        """A header line, where the URL has a user name."""
+        if parts.username is not None:
+            account = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            self.credentials = f"Proxy-Authorization: Basic {b64encode(account).decode()}\r\n"
+
+    def ask_for(self, target: Target) -> bytes:
+        """The request for a tunnel (RFC 9110, section 9.3.6)."""
+        place = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
+        return f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{self.credentials}\r\n".encode()
+
+
+class Egress:
+    """Opens connections to where policy allows.
+
+    With a ``proxy`` they all go to it, and only to its port.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        resolve: Resolve,
+        *,
+        proxy: Proxy | None = None,
+        proxy_trust: ssl.SSLContext | None = None,
+        deadline: float = RESOLVE_DEADLINE,
+        cache_seconds: float = CACHE_SECONDS,
+    ) -> None:
+        self._policy = policy
+        self._resolve = resolve
+        self._proxy = proxy
+        self._proxy_trust = proxy_trust
+        self._deadline = deadline
+        self._cache_seconds = cache_seconds
+        self._cache: dict[str, tuple[float, Sequence[str]]] = {}
+        self._lookups: dict[str, asyncio.Task[Sequence[str]]] = {}
+
+    async def connect(self, target: Target, trust: ssl.SSLContext | None, journey: Journey) -> Connection:
+        """A new connection to a partner, secured where there is a ``trust``; ``journey`` says how far it got.
+
+        Raises:
+            Refused: policy forbids an address.
+            NameNotFound, ResolverFailed: there is no address.
+            NoAnswer: the egress proxy failed.
+            OSError: what the network or TLS said.
+        """
+        if self._proxy is None:
+            return await self._reach(target.host, target.port, trust, journey)
+        try:
+            connection = await self._reach(self._proxy.host, self._proxy.port, self._proxy_trust, journey)
+        except OSError as error:
+            if isinstance(error, TimeoutError) or error.errno in OUR_OWN:
+                raise
+            raise NoAnswer(Trouble.PROXY_FAILED) from error
+        if trust is None:
+            return connection
+        journey.phase = Phase.RESOLVED
+        try:
+            await _ask_for_tunnel(connection, self._proxy, target)
+            journey.phase = Phase.CONNECTED
+            return await _secure(connection, trust, target.host)
+        except BaseException:
+            connection.abort()
+            raise
+
+    async def _reach(self, host: str, port: int, trust: ssl.SSLContext | None, journey: Journey) -> Connection:
+        """A connection to one of a host's addresses. Where TLS fails at one, it is tried with the others."""
+        addresses = await self.resolve(host, port)
+        while True:
+            journey.phase = Phase.RESOLVED
+            plug, address = await self._dial_any(addresses, port)
+            journey.phase = Phase.CONNECTED
+            try:
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    Connection, sock=plug, ssl=trust, server_hostname=host if trust is not None else None
+                )
+            except OSError:
+                addresses.remove(address)
+                if not addresses:
+                    raise
+            else:
+                return connection
+
+    async def resolve(self, host: str, port: int) -> list[str]:
+        """All addresses of a host that may be tried, or `Refused` if any that it resolves to is forbidden."""
+        addresses = [host] if _is_address(host) else await self._look_up(host)
+        for address in addresses:
+            self._judge(address, port)
+        return _by_turns(addresses)[:ADDRESS_LIMIT]
+
+    async def _dial_any(self, addresses: Sequence[str], port: int) -> tuple[socket.socket, str]:
+        """A socket connected to the first address that takes it (RFC 8305), and that address."""
+        if len(addresses) == 1:
+            return await self.dial(addresses[0], port), addresses[0]
+        dialling: dict[asyncio.Task[socket.socket], str] = {}
+        failure: BaseException | None = None
+        connected: list[tuple[socket.socket, str]] = []
+        untried = list(addresses)
+        try:
+            while not connected and (untried or dialling):
+                if untried:
+                    address = untried.pop(0)
+                    dialling[asyncio.create_task(self.dial(address, port))] = address
+                done, _ = await asyncio.wait(
+                    dialling, timeout=STAGGER if untried else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    address = dialling.pop(task)
+                    failure = task.exception()
+                    if failure is None:
+                        connected.append((task.result(), address))
+        finally:
+            for task in dialling:
+                task.add_done_callback(_hang_up)
+                task.cancel()
+            for plug, _ in connected[1:]:
+                plug.close()
+        if connected:
+            return connected[0]
+        assert failure is not None
+        raise failure
+
+    async def dial(self, address: str, port: int) -> socket.socket:
+        """A connected socket, for an address that passes; for another none is made, so nothing can be connected."""
+        self._judge(address, port)
+        plug = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            plug.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(plug, (address, port))
+        except BaseException:
+            plug.close()
+            raise
+        return plug
+
+    async def close(self) -> None:
+        for lookup in self._lookups.values():
+            lookup.cancel()
+        if isinstance(self._resolve, SystemResolver):
+            self._resolve.close()
+
+    def _judge(self, address: str, port: int) -> None:
+        if self._proxy is not None:
+            if port != self._proxy.port:
+                raise Refused(Denial.FORBIDDEN_PORT)
+        elif (denied := judge(address, port, self._policy)) is not None:
+            raise Refused(denied.reason)
+
+    async def _look_up(self, host: str) -> Sequence[str]:
+        known = self._cache.get(host)
+        if known is not None and known[0] > monotonic():
+            return known[1]
+        lookup = self._lookups.get(host)
+        if lookup is None:  # however many requests wait for a name, it is looked up once
+            lookup = self._lookups[host] = asyncio.create_task(self._ask(host))
+            lookup.add_done_callback(partial(self._forget, host))
+        async with asyncio.timeout(self._deadline):
+            return await asyncio.shield(lookup)
+
+    async def _ask(self, host: str) -> Sequence[str]:
+        addresses = tuple(dict.fromkeys(await self._resolve(host)))
+        if not addresses:
+            raise NameNotFound(host)
+        if len(self._cache) >= CACHE_LIMIT:
+            self._cache.clear()
+        self._cache[host] = (monotonic() + self._cache_seconds, addresses)
+        return addresses
+
+    def _forget(self, host: str, lookup: asyncio.Task[Sequence[str]]) -> None:
+        del self._lookups[host]
+        if not lookup.cancelled():
+            lookup.exception()  # whoever waited for it may have given up
+
+
+class SystemResolver:
+    """getaddrinfo() of the operating system, so /etc/hosts, split DNS and search order are the machine's own.
+
+    It blocks for as long as the system's resolver likes, so it has threads of its own: names that hang hold one thread
+    each, and nothing else.
+    """
+
+    def __init__(self, threads: int = 64) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolve")
+
+    async def __call__(self, host: str) -> Sequence[str]:
+        loop = asyncio.get_running_loop()
+        ask = partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        try:
+            found = await loop.run_in_executor(self._threads, ask)
+        except socket.gaierror as error:
+            if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
+                raise NameNotFound(host) from error
+            raise ResolverFailed(host) from error
+        except (OSError, UnicodeError) as error:
+            raise ResolverFailed(host) from error
+        return [str(address[0]) for *_, address in found]
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def _ask_for_tunnel(connection: Connection, proxy: Proxy, target: Target) -> None:
+    try:
+        answer = await connection.exchange(proxy.ask_for(target), head_only=True)
+    except (NoAnswer, OSError) as error:
+        raise NoAnswer(Trouble.PROXY_FAILED) from error
+    if answer.status != 200:
+        raise NoAnswer(Trouble.PROXY_FAILED)
+
+
+async def _secure(tunnel: Connection, trust: ssl.SSLContext, host: str) -> Connection:
+    """The tunnel's transport with TLS in it, as a connection of its own."""
+    if tunnel.ended:  # the proxy said more than it should
+        raise NoAnswer(Trouble.PROXY_FAILED)
+    connection = Connection()
+    transport = await asyncio.get_running_loop().start_tls(tunnel.transport, connection, trust, server_hostname=host)
+    if transport is None:  # it was closing already
+        raise NoAnswer(Trouble.PROXY_FAILED)
+    connection.connection_made(transport)
+    return connection
+
+
+def _hang_up(dialled: asyncio.Task[socket.socket]) -> None:
+    """One that came too late may have connected all the same."""
+    if not dialled.cancelled() and dialled.exception() is None:
+        dialled.result().close()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _by_turns(addresses: Sequence[str]) -> list[str]:
+    """IPv6 and IPv4 in turn, beginning with whichever came first: where one of both is broken, little is lost."""
+    first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
+    other = [address for address in addresses if (":" in address) != (":" in addresses[0])]
+    return [address for pair in zip_longest(first, other) for address in pair if address is not None]

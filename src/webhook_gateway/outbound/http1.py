@@ -1,0 +1,263 @@
+"""One connection to send POSTs over, one after the other: HTTP/1.1 (RFC 9112), and only as much of it as that needs.
+
+It knows no policy, no names and no pool. llhttp reads the answers, in its strict mode. What it lets pass and another
+reader may read differently is refused here: a framing that we never asked for, bytes after an answer's end, and bytes
+that nobody asked for. No connection is used again that met any of these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from time import monotonic
+from typing import cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from webhook_gateway.rules.outcome import Phase
+from webhook_gateway.rules.unreachable import Trouble
+
+BODY_LIMIT = 16 * 1024  # bytes of an answer's body that are read
+LINE_LIMIT = 8190  # bytes
+HEADER_LIMIT = 128
+INFORMATIONAL_LIMIT = 8  # 1xx answers before the real one
+FRAMING_LIMIT = 8 * BODY_LIMIT  # bytes that a body may take with its chunks' sizes, extensions and trailers
+
+
+@dataclass(slots=True)
+class Answer:
+    """A final answer. ``headers`` have lower-case names, and of a repeated one the first value.
+
+    ``whole`` is false where the body was cut: by our limit, by the deadline, or by the partner.
+    """
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+    whole: bool
+
+
+class NoAnswer(Exception):
+    """The connection ended without an answer, or what came is none."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble)
+        self.trouble = trouble
+
+
+class Connection(asyncio.Protocol):
+    """One request at a time. What goes wrong once an answer's head was read changes nothing: the status counts."""
+
+    transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._parser = HttpResponseParser(self)
+        self._waiter: asyncio.Future[Answer] | None = None
+        self._over: Exception | None = None  # why the connection can't be used any more
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._paused = False
+        self.tls_version: str | None = None
+        self.sent = False  # the request has left, but for what fits into the transport's buffer
+        self.reusable = False
+        self.idle_since = 0.0  # monotonic seconds; for whoever keeps connections
+
+    @property
+    def phase(self) -> Phase:
+        if self.sent:
+            return Phase.SENT
+        return Phase.CONNECTED if self.tls_version is None else Phase.SECURED
+
+    @property
+    def ended(self) -> bool:
+        return self._over is not None
+
+    def exchange(
+        self, request: bytes, seconds: float | None = None, *, head_only: bool = False
+    ) -> asyncio.Future[Answer]:
+        """Send a whole request and read its answer, within so many seconds.
+
+        ``head_only`` is for CONNECT, after whose answer the bytes mean something else.
+
+        Raises (when awaited):
+            NoAnswer: the partner hung up, or did not answer with HTTP.
+            TimeoutError: no answer came in time.
+            OSError: what the network or TLS said.
+        """
+        self._waiter = waiter = self._loop.create_future()
+        self._status = self._fields = self._line = self._informational = self._raw = 0
+        self._headers: dict[bytes, bytes] = {}
+        self._body = bytearray()
+        self._answered = self._end = self._to_close = self.sent = self.reusable = False
+        self._trouble = Trouble.PROTOCOL_ERROR
+        self._head_only = head_only
+        if self._over is not None:
+            self._fail(self._over)
+            return waiter
+        if seconds is not None:
+            self._expires = monotonic() + seconds
+            if self._timer is None or self._timer_at > self._expires:
+                self._set_timer(seconds)
+        self.transport.write(request)
+        self.sent = not self._paused
+        return waiter
+
+    def abort(self) -> None:
+        """Drop the connection with all that is still to be sent: closing would wait for a partner who never reads."""
+        if self._over is None:
+            self._over = NoAnswer(Trouble.CONNECTION_CLOSED)
+        self.transport.abort()
+
+    # What the transport says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        tls = transport.get_extra_info("ssl_object")
+        self.tls_version = tls.version() if tls is not None else None
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self.sent = True
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None:  # nobody asked: were it kept, it would be taken for the answer to the next request
+            self._over = NoAnswer(Trouble.PROTOCOL_ERROR)
+            self.transport.abort()
+            return
+        self._line += len(data)  # of a line that does not end; a header that ends makes it 0
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            if self._answered and not self._head_only:
+                self._conclude(whole=self._end)
+            else:
+                self._fail(NoAnswer(self._trouble))
+            return
+        if self._end:
+            self._conclude(whole=True, clean=self.sent and self.reusable)
+        elif self._answered:
+            self._raw += len(data)
+            if len(self._body) > BODY_LIMIT or self._raw > FRAMING_LIMIT:
+                self._conclude(whole=False)
+        elif self._line > LINE_LIMIT:
+            self._fail(NoAnswer(Trouble.RESPONSE_HEADERS_TOO_LARGE))
+
+    def eof_received(self) -> None:
+        self._lose(None)
+        self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lose(exc)
+        if self._timer is not None:
+            self._timer.cancel()
+        del self._parser  # it refers to this connection, and the other way round
+
+    def _lose(self, error: Exception | None) -> None:
+        reason = error or NoAnswer(Trouble.CONNECTION_CLOSED)
+        if self._waiter is None:
+            self._over = self._over or reason
+        elif self._answered:
+            self._conclude(whole=self._to_close and error is None)
+        else:
+            self._fail(reason)
+
+    # What the parser finds
+
+    def on_message_begin(self) -> None:
+        if self._end:
+            raise _Refused
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._line = 0
+        self._fields += 1
+        if self._fields > HEADER_LIMIT or len(name) + len(value) > LINE_LIMIT:
+            self._trouble = Trouble.RESPONSE_HEADERS_TOO_LARGE
+            raise _Refused
+        if self._answered:  # a trailer
+            return
+        name = name.lower()
+        if name == _TRANSFER_ENCODING and name in self._headers:
+            raise _Refused
+        self._headers.setdefault(name, value)
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        version = self._parser.get_http_version()
+        if version not in _VERSIONS or (status < 200 and status not in _INFORMATIONAL):
+            raise _Refused
+        if status < 200:
+            self._informational += 1
+            if self._informational == INFORMATIONAL_LIMIT:
+                raise _Refused
+            self._fields = 0
+            self._headers = {}
+            return
+        length, coding = self._headers.get(_CONTENT_LENGTH), self._headers.get(_TRANSFER_ENCODING)
+        if coding is not None and coding.lower() != b"chunked":  # we never said that we take another (RFC 9112, 7.4)
+            raise _Refused
+        self._status = status
+        self._answered = True
+        self._end = self._head_only
+        self._to_close = length is None and coding is None
+        bodiless = status in _BODILESS and (coding is not None or length not in (None, b"0"))
+        self.reusable = version == "1.1" and not bodiless
+
+    def on_body(self, data: bytes) -> None:
+        if self._head_only:
+            raise _Refused
+        self._body += data[: BODY_LIMIT + 1 - len(self._body)]
+
+    def on_message_complete(self) -> None:
+        if self._answered:
+            self._end = True
+            self.reusable = self.reusable and self._parser.should_keep_alive()
+
+    # How it ends
+
+    def _conclude(self, *, whole: bool, clean: bool = False) -> None:
+        waiter, self._waiter = self._waiter, None
+        whole = whole and len(self._body) <= BODY_LIMIT
+        self.reusable = whole and clean
+        if not (self.reusable or self._head_only):
+            self.abort()
+        if waiter is not None and not waiter.done():
+            waiter.set_result(Answer(self._status, self._headers, bytes(self._body[:BODY_LIMIT]), whole))
+
+    def _fail(self, error: Exception) -> None:
+        waiter, self._waiter = self._waiter, None
+        self.abort()
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+
+    def _set_timer(self, seconds: float) -> None:
+        """One timer a connection, which finds out whether it is still wanted: setting one a request costs more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = monotonic() + seconds
+        self._timer = self._loop.call_later(seconds, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return
+        left = self._expires - monotonic()
+        if left > 0:
+            self._set_timer(left)
+        elif self._answered:
+            self._conclude(whole=False)
+        else:
+            self._fail(TimeoutError())
+
+
+class _Refused(Exception):
+    """Stops the parser from within."""
+
+
+_VERSIONS = frozenset({"1.1", "1.0"})
+_INFORMATIONAL = frozenset({100, 102, 103})
+_BODILESS = frozenset({204, 304})
+_CONTENT_LENGTH, _TRANSFER_ENCODING = b"content-length", b"transfer-encoding"

@@ -1,0 +1,87 @@
+"""Hints between processes. A hint only shortens a wait: whoever waits polls as well, and the poll is the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from webhook_gateway import telemetry
+
+from .database import Database, DatabaseAway
+
+CHANNEL = "webhook_gateway"
+OUTBOX = "outbox"
+DELIVERIES = "deliveries"
+CONFIGURATION = "configuration"
+GAP = 0.005
+"""Seconds between two hints of one process: NOTIFY takes a lock on the whole database while it commits."""
+
+ASK_AFTER = 30.0
+"""Seconds after which a listening connection is asked whether it is still one: nothing else is ever sent on it."""
+ANSWER = 5.0
+
+
+async def hint(database: Database, what: str) -> None:
+    """Tells every process, after the commit and outside any transaction. Lost when the database is away: no harm."""
+    with contextlib.suppress(DatabaseAway):
+        async with database.road() as connection:
+            await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, what)
+
+
+class Hinter:
+    """Sends hints of one kind at most every 5 ms, however often it is asked to."""
+
+    def __init__(self, database: Database, what: str) -> None:
+        self._database = database
+        self._what = what
+        self._asked = asyncio.Event()
+
+    def ask(self) -> None:
+        self._asked.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            try:
+                await hint(self._database, self._what)
+            except Exception as problem:
+                telemetry.notifications_interrupted(problem)  # who waits for it polls as well
+            await asyncio.sleep(GAP)
+
+
+async def listen(database: Database, heard: dict[str, asyncio.Event]) -> None:
+    """Sets the event of each hint that arrives, for ever; connects again when the connection breaks."""
+    while True:
+        try:
+            await _listen_once(database, heard)
+        except Exception as problem:
+            telemetry.notifications_interrupted(problem)
+        await asyncio.sleep(1.0)
+
+
+async def _listen_once(database: Database, heard: dict[str, asyncio.Event]) -> None:
+    connection = await database.connect()
+    broken = asyncio.Event()
+    connection.add_termination_listener(lambda *_: broken.set())
+
+    def hear(_connection: object, _pid: int, _channel: str, what: object) -> None:
+        if isinstance(what, str) and what in heard:
+            heard[what].set()
+
+    try:
+        await connection.add_listener(CHANNEL, hear)
+        for event in heard.values():
+            event.set()  # what was missed while nobody listened
+        while not await _within(broken, ASK_AFTER):
+            await connection.fetchval("SELECT 1", timeout=ANSWER)  # or whoever is between us has forgotten us
+    finally:
+        connection.terminate()
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -1,0 +1,65 @@
+"""``/v1/audit``: who changed what."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.store import audit
+from webhook_gateway.web.callers import Caller
+
+from .dependencies import Parts, needs, next_page, read_number_cursor
+from .schemas.audit import AuditHead, AuditPage, AuditQuery, AuditVerification
+
+router = APIRouter(prefix="/v1/audit", tags=["Audit"])
+
+Auditor = Annotated[Caller, needs(Scope.AUDIT_READ, whole_tenant=True)]
+
+
+@router.get("", response_model=AuditPage, operation_id="listAudit", summary="List audit entries")
+async def every(query: Annotated[AuditQuery, Query()], gateway: Parts, caller: Auditor) -> Any:
+    """Lists changes and every look at a payload, newest first. Entries can only be added."""
+    async with gateway.database.begin() as connection:
+        rows = await audit.page(
+            connection,
+            caller.tenant_id,
+            before=read_number_cursor(query.cursor),
+            limit=query.limit + 1,
+            target=query.target,
+            actor=query.actor,
+        )
+    items, next_cursor = next_page(rows, query.limit, lambda row: int(row["sequence"]))
+    return {"items": [{**row, "hash": row["hash"].hex()} for row in items], "next_cursor": next_cursor}
+
+
+@router.get("/head", response_model=AuditHead, operation_id="getAuditHead", summary="Take a signed proof of the log")
+async def head(gateway: Parts, caller: Auditor) -> Any:
+    """Signs the last entry's number and hash. Keep the answer elsewhere: it proves what the log held at that moment.
+
+    The public key stays the same. Note it once, over a way that you trust (`webhook-gateway audit head` on the machine
+    shows it, too), and from then on accept no other: a head that has been signed with another key proves nothing.
+    """
+    async with gateway.database.begin() as connection:
+        return asdict(await audit.head(connection, gateway.vault, caller.tenant_id, datetime.now(UTC)))
+
+
+@router.get(
+    "/verification",
+    response_model=AuditVerification,
+    operation_id="verifyAudit",
+    summary="Check that no audit entry was changed",
+)
+async def verify(gateway: Parts, caller: Auditor) -> Any:
+    """Walks the whole chain of hashes and names the first entry that doesn't fit. Seconds for a million entries."""
+    async with gateway.database.begin() as connection:
+        found = await audit.verify(connection, caller.tenant_id)
+    return {
+        "intact": found.broken_at is None,
+        "entries": found.entries,
+        "broken_at": found.broken_at,
+        "last_hash": found.last_hash.hex(),
+    }

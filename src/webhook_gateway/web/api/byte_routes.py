@@ -1,0 +1,98 @@
+"""The hot routes' own door: from the server's messages to a handler's bytes, past the framework.
+
+A framework's objects for request, response and routing cost more than storing an event does. The rules are those of
+`guard.py`, in the same order; the handlers are in `events.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from time import monotonic
+
+from starlette.types import Receive, Scope, Send
+
+from webhook_gateway.intake.ingest import PATIENCE
+from webhook_gateway.web.callers import Caller, Callers
+from webhook_gateway.web.errors import Fault, invalid, render
+from webhook_gateway.web.guard import (
+    CONTENT_SECURITY_POLICY,
+    SECURITY_HEADERS,
+    Answered,
+    check_body,
+    problem_behind,
+    request_id_of,
+    too_large,
+)
+
+Headers = Mapping[bytes, bytes]
+"""By lower-case name; of one given twice the last."""
+Handler = Callable[[Caller, Headers, bytes, float], Awaitable[tuple[int, bytes]]]
+"""From who asks, the headers, the body and a moment of monotonic time to the answer's status and JSON.
+
+What is not stored by that moment is answered as unknown (`DatabaseAway`).
+"""
+
+_JSON_HEADERS = [*SECURITY_HEADERS, CONTENT_SECURITY_POLICY, (b"content-type", b"application/json")]
+
+
+class Hot:
+    """POST requests for the ``handlers``, by path."""
+
+    def __init__(self, handlers: Mapping[str, Handler], callers: Callers, body_limit: int) -> None:
+        self._handlers = handlers
+        self._callers = callers
+        self._body_limit = body_limit
+
+    def takes(self, scope: Scope) -> bool:
+        return scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        request_id = request_id_of(headers)
+        began = monotonic()
+        try:
+            caller = await self._callers.authenticate(scope, headers)
+            looked_up = monotonic() - began
+            check_body(headers, self._body_limit)
+            _check_once(scope, b"idempotency-key")
+            body = await self._body(receive)
+            if body is None:
+                return
+            # The key's look-up and the commit are bounded together; what a client takes to send is not ours to count.
+            until = monotonic() + PATIENCE - looked_up
+            status, answer = await self._handlers[scope["path"]](caller, headers, body, until)
+        except Exception as unexpected:
+            problem = problem_behind(unexpected, request_id)
+            await render(request_id, problem)(scope, receive, Answered(send, request_id))
+            return
+        length = (b"content-length", b"%d" % len(answer))
+        ours = [*_JSON_HEADERS, length, (b"x-request-id", request_id.encode())]
+        await send({"type": "http.response.start", "status": status, "headers": ours})
+        await send({"type": "http.response.body", "body": answer})
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """All of it, however slowly it comes; None where the client has gone.
+
+        Raises:
+            Problem: 413.
+        """
+        parts, got, more = [], 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            parts.append(message.get("body", b""))
+            got += len(parts[-1])
+            if got > self._body_limit:
+                raise too_large(self._body_limit)
+            more = message.get("more_body", False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _check_once(scope: Scope, header: bytes) -> None:
+    """
+    Raises:
+        Problem: 422: it is given more than once, and which one counts would be a guess.
+    """
+    if sum(name == header for name, _ in scope["headers"]) > 1:
+        raise invalid(Fault("once", "Give the header once.", parameter=header.decode().title()))

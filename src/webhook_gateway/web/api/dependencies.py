@@ -1,0 +1,170 @@
+"""What routes ask for: the gateway's parts, the caller with the scope it needs, and a change with its audit entry."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from webhook_gateway.crypto.vault import Vault
+from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.intake.ingest import Ingest
+from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.rules.targets import Policy
+from webhook_gateway.settings import Settings
+from webhook_gateway.store import audit, configuration
+from webhook_gateway.store.database import Database
+from webhook_gateway.store.driver import driver_of
+from webhook_gateway.store.notifications import CONFIGURATION, hint
+from webhook_gateway.web.callers import Caller, Callers
+from webhook_gateway.web.errors import Fault, forbidden, invalid
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The parts that routes work with; one for each app, at ``app.state.gateway``."""
+
+    settings: Settings
+    database: Database
+    vault: Vault
+    catalogue: Catalogue
+    ingest: Ingest
+    policy: Policy
+    callers: Callers
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+Parts = Annotated[Gateway, Depends(_gateway)]
+
+_bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="API key",
+    description="A key made by `POST /v1/keys` or `webhook-gateway keys create`, as `Authorization: Bearer whk_…`.",
+)
+
+
+def needs(scope: Scope | None, *, whole_tenant: bool = False) -> Any:
+    """The caller, if its key has the scope; with ``whole_tenant``, only if it isn't bound to one subscriber.
+
+    The guard has already found out who it is: here is only what it may do.
+    """
+
+    def permitted(request: Request, _: Annotated[object, Security(_bearer)]) -> Caller:
+        caller: Caller = request.state.caller
+        if scope is not None:
+            caller.need(scope)
+        if whole_tenant and caller.subscriber_id is not None:
+            raise forbidden("This key belongs to one subscriber, and this is about the whole hospital.")
+        return caller
+
+    permitted.scope = scope  # type: ignore[attr-defined] # so that the documentation can name it
+    permitted.whole_tenant = whole_tenant  # type: ignore[attr-defined]
+    return Depends(permitted)
+
+
+AnyCaller = Annotated[Caller, needs(None)]
+
+
+@dataclass(slots=True)
+class Change:
+    """A change under way: the transaction, and what the audit log will say of it."""
+
+    connection: AsyncConnection
+    caller: Caller
+    entries: list[audit.Change] = field(default_factory=list)
+
+    def note(
+        self,
+        action: str,
+        target: str,
+        *,
+        before: Mapping[str, Any] | None = None,
+        after: Mapping[str, Any] | None = None,
+    ) -> None:
+        """An entry for the audit log, written at the end of the transaction. Never a secret in it."""
+        self.entries.append(audit.Change(self.caller.name, self.caller.source, action, target, before, after))
+
+
+@asynccontextmanager
+async def changing(gateway: Gateway, caller: Caller, *hints: str) -> AsyncIterator[Change]:
+    """A transaction that ends with its audit entries; then the hints go out.
+
+    With the hint `CONFIGURATION` the configuration's version moves, too. The audit chain and the version are locked
+    last, and in this order: changes to one tenant queue for as short as possible, and never deadlock.
+    """
+    async with gateway.database.begin() as connection:
+        change = Change(connection, caller)
+        yield change
+        for entry in change.entries:
+            await audit.write(connection, caller.tenant_id, entry)
+        if CONFIGURATION in hints and change.entries:
+            await configuration.changed(await driver_of(connection))
+    for what in hints:
+        await hint(gateway.database, what)
+
+
+def write_cursor(last: UUID | int | str) -> str:
+    """An opaque cursor: where the next page begins."""
+    raw = last.bytes if isinstance(last, UUID) else str(last).encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def read_cursor(cursor: str | None) -> UUID | None:
+    """
+    Raises:
+        Problem: 422, not a cursor of ours.
+    """
+    if cursor is None:
+        return None
+    raw = _decode(cursor)
+    if len(raw) != 16:
+        raise _not_a_cursor()
+    return UUID(bytes=raw)
+
+
+def read_number_cursor(cursor: str | None) -> int | None:
+    """For lists that are ordered by a number.
+
+    Raises:
+        Problem: 422, not a cursor of ours.
+    """
+    if cursor is None:
+        return None
+    raw = _decode(cursor)
+    try:
+        number = int(raw)
+    except ValueError:
+        raise _not_a_cursor() from None
+    if not -(2**63) <= number < 2**63:
+        raise _not_a_cursor()
+    return number
+
+
+def next_page(rows: list[Any], limit: int, last: Callable[[Any], UUID | int]) -> tuple[list[Any], str | None]:
+    """Cuts the one row that was read too many, and says where to go on if there was one."""
+    if len(rows) <= limit:
+        return rows, None
+    return rows[:limit], write_cursor(last(rows[limit - 1]))
+
+
+def _decode(cursor: str) -> bytes:
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise _not_a_cursor() from None
+
+
+def _not_a_cursor() -> Exception:
+    return invalid(Fault("cursor", "Give the next_cursor of the page before, unchanged.", parameter="cursor"))

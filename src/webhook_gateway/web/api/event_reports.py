@@ -1,0 +1,103 @@
+"""``GET /v1/events``: what was accepted, and what became of it. The hot routes that accept are in `web/events.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from webhook_gateway.crypto.vault import KeyMissing
+from webhook_gateway.rules import ids
+from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.store import keyring, reports
+from webhook_gateway.web.callers import Caller
+from webhook_gateway.web.errors import Problem, not_found
+
+from .dependencies import Gateway, Parts, changing, needs, next_page, read_cursor
+from .schemas.events import EventDetail, EventPage, EventQuery, Payload
+from .schemas.typed_ids import EventId
+
+router = APIRouter(prefix="/v1/events", tags=["Events"])
+
+Reader = Annotated[Caller, needs(Scope.DELIVERIES_READ)]
+WholeReader = Annotated[Caller, needs(Scope.DELIVERIES_READ, whole_tenant=True)]
+Opener = Annotated[Caller, needs(Scope.PAYLOAD_READ)]
+
+MOST_DELIVERIES = 200
+
+
+@router.get("", response_model=EventPage, operation_id="listEvents", summary="List events")
+async def every(query: Annotated[EventQuery, Query()], gateway: Parts, caller: WholeReader) -> Any:
+    """Lists accepted events, newest first, without their bodies. A subscriber's key asks for deliveries instead."""
+    async with gateway.database.begin() as connection:
+        rows = await reports.events_page(
+            connection,
+            caller.tenant_id,
+            type=query.type,
+            since=query.since,
+            until=query.until,
+            before=read_cursor(query.cursor),
+            limit=query.limit + 1,
+        )
+    items, next_cursor = next_page(rows, query.limit, lambda row: row["id"])
+    return {"items": items, "next_cursor": next_cursor}
+
+
+@router.get("/{event_id}", response_model=EventDetail, operation_id="getEvent", summary="Look at one event")
+async def one(event_id: EventId, gateway: Parts, caller: Reader) -> Any:
+    """Shows whether an event was fanned out, and its deliveries. Its body is another matter."""
+    async with gateway.database.begin() as connection:
+        row = await reports.event(connection, caller.tenant_id, event_id)
+        deliveries = await reports.deliveries_page(
+            connection, _deliveries_of(caller, event_id), before=None, limit=MOST_DELIVERIES
+        )
+    if row is None or (caller.subscriber_id is not None and not deliveries):
+        raise _unknown()
+    return {
+        **row,
+        "fanout": "pending" if row["waiting"] else "done",
+        "matched": len({delivery["endpoint_id"] for delivery in deliveries if delivery["reason"] is None}),
+        "deliveries": deliveries,
+    }
+
+
+@router.get(
+    "/{event_id}/payload",
+    response_class=Response,
+    operation_id="getPayload",
+    summary="Read an event's body",
+    responses={200: {"model": Payload, "description": "The body, byte for byte as partners get it."}},
+)
+async def payload(event_id: EventId, gateway: Parts, caller: Opener) -> Response:
+    """Shows the body that partners get. It is about a patient, so every look stands in the audit log."""
+    async with changing(gateway, caller) as change:
+        sealed = await reports.body(change.connection, caller.tenant_id, event_id)
+        if sealed is None or not await _may_see(change.connection, caller, event_id):
+            raise _unknown()
+        body = await _open(gateway, caller, event_id, sealed)
+        change.note("payload.read", ids.render(ids.EVENT, event_id))
+    return Response(body, media_type="application/json")
+
+
+async def _may_see(connection: AsyncConnection, caller: Caller, event_id: UUID) -> bool:
+    """A subscriber's key sees what was sent to that subscriber."""
+    return caller.subscriber_id is None or await reports.is_of_subscriber(connection, _deliveries_of(caller, event_id))
+
+
+async def _open(gateway: Gateway, caller: Caller, event_id: UUID, sealed: bytes) -> bytes:
+    try:
+        return gateway.vault.open(caller.tenant_id, "events", event_id, sealed)
+    except KeyMissing:
+        # A newer data key may have been made by another process.
+        await keyring.fill(gateway.database, gateway.vault)
+        return gateway.vault.open(caller.tenant_id, "events", event_id, sealed)
+
+
+def _deliveries_of(caller: Caller, event_id: UUID) -> reports.Filter:
+    return reports.Filter(caller.tenant_id, caller.subscriber_id, event_id=event_id)
+
+
+def _unknown() -> Problem:
+    return not_found("event")

@@ -1,0 +1,86 @@
+"""``/metrics``: what the API's processes have counted, and the database's gauges as of the scrape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import APIRouter, Response
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from webhook_gateway import counters
+from webhook_gateway.rules import ids
+from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.store import reports
+from webhook_gateway.web.callers import Caller
+
+from .dependencies import Parts, needs
+
+router = APIRouter(tags=["Stats"])
+
+Scraper = Annotated[Caller, needs(Scope.METRICS_READ, whole_tenant=True)]
+
+PREFIX = "webhook_gateway_"
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+EXAMPLE = "# HELP webhook_gateway_outbox_depth Events not fanned out yet.\nwebhook_gateway_outbox_depth 0.0\n"
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    operation_id="getMetrics",
+    summary="Scrape metrics",
+    responses={200: {"description": "Prometheus text format.", "content": {"text/plain": {"example": EXAMPLE}}}},
+)
+async def metrics(gateway: Parts, caller: Scraper) -> Response:
+    """Shows the metrics of the API's processes and of the database. Endpoints are named only to their own hospital."""
+    async with gateway.database.begin() as connection:
+        whole = await reports.gauges(connection)
+        found = [
+            _gauge("outbox_depth", "Events not fanned out yet.", await reports.outbox_waiting(connection, None)),
+            _gauge("deliveries_open", "Open deliveries.", whole.open_deliveries),
+            _gauge("deliveries_waiting", "Deliveries that wait for their ordering key.", whole.waiting_deliveries),
+            _gauge("held_keys", "Ordering keys that wait for an operator.", whole.held_keys),
+            _gauge("workers", "Workers seen within a minute.", whole.workers),
+            _gauge(
+                "oldest_transaction_seconds",
+                "Age of the oldest open transaction: one left open slows everything down.",
+                whole.oldest_transaction_seconds,
+            ),
+            _labelled("breakers", "Endpoints whose breaker is not closed.", "state", _breakers(whole)),
+            _labelled("endpoints", "Endpoints, by state.", "state", await reports.endpoint_states(connection)),
+            _labelled("dead_tuples", "Rows to be vacuumed.", "table", await reports.dead_tuples(connection)),
+        ]
+        backlog = (await reports.backlog(connection, caller.tenant_id, None))[: reports.MOST_ENDPOINTS]
+    ages = {ids.render(ids.ENDPOINT, row["endpoint_id"]): row["oldest_due_seconds"] or 0.0 for row in backlog}
+    found.append(_labelled("oldest_due_seconds", "Age of the oldest due delivery.", "endpoint", ages))
+    registry = CollectorRegistry()
+    registry.register(Gathered(found))
+    return Response(counters.shown() + generate_latest(registry), media_type=MEDIA_TYPE)
+
+
+class Gathered(Collector):
+    """Gauges that were read a moment ago."""
+
+    def __init__(self, found: list[GaugeMetricFamily]) -> None:
+        self._found = found
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._found
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(PREFIX + name, text, value=float(value))
+
+
+def _labelled(name: str, text: str, label: str, values: dict[str, float] | dict[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(PREFIX + name, text, labels=[label])
+    for of, value in values.items():
+        family.add_metric([of], float(value))
+    return family
+
+
+def _breakers(whole: object) -> dict[str, int]:
+    return {"open": whole.breakers_open, "half_open": whole.breakers_half_open}  # type: ignore[attr-defined]

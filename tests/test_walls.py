@@ -1,0 +1,68 @@
+"""The walls that an import contract can't say: SQL is in `store`, log lines are in `telemetry`, `rules` is pure."""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+SOURCE = CHECKOUT / "src" / "webhook_gateway"
+FILES = sorted(SOURCE.rglob("*.py"))
+PURE = {
+    "__future__", "base64", "binascii", "collections", "contextlib", "dataclasses", "datetime", "decimal", "enum",
+    "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math", "msgspec", "operator", "re", "secrets",
+    "string", "typing", "unicodedata", "urllib", "uuid", "email", "zlib",
+}  # fmt: skip
+"""What `rules` may import: parts of the standard library that do no I/O and read no clock, and msgspec's structs."""
+SQL = re.compile(
+    r"^\s*(--.*\n\s*)*(SELECT\s|INSERT INTO\s|UPDATE \w+ SET|DELETE FROM\s|WITH \w+ AS|LISTEN \w|NOTIFY \w|SET \w+ )"
+)
+
+
+def within(room: str) -> list[Path]:
+    return [file for file in FILES if file.relative_to(SOURCE).parts[0] == room]
+
+
+def imported(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("file", within("rules"), ids=lambda file: str(file.relative_to(SOURCE)))
+def test_rules_import_only_what_is_pure(file: Path) -> None:
+    assert {name.partition(".")[0] for name in imported(file)} <= PURE | {"webhook_gateway"}
+
+
+def test_no_sql_is_written_outside_of_the_store() -> None:
+    found = [
+        f"{file.relative_to(SOURCE)}:{node.lineno}"
+        for file in set(FILES) - set(within("store"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL.match(node.value)
+    ]
+    assert found == []
+
+
+def test_no_log_line_is_worded_outside_of_telemetry() -> None:
+    speaking = {str(f.relative_to(SOURCE)) for f in FILES if {"structlog", "logging"} & set(imported(f))}
+    assert {name for name in speaking if not name.startswith("client")} == {"telemetry.py"}  # the HMS's own logs
+
+
+def test_contributing_names_the_rooms_in_the_order_of_the_contract() -> None:
+    contracts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    page = (CHECKOUT / "CONTRIBUTING.md").read_text()
+    said = re.search(r"```text\n(cli\n(?:.*\n)*?)```", page)
+    assert said is not None
+    assert said[1].split("\n")[:-1] == layers
+
+
+def test_each_room_says_what_comes_in_and_what_goes_out() -> None:
+    for room in sorted(path.parent for path in SOURCE.rglob("__init__.py")):
+        assert ast.get_docstring(ast.parse((room / "__init__.py").read_text())), room

@@ -1,0 +1,67 @@
+"""How far down the outbox a look goes."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from webhook_gateway.delivery import watermark
+from webhook_gateway.delivery.watermark import BOTTOM, LAG, SHARE, STEP, Floor
+
+
+class Clock:
+    """Monotonic time that a test moves."""
+
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    known = Clock()
+    monkeypatch.setattr(watermark, "monotonic", known)
+    return known
+
+
+def test_a_floor_follows_what_is_found_but_lags_since_a_transaction_may_commit_late(clock: Clock) -> None:
+    known = Floor()
+    known.looked(0, 0.0)
+    for sequence in count(1):
+        known.seen(sequence)
+        if known.value():
+            break
+        clock.now += STEP
+    assert clock.now - 1_000.0 == pytest.approx(LAG)
+    assert known.value() == 1
+
+
+def test_what_a_slow_transaction_left_below_is_found_by_a_look_to_the_bottom(clock: Clock) -> None:
+    known = Floor()
+    assert known.value() == 0
+    known.looked(0, 0.001)
+    for sequence in range(100, 200):
+        clock.now += STEP / 2
+        known.seen(sequence)
+    assert known.value() > 100
+    clock.now += BOTTOM
+    assert known.value() == 0
+    known.looked(0, 0.001)
+    known.seen(7)
+    clock.now += LAG
+    known.seen(300)
+    assert known.value() == 7
+
+
+def test_looks_to_the_bottom_take_a_small_part_of_the_time_however_long_one_takes(clock: Clock) -> None:
+    known = Floor()
+    known.seen(100)
+    clock.now += LAG
+    known.seen(200)
+    known.looked(0, 3.0)
+    clock.now += 3.0 * SHARE - 1
+    assert known.value() == 100
+    clock.now += 1
+    assert known.value() == 0
