@@ -69,7 +69,7 @@ async def drain(in_flight: int, seconds: float) -> float:
     given = settings()
     database, vault = Database(str(given.database_url)), Vault(load_master_keys(given))
     await keyring.fill(database, vault)
-    async with database.road() as connection:
+    async with database.connection() as connection:
         endpoints = (await configuration.snapshot(connection, vault)).endpoints
     sender = Sender(policy_from(given))
     order, until, made = list(endpoints), time.monotonic() + seconds, 0

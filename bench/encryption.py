@@ -72,7 +72,7 @@ def render(vault: Vault, tenant_id: UUID, batch: list[NewEvent]) -> float:
 async def measure(url: str, count: int, rounds: int) -> None:
     database, master = Database(url), MasterKeys({"bench": os.urandom(KEY_BYTES)})
     sealed, opened = Vault(master), Open(master)
-    async with database.road() as connection:
+    async with database.connection() as connection:
         await make_all(connection)
         tenant_id = await tenants.make(connection, sealed)
     batch = events(count)

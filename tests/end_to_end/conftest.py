@@ -143,7 +143,7 @@ class Road:
         endpoint_id = uuid7()
         names = ["id", "tenant_id", "subscriber_id", "url", "event_types", *columns]
         values = [endpoint_id, self.tenant_id, self.subscriber_id, url, list(patterns) or ["*"], *columns.values()]
-        async with self.database.road() as connection:
+        async with self.database.connection() as connection:
             await connection.execute(
                 f"INSERT INTO endpoints ({', '.join(names)}) "
                 f"VALUES ({', '.join(f'${n}' for n in range(1, len(names) + 1))})",
@@ -155,7 +155,7 @@ class Road:
     async def secret(self, endpoint_id: UUID, secret: str) -> None:
         """One more live secret."""
         secret_id = uuid7()
-        async with self.database.road() as connection:
+        async with self.database.connection() as connection:
             await connection.execute(
                 "INSERT INTO endpoint_secrets (id, tenant_id, endpoint_id, secret) VALUES ($1, $2, $3, $4)",
                 secret_id,
@@ -167,7 +167,7 @@ class Road:
 
     async def change(self, statement: str, *values: object) -> None:
         """A change of configuration, with its hint."""
-        async with self.database.road() as connection, connection.transaction():
+        async with self.database.connection() as connection, connection.transaction():
             await connection.execute(statement, *values)
             await configuration.changed(connection)
         await hint(self.database, CONFIGURATION)
@@ -179,13 +179,13 @@ class Road:
             )
             for n in range(count)
         ]
-        async with self.database.road() as connection:
+        async with self.database.connection() as connection:
             await outbox.append(connection, events)
         await hint(self.database, OUTBOX)
         return [event.id for event in events]
 
     async def rows(self, query: str, *values: object) -> list[asyncpg.Record]:
-        async with self.database.road() as connection:
+        async with self.database.connection() as connection:
             return list(await connection.fetch(query, *values))
 
     async def until(self, query: str, *values: object, seconds: float = 20.0) -> list[asyncpg.Record]:
@@ -197,7 +197,7 @@ class Road:
 
 
 @pytest.fixture
-async def road(database_url: str) -> AsyncIterator[Road]:
+async def connection(database_url: str) -> AsyncIterator[Road]:
     key = os.urandom(32)
     settings = Settings(
         database_url=database_url,
@@ -206,7 +206,7 @@ async def road(database_url: str) -> AsyncIterator[Road]:
         log_level="error",
     )
     database, vault, subscriber_id = Database(database_url, connections=10), Vault(MasterKeys({"test": key})), uuid7()
-    async with database.road() as connection:
+    async with database.connection() as connection:
         tenant_id = await tenants.make(connection, vault)
         await connection.execute(
             "INSERT INTO subscribers (id, tenant_id, name) VALUES ($1, $2, 'Laboratory')", subscriber_id, tenant_id

@@ -136,7 +136,7 @@ class Inside:
         self.subscriber_id = uuid7()
 
     async def set_up(self) -> None:
-        async with self.database.road() as connection:
+        async with self.database.connection() as connection:
             await make_all(connection)
             self.tenant_id = await tenants.make(connection, self.vault)
             await keyring.fill(self.database, self.vault)
@@ -161,7 +161,7 @@ class Inside:
         }
         places = ", ".join(f"${number}" for number in range(1, len(values) + 1))
         sealed = self.vault.seal(self.tenant_id, "endpoint_secrets", secret_id, secret.encode())
-        async with self.database.road() as connection, connection.transaction():
+        async with self.database.connection() as connection, connection.transaction():
             await connection.execute(
                 f"INSERT INTO endpoints ({', '.join(map(quoted, values))}) VALUES ({places})", *values.values()
             )
@@ -197,7 +197,7 @@ class Inside:
             await running
 
     async def rows(self, query: str, *arguments: Any) -> list[Any]:
-        async with self.database.road() as connection:
+        async with self.database.connection() as connection:
             found: list[Any] = await connection.fetch(query, *arguments)
             return found
 

@@ -223,7 +223,7 @@ async def test_a_sealed_column_opens_in_no_other_columns_place(database_url: str
     async with inside(database_url) as gateway, partner() as there:
         endpoint_id = await add(gateway, there.url(), authorization={"kind": "bearer", "token": "abc"})
         await gateway.rows('UPDATE endpoints SET headers = "authorization", "authorization" = NULL')
-        async with gateway.database.road() as connection:
+        async with gateway.database.connection() as connection:
             found = await configuration.snapshot(connection, gateway.vault)
         assert found.unsendable == {endpoint_id}
 

@@ -41,7 +41,7 @@ async def test_a_running_worker_takes_a_rotated_data_key_into_use(database_url: 
             # Another process rotates and posts at once, before any hint can have arrived.
             async with started_again(gateway, keys) as elsewhere:
                 elsewhere.tenant_id = gateway.tenant_id
-                async with elsewhere.database.road() as connection, connection.transaction():
+                async with elsewhere.database.connection() as connection, connection.transaction():
                     await keyring.rotate(connection, elsewhere.vault, gateway.tenant_id)
                     await configuration.changed(connection)
                 await keyring.fill(elsewhere.database, elsewhere.vault)

@@ -553,7 +553,7 @@ async def staged(
 async def _furnish(stage: Stage, ordered: bool) -> None:
     database = Database(stage.database_url, connections=2)
     vault = stage.vault()
-    async with database.road() as connection:
+    async with database.connection() as connection:
         stage.tenant_id = await tenants.make(connection, vault)
         await connection.execute(
             "INSERT INTO subscribers (id, tenant_id, name) VALUES ($1, $2, 'partner')", uuid7(), stage.tenant_id

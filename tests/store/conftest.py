@@ -41,7 +41,7 @@ class Hospital:
         secret = self.vault.seal(
             self.tenant_id, "endpoint_secrets", secret_id, signing.render_secret(os.urandom(32)).encode()
         )
-        async with self.database.road() as connection:
+        async with self.database.connection() as connection:
             await connection.execute(
                 "INSERT INTO endpoints (id, tenant_id, subscriber_id, url, event_types, ordering) "
                 "VALUES ($1, $2, $3, 'https://partner.example/hook', $4, $5)",
@@ -64,7 +64,7 @@ class Hospital:
     async def post(self, *ordering_keys: str | None, type: str = "lab_result.final") -> list[UUID]:
         """Stores one event for each ordering key, in this order."""
         events = [self.prepared(key, type, n) for n, key in enumerate(ordering_keys)]
-        async with self.database.road() as connection:
+        async with self.database.connection() as connection:
             await outbox.append(connection, events)
         return [event.id for event in events]
 
@@ -80,22 +80,22 @@ class Hospital:
         return taken
 
     async def claim(self, endpoint_id: UUID, free: int = 100, lease: float = 30.0) -> list[Delivery]:
-        async with self.database.road() as connection:
+        async with self.database.connection() as connection:
             wanted = [Wanted(endpoint_id, free, LONG_AGO, lease)]
             claimed, _, _ = await deliveries.claim(connection, wanted, uuid7())
         return sorted(claimed, key=lambda delivery: delivery.sequence)
 
     async def finish(self, *claimed: Delivery, state: str = "delivered", hold: bool = False) -> int:
-        async with self.database.road() as connection, connection.transaction():
+        async with self.database.connection() as connection, connection.transaction():
             finished = [Finished(d, state, hold=hold) for d in claimed]
             return len((await deliveries.settle(connection, [], finished, [])).ours)
 
     async def rows(self, query: str, *values: object) -> list[asyncpg.Record]:
-        async with self.database.road() as connection:
+        async with self.database.connection() as connection:
             return list(await connection.fetch(query, *values))
 
     async def count(self, what: str) -> int:
-        async with self.database.road() as connection:
+        async with self.database.connection() as connection:
             return int(await connection.fetchval(f"SELECT count(*) FROM {what}"))
 
 
@@ -104,7 +104,7 @@ async def hospital(database_url: str) -> AsyncIterator[Hospital]:
     database = Database(database_url, connections=10)
     vault = Vault(MasterKeys({"test": os.urandom(32)}))
     subscriber_id = uuid7()
-    async with database.road() as connection:
+    async with database.connection() as connection:
         tenant_id = await tenants.make(connection, vault)
         await connection.execute(
             "INSERT INTO subscribers (id, tenant_id, name) VALUES ($1, $2, 'Laboratory')", subscriber_id, tenant_id

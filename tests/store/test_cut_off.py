@@ -14,7 +14,7 @@ async def test_who_goes_silent_in_a_transaction_loses_its_locks_to_the_others(da
     locked, taken_over = asyncio.Event(), asyncio.Event()
 
     async def go_silent() -> None:
-        async with silent.road() as connection, connection.transaction():
+        async with silent.connection() as connection, connection.transaction():
             await connection.execute(LOCK)
             locked.set()
             await taken_over.wait()
@@ -23,7 +23,7 @@ async def test_who_goes_silent_in_a_transaction_loses_its_locks_to_the_others(da
     try:
         gone = asyncio.create_task(go_silent())
         await locked.wait()
-        async with other.road() as connection, connection.transaction():
+        async with other.connection() as connection, connection.transaction():
             await connection.execute(LOCK)
         taken_over.set()
         with pytest.raises(DatabaseAway):

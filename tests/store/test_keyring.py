@@ -17,13 +17,13 @@ OLD, NEW = os.urandom(KEY_BYTES), os.urandom(KEY_BYTES)
 
 async def test_a_rotated_data_key_seals_and_the_old_one_still_opens(database_url: str) -> None:
     database, vault, row = Database(database_url), Vault(MasterKeys({"old": OLD})), uuid7()
-    async with database.road() as connection:
+    async with database.connection() as connection:
         tenant_id = await tenants.make(connection, vault)
     assert await keyring.fill(database, vault) == []
     before = vault.seal(tenant_id, "events", row, b"before")
     other = Vault(MasterKeys({"old": OLD}))
     await keyring.fill(database, other)
-    async with database.road() as connection, connection.transaction():
+    async with database.connection() as connection, connection.transaction():
         await keyring.rotate(connection, vault, tenant_id)
     await keyring.fill(database, vault)
     after = vault.seal(tenant_id, "events", row, b"after")
@@ -37,7 +37,7 @@ async def test_a_rotated_data_key_seals_and_the_old_one_still_opens(database_url
 
 async def test_rewrapping_changes_no_record_and_may_run_twice_at_once(database_url: str) -> None:
     database, vault, row = Database(database_url), Vault(MasterKeys({"old": OLD})), uuid7()
-    async with database.road() as connection:
+    async with database.connection() as connection:
         tenant_ids = [await tenants.make(connection, vault, f"hospital {number}") for number in range(60)]
     await keyring.fill(database, vault)
     sealed = {tenant_id: vault.seal(tenant_id, "events", row, b"body") for tenant_id in tenant_ids}
@@ -49,7 +49,7 @@ async def test_rewrapping_changes_no_record_and_may_run_twice_at_once(database_u
 
     first, second = await asyncio.gather(rewrap(), rewrap())
     assert all(one.problem is None for one in (*first, *second))
-    async with database.road() as connection:
+    async with database.connection() as connection:
         assert await keyring.needed(connection) == {"new": 120}
     fresh = Vault(MasterKeys({"new": NEW}))
     assert await keyring.fill(database, fresh) == []
@@ -59,7 +59,7 @@ async def test_rewrapping_changes_no_record_and_may_run_twice_at_once(database_u
 
 async def test_what_lacks_its_master_key_is_named_and_the_rest_is_there(database_url: str) -> None:
     database, vault = Database(database_url), Vault(MasterKeys({"old": OLD}))
-    async with database.road() as connection:
+    async with database.connection() as connection:
         await tenants.make(connection, vault, "first")
         second = await tenants.make(connection, Vault(MasterKeys({"new": NEW})), "second")
     lacking = Vault(MasterKeys({"new": NEW}))
@@ -93,7 +93,7 @@ class SlowElsewhere:
 async def test_a_key_service_is_asked_once_for_each_data_key_and_process(database_url: str) -> None:
     database, elsewhere = Database(database_url), SlowElsewhere()
     vault = Vault(elsewhere)
-    async with database.road() as connection:
+    async with database.connection() as connection:
         tenant_id = await tenants.make(connection, vault)
     elsewhere.reachable = False
     assert len(await keyring.fill(database, vault)) == 2

@@ -55,7 +55,7 @@ async def test_a_lease_that_ended_makes_the_delivery_due_again_and_its_old_holde
     (fresh,) = await hospital.claim(endpoint_id)
     assert (stale.id, stale.attempt, fresh.attempt) == (fresh.id, 1, 2)
     assert await hospital.finish(stale, state="dead") == 0
-    async with hospital.database.road() as connection, connection.transaction():
+    async with hospital.database.connection() as connection, connection.transaction():
         assert (await deliveries.settle(connection, [], [], [Retried(stale, 0.0)])).ours == set()
     assert await hospital.finish(fresh) == 1
     assert await hospital.count("finished_deliveries WHERE state = 'delivered'") == 1
@@ -69,11 +69,11 @@ async def test_a_retry_is_due_after_its_delay_and_one_that_does_not_count_gives_
     await hospital.post(None)
     await hospital.fan_out()
     (first,) = await hospital.claim(endpoint_id)
-    async with hospital.database.road() as connection, connection.transaction():
+    async with hospital.database.connection() as connection, connection.transaction():
         await deliveries.settle(connection, [], [], [Retried(first, 0.0, counted=False)])
     (second,) = await hospital.claim(endpoint_id)
     assert second.attempt == 1
-    async with hospital.database.road() as connection, connection.transaction():
+    async with hospital.database.connection() as connection, connection.transaction():
         await deliveries.settle(connection, [], [], [Retried(second, 3600.0)])
     assert await hospital.claim(endpoint_id) == []
     assert await hospital.count("deliveries WHERE due_at > now() + interval '59 minutes' AND lease_id IS NULL") == 1
@@ -95,7 +95,7 @@ async def test_a_cancelled_delivery_is_kept_as_such_and_one_being_sent_is_left_a
     await hospital.post(None, None)
     await hospital.fan_out()
     (sending,) = await hospital.claim(endpoint_id, free=1)
-    async with hospital.database.road() as connection, connection.transaction():
+    async with hospital.database.connection() as connection, connection.transaction():
         cancelled = await deliveries.cancel(
             connection, tenant_id=hospital.tenant_id, ids=None, endpoint_id=endpoint_id, reason="endpoint_deleted"
         )

@@ -33,7 +33,7 @@ async def test_a_retry_keeps_its_successors_waiting(hospital: Hospital) -> None:
     await hospital.post("a", "a")
     await hospital.fan_out()
     (head,) = await hospital.claim(endpoint_id)
-    async with hospital.database.road() as connection, connection.transaction():
+    async with hospital.database.connection() as connection, connection.transaction():
         await deliveries.settle(connection, [], [], [Retried(head, 3600.0)])
     await hospital.post("a")
     await hospital.fan_out()
@@ -70,7 +70,7 @@ async def test_strict_holds_the_key_until_an_operator_decides(hospital: Hospital
     await hospital.fan_out()
     (other,) = await hospital.claim(endpoint_id)
     assert other.ordering_key != head.ordering_key
-    async with hospital.database.road() as connection, connection.transaction():
+    async with hospital.database.connection() as connection, connection.transaction():
         assert head.ordering_key is not None
         assert await deliveries.unhold(
             connection, tenant_id=hospital.tenant_id, endpoint_id=endpoint_id, ordering_key=head.ordering_key
@@ -112,7 +112,7 @@ async def test_latest_drops_a_retry_that_a_newer_one_follows(hospital: Hospital)
     (sending,) = await hospital.claim(endpoint_id)
     (newer,) = await hospital.post("a")
     await hospital.fan_out()
-    async with hospital.database.road() as connection, connection.transaction():
+    async with hospital.database.connection() as connection, connection.transaction():
         await deliveries.settle(connection, [], [], [Retried(sending, 3600.0, latest=True)])
     assert [delivery.event_id for delivery in await hospital.claim(endpoint_id)] == [newer]
 
@@ -121,7 +121,7 @@ async def test_cancelling_the_head_lets_the_next_go(hospital: Hospital) -> None:
     endpoint_id = await hospital.endpoint()
     posted = await hospital.post("a", "a")
     await hospital.fan_out()
-    async with hospital.database.road() as connection, connection.transaction():
+    async with hospital.database.connection() as connection, connection.transaction():
         head = await connection.fetchval("SELECT id FROM deliveries WHERE event_id = $1", posted[0])
         await deliveries.cancel(
             connection, tenant_id=hospital.tenant_id, ids=[head], endpoint_id=None, reason="cancelled"
@@ -166,7 +166,7 @@ async def test_however_posts_fan_outs_and_settles_race_each_key_keeps_its_order_
                 if fate < 0.15:
                     continue  # this worker is gone: the lease ends by itself
                 if fate < 0.3:
-                    async with hospital.database.road() as connection, connection.transaction():
+                    async with hospital.database.connection() as connection, connection.transaction():
                         await deliveries.settle(connection, [], [], [Retried(d, 0.01) for d in claimed])
                 else:
                     await hospital.finish(*claimed, state="dead" if fate < 0.4 else "delivered")
@@ -210,7 +210,7 @@ async def test_a_hot_key_stays_cheap(hospital: Hospital) -> None:
 
 async def pages(hospital: Hospital, index: str, statement: str, *arguments: object) -> int:
     """How many pages a statement touches that uses this index; what it does is undone."""
-    async with hospital.database.road() as connection:
+    async with hospital.database.connection() as connection:
         plan, touched = await explain(connection, statement, *arguments)
     assert index in plan, plan
     return touched
@@ -220,12 +220,12 @@ async def crossing(
     hospital: Hospital, first: Callable[[Connection], Awaitable[object]], then: Awaitable[object]
 ) -> None:
     """``first`` is about to commit when ``then`` begins: it has done its work, and ``then`` runs into its locks."""
-    async with hospital.database.road() as connection:
+    async with hospital.database.connection() as connection:
         transaction = connection.transaction()
         await transaction.start()
         await first(connection)
         other = asyncio.ensure_future(then)
-        async with hospital.database.road() as watcher:
+        async with hospital.database.connection() as watcher:
             waiting = (
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
             )
@@ -278,7 +278,7 @@ async def test_letting_a_held_key_go_while_its_next_is_fanned_out_strands_nobody
         await outbox.insert_deliveries(connection, [new], uuid4())
 
     async def let_go() -> None:
-        async with hospital.database.road() as connection, connection.transaction():
+        async with hospital.database.connection() as connection, connection.transaction():
             await deliveries.unhold(
                 connection, tenant_id=hospital.tenant_id, endpoint_id=endpoint_id, ordering_key=key[1]
             )
@@ -322,7 +322,7 @@ async def test_an_event_whose_commit_was_slow_is_not_stranded_behind_a_later_one
     """Its number in the outbox is lower than that of an event which was fanned out before it was seen."""
     endpoint_id = await hospital.endpoint()
     slow = hospital.prepared("a")
-    async with hospital.database.road() as connection, connection.transaction():
+    async with hospital.database.connection() as connection, connection.transaction():
         await outbox.append(connection, [slow])
         (later,) = await hospital.post("a")
         await hospital.fan_out()

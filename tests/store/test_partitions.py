@@ -17,7 +17,7 @@ def today() -> date:
 
 
 async def test_migrating_makes_the_days_to_come(hospital: Hospital) -> None:
-    async with hospital.database.road() as connection:
+    async with hospital.database.connection() as connection:
         names = {row["relname"] for row in await connection.fetch(partitions.EXISTING, "events")}
         assert EVENTS.name(today()) in names
         assert EVENTS.name(today() + timedelta(days=7)) in names
@@ -26,7 +26,7 @@ async def test_migrating_makes_the_days_to_come(hospital: Hospital) -> None:
 
 async def test_rows_move_from_the_default_partition_while_others_read_them(hospital: Hospital) -> None:
     """No reader misses a row that is there, whenever it looks."""
-    async with hospital.database.road() as connection:
+    async with hospital.database.connection() as connection:
         await connection.execute(f"DROP TABLE {EVENTS.name(today())}")
     posted = await hospital.post(*[None] * 200)
     moved = asyncio.Event()
@@ -35,7 +35,7 @@ async def test_rows_move_from_the_default_partition_while_others_read_them(hospi
     async def read() -> None:
         nonlocal looks
         while not moved.is_set():
-            async with hospital.database.road() as connection:
+            async with hospital.database.connection() as connection:
                 found = await deliveries.bodies(connection, posted)
             assert len(found) == len(posted)
             looks += 1
@@ -43,7 +43,7 @@ async def test_rows_move_from_the_default_partition_while_others_read_them(hospi
     readers = [asyncio.create_task(read()) for _ in range(4)]
     while looks < 20:  # noqa: ASYNC110 - each look is a round trip
         await asyncio.sleep(0)
-    async with hospital.database.road() as connection:
+    async with hospital.database.connection() as connection:
         assert await make_all(connection) == [EVENTS.name(today())]
     before = looks
     while looks < before + 20:  # noqa: ASYNC110
@@ -56,7 +56,7 @@ async def test_rows_move_from_the_default_partition_while_others_read_them(hospi
 
 async def test_retention_drops_old_days_and_never_one_that_an_open_delivery_needs(hospital: Hospital) -> None:
     days = [today() - timedelta(days=n) for n in (40, 39, 38)]
-    async with hospital.database.road() as connection:
+    async with hospital.database.connection() as connection:
         for day in days:
             await partitions.make_ahead(connection, EVENTS, day, 0)
         needed = partitions.lowest_id(days[1])
@@ -68,15 +68,15 @@ async def test_retention_drops_old_days_and_never_one_that_an_open_delivery_need
 
 async def test_the_oldest_event_that_something_open_refers_to_is_found(hospital: Hospital) -> None:
     endpoint_id = await hospital.endpoint()
-    async with hospital.database.road() as connection:
+    async with hospital.database.connection() as connection:
         assert await partitions.oldest_needed(connection) is None
     (first,) = await hospital.post(None)
     await hospital.fan_out()
     await hospital.post(None)
-    async with hospital.database.road() as connection:
+    async with hospital.database.connection() as connection:
         assert await partitions.oldest_needed(connection) == first
     await hospital.finish(*await hospital.claim(endpoint_id))
-    async with hospital.database.road() as connection:
+    async with hospital.database.connection() as connection:
         second = await partitions.oldest_needed(connection)
     assert second is not None
     assert second > first

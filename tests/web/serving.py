@@ -81,7 +81,7 @@ async def running(database_url: str, **settings: Any) -> AsyncIterator[Api]:
     """An API with the default tenant."""
     database, vault = Database(database_url, connections=2), Vault(MasterKeys({"test": bytes(32)}))
     try:
-        async with database.road() as connection:
+        async with database.connection() as connection:
             tenant_id = await tenants.make(connection, vault)
         await keyring.fill(database, vault)
         async with serve(database_url, **settings) as (url, _):

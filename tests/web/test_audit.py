@@ -84,7 +84,7 @@ async def test_changes_at_the_same_time_make_one_chain(admin: httpx.AsyncClient)
 
 async def test_entries_can_only_be_added(api: Api, admin: httpx.AsyncClient) -> None:
     await post(admin, "/v1/subscribers", {"name": "Lab"})
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         for statement in ("UPDATE audit_log SET actor = 'x'", "DELETE FROM audit_log", "TRUNCATE audit_log"):
             with pytest.raises(asyncpg.RaiseError):
                 await connection.execute(statement)
@@ -106,7 +106,7 @@ async def test_whoever_switches_the_trigger_off_is_found_out(
 ) -> None:
     for name in ("A", "B", "C"):
         await post(admin, "/v1/subscribers", {"name": name})
-    async with api.database.road() as connection, connection.transaction():
+    async with api.database.connection() as connection, connection.transaction():
         await connection.execute("ALTER TABLE audit_log DISABLE TRIGGER ALL")
         await connection.execute(statement)
         await connection.execute("ALTER TABLE audit_log ENABLE TRIGGER ALL")

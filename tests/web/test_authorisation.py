@@ -67,10 +67,10 @@ async def world(api: Api, admin: httpx.AsyncClient) -> World:
 async def audited(api: Api, world: World) -> AsyncIterator[None]:
     """Nothing that was refused may have changed anything."""
     counted = "SELECT count(*) FROM audit_log WHERE tenant_id = $1"
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         before = await connection.fetchval(counted, api.tenant_id)
     yield
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         assert await connection.fetchval(counted, api.tenant_id) == before
 
 
@@ -148,7 +148,7 @@ async def test_an_administrator_reads_no_payloads(api: Api, every: list[Operatio
 async def test_another_hospitals_ids_are_unknown(
     api: Api, admin: httpx.AsyncClient, every: list[Operation], world: World
 ) -> None:
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         stranger_id = await tenants.make(connection, api.vault, "another hospital")
     stranger = await api.make_key("admin", "payload:read", tenant_id=stranger_id)
     async with api.client(stranger) as client:
@@ -177,7 +177,7 @@ async def test_unknown_and_foreign_ids_get_the_same_answer_by_the_same_work(
     api: Api, every: list[Operation], world: World
 ) -> None:
     """The very same statements are run for both, so that no clock can tell one from the other either."""
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         stranger_id = await tenants.make(connection, api.vault, "another hospital")
     statements: list[str] = []
 

@@ -56,7 +56,7 @@ async def test_an_authorization_reaches_workers_and_is_shown_without_its_secret(
         assert answer.is_success
         assert CANARY not in answer.text
     assert endpoint["authorization"]["kind"] == authorization["kind"]
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         found = await configuration.snapshot(connection, api.vault)
         row = await connection.fetchrow("SELECT * FROM endpoints")
     (known,) = found.endpoints.values()
@@ -144,7 +144,7 @@ async def test_of_an_ed25519_pair_only_the_public_key_is_given_out(api: Api, adm
     raw = base64.b64decode(made["public_key"].removeprefix("whpk_"))
     assert base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == keys[1].as_dict()["x"]
     assert "d" not in json.dumps([sorted(key) for key in found["keys"]]).replace("kid", "")
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         (endpoint,) = (await configuration.snapshot(connection, api.vault)).endpoints.values()
     assert [signatures.public_key_of(secret) for secret in endpoint.secrets] == [
         rotated["public_key"],
@@ -171,7 +171,7 @@ async def test_what_a_partner_answered_is_read_with_payload_read_alone_and_audit
 ) -> None:
     world = await make_world(api, admin, api.tenant_id)
     endpoint_id, event_id = ids.parse(ids.ENDPOINT, world.endpoint_id), ids.parse(ids.EVENT, world.event_id)
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         delivery_id = await store_finished(connection, api.tenant_id, endpoint_id, event_id, "dead")
         attempt_id = await connection.fetchval("SELECT id FROM attempts WHERE delivery_id = $1", delivery_id)
         sealed = api.vault.seal(api.tenant_id, "attempts", attempt_id, b"no patient \xff " + CANARY.encode())

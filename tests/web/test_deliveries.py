@@ -22,7 +22,7 @@ async def world(api: Api, admin: httpx.AsyncClient) -> World:
 async def test_open_and_finished_deliveries_are_one_list(api: Api, admin: httpx.AsyncClient, world: World) -> None:
     endpoint_id = ids.parse(ids.ENDPOINT, world.endpoint_id)
     made = [world.delivery_id, world.open_delivery_id]
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         event_id = await store_event(api, connection, api.tenant_id)
         for state in ("delivered", "cancelled", "delivered"):
             finished = await store_finished(connection, api.tenant_id, endpoint_id, event_id, state)
@@ -54,7 +54,7 @@ async def test_open_and_finished_deliveries_are_one_list(api: Api, admin: httpx.
 async def test_a_delivery_says_whether_it_is_being_sent(api: Api, admin: httpx.AsyncClient, world: World) -> None:
     endpoint_id, event_id = ids.parse(ids.ENDPOINT, world.endpoint_id), ids.parse(ids.EVENT, world.event_id)
     now = datetime.now(UTC)
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
 
         async def stored(due_at: datetime | None, *, leased: bool) -> str:
             lease_id = uuid7() if leased else None
@@ -101,7 +101,7 @@ async def test_a_replay_is_a_new_delivery_of_the_same_event(api: Api, admin: htt
     assert (await admin.post(f"/v1/deliveries/{queued['id']}/cancel")).status_code == 409
     assert (await admin.post(f"/v1/deliveries/{world.open_delivery_id}/replay")).status_code == 409
     assert (await admin.get(f"/v1/events/{world.event_id}")).json()["fanout"] == "done"
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         (row,) = await connection.fetch("SELECT * FROM outbox")
     assert row["delivery_id"] == ids.parse(ids.DELIVERY, queued["id"])
     await admin.delete(f"/v1/endpoints/{world.endpoint_id}")
@@ -112,13 +112,13 @@ async def test_a_replay_is_a_new_delivery_of_the_same_event(api: Api, admin: htt
 async def test_many_are_replayed_bit_by_bit(api: Api, admin: httpx.AsyncClient, world: World) -> None:
     endpoint_id, event_id = ids.parse(ids.ENDPOINT, world.endpoint_id), ids.parse(ids.EVENT, world.event_id)
     await admin.post(f"/v1/replays/{world.job_id}/cancel")
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         for state in ("dead", "delivered", "dead", "dead", "cancelled"):
             await store_finished(connection, api.tenant_id, endpoint_id, event_id, state)
     job = await post(admin, "/v1/replays", {"endpoint_id": world.endpoint_id, "since": "2020-01-01T00:00:00Z"})
     path = f"/v1/replays/{job['id']}"
     assert (job["state"], job["total"], job["done"]) == ("pending", 4, 0)
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         # A delivery that dies while the job runs isn't the job's: it would never end.
         await store_finished(connection, api.tenant_id, endpoint_id, event_id, "dead")
         assert await replays.run_some(connection, 3) == 3
@@ -138,7 +138,7 @@ async def test_many_are_replayed_bit_by_bit(api: Api, admin: httpx.AsyncClient, 
 async def test_two_workers_never_replay_one_delivery_twice(api: Api, admin: httpx.AsyncClient, world: World) -> None:
     await admin.post(f"/v1/replays/{world.job_id}/cancel")
     await post(admin, "/v1/replays", {})
-    async with api.database.road() as one, api.database.road() as other, one.transaction():
+    async with api.database.connection() as one, api.database.connection() as other, one.transaction():
         await one.fetchrow(replays.OLDEST)
         assert await replays.run_some(other, 10) is None
 
@@ -147,14 +147,14 @@ async def test_a_cancelled_job_stops(api: Api, admin: httpx.AsyncClient, world: 
     await admin.post(f"/v1/replays/{world.job_id}/cancel")
     job = await post(admin, "/v1/replays", {})
     assert (await post(admin, f"/v1/replays/{job['id']}/cancel"))["state"] == "cancelled"
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         assert await replays.run_some(connection, 10) is None
     listed = (await admin.get("/v1/replays")).json()["items"]
     assert [item["id"] for item in listed] == [job["id"], world.job_id]
 
 
 async def test_an_event_says_what_became_of_it(api: Api, admin: httpx.AsyncClient, world: World) -> None:
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         waiting = ids.render(ids.EVENT, await store_event(api, connection, api.tenant_id, in_outbox=True))
     shown = (await admin.get(f"/v1/events/{waiting}")).json()
     assert (shown["fanout"], shown["matched"], shown["deliveries"]) == ("pending", 0, [])
@@ -190,7 +190,7 @@ async def example(admin: httpx.AsyncClient) -> object:
 async def test_stats_count_what_is_open(api: Api, admin: httpx.AsyncClient, world: World) -> None:
     endpoint_id, event_id = ids.parse(ids.ENDPOINT, world.endpoint_id), ids.parse(ids.EVENT, world.event_id)
     now = datetime.now(UTC)
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         await store_open(connection, api.tenant_id, endpoint_id, event_id, due_at=None, ordering_key=1)
         await store_open(connection, api.tenant_id, endpoint_id, event_id, due_at=now - timedelta(minutes=5))
         await store_open(

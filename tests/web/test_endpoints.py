@@ -26,7 +26,7 @@ async def make_endpoint(admin: httpx.AsyncClient, **given: Any) -> dict[str, Any
 
 
 async def version(api: Api) -> int:
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         return await configuration.version(connection)
 
 
@@ -66,7 +66,7 @@ async def test_secrets_and_header_values_are_shown_never_again(api: Api, admin: 
         assert endpoint["secret"] not in text
         assert rotated["secret"] not in text
         assert "their token" not in text
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         for table in ("endpoints", "endpoint_secrets", "audit_log"):
             for row in await connection.fetch(f"SELECT {table}::text AS row FROM {table}"):
                 assert "whsec_" not in row["row"]
@@ -191,7 +191,7 @@ async def test_pause_and_resume_are_announced_and_clear_what_workers_remember(
     world = await make_world(api, admin, api.tenant_id)
     endpoint_id = ids.parse(ids.ENDPOINT, world.endpoint_id)
     path = f"/v1/endpoints/{world.endpoint_id}"
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         await connection.execute(
             "INSERT INTO endpoint_health (endpoint_id, tenant_id, failures_in_a_row, failing_since, open_until)"
             " VALUES ($1, $2, 12, now() - interval '4 days', now() + interval '1 minute')",
@@ -208,7 +208,7 @@ async def test_pause_and_resume_are_announced_and_clear_what_workers_remember(
     resumed = await post(admin, f"{path}/resume")
     assert resumed["state"] == "enabled"
     assert resumed["health"]["breaker"] == "closed"
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         learnt, _ = await configuration.health_since(connection, since)
     assert learnt[endpoint_id].failures_in_a_row == 0
     events = [item["type"] for item in (await admin.get("/v1/events")).json()["items"]]
@@ -228,14 +228,14 @@ async def test_a_disabled_endpoint_is_resumed_not_paused(api: Api, admin: httpx.
 
 
 async def disable(api: Api, world: World) -> None:
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         assert await configuration.disable(connection, ids.parse(ids.ENDPOINT, world.endpoint_id), "gone")
 
 
 async def test_a_test_event_goes_to_one_endpoint_only(api: Api, admin: httpx.AsyncClient) -> None:
     one, _ = await make_endpoint(admin, event_types=["*"]), await make_endpoint(admin, event_types=["*"])
     queued = await post(admin, f"/v1/endpoints/{one['id']}/test", {"event_type": "lab_result.final"})
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         rows = await connection.fetch("SELECT * FROM outbox")
     assert [row["endpoint_id"] for row in rows] == [ids.parse(ids.ENDPOINT, one["id"])]
     assert rows[0]["reason"] == "test"
@@ -251,7 +251,7 @@ async def test_a_test_event_goes_to_one_endpoint_only(api: Api, admin: httpx.Asy
 async def test_a_held_key_goes_on_when_an_operator_says_so(api: Api, admin: httpx.AsyncClient) -> None:
     world = await make_world(api, admin, api.tenant_id)
     endpoint_id = ids.parse(ids.ENDPOINT, world.endpoint_id)
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         event_id = await store_event(api, connection, api.tenant_id)
         behind = await store_open(
             connection, api.tenant_id, endpoint_id, event_id, due_at=None, ordering_key=HELD, sequence=9

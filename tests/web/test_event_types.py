@@ -80,7 +80,7 @@ async def test_own_types_are_of_one_hospital(api: Api, admin: httpx.AsyncClient)
     from webhook_gateway.store import tenants
 
     await post(admin, "/v1/event-types", OWN)
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         other = await tenants.make(connection, api.vault, "another hospital")
     async with api.client(await api.make_key("admin", tenant_id=other)) as stranger:
         assert (await stranger.get(f"/v1/event-types/{OWN['name']}")).status_code == 404

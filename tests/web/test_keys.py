@@ -22,7 +22,7 @@ async def test_a_key_is_shown_once_and_stored_as_a_hash(api: Api, admin: httpx.A
     assert made["key"].startswith(made["prefix"])
     for path in ("/v1/keys", f"/v1/keys/{made['id']}", "/v1/audit"):
         assert made["key"] not in (await admin.get(path)).text
-    async with api.database.road() as connection:
+    async with api.database.connection() as connection:
         stored = await connection.fetchval("SELECT string_agg(api_keys::text, '') FROM api_keys")
     assert made["key"][len(made["prefix"]) :] not in stored
 

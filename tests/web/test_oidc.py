@@ -174,7 +174,7 @@ async def test_a_shared_secret_in_the_published_set_is_not_taken(database_url: s
 
 async def test_a_tenant_claim_decides_whose_things_are_seen(database_url: str) -> None:
     async with hospital(database_url, Provider(FIRST), oidc_tenant_claim="org.name") as api:
-        async with api.database.road() as connection:
+        async with api.database.connection() as connection:
             await tenants.make(connection, api.vault, "southside")
         async with api.client(token(scope="hms-admins", org={"name": "southside"})) as client:
             assert (await client.post("/v1/subscribers", json={"name": "Only theirs"})).status_code == 201

@@ -182,7 +182,7 @@ async def _ask(database: Database, url: str, found: Settings, keys: MasterKeys |
     from webhook_gateway.crypto.vault import Vault
     from webhook_gateway.store import endpoint_status, keyring, migrate
 
-    async with database.road() as connection:
+    async with database.connection() as connection:
         server = await endpoint_status.server(connection)
     for finding in _server(server, url, found):
         yield finding
@@ -200,13 +200,13 @@ async def _ask(database: Database, url: str, found: Settings, keys: MasterKeys |
             yield Finding(Level.ERROR, "keys", f"{sentence}: what it encrypts can't be read until it is back")
         if not missing:
             yield Finding(Level.FINE, "keys", "every data key in the database opens")
-            async with database.road() as connection:
+            async with database.connection() as connection:
                 needed = await keyring.needed(connection)
             for name, count in needed.items():
                 if name != keys.newest:
                     text = f"{count} data keys are still wrapped by {name}: run `webhook-gateway keys rewrap`"
                     yield Finding(Level.WARNING, "keys", text)
-    async with database.road() as connection:
+    async with database.connection() as connection:
         if await endpoint_status.administrators(connection) == 0:
             text = "no API key may administer: run `webhook-gateway keys create NAME --role admin`"
             yield Finding(Level.WARNING, "keys", text)

@@ -100,7 +100,7 @@ async def _rewrap(database: Database, vault: Vault, *, quiet: bool) -> tuple[int
 async def _needed(database: Database) -> dict[str, int]:
     from webhook_gateway.store import keyring
 
-    async with database.road() as connection:
+    async with database.connection() as connection:
         return await keyring.needed(connection)
 
 
@@ -111,7 +111,7 @@ async def _rotate(database: Database, vault: Vault) -> list[dict[str, Any]]:
     from webhook_gateway.store.notifications import CONFIGURATION, hint
 
     made = []
-    async with database.road() as driver:
+    async with database.connection() as driver:
         known = await tenants.every(driver)
     for tenant_id in known:
         async with database.begin() as connection:

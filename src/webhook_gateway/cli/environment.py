@@ -77,7 +77,7 @@ def configured_vault() -> Vault:
 async def tenant_named(database: Database, name: str) -> UUID:
     from webhook_gateway.store import tenants
 
-    async with database.road() as connection:
+    async with database.connection() as connection:
         tenant_id = await tenants.find(connection, name)
     if tenant_id is None and name == tenants.DEFAULT:
         raise CannotGoOn("no key was ever made here: begin with `webhook-gateway keys create NAME --role admin`")

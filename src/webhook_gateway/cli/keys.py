@@ -169,7 +169,7 @@ async def _check_tenant(database: Database, tenant: str, subscriber_id: UUID | N
     """The default tenant is made with its first key; any other has to be asked for, so that a typo makes none."""
     from webhook_gateway.store import subscribers, tenants
 
-    async with database.road() as connection:
+    async with database.connection() as connection:
         tenant_id = await tenants.find(connection, tenant)
     if new and tenant_id is not None:
         raise CannotGoOn(f"there is a tenant {tenant} already: leave --new-tenant out", NO)

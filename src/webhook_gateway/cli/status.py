@@ -64,7 +64,7 @@ async def look(database: Database) -> dict[str, Any]:
     from webhook_gateway.store.workers import ALIVE
 
     now = datetime.now(UTC)
-    async with database.road() as connection:
+    async with database.connection() as connection:
         outbox = await endpoint_status.outbox(connection)
         deliveries = await endpoint_status.open_deliveries(connection)
         ended = await endpoint_status.ended_badly(connection, now - BAD_LAST)

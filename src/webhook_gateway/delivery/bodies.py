@@ -41,7 +41,7 @@ class Bodies:
         missing = [event_id for event_id in tenants if event_id not in known]
         sealed: dict[UUID, bytes] = {}
         if missing:
-            async with self._database.road() as connection:
+            async with self._database.connection() as connection:
                 sealed = await deliveries.bodies(connection, missing)
                 if lost := [event_id for event_id in missing if event_id not in sealed]:
                     # A look that crosses the making of a partition may miss rows which are there.

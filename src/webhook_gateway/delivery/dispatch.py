@@ -64,7 +64,7 @@ class Dispatch:
         began, lease_id = time.perf_counter(), uuid7()
         new: list[NewDelivery] = []
         try:
-            async with self._database.road() as connection, connection.transaction():
+            async with self._database.connection() as connection, connection.transaction():
                 after = self._floor.value()
                 try:
                     taken = await outbox.take(connection, after, ROUND)

@@ -30,7 +30,7 @@ class Upkeep:
 
     async def round(self) -> float:
         """One slice of a replay job, and now and then the daily chores; returns how many seconds to wait."""
-        async with self._database.road() as connection:
+        async with self._database.connection() as connection:
             if not await turns.take(connection, turns.UPKEEP):
                 return ROUND
             try:

@@ -154,7 +154,7 @@ class Worker:
     async def _leave(self) -> None:
         """After the last heartbeat, which would count this worker among the live ones again."""
         try:
-            async with self._database.road() as connection:
+            async with self._database.connection() as connection:
                 await workers.leave(connection, self._id)
         except DatabaseAway as problem:
             telemetry.database_away("leave", problem)
@@ -188,7 +188,7 @@ class Worker:
         began = time.monotonic()
         floors = None if self._complete_looks.are_due() else self._slots.floors()
         try:
-            async with self._database.road() as connection:
+            async with self._database.connection() as connection:
                 ready = await deliveries.ready(connection, floors)
         except DatabaseAway:
             if floors is None and time.monotonic() - began >= COMPLETE_LOOK:
@@ -200,7 +200,7 @@ class Worker:
         self._slots.expect(ready, began, floors)
         if unknown := self._slots.unknown():
             self._changed.set()
-            async with self._database.road() as connection, connection.transaction():
+            async with self._database.connection() as connection, connection.transaction():
                 await deliveries.cancel_orphans(connection, unknown)
         await self._hand_back(self._slots.stranded())
         self._due.set()
@@ -215,7 +215,7 @@ class Worker:
             return self._until_next_due()
         began = time.monotonic()
         try:
-            async with self._database.road() as connection:
+            async with self._database.connection() as connection:
                 claimed, due_at, now = await deliveries.claim(connection, wanted, uuid7())
         except BaseException:
             self._slots.claim_failed()
@@ -347,7 +347,7 @@ class Worker:
     async def _hand_back(self, leased: list[Delivery], delay: float = 0.0) -> None:
         """Gives up leases of deliveries that were not attempted; they are due again after ``delay`` seconds."""
         if leased:
-            async with self._database.road() as connection, connection.transaction():
+            async with self._database.connection() as connection, connection.transaction():
                 await deliveries.settle(connection, [], [], [Retried(d, delay, counted=False) for d in leased])
             for delivery in leased:
                 self._slots.touch(delivery.endpoint_id, self._slots.now() + delay)
@@ -360,7 +360,7 @@ class Worker:
             self._slots.touch(result.endpoint.id, self._slots.now() + delay)
 
     async def _settle_together(self, results: list[Result], changed: list[HealthChange]) -> list[Delivery]:
-        async with self._database.road() as connection:
+        async with self._database.connection() as connection:
             done, version = await settle(
                 connection, self._vault, self._slots, results, changed, self._settings.keep_responses
             )
@@ -372,7 +372,7 @@ class Worker:
 
     async def _refresh(self) -> float:
         """Takes over the configuration when its version moved, and what other workers learnt about endpoints."""
-        async with self._database.road() as connection:
+        async with self._database.connection() as connection:
             if not self._slots.snapshot.version:
                 await keyring.fill(self._database, self._vault)
             stale_at = self._slots.snapshot.stale_at
@@ -387,7 +387,7 @@ class Worker:
         return POLL
 
     async def _beat(self) -> float:
-        async with self._database.road() as connection:
+        async with self._database.connection() as connection:
             alive, now = await workers.beat(connection, self._id, f"{socket.gethostname()}:{os.getpid()}")
         self._slots.set_clock(now)
         self._slots.share_with(alive.index(self._id), len(alive))

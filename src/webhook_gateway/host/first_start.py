@@ -20,7 +20,7 @@ async def first_key(url: str, master_keys: MasterKeys) -> str | None:
     """
     database = Database(url, connections=2)
     try:
-        async with database.road() as connection:
+        async with database.connection() as connection:
             if await endpoint_status.has_keys(connection):
                 return None
         _, key = await issue_key(database, Vault(master_keys), "first administrator", ["admin"])

@@ -115,7 +115,7 @@ class Ingest:
 
     async def refresh(self) -> None:
         """Takes the tenants' own event types as they are now, if anything changed."""
-        async with self._database.road() as connection:
+        async with self._database.connection() as connection:
             version = await configuration.version(connection)
             if version == self._version:
                 return
@@ -202,7 +202,7 @@ class Ingest:
 
     async def _commit(self, events: list[Appended]) -> list[Receipt | Refusal]:
         began = monotonic()
-        async with self._database.road() as connection:
+        async with self._database.connection() as connection:
             results = await append(connection, events)
         telemetry.append_seconds.observe(monotonic() - began)
         telemetry.append_events.observe(len(events))

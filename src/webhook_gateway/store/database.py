@@ -74,7 +74,7 @@ class Database:
         self._engine: AsyncEngine | None = None
 
     @asynccontextmanager
-    async def road(self) -> AsyncIterator[Connection]:
+    async def connection(self) -> AsyncIterator[Connection]:
         """A driver's connection for the hot statements, outside any transaction.
 
         Raises:

@@ -59,7 +59,7 @@ LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('data_keys', 0))"
 
 async def fill(database: Database, vault: Vault) -> list[str]:
     """Takes the data keys that it lacks into the vault; returns what was missing, one sentence a key."""
-    async with database.road() as connection:
+    async with database.connection() as connection:
         rows = [DataKey(**dict(row)) for row in await connection.fetch(LOAD)]
     lacking = [row for row in rows if not vault.has(row.id)]
     if not lacking:
@@ -133,7 +133,7 @@ async def rewrap(database: Database, vault: Vault) -> AsyncIterator[Rewrapped]:
     """
     newest, after = vault.master_keys.newest, 0
     while True:
-        async with database.road() as connection:
+        async with database.connection() as connection:
             page = [DataKey(**dict(row)) for row in await connection.fetch(STALE, newest, after, PAGE)]
         if not page:
             return
@@ -148,7 +148,7 @@ async def _rewrap(database: Database, vault: Vault, data_key: DataKey) -> Rewrap
     except (KeyMissing, Tampered) as problem:
         return Rewrapped(data_key.tenant_id, _sentence(data_key, problem))
     name, wrapped = await _wrap(vault, data_key.tenant_id, data_key.purpose, key)
-    async with database.road() as connection:
+    async with database.connection() as connection:
         await connection.fetchval(REWRAP, data_key.id, name, wrapped, data_key.master_key)
     return Rewrapped(data_key.tenant_id)
 

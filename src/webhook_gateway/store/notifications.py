@@ -24,7 +24,7 @@ ANSWER = 5.0
 async def hint(database: Database, what: str) -> None:
     """Tells every process, after the commit and outside any transaction. Lost when the database is away: no harm."""
     with contextlib.suppress(DatabaseAway):
-        async with database.road() as connection:
+        async with database.connection() as connection:
             await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, what)
 
 

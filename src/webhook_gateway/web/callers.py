@@ -141,14 +141,14 @@ class Callers:
             finding.exception()  # whoever waited for it may have gone
 
     async def _look_up(self, digest: bytes) -> Caller | None:
-        async with self._database.road() as connection:
+        async with self._database.connection() as connection:
             row = await keys.find(connection, digest)
         if row is None:
             return None
         if row["stale"]:
             # On a road of its own: whatever goes wrong is a DatabaseAway only at its end.
             with suppress(DatabaseAway):
-                async with self._database.road() as connection:
+                async with self._database.connection() as connection:
                     await keys.touch(connection, row["id"])
         if not self._vault.knows(row["tenant_id"]):
             await keyring.fill(self._database, self._vault)
@@ -162,7 +162,7 @@ class Callers:
         name = found.tenant or tenants.DEFAULT
         known = self._tenants.get(name)
         if known is None or known[0] <= time.monotonic():
-            async with self._database.road() as connection:
+            async with self._database.connection() as connection:
                 tenant_id = await tenants.find(connection, name)
             if tenant_id is None:
                 return None

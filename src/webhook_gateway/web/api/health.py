@@ -29,7 +29,7 @@ async def alive() -> Any:
 async def ready(gateway: Parts) -> Any:
     """Answers 200 while the database answers, 503 otherwise. Needs no key."""
     try:
-        async with asyncio.timeout(PATIENCE), gateway.database.road() as connection:
+        async with asyncio.timeout(PATIENCE), gateway.database.connection() as connection:
             await configuration.version(connection)
     except TimeoutError:
         raise DatabaseAway("the database is silent") from None
