@@ -7,7 +7,7 @@ What the gateway did not answer is asked again, with the same idempotency key, u
 twice is accepted once. Nothing that was posted stands in a log line or in an exception's text.
 
     Exception
-    ├── GatewayAway   no answer, or only "later", until the deadline: post the same event again, later
+    ├── GatewayUnavailable   no answer, or only "later", until the deadline: post the same event again, later
     └── Refused       the gateway has answered no, with its reasons: asking again would not help
 """
 
@@ -38,7 +38,7 @@ CONNECT = 5.0
 _log = logging.getLogger(__name__)
 
 
-class GatewayAway(Exception):
+class GatewayUnavailable(Exception):
     """The gateway gave no answer in time. Whether an event was accepted is unknown: post it again with the same key.
 
     ``idempotency_key`` is the key of the event that was posted, ``None`` for anything else (a batch's events have
@@ -141,7 +141,7 @@ class Gateway:
 
         Raises:
             Refused: the event, or the key, is not right; or the same idempotency key was used for another event.
-            GatewayAway: no answer until the deadline.
+            GatewayUnavailable: no answer until the deadline.
             ValueError: ``timestamp`` has no zone.
             TypeError: ``data`` holds what JSON can't.
         """
@@ -153,7 +153,7 @@ class Gateway:
 
         Raises:
             Refused: a whole request is not right (the key has no leave, it is too long).
-            GatewayAway: no answer until the deadline. What came before may be accepted: post all of them again.
+            GatewayUnavailable: no answer until the deadline. What came before may be accepted: post all of them again.
         """
         return [result for call in _post_many(events) for result in _read_batch(self._send(call))]
 
@@ -428,8 +428,8 @@ def _problem_of(state: RetryCallState) -> _Later:
     return problem
 
 
-def _away(problem: _Later, call: _Call) -> GatewayAway:
-    return GatewayAway(problem.reason, call.idempotency_key, problem.after)
+def _away(problem: _Later, call: _Call) -> GatewayUnavailable:
+    return GatewayUnavailable(problem.reason, call.idempotency_key, problem.after)
 
 
 # What comes back

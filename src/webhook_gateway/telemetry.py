@@ -170,8 +170,8 @@ def notifications_interrupted(problem: BaseException) -> None:
     log.warning("notifications_interrupted", error=type(problem).__name__)
 
 
-def database_away(stage: str, problem: Exception) -> None:
-    log.warning("database_away", stage=stage, error=str(problem))
+def database_unavailable(stage: str, problem: Exception) -> None:
+    log.warning("database_unavailable", stage=stage, error=str(problem))
 
 
 def stage_failed(stage: str, problem: BaseException) -> None:

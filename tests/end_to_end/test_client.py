@@ -18,7 +18,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from webhook_gateway.client import Accepted, AsyncGateway, Event, Gateway, GatewayAway, Refused
+from webhook_gateway.client import Accepted, AsyncGateway, Event, Gateway, GatewayUnavailable, Refused
 from webhook_gateway.crypto.master_keys import new_master_key
 from webhook_gateway.crypto.vault import MasterKeys
 from webhook_gateway.host.first_start import first_key
@@ -171,7 +171,7 @@ async def test_a_gateway_that_stays_away_is_given_up_at_the_deadline_and_the_key
 ) -> None:
     with Gateway(api.url, key, deadline=1.0) as gateway, caplog.at_level(logging.DEBUG):
         begun = asyncio.get_running_loop().time()
-        with pytest.raises(GatewayAway) as away:
+        with pytest.raises(GatewayUnavailable) as away:
             gateway.post_event("lab_order.placed", ORDER, subject=PATIENT)
         assert asyncio.get_running_loop().time() - begun < 2
     assert away.value.idempotency_key
@@ -227,14 +227,14 @@ def test_later_is_asked_again_with_the_same_key(status: int) -> None:
 
 def test_retry_after_is_respected_and_one_beyond_the_deadline_ends_the_wait_at_once() -> None:
     with answering((503, {"Retry-After": "3600"})) as (url, _), Gateway(url, "whk_x", deadline=5) as gateway:
-        with pytest.raises(GatewayAway) as away:
+        with pytest.raises(GatewayUnavailable) as away:
             gateway.post_event("lab_order.placed", ORDER)
         assert away.value.retry_after == 3_600
 
 
 def test_what_may_have_been_done_is_not_done_twice() -> None:
     with answering((503, {})) as (url, received), Gateway(url, "whk_x", deadline=5) as gateway:
-        with pytest.raises(GatewayAway):
+        with pytest.raises(GatewayUnavailable):
             gateway.create_subscriber("Northside")
         assert len(received) == 1
 

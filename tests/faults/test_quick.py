@@ -56,4 +56,4 @@ except ZeroDivisionError as problem:
 def test_an_error_that_a_process_logs_is_seen() -> None:
     logged = subprocess.run([sys.executable, "-c", FAIL], capture_output=True, text=True, check=True).stderr
     assert error_in(logged.strip()) == "stage_failed claim ZeroDivisionError <string>:5"
-    assert error_in('{"level":"warning","message":"database_away"}') is None
+    assert error_in('{"level":"warning","message":"database_unavailable"}') is None

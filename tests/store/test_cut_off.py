@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from webhook_gateway.store.database import Database, DatabaseAway
+from webhook_gateway.store.database import Database, DatabaseUnavailable
 
 LOCK = "SELECT pg_advisory_xact_lock(1)"
 
@@ -26,7 +26,7 @@ async def test_who_goes_silent_in_a_transaction_loses_its_locks_to_the_others(da
         async with other.connection() as connection, connection.transaction():
             await connection.execute(LOCK)
         taken_over.set()
-        with pytest.raises(DatabaseAway):
+        with pytest.raises(DatabaseUnavailable):
             await gone
     finally:
         await silent.close()

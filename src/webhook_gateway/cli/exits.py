@@ -27,14 +27,14 @@ def explain(problem: BaseException) -> CannotGoOn | None:
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
-    from webhook_gateway.client import GatewayAway, Refused
+    from webhook_gateway.client import GatewayUnavailable, Refused
     from webhook_gateway.crypto.master_keys import MasterKeysUnusable
     from webhook_gateway.demo import NoExamples
     from webhook_gateway.host.embedded_postgres import EmbeddedPostgresError
     from webhook_gateway.host.processes import DidNotStart
     from webhook_gateway.host.supervisor import AddressTaken
     from webhook_gateway.store.database import AWAY as UNREACHABLE
-    from webhook_gateway.store.database import DatabaseAway
+    from webhook_gateway.store.database import DatabaseUnavailable
 
     for cause in _causes(problem):
         match cause:
@@ -46,7 +46,14 @@ def explain(problem: BaseException) -> CannotGoOn | None:
                 return CannotGoOn(f"a setting can't be read: {cause}", WRONG)
             case MasterKeysUnusable():
                 return CannotGoOn(str(cause), WRONG)
-            case EmbeddedPostgresError() | DidNotStart() | AddressTaken() | NoExamples() | Refused() | GatewayAway():
+            case (
+                EmbeddedPostgresError()
+                | DidNotStart()
+                | AddressTaken()
+                | NoExamples()
+                | Refused()
+                | GatewayUnavailable()
+            ):
                 return CannotGoOn(str(cause))
             case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
                 return CannotGoOn("the database refuses the name or the password in DATABASE_URL: correct them", WRONG)
@@ -56,13 +63,13 @@ def explain(problem: BaseException) -> CannotGoOn | None:
                 return CannotGoOn("the account in DATABASE_URL lacks a privilege on the database: grant it", WRONG)
             case asyncpg.UndefinedTableError() | asyncpg.UndefinedColumnError():
                 return CannotGoOn("the database has not the newest schema: run `webhook-gateway migrate`", NO)
-            case DatabaseAway() | asyncpg.PostgresConnectionError() | asyncpg.CannotConnectNowError():
-                return database_away(cause)
-    return database_away(problem) if isinstance(problem, UNREACHABLE) else None
+            case DatabaseUnavailable() | asyncpg.PostgresConnectionError() | asyncpg.CannotConnectNowError():
+                return database_unavailable(cause)
+    return database_unavailable(problem) if isinstance(problem, UNREACHABLE) else None
 
 
-def database_away(problem: BaseException) -> CannotGoOn:
-    reason = str(problem) if type(problem).__name__ == "DatabaseAway" else type(problem).__name__
+def database_unavailable(problem: BaseException) -> CannotGoOn:
+    reason = str(problem) if type(problem).__name__ == "DatabaseUnavailable" else type(problem).__name__
     return CannotGoOn(
         f"the database does not answer ({reason}): check that it runs and that DATABASE_URL points to it", AWAY
     )

@@ -33,7 +33,7 @@ class Bodies:
         """By event id: the body, or why it can't be had. A missing key only means waiting.
 
         Raises:
-            DatabaseAway: the claimed deliveries stay leased and are due again when the lease ends.
+            DatabaseUnavailable: the claimed deliveries stay leased and are due again when the lease ends.
         """
         tenants = {delivery.event_id: delivery.tenant_id for delivery in claimed}
         # Kept by us while we wait for the rest: another claim may push them out of memory meanwhile.

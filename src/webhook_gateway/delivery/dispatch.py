@@ -59,7 +59,7 @@ class Dispatch:
         The slots of what it leased are taken: the caller sends those deliveries.
 
         Raises:
-            DatabaseAway: nothing was taken, or it is unknown: what was not committed is still in the outbox.
+            DatabaseUnavailable: nothing was taken, or it is unknown: what was not committed is still in the outbox.
         """
         began, lease_id = time.perf_counter(), uuid7()
         new: list[NewDelivery] = []

@@ -31,7 +31,7 @@ from webhook_gateway.rules.outcome import Unsendable
 from webhook_gateway.rules.verdict import GiveUp, Postpone, RetryAt
 from webhook_gateway.settings import Settings
 from webhook_gateway.store import configuration, deliveries, keyring, workers
-from webhook_gateway.store.database import COMPLETE_LOOK, Database, DatabaseAway
+from webhook_gateway.store.database import COMPLETE_LOOK, Database, DatabaseUnavailable
 from webhook_gateway.store.deliveries import Retried
 from webhook_gateway.store.notifications import CONFIGURATION, DELIVERIES, OUTBOX, Hinter, hint, listen
 
@@ -137,7 +137,7 @@ class Worker:
         """No new claims; what is under way finishes, within its own deadline, and is settled."""
         try:
             async with asyncio.timeout(self._slots.longest_deadline() + DRAIN_MARGIN):
-                with suppress(DatabaseAway):  # then those leases just end
+                with suppress(DatabaseUnavailable):  # then those leases just end
                     await self._hand_back(self._slots.stranded(stopping=True))
                 if self._lanes:
                     await asyncio.wait(self._lanes)
@@ -156,8 +156,8 @@ class Worker:
         try:
             async with self._database.connection() as connection:
                 await workers.leave(connection, self._id)
-        except DatabaseAway as problem:
-            telemetry.database_away("leave", problem)
+        except DatabaseUnavailable as problem:
+            telemetry.database_unavailable("leave", problem)
 
     # The stages, in the order of the road. Each does one round and returns how many seconds to wait.
 
@@ -190,7 +190,7 @@ class Worker:
         try:
             async with self._database.connection() as connection:
                 ready = await deliveries.ready(connection, floors)
-        except DatabaseAway:
+        except DatabaseUnavailable:
             if floors is None and time.monotonic() - began >= COMPLETE_LOOK:
                 self._complete_looks.took(COMPLETE_LOOK)
             raise
@@ -299,7 +299,7 @@ class Worker:
         changed = self._slots.changed_health()
         try:
             following = await self._settle_all(results, changed)
-        except DatabaseAway:
+        except DatabaseUnavailable:
             self._is_behind = True
             raise
         if self._is_behind:
@@ -330,7 +330,7 @@ class Worker:
             following = await self._settle_together(results, changed)
             self._slots.health_saved(changed)
             return following
-        except DatabaseAway:
+        except DatabaseUnavailable:
             raise
         except Exception as problem:
             telemetry.stage_failed("settle", problem)
@@ -338,7 +338,7 @@ class Worker:
         for result in results:
             try:
                 following += await self._settle_together([result], [])
-            except DatabaseAway:
+            except DatabaseUnavailable:
                 raise
             except Exception as problem_of_one:
                 telemetry.stage_failed("settle", problem_of_one)  # its delivery's lease just ends
@@ -410,8 +410,8 @@ class Worker:
                 pause = await round()
                 patience = AWAY[0]
             except Exception as problem:
-                if isinstance(problem, DatabaseAway):
-                    telemetry.database_away(stage, problem)
+                if isinstance(problem, DatabaseUnavailable):
+                    telemetry.database_unavailable(stage, problem)
                 else:
                     telemetry.stage_failed(stage, problem)
                 waits_for = stop  # a hint doesn't mend what failed

@@ -16,7 +16,7 @@ async def first_key(url: str, master_keys: MasterKeys) -> str | None:
     """An administrator's key where there has never been any key, or None.
 
     Raises:
-        DatabaseAway: see `Database`.
+        DatabaseUnavailable: see `Database`.
     """
     database = Database(url, connections=2)
     try:

@@ -18,7 +18,7 @@ from webhook_gateway.failpoints import reach
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.store import configuration, keyring, outbox
-from webhook_gateway.store.database import Connection, Database, DatabaseAway
+from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable
 from webhook_gateway.store.notifications import OUTBOX, Hinter
 from webhook_gateway.store.outbox import Appended
 
@@ -58,7 +58,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 Stored = asyncio.Future[Receipt | Refusal]
-"""What becomes of an event that waits for its commit; fails with `DatabaseAway`."""
+"""What becomes of an event that waits for its commit; fails with `DatabaseUnavailable`."""
 
 
 class Ingest:
@@ -81,7 +81,7 @@ class Ingest:
         ``until`` is the moment of monotonic time at which waiting ends, by default after `PATIENCE`.
 
         Raises:
-            DatabaseAway: it is unknown whether the event was stored: posting it again with its key is safe.
+            DatabaseUnavailable: it is unknown whether the event was stored: posting it again with its key is safe.
             KeyMissing: there is no key to seal it with.
         """
         return (await self.accept_many(tenant_id, [event], until))[0]
@@ -92,7 +92,7 @@ class Ingest:
         """Stores events in the order given, each with its own result.
 
         Raises:
-            DatabaseAway, KeyMissing: see `accept`; some of them may be stored.
+            DatabaseUnavailable, KeyMissing: see `accept`; some of them may be stored.
         """
         until = monotonic() + PATIENCE if until is None else until
         if not self._vault.knows(tenant_id):
@@ -146,7 +146,7 @@ class Ingest:
 
     def _enqueue(self, appended: Appended, until: float) -> Stored:
         if len(self._queue) >= LONGEST_QUEUE:
-            raise DatabaseAway("too many events wait for a commit")
+            raise DatabaseUnavailable("too many events wait for a commit")
         loop = asyncio.get_running_loop()
         stored: Stored = loop.create_future()
         self._queue.append((appended, stored))
@@ -166,7 +166,7 @@ class Ingest:
         self._waiting = [waiting for waiting in self._waiting if not waiting[1].done()]
         for until, stored in self._waiting:
             if until <= now:
-                _fail(stored, DatabaseAway("the commit took too long"))
+                _fail(stored, DatabaseUnavailable("the commit took too long"))
         self._sweeping = asyncio.get_running_loop().call_later(SWEEP, self._sweep) if self._waiting else None
 
     async def _commit_all(self) -> None:
@@ -176,9 +176,9 @@ class Ingest:
             try:
                 results = await self._commit([appended for appended, _ in batch])
             except Exception as problem:
-                if not isinstance(problem, DatabaseAway):
+                if not isinstance(problem, DatabaseUnavailable):
                     telemetry.stage_failed("append", problem)
-                    problem = DatabaseAway(type(problem).__name__)
+                    problem = DatabaseUnavailable(type(problem).__name__)
                 for _, stored in batch:
                     if not stored.done():
                         _fail(stored, problem)
@@ -214,16 +214,16 @@ class Ingest:
 async def _in_time(work: Coroutine[Any, Any, None], until: float) -> None:
     """
     Raises:
-        DatabaseAway: it took until then.
+        DatabaseUnavailable: it took until then.
     """
     try:
         async with asyncio.timeout(until - monotonic()):
             await work
     except TimeoutError:
-        raise DatabaseAway("the database took too long") from None
+        raise DatabaseUnavailable("the database took too long") from None
 
 
-def _fail(stored: Stored, problem: DatabaseAway) -> None:
+def _fail(stored: Stored, problem: DatabaseUnavailable) -> None:
     stored.set_exception(problem)
     stored.exception()  # seen: its caller may have given up
 
@@ -241,7 +241,9 @@ def _result(event: Appended, stored: dict[UUID, datetime], known: dict[tuple[UUI
     if event.id in stored:
         return Receipt(event.id, event.type, stored[event.id])
     if event.key is None or (event.tenant_id, event.key) not in known:
-        raise DatabaseAway("the event was not stored")  # its key was pruned between two statements: asking again helps
+        raise DatabaseUnavailable(
+            "the event was not stored"
+        )  # its key was pruned between two statements: asking again helps
     first = known[event.tenant_id, event.key]
     if first["fingerprint"] != event.fingerprint:
         telemetry.refused_events.labels(Reason.IDEMPOTENCY_CONFLICT.value).inc()

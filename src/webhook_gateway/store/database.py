@@ -25,7 +25,7 @@ COMPLETE_LOOK = 15.0
 sent since."""
 
 
-class DatabaseAway(Exception):
+class DatabaseUnavailable(Exception):
     """The database can't be reached or didn't answer in time. Whether a write happened may be unknown: ask again."""
 
 
@@ -78,7 +78,7 @@ class Database:
         """A driver's connection for the hot statements, outside any transaction.
 
         Raises:
-            DatabaseAway: no connection could be had, or it broke while it was used.
+            DatabaseUnavailable: no connection could be had, or it broke while it was used.
         """
         try:
             pool = await self._open()
@@ -87,14 +87,14 @@ class Database:
         except AWAY as problem:
             if isinstance(problem, ValueError):  # what the driver calls a DataError is a bug of ours, not an absence
                 raise
-            raise DatabaseAway(type(problem).__name__) from problem
+            raise DatabaseUnavailable(type(problem).__name__) from problem
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """A transaction for configuration and reports; commits at the end.
 
         Raises:
-            DatabaseAway: no connection could be had, or it broke while it was used.
+            DatabaseUnavailable: no connection could be had, or it broke while it was used.
         """
         if self._engine is None:
             self._engine = create_async_engine(
@@ -109,24 +109,24 @@ class Database:
             async with self._engine.begin() as connection:
                 yield connection
         except (*AWAY, PoolTimeout) as problem:
-            raise DatabaseAway(type(problem).__name__) from problem
+            raise DatabaseUnavailable(type(problem).__name__) from problem
         except DBAPIError as problem:
             if problem.connection_invalidated or isinstance(_driver_error(problem), AWAY):
-                raise DatabaseAway(type(problem.orig).__name__) from problem
+                raise DatabaseUnavailable(type(problem.orig).__name__) from problem
             raise
 
     async def connect(self) -> asyncpg.Connection:
         """A connection of one's own, outside the pool, for listening to hints.
 
         Raises:
-            DatabaseAway: no connection could be had.
+            DatabaseUnavailable: no connection could be had.
         """
         try:
             return await asyncpg.connect(
                 self._dsn, timeout=self._patience, command_timeout=self._patience, server_settings=SESSION
             )
         except AWAY as problem:
-            raise DatabaseAway(type(problem).__name__) from problem
+            raise DatabaseUnavailable(type(problem).__name__) from problem
 
     async def close(self) -> None:
         if self._pool is not None:

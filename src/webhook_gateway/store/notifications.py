@@ -7,7 +7,7 @@ import contextlib
 
 from webhook_gateway import telemetry
 
-from .database import Database, DatabaseAway
+from .database import Database, DatabaseUnavailable
 
 CHANNEL = "webhook_gateway"
 OUTBOX = "outbox"
@@ -23,7 +23,7 @@ ANSWER = 5.0
 
 async def hint(database: Database, what: str) -> None:
     """Tells every process, after the commit and outside any transaction. Lost when the database is away: no harm."""
-    with contextlib.suppress(DatabaseAway):
+    with contextlib.suppress(DatabaseUnavailable):
         async with database.connection() as connection:
             await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, what)
 

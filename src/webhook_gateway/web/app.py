@@ -21,7 +21,7 @@ from webhook_gateway.outbound.policy import policy_from
 from webhook_gateway.settings import Settings
 from webhook_gateway.settings import settings as process_settings
 from webhook_gateway.store import keyring
-from webhook_gateway.store.database import Database, DatabaseAway
+from webhook_gateway.store.database import Database, DatabaseUnavailable
 from webhook_gateway.store.notifications import CONFIGURATION, listen
 
 from . import errors
@@ -157,8 +157,8 @@ async def _keep_current(gateway: Gateway, changed: asyncio.Event) -> None:
         try:
             await keyring.fill(gateway.database, gateway.vault)
             await gateway.ingest.refresh()
-        except DatabaseAway as problem:
-            telemetry.database_away("configuration", problem)
+        except DatabaseUnavailable as problem:
+            telemetry.database_unavailable("configuration", problem)
         except Exception as problem:
             telemetry.stage_failed("configuration", problem)
         try:

@@ -22,7 +22,7 @@ from webhook_gateway.rules.matching import fits
 from webhook_gateway.rules.scopes import Scope as Permission
 from webhook_gateway.rules.scopes import allows
 from webhook_gateway.store import keyring, keys, tenants
-from webhook_gateway.store.database import Database, DatabaseAway
+from webhook_gateway.store.database import Database, DatabaseUnavailable
 
 from .errors import Problem, forbidden
 from .oidc import LEEWAY, Issuer, NotAToken, is_token
@@ -90,7 +90,7 @@ class Callers:
 
         Raises:
             Problem: 401 without a live key, 429 where the key is used too often.
-            DatabaseAway: the key can't be looked up.
+            DatabaseUnavailable: the key can't be looked up.
         """
         key = _key_in(headers)
         if key is None:
@@ -104,7 +104,7 @@ class Callers:
                 async with asyncio.timeout(LOOKING_UP):
                     found = await self._find(key, asked[0])
             except TimeoutError:
-                raise DatabaseAway("the key took too long to look up") from None
+                raise DatabaseUnavailable("the key took too long to look up") from None
             if found is None or not _is_within(source, found.networks):
                 raise unauthorized()
             caller = self._remember(asked, replace(found, source=source))
@@ -146,8 +146,8 @@ class Callers:
         if row is None:
             return None
         if row["stale"]:
-            # On a road of its own: whatever goes wrong is a DatabaseAway only at its end.
-            with suppress(DatabaseAway):
+            # On a road of its own: whatever goes wrong is a DatabaseUnavailable only at its end.
+            with suppress(DatabaseUnavailable):
                 async with self._database.connection() as connection:
                     await keys.touch(connection, row["id"])
         if not self._vault.knows(row["tenant_id"]):

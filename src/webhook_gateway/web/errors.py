@@ -6,7 +6,7 @@ A type is ``urn:problem:webhook-gateway:`` and a name from `TITLES`; clients tel
     ├── bad_request … 4xx: the caller can mend it
     └── unavailable      503: ask again after Retry-After
     RequestValidationError  422 with a fault for each place, or 400 for what is no JSON
-    DatabaseAway         503
+    DatabaseUnavailable         503
     KeyMissing           503: an encryption key isn't there (yet)
     anything else        500 with a request id and no detail (`web/guard.py`)
 """
@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
 from webhook_gateway.crypto.vault import KeyMissing, Tampered
-from webhook_gateway.store.database import DatabaseAway
+from webhook_gateway.store.database import DatabaseUnavailable
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:problem:webhook-gateway:"
@@ -98,7 +98,7 @@ def unavailable(detail: str) -> Problem:
     return Problem(503, "unavailable", detail, headers={"Retry-After": RETRY_AFTER})
 
 
-def database_away() -> Problem:
+def database_unavailable() -> Problem:
     return unavailable("The database can't be reached. Whether the request took effect may be unknown: send it again.")
 
 
@@ -130,7 +130,7 @@ def install(app: FastAPI) -> None:
     async def answer(request: Request, exception: Exception) -> Response:
         return render(request.state.request_id, problem_of(request, exception))
 
-    for kind in (StarletteHTTPException, RequestValidationError, DatabaseAway, KeyMissing, Tampered):
+    for kind in (StarletteHTTPException, RequestValidationError, DatabaseUnavailable, KeyMissing, Tampered):
         app.add_exception_handler(kind, answer)
 
 
@@ -149,8 +149,8 @@ def problem_of(request: Request, exception: Exception) -> Problem:
             return _no_such_method(request)  # GET /v1/events/batch was taken for an event's id
         case RequestValidationError():
             return _of_validation(exception)
-        case DatabaseAway():
-            return database_away()
+        case DatabaseUnavailable():
+            return database_unavailable()
         case KeyMissing():
             return key_missing()
         case StarletteHTTPException(status_code=404):

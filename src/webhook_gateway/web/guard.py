@@ -15,10 +15,10 @@ from uuid_utils.compat import uuid7
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import KeyMissing
 from webhook_gateway.rules import ids
-from webhook_gateway.store.database import DatabaseAway
+from webhook_gateway.store.database import DatabaseUnavailable
 
 from .callers import Callers
-from .errors import Problem, database_away, key_missing, render
+from .errors import Problem, database_unavailable, key_missing, render
 
 SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
@@ -130,8 +130,8 @@ def problem_behind(unexpected: Exception, request_id: str) -> Problem:
     match unexpected:
         case Problem():
             return unexpected
-        case DatabaseAway():
-            return database_away()
+        case DatabaseUnavailable():
+            return database_unavailable()
         case KeyMissing():
             return key_missing()
         case _:

@@ -29,7 +29,7 @@ Headers = Mapping[bytes, bytes]
 Handler = Callable[[Caller, Headers, bytes, float], Awaitable[tuple[int, bytes]]]
 """From who asks, the headers, the body and a moment of monotonic time to the answer's status and JSON.
 
-What is not stored by that moment is answered as unknown (`DatabaseAway`).
+What is not stored by that moment is answered as unknown (`DatabaseUnavailable`).
 """
 
 _JSON_HEADERS = [*SECURITY_HEADERS, CONTENT_SECURITY_POLICY, (b"content-type", b"application/json")]

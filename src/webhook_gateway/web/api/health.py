@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from webhook_gateway.store import configuration
-from webhook_gateway.store.database import DatabaseAway
+from webhook_gateway.store.database import DatabaseUnavailable
 
 from .dependencies import Parts
 from .schemas.health import Condition
@@ -32,5 +32,5 @@ async def ready(gateway: Parts) -> Any:
         async with asyncio.timeout(PATIENCE), gateway.database.connection() as connection:
             await configuration.version(connection)
     except TimeoutError:
-        raise DatabaseAway("the database is silent") from None
+        raise DatabaseUnavailable("the database is silent") from None
     return {"status": "ok"}
