@@ -167,8 +167,8 @@ async def measure(wanted: list[str], size: Size) -> Report:
             first = sample({})
             try:
                 await MEASURES[name](gateway, report, size)
-            except Exception as problem:
-                report.fail(name, problem)
+            except Exception as error:
+                report.fail(name, error)
                 gateway.kill_workers()
                 gateway.stop_api()
             report.strangers(name, between(first, sample({})).others)

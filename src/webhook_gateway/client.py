@@ -193,8 +193,8 @@ class Gateway:
             for attempt in Retrying(**_patience(self._deadline)):
                 with attempt:
                     return _judge(call, _ask(self._http, call, until))
-        except _Later as problem:
-            raise _away(problem, call) from None
+        except _Later as error:
+            raise _away(error, call) from None
         raise AssertionError("unreachable: Retrying returns or raises")
 
 
@@ -258,8 +258,8 @@ class AsyncGateway:
             async for attempt in AsyncRetrying(**_patience(self._deadline)):
                 with attempt:
                     return _judge(call, await _ask_async(self._http, call, until))
-        except _Later as problem:
-            raise _away(problem, call) from None
+        except _Later as error:
+            raise _away(error, call) from None
         raise AssertionError("unreachable: AsyncRetrying returns or raises")
 
 
@@ -354,8 +354,8 @@ def _ask(http: httpx.Client, call: _Call, until: float) -> httpx.Response:
         return http.request(
             call.method, call.path, content=call.body, params=dict(call.parameters), timeout=_timeout(until)
         )
-    except httpx.TransportError as problem:
-        raise _unanswered(call, problem) from None
+    except httpx.TransportError as error:
+        raise _unanswered(call, error) from None
 
 
 async def _ask_async(http: httpx.AsyncClient, call: _Call, until: float) -> httpx.Response:
@@ -363,8 +363,8 @@ async def _ask_async(http: httpx.AsyncClient, call: _Call, until: float) -> http
         return await http.request(
             call.method, call.path, content=call.body, params=dict(call.parameters), timeout=_timeout(until)
         )
-    except httpx.TransportError as problem:
-        raise _unanswered(call, problem) from None
+    except httpx.TransportError as error:
+        raise _unanswered(call, error) from None
 
 
 def _timeout(until: float) -> httpx.Timeout:

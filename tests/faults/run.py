@@ -103,8 +103,8 @@ async def play_one(house: House, name: str, fault: Fault) -> Report:
         report = Report(skipped=str(reason))
     except Never as reason:
         report = Report(wrong=[str(reason)])
-    except Exception as problem:
-        report = Report(wrong=[f"{type(problem).__name__}: {problem}"])
+    except Exception as error:
+        report = Report(wrong=[f"{type(error).__name__}: {error}"])
         if os.environ.get("WEBHOOK_GATEWAY_FAULTS_TRACE"):
             raise
     finally:

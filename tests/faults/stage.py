@@ -306,8 +306,8 @@ class Stage:
 
         try:
             await until(both, "events are accepted and delivered", seconds)
-        except Never as problem:
-            raise Never(f"{problem}; {await self._stuck(self._missing())}") from None
+        except Never as error:
+            raise Never(f"{error}; {await self._stuck(self._missing())}") from None
         return monotonic() - mark
 
     async def catch_up(self, mark: float, seconds: float = PATIENCE) -> float:
@@ -319,8 +319,8 @@ class Stage:
 
         try:
             await until(delivered, "what was accepted before is delivered", seconds)
-        except Never as problem:
-            raise Never(f"{problem}; {await self._stuck(self._missing(before=mark))}") from None
+        except Never as error:
+            raise Never(f"{error}; {await self._stuck(self._missing(before=mark))}") from None
         accepted = [event_id for event_id, at in self.ledger.accepted().items() if at <= mark]
         times = [self.partner.had(name, event_id) or 0.0 for name in self.endpoints for event_id in accepted]
         return max([0.0, *(at - mark for at in times)])
@@ -334,8 +334,8 @@ class Stage:
 
         try:
             await until(empty, "nothing is on its way", seconds)
-        except Never as problem:
-            self.wrong.append(f"{problem}; {await self._stuck(self._missing())}")
+        except Never as error:
+            self.wrong.append(f"{error}; {await self._stuck(self._missing())}")
 
     async def _stuck(self, missing: list[str]) -> str:
         """Where things are that should have arrived."""

@@ -65,8 +65,8 @@ def main() -> None:
     """Runs a command. What an operator can mend is said in one sentence; only a bug of ours shows a traceback."""
     try:
         app(prog_name="webhook-gateway")
-    except Exception as problem:
-        known = explain(problem)
+    except Exception as error:
+        known = explain(error)
         if known is None:
             raise
         print(f"webhook-gateway: {known}", file=sys.stderr)

@@ -75,10 +75,10 @@ def _look() -> list[Finding]:
 
     try:
         found = Settings()
-    except ValidationError as problem:
-        return [Finding(Level.ERROR, "settings", fault) for fault in setting_faults(problem)]
-    except SettingsError as problem:
-        return [Finding(Level.ERROR, "settings", str(problem))]
+    except ValidationError as error:
+        return [Finding(Level.ERROR, "settings", fault) for fault in setting_faults(error)]
+    except SettingsError as error:
+        return [Finding(Level.ERROR, "settings", str(error))]
     findings = [*_settings(found), *_egress(found)]
     keys, about_keys = _master_keys(found)
     return [*findings, *about_keys, *asyncio.run(_database(found, keys))]
@@ -148,8 +148,8 @@ def _master_keys(found: Settings) -> tuple[MasterKeys | None, list[Finding]]:
     chosen = key_settings(found)
     try:
         keys = load_master_keys(chosen)
-    except MasterKeysUnusable as problem:
-        return None, [Finding(Level.ERROR, "keys", str(problem))]
+    except MasterKeysUnusable as error:
+        return None, [Finding(Level.ERROR, "keys", str(error))]
     if found.master_keys is None and found.master_key_file is None:
         text = (
             "the master key is a file made for development: keep a copy, and name it in WEBHOOK_GATEWAY_MASTER_KEY_FILE"
@@ -168,8 +168,8 @@ async def _database(found: Settings, keys: MasterKeys | None) -> list[Finding]:
         url = database_url(found)
         database = Database(url, connections=2)
         return [finding async for finding in _ask(database, url, found, keys)]
-    except Exception as problem:
-        known = explain(problem)
+    except Exception as error:
+        known = explain(error)
         if known is None:
             raise
         return [Finding(Level.ERROR, "database", str(known))]

@@ -232,5 +232,5 @@ def _check_networks(networks: list[str]) -> None:
 def _parse(prefix: str, text: str) -> Any:
     try:
         return ids.parse(prefix, text)
-    except ids.NotAnId as problem:
-        raise CannotGoOn(f"{text} is no id of that kind: {problem}", WRONG) from None
+    except ids.NotAnId as error:
+        raise CannotGoOn(f"{text} is no id of that kind: {error}", WRONG) from None

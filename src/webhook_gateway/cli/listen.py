@@ -46,8 +46,8 @@ def listen(
     """
     try:
         signatures.check(secret)
-    except BadSecret as problem:
-        raise CannotGoOn(f"the secret can't be used: {problem}", WRONG) from None
+    except BadSecret as error:
+        raise CannotGoOn(f"the secret can't be used: {error}", WRONG) from None
     import uvicorn
     from starlette.applications import Starlette
     from starlette.responses import Response
@@ -80,8 +80,8 @@ def _why_not(request: Request, secret: str, body: bytes) -> str | None:
     try:
         moment = int(headers["webhook-timestamp"])
         signatures.verify(secret, headers["webhook-id"], moment, body, headers["webhook-signature"], time.time())
-    except BadSignature as problem:
-        return str(problem)
+    except BadSignature as error:
+        return str(error)
     return None
 
 
@@ -109,5 +109,5 @@ def _show(request: Request, body: bytes, reason: str | None, *, as_json: bool) -
 def _open(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as problem:
-        raise CannotGoOn(f"can't listen on {host}:{port} ({problem.strerror}): choose another --port") from None
+    except OSError as error:
+        raise CannotGoOn(f"can't listen on {host}:{port} ({error.strerror}): choose another --port") from None

@@ -70,8 +70,8 @@ def verify(
     try:
         now = float(timestamp) if any_age else time.time()
         signatures.verify(secret, id, timestamp, sys.stdin.buffer.read(), signature, now)
-    except BadSignature as problem:
-        reason = str(problem)
+    except BadSignature as error:
+        reason = str(error)
     if as_json:
         write_json({"valid": reason is None, "reason": reason})
     else:
@@ -82,5 +82,5 @@ def verify(
 def _check_secret(secret: str) -> None:
     try:
         signatures.check(secret)
-    except BadSecret as problem:
-        raise CannotGoOn(f"the secret can't be used: {str(problem)[0].lower()}{str(problem)[1:]}", WRONG) from None
+    except BadSecret as error:
+        raise CannotGoOn(f"the secret can't be used: {str(error)[0].lower()}{str(error)[1:]}", WRONG) from None

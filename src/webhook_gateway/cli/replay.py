@@ -181,5 +181,5 @@ def _moment(text: str) -> datetime | None:
 def _parse(prefix: str, text: str) -> UUID:
     try:
         return ids.parse(prefix, text)
-    except ids.NotAnId as problem:
-        raise CannotGoOn(f"{text} can't be used: {problem}", WRONG) from None
+    except ids.NotAnId as error:
+        raise CannotGoOn(f"{text} can't be used: {error}", WRONG) from None

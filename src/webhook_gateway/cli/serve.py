@@ -100,8 +100,8 @@ def _choose(processes: str, half: str) -> int:
     """How many processes of this half; says so where it was left to us."""
     try:
         wanted = cores.read(processes)
-    except ValueError as problem:
-        raise typer.BadParameter(str(problem), param_hint="--processes") from None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--processes") from None
     count = cores.alone(wanted, cores.usable())
     if wanted == cores.AUTO:
         say(f"{half} processes: {count}, one for each core (set --processes for another number)")

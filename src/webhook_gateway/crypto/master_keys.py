@@ -64,9 +64,9 @@ def read_key_file(path: Path) -> MasterKeys:
                     f"the master key file {path} has mode {mode:04o}, so others may read it: chmod 600 {path}"
                 )
             text = file.read(LONGEST_KEY_FILE).decode("utf-8", errors="replace")
-    except OSError as problem:
+    except OSError as error:
         raise MasterKeysUnusable(
-            f"the master key file {path} can't be read ({problem.strerror}): check WEBHOOK_GATEWAY_MASTER_KEY_FILE"
+            f"the master key file {path} can't be read ({error.strerror}): check WEBHOOK_GATEWAY_MASTER_KEY_FILE"
         ) from None
     return _parse(text, f"the master key file {path}")
 
@@ -91,9 +91,9 @@ def make_key_file(directory: Path) -> Path:
         with suppress(FileExistsError):
             os.link(draft, path)
         draft.unlink()
-    except OSError as problem:
+    except OSError as error:
         raise MasterKeysUnusable(
-            f"no master key file can be made in {directory} ({problem.strerror}): set WEBHOOK_GATEWAY_DATA to a "
+            f"no master key file can be made in {directory} ({error.strerror}): set WEBHOOK_GATEWAY_DATA to a "
             "directory that this account may write"
         ) from None
     return path
@@ -129,5 +129,5 @@ def _make_directory(path: Path) -> None:
 def _parse(text: str, source: str) -> MasterKeys:
     try:
         return MasterKeys.parse(text)
-    except BadMasterKey as problem:
-        raise MasterKeysUnusable(f"{source} can't be used: {str(problem)[0].lower()}{str(problem)[1:]}") from None
+    except BadMasterKey as error:
+        raise MasterKeysUnusable(f"{source} can't be used: {str(error)[0].lower()}{str(error)[1:]}") from None

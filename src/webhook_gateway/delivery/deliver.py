@@ -110,8 +110,8 @@ def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, ke
             tls=endpoint.tls,
             keep_excerpt=keep,
         )
-    except Exception as problem:
-        telemetry.stage_failed("sign", problem)
+    except Exception as error:
+        telemetry.stage_failed("sign", error)
         return Unsendable("not_renderable")
 
 

@@ -156,8 +156,8 @@ class Worker:
         try:
             async with self._database.connection() as connection:
                 await workers.leave(connection, self._id)
-        except DatabaseUnavailable as problem:
-            telemetry.database_unavailable("leave", problem)
+        except DatabaseUnavailable as error:
+            telemetry.database_unavailable("leave", error)
 
     # The stages, in the order of the road. Each does one round and returns how many seconds to wait.
 
@@ -268,8 +268,8 @@ class Worker:
         while True:
             try:
                 await self._attempt(delivery, body)
-            except Exception as problem:
-                telemetry.stage_failed("deliver", problem)  # the lease ends by itself; the attempt is counted
+            except Exception as error:
+                telemetry.stage_failed("deliver", error)  # the lease ends by itself; the attempt is counted
             goes_on = not self._is_behind and not self._stopping.is_set()
             following = self._slots.next_or_end(delivery.endpoint_id, goes_on)
             self._due.set()
@@ -332,8 +332,8 @@ class Worker:
             return following
         except DatabaseUnavailable:
             raise
-        except Exception as problem:
-            telemetry.stage_failed("settle", problem)
+        except Exception as error:
+            telemetry.stage_failed("settle", error)
         following = []
         for result in results:
             try:
@@ -409,11 +409,11 @@ class Worker:
             try:
                 pause = await round()
                 patience = AWAY[0]
-            except Exception as problem:
-                if isinstance(problem, DatabaseUnavailable):
-                    telemetry.database_unavailable(stage, problem)
+            except Exception as error:
+                if isinstance(error, DatabaseUnavailable):
+                    telemetry.database_unavailable(stage, error)
                 else:
-                    telemetry.stage_failed(stage, problem)
+                    telemetry.stage_failed(stage, error)
                 waits_for = stop  # a hint doesn't mend what failed
                 pause, patience = patience, min(patience * 2, AWAY[1])
             if pause > 0 and not stop.is_set():

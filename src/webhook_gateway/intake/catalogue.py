@@ -91,8 +91,8 @@ def compile_schema(schema: Mapping[str, Any]) -> jsonschema_rs.Draft202012Valida
     """
     try:
         return jsonschema_rs.Draft202012Validator(dict(schema), validate_formats=True, retriever=_refuse)
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as problem:
-        raise BadSchema(str(problem).splitlines()[0]) from None
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        raise BadSchema(str(error).splitlines()[0]) from None
 
 
 def example_faults(schema: Mapping[str, Any], example: object) -> list[Fault]:

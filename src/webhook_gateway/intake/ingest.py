@@ -175,13 +175,13 @@ class Ingest:
         while batch := self._next_batch():
             try:
                 results = await self._commit([appended for appended, _ in batch])
-            except Exception as problem:
-                if not isinstance(problem, DatabaseUnavailable):
-                    telemetry.stage_failed("append", problem)
-                    problem = DatabaseUnavailable(type(problem).__name__)
+            except Exception as error:
+                if not isinstance(error, DatabaseUnavailable):
+                    telemetry.stage_failed("append", error)
+                    error = DatabaseUnavailable(type(error).__name__)
                 for _, stored in batch:
                     if not stored.done():
-                        _fail(stored, problem)
+                        _fail(stored, error)
             else:
                 for (_, stored), result in zip(batch, results, strict=True):
                     if not stored.done():

@@ -84,10 +84,10 @@ class Database:
             pool = await self._open()
             async with pool.acquire(timeout=self._patience) as connection:
                 yield connection
-        except AWAY as problem:
-            if isinstance(problem, ValueError):  # what the driver calls a DataError is a bug of ours, not an absence
+        except AWAY as error:
+            if isinstance(error, ValueError):  # what the driver calls a DataError is a bug of ours, not an absence
                 raise
-            raise DatabaseUnavailable(type(problem).__name__) from problem
+            raise DatabaseUnavailable(type(error).__name__) from error
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
@@ -108,11 +108,11 @@ class Database:
         try:
             async with self._engine.begin() as connection:
                 yield connection
-        except (*AWAY, PoolTimeout) as problem:
-            raise DatabaseUnavailable(type(problem).__name__) from problem
-        except DBAPIError as problem:
-            if problem.connection_invalidated or isinstance(_driver_error(problem), AWAY):
-                raise DatabaseUnavailable(type(problem.orig).__name__) from problem
+        except (*AWAY, PoolTimeout) as error:
+            raise DatabaseUnavailable(type(error).__name__) from error
+        except DBAPIError as error:
+            if error.connection_invalidated or isinstance(_driver_error(error), AWAY):
+                raise DatabaseUnavailable(type(error.orig).__name__) from error
             raise
 
     async def connect(self) -> asyncpg.Connection:
@@ -125,8 +125,8 @@ class Database:
             return await asyncpg.connect(
                 self._dsn, timeout=self._patience, command_timeout=self._patience, server_settings=SESSION
             )
-        except AWAY as problem:
-            raise DatabaseUnavailable(type(problem).__name__) from problem
+        except AWAY as error:
+            raise DatabaseUnavailable(type(error).__name__) from error
 
     async def close(self) -> None:
         if self._pool is not None:

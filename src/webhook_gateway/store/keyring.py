@@ -145,8 +145,8 @@ async def rewrap(database: Database, vault: Vault) -> AsyncIterator[Rewrapped]:
 async def _rewrap(database: Database, vault: Vault, data_key: DataKey) -> Rewrapped:
     try:
         key = await asyncio.to_thread(vault.master_keys.unwrap, data_key)
-    except (KeyMissing, Tampered) as problem:
-        return Rewrapped(data_key.tenant_id, _sentence(data_key, problem))
+    except (KeyMissing, Tampered) as error:
+        return Rewrapped(data_key.tenant_id, _sentence(data_key, error))
     name, wrapped = await _wrap(vault, data_key.tenant_id, data_key.purpose, key)
     async with database.connection() as connection:
         await connection.fetchval(REWRAP, data_key.id, name, wrapped, data_key.master_key)
@@ -162,8 +162,8 @@ def _unwrap(vault: Vault, data_keys: list[DataKey]) -> tuple[list[tuple[DataKey,
     for data_key in data_keys:
         try:
             opened.append((data_key, vault.master_keys.unwrap(data_key)))
-        except (KeyMissing, Tampered) as problem:
-            missing.append(_sentence(data_key, problem))
+        except (KeyMissing, Tampered) as error:
+            missing.append(_sentence(data_key, error))
     return opened, missing
 
 

@@ -45,8 +45,8 @@ class Hinter:
             self._asked.clear()
             try:
                 await hint(self._database, self._what)
-            except Exception as problem:
-                telemetry.notifications_interrupted(problem)  # who waits for it polls as well
+            except Exception as error:
+                telemetry.notifications_interrupted(error)  # who waits for it polls as well
             await asyncio.sleep(GAP)
 
 
@@ -55,8 +55,8 @@ async def listen(database: Database, heard: dict[str, asyncio.Event]) -> None:
     while True:
         try:
             await _listen_once(database, heard)
-        except Exception as problem:
-            telemetry.notifications_interrupted(problem)
+        except Exception as error:
+            telemetry.notifications_interrupted(error)
         await asyncio.sleep(1.0)
 
 

@@ -157,10 +157,10 @@ async def _keep_current(gateway: Gateway, changed: asyncio.Event) -> None:
         try:
             await keyring.fill(gateway.database, gateway.vault)
             await gateway.ingest.refresh()
-        except DatabaseUnavailable as problem:
-            telemetry.database_unavailable("configuration", problem)
-        except Exception as problem:
-            telemetry.stage_failed("configuration", problem)
+        except DatabaseUnavailable as error:
+            telemetry.database_unavailable("configuration", error)
+        except Exception as error:
+            telemetry.stage_failed("configuration", error)
         try:
             async with asyncio.timeout(REFRESH):
                 await changed.wait()

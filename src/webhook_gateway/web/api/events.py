@@ -135,8 +135,8 @@ def _read(body: bytes) -> dict[str, Any]:
     """
     try:
         parsed = jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
-    except ValueError as problem:
-        raise _malformed(str(problem)) from None
+    except ValueError as error:
+        raise _malformed(str(error)) from None
     if not isinstance(parsed, dict):
         raise invalid(Fault("type", "Give a JSON object.", pointer=""))
     return parsed
@@ -158,8 +158,8 @@ def _shape(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     """
     try:
         return decoder.decode(body)
-    except msgspec.ValidationError as problem:
-        raise invalid(_fault(str(problem))) from None
+    except msgspec.ValidationError as error:
+        raise invalid(_fault(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise _malformed("") from None
 
