@@ -26,7 +26,7 @@ from webhook_gateway.rules import signing
 from webhook_gateway.settings import Settings
 from webhook_gateway.store import configuration, keyring, outbox, tenants
 from webhook_gateway.store.database import Database
-from webhook_gateway.store.notifications import CONFIGURATION, OUTBOX, hint
+from webhook_gateway.store.notifications import CONFIGURATION, OUTBOX, notify
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -166,11 +166,11 @@ class Road:
         await self.change("SELECT 1")
 
     async def change(self, statement: str, *values: object) -> None:
-        """A change of configuration, with its hint."""
+        """A change of configuration, with its notification."""
         async with self.database.connection() as connection, connection.transaction():
             await connection.execute(statement, *values)
             await configuration.changed(connection)
-        await hint(self.database, CONFIGURATION)
+        await notify(self.database, CONFIGURATION)
 
     async def post(self, count: int = 1, *, key: str | None = None, type: str = "lab_result.final") -> list[UUID]:
         events = [
@@ -181,7 +181,7 @@ class Road:
         ]
         async with self.database.connection() as connection:
             await outbox.append(connection, events)
-        await hint(self.database, OUTBOX)
+        await notify(self.database, OUTBOX)
         return [event.id for event in events]
 
     async def rows(self, query: str, *values: object) -> list[asyncpg.Record]:

@@ -178,12 +178,12 @@ async def drip(connection: Connection, drops: Iterator[bytes]) -> None:
 async def sends_endless_103s(connection: Connection) -> None:
     await connection.receive()
     while True:
-        await connection.send(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+        await connection.send(b"HTTP/1.1 103 Early Notifications\r\nLink: </x>\r\n\r\n")
 
 
 async def drips_endless_103s(connection: Connection) -> None:
     await connection.receive()
-    await drip(connection, (b"HTTP/1.1 103 Early Hints\r\n\r\n" for _ in iter(int, 1)))
+    await drip(connection, (b"HTTP/1.1 103 Early Notifications\r\n\r\n" for _ in iter(int, 1)))
 
 
 async def sends_an_infinite_body(connection: Connection) -> None:

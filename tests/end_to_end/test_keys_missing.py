@@ -38,7 +38,7 @@ async def test_a_running_worker_takes_a_rotated_data_key_into_use(database_url: 
         await gateway.accept()
         async with gateway.working():
             await there.wait_for(1)
-            # Another process rotates and posts at once, before any hint can have arrived.
+            # Another process rotates and posts at once, before any notification can have arrived.
             async with started_again(gateway, keys) as elsewhere:
                 elsewhere.tenant_id = gateway.tenant_id
                 async with elsewhere.database.connection() as connection, connection.transaction():

@@ -11,7 +11,7 @@ import pytest
 from examples.partners.running import running
 from tests.examples.sending import SECRET, Partner, Start
 
-CATALOGUE = Path(__file__).parents[2] / "src" / "webhook_gateway" / "catalogue.json"
+CATALOGUE = Path(__file__).parents[2] / "src" / "webhook_gateway" / "intake" / "catalogue.json"
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ async def _rotate(database: Database, vault: Vault) -> list[dict[str, Any]]:
     from webhook_gateway.rules import ids
     from webhook_gateway.store import audit, configuration, keyring, tenants
     from webhook_gateway.store.driver import driver_of
-    from webhook_gateway.store.notifications import CONFIGURATION, hint
+    from webhook_gateway.store.notifications import CONFIGURATION, notify
 
     made = []
     async with database.connection() as driver:
@@ -120,5 +120,5 @@ async def _rotate(database: Database, vault: Vault) -> list[dict[str, Any]]:
             await audit.write(connection, tenant_id, change)
             await configuration.changed(await driver_of(connection))
         made.append({"tenant": ids.render(ids.TENANT, tenant_id), "data_key": data_key})
-    await hint(database, CONFIGURATION)
+    await notify(database, CONFIGURATION)
     return made

@@ -81,7 +81,7 @@ def _replay_one(text: str, tenant: str, *, as_json: bool) -> None:
 
     async def work(database: Database) -> UUID | None:
         from webhook_gateway.store import audit, replays, reports
-        from webhook_gateway.store.notifications import OUTBOX, hint
+        from webhook_gateway.store.notifications import OUTBOX, notify
 
         tenant_id = await tenant_named(database, tenant)
         async with database.begin() as connection:
@@ -102,7 +102,7 @@ def _replay_one(text: str, tenant: str, *, as_json: bool) -> None:
             await audit.write(
                 connection, tenant_id, audit.Change("cli", "local", "delivery.replayed", text, after=after)
             )
-        await hint(database, OUTBOX)
+        await notify(database, OUTBOX)
         return new
 
     new = with_database(work)

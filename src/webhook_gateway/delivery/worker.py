@@ -1,7 +1,8 @@
 """One worker: dispatches, claims, sends and settles until it is told to stop, then drains.
 
-Each stage is a loop around one round that returns how long to wait; a hint, a finished request or the stop ends the
-wait early. Little waits in memory: a delivery is claimed when a slot is free for it, or will be within moments.
+Each stage is a loop around one round that returns how long to wait; a notification, a finished request or the stop
+ends the wait early. Little waits in memory: a delivery is claimed when a slot is free for it, or will be within
+moments.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from webhook_gateway.settings import Settings
 from webhook_gateway.store import configuration, deliveries, keyring, workers
 from webhook_gateway.store.database import COMPLETE_LOOK, Database, DatabaseUnavailable
 from webhook_gateway.store.deliveries import Retried
-from webhook_gateway.store.notifications import CONFIGURATION, DELIVERIES, OUTBOX, Hinter, hint, listen
+from webhook_gateway.store.notifications import CONFIGURATION, DELIVERIES, OUTBOX, Notifier, listen, notify
 
 from .bodies import Bodies
 from .deliver import Result, attempt, settle
@@ -43,7 +44,7 @@ from .upkeep import Upkeep
 from .watermark import CompleteLooks
 
 POLL = 1.0
-"""Seconds after which a stage looks by itself, hint or not."""
+"""Seconds after which a stage looks by itself, notified or not."""
 SCAN_GAP = 0.05
 """Seconds at least between two looks at what is due."""
 SETTLE_GAP = 0.02
@@ -95,7 +96,7 @@ class Worker:
         self._bodies = Bodies(database, vault)
         self._dispatch = Dispatch(database, vault, self._slots)
         self._upkeep = Upkeep(settings, database)
-        self._hinter = Hinter(database, DELIVERIES)
+        self._notifier = Notifier(database, DELIVERIES)
         self._lanes: set[asyncio.Task[None]] = set()
         self._results: list[Result] = []
         self._complete_looks = CompleteLooks()
@@ -111,7 +112,7 @@ class Worker:
         heard = {OUTBOX: self._outbox, DELIVERIES: self._hinted, CONFIGURATION: self._changed}
         supporting = [
             asyncio.create_task(listen(self._database, heard)),
-            asyncio.create_task(self._hinter.run()),
+            asyncio.create_task(self._notifier.run()),
             asyncio.create_task(self._loop("heartbeat", self._beat, self._beating, until=self._drained)),
             asyncio.create_task(self._loop("settle", self._settle, self._arrived, until=self._drained)),
         ]
@@ -172,7 +173,7 @@ class Worker:
         if done.endpoints:
             self._due.set()
             if self._slots.workers > 1:
-                self._hinter.ask()
+                self._notifier.ask()
         if done.leased:
             try:
                 await self._send(done.leased)
@@ -181,7 +182,7 @@ class Worker:
         return 0.0
 
     async def _scan(self) -> float:
-        """A look at what is due: what hints may have missed, and what became due by time alone.
+        """A look at what is due: what notifications may have missed, and what became due by time alone.
 
         It is complete, unless that would take more than a small part of the time.
         """
@@ -314,7 +315,7 @@ class Worker:
         if changed or any(r.verdict.disable or isinstance(r.verdict.action, GiveUp) for r in results):
             self._outbox.set()  # it may have been announced
         if any(r.verdict.disable for r in results):
-            await hint(self._database, CONFIGURATION)
+            await notify(self._database, CONFIGURATION)
         if following:
             await self._send(following)
         else:
@@ -414,7 +415,7 @@ class Worker:
                     telemetry.database_unavailable(stage, error)
                 else:
                     telemetry.stage_failed(stage, error)
-                waits_for = stop  # a hint doesn't mend what failed
+                waits_for = stop  # a notification doesn't mend what failed
                 pause, patience = patience, min(patience * 2, AWAY[1])
             if pause > 0 and not stop.is_set():
                 with suppress(TimeoutError):

@@ -24,9 +24,9 @@ DRAIN = 65.0
 READY = 60.0
 BACKLOG = 2_048
 API_CONNECTIONS = 17
-"""That one API process may have open to PostgreSQL: two pools of eight, and one for hints."""
+"""That one API process may have open to PostgreSQL: two pools of eight, and one for notifications."""
 WORKER_CONNECTIONS = 7
-"""That one worker process may have open: a pool of six, and one for hints."""
+"""That one worker process may have open: a pool of six, and one for notifications."""
 
 
 class AddressTaken(Exception):

@@ -19,7 +19,7 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.store import configuration, keyring, outbox
 from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable
-from webhook_gateway.store.notifications import OUTBOX, Hinter
+from webhook_gateway.store.notifications import OUTBOX, Notifier
 from webhook_gateway.store.outbox import Appended
 
 from .catalogue import Catalogue, EventType, Fault
@@ -73,7 +73,7 @@ class Ingest:
         self._committers: set[asyncio.Task[None]] = set()
         self._waiting: list[tuple[float, Stored]] = []
         self._sweeping: asyncio.TimerHandle | None = None
-        self._hinter = Hinter(database, OUTBOX)
+        self._notifier = Notifier(database, OUTBOX)
 
     async def accept(self, tenant_id: UUID, event: NewEvent, until: float | None = None) -> Receipt | Refusal:
         """Stores one event; returns after its commit.
@@ -110,8 +110,8 @@ class Ingest:
         return [result if isinstance(result, Refusal) else await result for result in results]
 
     async def run(self) -> None:
-        """Keeps hints going out; cancelled at the end."""
-        await self._hinter.run()
+        """Keeps notifications going out; cancelled at the end."""
+        await self._notifier.run()
 
     async def refresh(self) -> None:
         """Takes the tenants' own event types as they are now, if anything changed."""
@@ -207,7 +207,7 @@ class Ingest:
         telemetry.append_seconds.observe(monotonic() - began)
         telemetry.append_events.observe(len(events))
         reach("after_append_commit")
-        self._hinter.ask()
+        self._notifier.ask()
         return results
 
 

@@ -116,7 +116,7 @@ class Database:
             raise
 
     async def connect(self) -> asyncpg.Connection:
-        """A connection of one's own, outside the pool, for listening to hints.
+        """A connection of one's own, outside the pool, for listening to notifications.
 
         Raises:
             DatabaseUnavailable: no connection could be had.

@@ -1,4 +1,4 @@
-"""Hints between processes. A hint only shortens a wait: whoever waits polls as well, and the poll is the truth."""
+"""NOTIFY and LISTEN between processes. It only shortens a wait: whoever waits polls, too: that is the truth."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ OUTBOX = "outbox"
 DELIVERIES = "deliveries"
 CONFIGURATION = "configuration"
 GAP = 0.005
-"""Seconds between two hints of one process: NOTIFY takes a lock on the whole database while it commits."""
+"""Seconds between two notifications of one process: NOTIFY takes a lock on the whole database while it commits."""
 
 ASK_AFTER = 30.0
 """Seconds after which a listening connection is asked whether it is still one: nothing else is ever sent on it."""
 ANSWER = 5.0
 
 
-async def hint(database: Database, what: str) -> None:
+async def notify(database: Database, what: str) -> None:
     """Tells every process, after the commit and outside any transaction. Lost when the database is away: no harm."""
     with contextlib.suppress(DatabaseUnavailable):
         async with database.connection() as connection:
             await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, what)
 
 
-class Hinter:
-    """Sends hints of one kind at most every 5 ms, however often it is asked to."""
+class Notifier:
+    """Sends notifications of one kind at most every 5 ms, however often it is asked to."""
 
     def __init__(self, database: Database, what: str) -> None:
         self._database = database
@@ -44,14 +44,14 @@ class Hinter:
             await self._asked.wait()
             self._asked.clear()
             try:
-                await hint(self._database, self._what)
+                await notify(self._database, self._what)
             except Exception as error:
                 telemetry.notifications_interrupted(error)  # who waits for it polls as well
             await asyncio.sleep(GAP)
 
 
 async def listen(database: Database, heard: dict[str, asyncio.Event]) -> None:
-    """Sets the event of each hint that arrives, for ever; connects again when the connection breaks."""
+    """Sets the event of each notification that arrives, for ever; connects again when the connection breaks."""
     while True:
         try:
             await _listen_once(database, heard)

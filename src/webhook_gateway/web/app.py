@@ -69,7 +69,7 @@ ROUTERS = tuple(
 )
 PUBLIC = frozenset({"/healthz", "/readyz", well_known.PATH})
 REFRESH = 5.0
-"""Seconds between looks at the configuration where no hint comes."""
+"""Seconds between looks at the configuration where no notification comes."""
 
 
 class Application(FastAPI):
@@ -151,7 +151,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _keep_current(gateway: Gateway, changed: asyncio.Event) -> None:
-    """Takes over new data keys and event types when a hint comes, and every few seconds: the poll is the truth."""
+    """Takes over new data keys and event types when notified, and every few seconds: the poll is the truth."""
     while True:
         changed.clear()
         try:

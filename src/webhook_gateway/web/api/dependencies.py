@@ -23,7 +23,7 @@ from webhook_gateway.settings import Settings
 from webhook_gateway.store import audit, configuration
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.driver import driver_of
-from webhook_gateway.store.notifications import CONFIGURATION, hint
+from webhook_gateway.store.notifications import CONFIGURATION, notify
 from webhook_gateway.web.callers import Caller, Callers
 from webhook_gateway.web.errors import Fault, forbidden, invalid
 
@@ -98,10 +98,10 @@ class Change:
 
 
 @asynccontextmanager
-async def changing(gateway: Gateway, caller: Caller, *hints: str) -> AsyncIterator[Change]:
-    """A transaction that ends with its audit entries; then the hints go out.
+async def changing(gateway: Gateway, caller: Caller, *notifications: str) -> AsyncIterator[Change]:
+    """A transaction that ends with its audit entries; then the notifications go out.
 
-    With the hint `CONFIGURATION` the configuration's version moves, too. The audit chain and the version are locked
+    With `CONFIGURATION` the configuration's version moves, too. The audit chain and the version are locked
     last, and in this order: changes to one tenant queue for as short as possible, and never deadlock.
     """
     async with gateway.database.begin() as connection:
@@ -109,10 +109,10 @@ async def changing(gateway: Gateway, caller: Caller, *hints: str) -> AsyncIterat
         yield change
         for entry in change.entries:
             await audit.write(connection, caller.tenant_id, entry)
-        if CONFIGURATION in hints and change.entries:
+        if CONFIGURATION in notifications and change.entries:
             await configuration.changed(await driver_of(connection))
-    for what in hints:
-        await hint(gateway.database, what)
+    for what in notifications:
+        await notify(gateway.database, what)
 
 
 def write_cursor(last: UUID | int | str) -> str:
