@@ -114,7 +114,7 @@ async def test_why_it_did_not_start_is_in_the_last_lines_of_its_log(tmp_path: Pa
 def test_children_die_with_their_parent_even_if_it_is_killed() -> None:
     parent = """
 import asyncio, sys
-from webhook_gateway.processes import Process, Program
+from webhook_gateway.host.processes import Process, Program
 async def main():
     print(Process(Program("child", (sys.executable, "-c", "import signal; signal.pause()"))).pid, flush=True)
     await asyncio.Event().wait()
