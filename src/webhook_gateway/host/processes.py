@@ -105,7 +105,7 @@ class Process:
                 pass_fds=self.program.descriptors,
                 # Ctrl-C then reaches us alone, and we stop the others in order.
                 start_new_session=True,
-                preexec_fn=_end_with_parent(),  # noqa: PLW1509
+                preexec_fn=end_with_parent(),  # noqa: PLW1509
             )
         finally:
             if log is not None:
@@ -192,11 +192,12 @@ def watch_signals() -> tuple[asyncio.Event, asyncio.Event]:
     return until, hurry
 
 
-def _end_with_parent() -> Callable[[], None]:
+def end_with_parent(number: signal.Signals = signal.SIGTERM) -> Callable[[], None]:
+    """What a child does first, so that the kernel sends it the signal when the thread that started it has ended."""
     parent = os.getpid()
 
     def ask_kernel() -> None:
-        _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        _prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
         if os.getppid() != parent:  # it died before we asked
             os._exit(1)
 
