@@ -139,6 +139,49 @@ async def test_each_event_of_a_batch_has_its_own_result_in_the_order_given(api: 
     assert await api.count("events") == 1_099
 
 
+def orders(count: int, length: int = 0) -> list[Event]:
+    notes = {"clinical_note": "x" * length} if length else {}
+    return [Event("lab_order.placed", {**ORDER, "order_id": f"ord_{number}", **notes}) for number in range(count)]
+
+
+async def test_a_batch_that_is_longer_than_one_request_may_be_goes_in_several(api: Api, key: str) -> None:
+    api.start()
+    api.wait_until_ready()
+    with Gateway(api.url, key) as gateway:
+        assert all(isinstance(result, Accepted) for result in gateway.post_events(orders(30, length=60_000)))
+    assert await api.count("events") == 30
+
+
+async def test_where_less_is_allowed_the_batch_goes_in_halves_and_only_what_is_too_long_alone_is_refused(
+    api: Api, key: str
+) -> None:
+    api.start(WEBHOOK_GATEWAY_BODY_LIMIT="20000")
+    api.wait_until_ready()
+    events = orders(150)
+    events[70] = orders(1, length=30_000)[0]
+    with Gateway(api.url, key) as gateway:
+        results = gateway.post_events(events)
+    refused = [(number, result.status) for number, result in enumerate(results) if isinstance(result, Refused)]
+    assert refused == [(70, 413)]
+    assert await api.count("events") == 149
+
+
+async def test_when_the_gateway_goes_away_amid_many_events_what_it_answered_before_is_kept(api: Api, key: str) -> None:
+    api.start()
+    api.wait_until_ready()
+
+    def dying() -> Iterator[Event]:
+        for number, event in enumerate(orders(1_500)):
+            if number == 1_400:  # the first thousand are answered when the next one is asked for
+                api.kill()
+            yield event
+
+    with Gateway(api.url, key, deadline=2) as gateway, pytest.raises(GatewayUnavailable) as away:
+        gateway.post_events(dying())
+    assert len([result for result in away.value.results if isinstance(result, Accepted)]) == 1_000
+    assert await api.count("events") == 1_000
+
+
 @pytest.mark.parametrize("client", ["sync", "async"])
 async def test_killed_between_commit_and_answer_an_event_is_still_accepted_once(
     api: Api, key: str, client: str
