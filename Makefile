@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 CODE := src tests examples bench migrations
+EACH_CORE := -n auto --dist loadgroup
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
@@ -28,8 +29,14 @@ demo: venv ## Run the whole gateway with sample partners (ARGS="--help" shows wh
 	.venv/bin/webhook-gateway demo $(ARGS)
 
 .PHONY: test
-test: venv ## Run the tests against a PostgreSQL of their own, or DATABASE_URL (ARGS="tests/rules -k retry")
-	$(PY) -m pytest $(ARGS)
+test: venv ## Run the tests on all cores, against a PostgreSQL of their own or DATABASE_URL (ARGS="tests/rules -k retry" runs some)
+	$(if $(ARGS),,@echo "All tests but those of query plans on large tables, which make test-plans runs.")
+	$(PY) -m pytest $(or $(ARGS),$(EACH_CORE) -m "not plans")
+
+.PHONY: test-plans
+test-plans: venv ## Run the tests of query plans on large tables
+	@echo "Tests of query plans: loads a million deliveries once, then asks for the plans of the hot statements."
+	$(PY) -m pytest -m plans $(ARGS)
 
 .PHONY: check
 check: venv ## Check format, lint, types and the import contracts

@@ -1,86 +1,64 @@
-"""The database fixtures: one PostgreSQL for the run, one migrated template, and a copy of it for each test that asks.
+"""The database fixtures: one PostgreSQL for the run, a migrated template for each worker, and a copy for each test.
 
 DATABASE_URL in the environment points the tests at another server; its account must be allowed to create databases.
 """
 
 import asyncio
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import count
+from contextlib import ExitStack
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
 
-import asyncpg
 import pytest
 
-from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
+from tests.support.postgres import Server, serving
 from webhook_gateway.store import migrate
-from webhook_gateway.store.database import plain
+
+_of_all_workers = pytest.StashKey[Server]()
 
 
-@dataclass(frozen=True, slots=True)
-class OtherPostgres:
-    """A server that runs whether we test or not."""
-
-    url: str
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Gives each worker of pytest-xdist the one server; it ends with the run."""
+    stash = node.config.stash
+    if _of_all_workers not in stash:
+        stack = ExitStack()
+        node.config.add_cleanup(stack.close)
+        stash[_of_all_workers] = stack.enter_context(serving())
+    server = stash[_of_all_workers]
+    node.workerinput["postgres"] = (server.url, server.data and str(server.data))
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[EmbeddedPostgres | OtherPostgres]:
-    """The server of this run; its `url` is that of the maintenance database."""
-    if url := os.environ.get("DATABASE_URL"):
-        yield OtherPostgres(plain(url))
+def postgres(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The server of this run."""
+    if (given := getattr(request.config, "workerinput", {}).get("postgres")) is not None:
+        url, data = given
+        yield Server(url, data and Path(data))
         return
-    # Not pytest's own temporary directory: as root the server runs as another account, which could not reach it.
-    directory = Path(tempfile.mkdtemp(prefix="webhook-gateway-test-"))
-    try:
-        with EmbeddedPostgres.start(directory, die_with_parent=True) as server:
-            yield server
-    finally:
-        shutil.rmtree(directory)
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def template(postgres: EmbeddedPostgres | OtherPostgres) -> Iterator[str]:
+def template(postgres: Server) -> Iterator[str]:
     """The name of a database with the newest schema and nothing else in it."""
     name = f"webhook_gateway_template_{os.getpid()}"
     # In a thread of its own, which has no event loop that theirs could get in the way of.
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, _execute(postgres.url, f'CREATE DATABASE "{name}"')).result()
+        thread.submit(asyncio.run, postgres.execute(f'CREATE DATABASE "{name}"')).result()
         try:
-            thread.submit(migrate.upgrade, _url_of(postgres.url, name)).result()
+            thread.submit(migrate.upgrade, postgres.url_of(name)).result()
             yield name
         finally:
-            drop = _execute(postgres.url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            drop = postgres.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
             thread.submit(asyncio.run, drop).result()
 
 
-_serial = count(1)
-
-
 @pytest.fixture
-async def database_url(postgres: EmbeddedPostgres | OtherPostgres, template: str) -> AsyncIterator[str]:
+async def database_url(postgres: Server, template: str) -> AsyncIterator[str]:
     """The URL of a freshly migrated database which this test has for itself."""
-    name = f"webhook_gateway_test_{os.getpid()}_{next(_serial)}"
-    # Copying files is twice as fast as logging them, for a schema without rows.
-    await _execute(postgres.url, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
-    try:
-        yield _url_of(postgres.url, name)
-    finally:
-        await _execute(postgres.url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-
-
-async def _execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-def _url_of(server: str, database: str) -> str:
-    return urlunsplit(urlsplit(server)._replace(path=f"/{database}"))
+    async with postgres.copy(template) as url:
+        yield url

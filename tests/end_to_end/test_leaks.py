@@ -23,10 +23,9 @@ import httpx
 import pytest
 import trustme
 
-from tests.conftest import OtherPostgres
 from tests.end_to_end.inside import Got, Partner, partner
+from tests.support.postgres import Server
 from webhook_gateway.crypto.master_keys import new_master_key
-from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
 from webhook_gateway.intake.catalogue import Catalogue
 
 ROOT = Path(__file__).parents[2]
@@ -305,7 +304,7 @@ async def dump(url: str) -> bytes:
 
 
 async def test_no_patient_and_no_secret_is_found_where_it_does_not_belong(
-    gateway: Gateway, database_url: str, postgres: EmbeddedPostgres | OtherPostgres
+    gateway: Gateway, database_url: str, postgres: Server
 ) -> None:
     async with partner(Careless()) as there:
         private = await make_endpoints(gateway, there)
@@ -343,8 +342,8 @@ async def test_no_patient_and_no_secret_is_found_where_it_does_not_belong(
     dumped = await dump(database_url)
     assert b"finished_deliveries" in dumped
     assert found_in(dumped, canaries) == []
-    if isinstance(postgres, EmbeddedPostgres):
-        files = [path for path in postgres.data_directory.rglob("*") if path.is_file()]
+    if postgres.data is not None:
+        files = [Path(directory) / name for directory, _, names in os.walk(postgres.data) for name in names]
         assert len(files) > 100
         assert {str(path): found for path in files if (found := found_in(_read(path), canaries))} == {}
 

@@ -6,18 +6,15 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol
 
 import pytest
+
+from tests.support.postgres import Server
 
 from . import on_api, on_partners, on_workers
 from .house import House, copy_code
 from .report import Report
 from .stage import QUICK, error_in
-
-
-class Server(Protocol):
-    url: str
 
 
 @pytest.fixture

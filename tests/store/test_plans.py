@@ -10,13 +10,16 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+import pytest_asyncio
 from uuid_utils.compat import uuid7
 
+from tests.support.postgres import Server
 from webhook_gateway.delivery.slots import LONG_AGO
 from webhook_gateway.store import deliveries, outbox
-from webhook_gateway.store.database import plain
 
 from .plans import explain
+
+pytestmark = [pytest.mark.plans, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 MILLION = 1_000_000
 ENDPOINTS = 1_000
@@ -42,42 +45,42 @@ def endpoint(number: int) -> UUID:
     return UUID(int=number)
 
 
-@pytest.fixture
-async def full(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def full(postgres: Server, template: str) -> AsyncIterator[asyncpg.Connection]:
     """A database with a million open deliveries of a thousand endpoints."""
-    connection = await asyncpg.connect(plain(database_url))
-    await connection.execute(FILL, MILLION, ENDPOINTS)
-    await connection.execute(WAITING, 100_000)
-    await connection.execute("VACUUM (ANALYZE) deliveries, outbox, finished_deliveries")
-    yield connection
-    await connection.close()
+    async with postgres.copy(template) as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute(FILL, MILLION, ENDPOINTS)
+        await connection.execute(WAITING, 100_000)
+        await connection.execute("VACUUM (ANALYZE) deliveries, outbox, finished_deliveries")
+        yield connection
+        await connection.close()
 
 
-@pytest.fixture
-async def emptied(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def emptied(postgres: Server, template: str) -> AsyncIterator[asyncpg.Connection]:
     """A database in which much has been sent while somebody's transaction was open, looked at when it was empty.
 
     To the planner the tables are as good as empty, but every scan that isn't a probe walks over all that was there.
     """
-    connection, stranger = [await asyncpg.connect(plain(database_url)) for _ in range(2)]
-    await connection.execute("ALTER TABLE deliveries SET (autovacuum_enabled = off)")
-    await connection.execute("ALTER TABLE outbox SET (autovacuum_enabled = off)")
-    await connection.execute(FILL, DEAD, 10)
-    await connection.execute(WAITING, DEAD)
-    await stranger.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-    await stranger.fetchval("SELECT count(*) FROM deliveries")
-    await connection.execute("DELETE FROM deliveries")
-    await connection.execute("DELETE FROM outbox")
-    await connection.execute("VACUUM (ANALYZE) deliveries, outbox, finished_deliveries")
-    await connection.execute(FILL, LIVE, 10)
-    await connection.execute(WAITING, LIVE)
-    yield connection
-    await stranger.close()
-    await connection.close()
+    async with postgres.copy(template) as url:
+        connection, stranger = [await asyncpg.connect(url) for _ in range(2)]
+        await connection.execute("ALTER TABLE deliveries SET (autovacuum_enabled = off)")
+        await connection.execute("ALTER TABLE outbox SET (autovacuum_enabled = off)")
+        await connection.execute(FILL, DEAD, 10)
+        await connection.execute(WAITING, DEAD)
+        await stranger.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        await stranger.fetchval("SELECT count(*) FROM deliveries")
+        await connection.execute("DELETE FROM deliveries")
+        await connection.execute("DELETE FROM outbox")
+        await connection.execute("VACUUM (ANALYZE) deliveries, outbox, finished_deliveries")
+        await connection.execute(FILL, LIVE, 10)
+        await connection.execute(WAITING, LIVE)
+        yield connection
+        await stranger.close()
+        await connection.close()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_no_hot_statement_reads_more_than_it_needs(full: asyncpg.Connection) -> None:
     hot = await hot_statements(full, endpoints=range(1, 11), floor=LONG_AGO, after=0)
     allowed = {
@@ -94,8 +97,6 @@ async def test_no_hot_statement_reads_more_than_it_needs(full: asyncpg.Connectio
         await expect_few_pages(full, name, pages, *hot[name])
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
 async def test_nor_where_the_planner_takes_a_table_full_of_dead_rows_for_empty(
     emptied: asyncpg.Connection, mode: str

@@ -1,0 +1,69 @@
+"""The PostgreSQL that a run of the tests has, and databases in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
+from webhook_gateway.store.database import plain
+
+SETTINGS = {
+    # What a killed process has written stays with the kernel, and no test cuts the power. Commits still wait for it.
+    "fsync": "off",
+    "max_connections": "400",
+}
+_serial = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """``url`` is that of its maintenance database; ``data`` is None where the server is somebody else's."""
+
+    url: str
+    data: Path | None = None
+
+    def url_of(self, database: str) -> str:
+        return urlunsplit(urlsplit(self.url)._replace(path=f"/{database}"))
+
+    async def execute(self, statement: str) -> None:
+        connection = await asyncpg.connect(self.url, timeout=30)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def copy(self, template: str) -> AsyncIterator[str]:
+        """The URL of a database that begins as a copy of another, and goes again."""
+        name = f"webhook_gateway_test_{os.getpid()}_{next(_serial)}"
+        # Copying files is much faster than logging them, for a schema without rows.
+        await self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
+        try:
+            yield self.url_of(name)
+        finally:
+            await self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """DATABASE_URL's, or one of our own."""
+    if url := os.environ.get("DATABASE_URL"):
+        yield Server(plain(url))
+        return
+    # Not pytest's own temporary directory: as root the server runs as another account, which could not reach it.
+    directory = Path(tempfile.mkdtemp(prefix="webhook-gateway-test-"))
+    try:
+        with EmbeddedPostgres.start(directory, settings=SETTINGS, die_with_parent=True) as server:
+            yield Server(server.url, directory)
+    finally:
+        shutil.rmtree(directory)
