@@ -45,7 +45,12 @@ from webhook_gateway.web.errors import TITLES
 
 CHECKOUT = Path(__file__).parents[1]
 DOCS = CHECKOUT / "docs"
-PAGES = sorted([*CHECKOUT.glob("*.md"), *DOCS.rglob("*.md"), *(CHECKOUT / "examples").rglob("*.md")])
+PAGES = sorted(
+    [
+        *CHECKOUT.glob("*.md"),
+        *(page for place in ("docs", "examples", "clients") for page in (CHECKOUT / place).rglob("*.md")),
+    ]
+)
 SOURCE = CHECKOUT / "src" / "webhook_gateway"
 SECRET = "whsec_" + b64encode(bytes(range(32))).decode()
 

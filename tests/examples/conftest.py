@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from examples.partners.running import running
+from tests.examples.gateways import RunningGateway, gateway_up
 from tests.examples.sending import SECRET, Partner, Start
 
 CATALOGUE = Path(__file__).parents[2] / "src" / "webhook_gateway" / "intake" / "catalogue.json"
@@ -33,6 +34,12 @@ def mail_server(start: Start) -> tuple[Partner, str]:
     """A running mail sink, and its SMTP address."""
     sink = start("smtp_sink", "--smtp-port", "0")
     return sink, sink.run.lines[0].removeprefix("smtp on ")
+
+
+@pytest.fixture(scope="session")
+def gateway() -> Iterator[RunningGateway]:
+    with gateway_up() as running_gateway:
+        yield running_gateway
 
 
 @pytest.fixture
