@@ -1,6 +1,5 @@
 """What the gateway does after an attempt, outcome by outcome."""
 
-from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -8,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from webhook_gateway.rules.model import Delivery, Endpoint, EndpointState, Health
+from webhook_gateway.rules.model import Delivery, Endpoint, Health
 from webhook_gateway.rules.outcome import Accepted, Blocked, Outcome, Phase, Rejected, TimedOut, Unreachable, Unsendable
-from webhook_gateway.rules.verdict import Done, GiveUp, Postpone, RetryAt, decide, may_begin
+from webhook_gateway.rules.verdict import Done, GiveUp, Postpone, RetryAt, decide
 
 ID = UUID(int=1)
 ENDPOINT = Endpoint(ID, ID, ID, 1, "https://partner.example/hook", ("*",))
@@ -74,8 +73,6 @@ def test_retry_after_holds_the_endpoint_not_only_the_delivery(status: int) -> No
     said = verdict(Rejected(status, retry_after=120.0))
     assert said.action == RetryAt(NOW + 120)
     assert said.health.held_until == NOW + 120
-    assert may_begin(ENDPOINT, said.health, NOW + 119) == 0
-    assert may_begin(ENDPOINT, said.health, NOW + 120) == ENDPOINT.slots
 
 
 def test_retry_after_never_shortens_a_delay() -> None:
@@ -87,24 +84,6 @@ def test_five_days_of_nothing_but_failure_disable_it() -> None:
     assert verdict(Rejected(500), health=almost).disable is None
     failing = structs.replace(almost, failing_since=NOW - 5 * DAY)
     assert verdict(Rejected(500), health=failing).disable == "failing_too_long"
-
-
-@pytest.mark.parametrize("state", [EndpointState.PAUSED, EndpointState.DISABLED])
-def test_a_paused_or_disabled_endpoint_is_not_attempted(state: EndpointState) -> None:
-    assert may_begin(replace(ENDPOINT, state=state), Health(), NOW) == 0
-
-
-def test_nothing_begins_within_a_maintenance_window() -> None:
-    endpoint = replace(ENDPOINT, maintenance=(NOW, NOW + 60))
-    assert may_begin(endpoint, Health(), NOW - 1) == endpoint.slots
-    assert may_begin(endpoint, Health(), NOW) == 0
-    assert may_begin(endpoint, Health(), NOW + 60) == endpoint.slots
-
-
-def test_an_open_breaker_waits_then_lets_one_through() -> None:
-    health = Health(failures_in_a_row=10, failing_since=NOW - 60, open_until=NOW + 5)
-    assert may_begin(ENDPOINT, health, NOW) == 0
-    assert may_begin(ENDPOINT, health, NOW + 5) == 1
 
 
 def test_a_success_begun_before_does_not_end_the_silence_that_was_asked_for() -> None:

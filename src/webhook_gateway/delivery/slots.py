@@ -19,7 +19,8 @@ from msgspec import structs
 from webhook_gateway.rules.matching import OPERATIONAL, Matcher
 from webhook_gateway.rules.model import Delivery, Endpoint, EndpointState, Health, Ordering
 from webhook_gateway.rules.outcome import Accepted, Outcome, TimedOut, Unsendable
-from webhook_gateway.rules.verdict import Verdict, may_begin
+from webhook_gateway.rules.verdict import Verdict
+from webhook_gateway.rules.waiting import may_begin
 from webhook_gateway.store.configuration import Snapshot
 from webhook_gateway.store.deliveries import Wanted
 

@@ -78,17 +78,6 @@ def decide(
             assert_never(outcome)
 
 
-def may_begin(endpoint: Endpoint, health: Health, now: float) -> int:
-    """How many requests may be in flight to the endpoint now; 0 means that its deliveries wait."""
-    if endpoint.state != "enabled" or breaker.is_open(health, now):
-        return 0
-    if health.held_until is not None and now < health.held_until:
-        return 0
-    if endpoint.maintenance is not None and endpoint.maintenance[0] <= now < endpoint.maintenance[1]:
-        return 0
-    return 1 if breaker.is_probing(health, now) else endpoint.slots
-
-
 def _retry_or_give_up(
     delivery: Delivery, endpoint: Endpoint, retry_after: float | None, now: float, chance: float
 ) -> RetryAt | GiveUp:

@@ -1,0 +1,132 @@
+"""Why a delivery waits: the one table from which a claim takes its count, and everybody else the answer.
+
+What is in rows is told exactly. How many requests are under way, and what is left of a rate, only a worker knows: a
+delivery that nothing else keeps is due, with so many before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from math import inf
+
+import msgspec
+
+from . import breaker
+from .model import Endpoint, EndpointState, Health
+
+
+class Reason(StrEnum):
+    """What a delivery that has not ended waits for."""
+
+    PAUSED = "paused"
+    """Somebody resumes the endpoint."""
+    DISABLED = "disabled"
+    """The same; the gateway has given the endpoint up."""
+    BREAKER = "breaker"
+    """The endpoint failed too often and is left alone for a while, or one request finds out whether it is back."""
+    RETRY_AFTER = "retry_after"
+    """The partner asked for silence."""
+    MAINTENANCE = "maintenance"
+    """The endpoint's maintenance window ends."""
+    RETRY = "retry"
+    """Its own next attempt is due later."""
+    KEY_MISSING = "key_missing"
+    """The same; for the last one an encryption key was missing."""
+    ORDERING_KEY = "ordering_key"
+    """An earlier delivery of its ordering key ends."""
+    HELD_KEY = "held_key"
+    """An operator decides on its ordering key, of which a delivery died."""
+    FAN_OUT = "fan_out"
+    """A worker takes it out of the outbox."""
+    SENDING = "sending"
+    """A worker has it; should that die, its lease ends."""
+    RATE = "rate"
+    """It is due: the endpoint's rate allows one more."""
+    SLOTS = "slots"
+    """It is due: the endpoint has a free slot."""
+    NO_WORKER = "no_worker"
+    """It is due, and no worker is alive."""
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """The reason, and until when, in Unix seconds; None where that is not a matter of time.
+
+    ``before`` counts the endpoint's deliveries that are due before this one, where it is due itself.
+    """
+
+    reason: Reason
+    until: float | None = None
+    before: int | None = None
+
+
+class OpenDelivery(msgspec.Struct, frozen=True):
+    """What rows say of a delivery that has not ended. ``due_at`` is when its lease ends where it is leased."""
+
+    due_at: float | None
+    """None while it is not its turn within its ordering key."""
+    leased: bool = False
+    key_held: bool = False
+    """Nothing of its ordering key moves until an operator decides."""
+    key_missing: bool = False
+    """It was postponed because an encryption key was missing."""
+    before: int = 0
+    """How many of the endpoint's deliveries are due before it."""
+
+
+_PAUSED, _DISABLED = EndpointState.PAUSED, EndpointState.DISABLED
+_NEVER = -inf
+_OF_ENDPOINT: tuple[tuple[Reason, Callable[[Endpoint, Health, float], float]], ...] = (
+    (Reason.PAUSED, lambda endpoint, health, at: inf if endpoint.state is _PAUSED else _NEVER),
+    (Reason.DISABLED, lambda endpoint, health, at: inf if endpoint.state is _DISABLED else _NEVER),
+    (Reason.BREAKER, lambda endpoint, health, at: health.open_until or _NEVER),
+    (Reason.RETRY_AFTER, lambda endpoint, health, at: health.held_until or _NEVER),
+    (Reason.MAINTENANCE, lambda endpoint, health, at: _end_of_maintenance(endpoint.maintenance, at)),
+)
+"""Why all deliveries of an endpoint wait, each with its end, which has passed where it is no reason at that moment."""
+
+
+def may_begin(endpoint: Endpoint, health: Health, now: float) -> int:
+    """How many requests may be in flight to the endpoint now; 0 means that its deliveries wait."""
+    for _, end in _OF_ENDPOINT:
+        if end(endpoint, health, now) > now:
+            return 0
+    return 1 if breaker.is_probing(health, now) else endpoint.slots
+
+
+def why_waiting(delivery: OpenDelivery, endpoint: Endpoint, health: Health, workers: int, now: float) -> Waiting:
+    """Why a delivery is not attempted now. Of several reasons the one that lasts longest, the endpoint's first.
+
+    ``workers`` is how many are alive.
+    """
+    if delivery.leased and delivery.due_at is not None and delivery.due_at > now:
+        return Waiting(Reason.SENDING, delivery.due_at)
+    reason, until = _own_reason(delivery, now)
+    for of_endpoint, end in _OF_ENDPOINT:
+        ends = end(endpoint, health, until)
+        if ends > now and ends >= until:
+            reason, until = of_endpoint, ends
+    if reason is not None:
+        return Waiting(reason, None if until == inf else until)
+    if workers == 0:
+        return Waiting(Reason.NO_WORKER, before=delivery.before)
+    if breaker.is_probing(health, now) and delivery.before > 0:
+        return Waiting(Reason.BREAKER, before=delivery.before)
+    return Waiting(Reason.SLOTS if endpoint.rate is None else Reason.RATE, before=delivery.before)
+
+
+def why_in_outbox(workers: int) -> Waiting:
+    """Why an event has no deliveries yet, and a replay is not one."""
+    return Waiting(Reason.NO_WORKER if workers == 0 else Reason.FAN_OUT)
+
+
+def _own_reason(delivery: OpenDelivery, now: float) -> tuple[Reason | None, float]:
+    if delivery.due_at is None:
+        return Reason.HELD_KEY if delivery.key_held else Reason.ORDERING_KEY, inf
+    if delivery.due_at <= now:
+        return None, now
+    return Reason.KEY_MISSING if delivery.key_missing else Reason.RETRY, delivery.due_at
+
+
+def _end_of_maintenance(window: tuple[float, float] | None, at: float) -> float:
+    return _NEVER if window is None or at < window[0] else window[1]
