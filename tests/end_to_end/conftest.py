@@ -197,7 +197,7 @@ class Road:
 
 
 @pytest.fixture
-async def connection(database_url: str) -> AsyncIterator[Road]:
+async def road(database_url: str) -> AsyncIterator[Road]:
     key = os.urandom(32)
     settings = Settings(
         database_url=database_url,
