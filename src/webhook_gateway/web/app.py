@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,13 +15,14 @@ from webhook_gateway import __version__, telemetry
 from webhook_gateway.crypto.master_keys import load_master_keys
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.host import garbage
+from webhook_gateway.host.loop import Loop
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.intake.ingest import Ingest
 from webhook_gateway.outbound.policy import policy_from
 from webhook_gateway.settings import Settings
 from webhook_gateway.settings import settings as process_settings
 from webhook_gateway.store import keyring
-from webhook_gateway.store.database import Database, DatabaseUnavailable
+from webhook_gateway.store.database import Database
 from webhook_gateway.store.notifications import CONFIGURATION, listen
 
 from . import errors
@@ -134,11 +135,11 @@ def create_app(
 @asynccontextmanager
 async def _live(app: FastAPI) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
-    changed = asyncio.Event()
+    refreshing = Loop("configuration", partial(_refresh, gateway))
     tasks = [
         asyncio.create_task(gateway.ingest.run()),
-        asyncio.create_task(listen(gateway.database, {CONFIGURATION: changed})),
-        asyncio.create_task(_keep_current(gateway, changed)),
+        asyncio.create_task(listen(gateway.database, {CONFIGURATION: refreshing.wake})),
+        asyncio.create_task(refreshing.run()),
     ]
     garbage.relax()
     try:
@@ -150,23 +151,12 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         await gateway.database.close()
 
 
-async def _keep_current(gateway: Gateway, changed: asyncio.Event) -> None:
-    """Takes over new data keys and event types when notified, and every few seconds: the poll is the truth."""
-    while True:
-        changed.clear()
-        try:
-            await keyring.fill(gateway.database, gateway.vault)
-            await gateway.ingest.refresh()
-        except DatabaseUnavailable as error:
-            telemetry.database_unavailable("configuration", error)
-        except Exception as error:
-            telemetry.stage_failed("configuration", error)
-        try:
-            async with asyncio.timeout(REFRESH):
-                await changed.wait()
-        except TimeoutError:
-            continue
-        gateway.callers.forget()
+async def _refresh(gateway: Gateway) -> float:
+    """Takes over new data keys and event types, and forgets who may have been revoked; returns the seconds to sleep."""
+    await keyring.fill(gateway.database, gateway.vault)
+    await gateway.ingest.refresh()
+    gateway.callers.forget()
+    return REFRESH
 
 
 def _methods(described: dict[str, Any]) -> dict[str, set[str]]:

@@ -1,0 +1,53 @@
+"""A stage as a loop around one round, which says how long to sleep before the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from webhook_gateway import telemetry
+from webhook_gateway.store.database import DatabaseUnavailable
+
+POLL = 1.0
+"""Seconds after which a stage of a worker looks by itself, notified or not."""
+AWAY = (0.2, 2.0)
+"""Seconds to wait after an error: first, and at most."""
+
+
+class Loop:
+    """Rounds until the stop; an error costs a wait, never the process.
+
+    ``poll`` does one round and returns the seconds to sleep, which `wake` ends early.
+    """
+
+    def __init__(self, stage: str, poll: Callable[[], Awaitable[float]], wake: asyncio.Event | None = None) -> None:
+        self._stage = stage
+        self._poll = poll
+        self._stopping = asyncio.Event()
+        self.wake = wake or asyncio.Event()
+
+    def stop(self) -> None:
+        """After the round that is under way."""
+        self._stopping.set()
+        self.wake.set()
+
+    async def run(self) -> None:
+        patience = AWAY[0]
+        while not self._stopping.is_set():
+            self.wake.clear()
+            ends_sleep = self.wake
+            try:
+                pause = await self._poll()
+                patience = AWAY[0]
+            except Exception as error:
+                if isinstance(error, DatabaseUnavailable):
+                    telemetry.database_unavailable(self._stage, error)
+                else:
+                    telemetry.stage_failed(self._stage, error)
+                ends_sleep = self._stopping  # a notification doesn't correct what failed
+                pause, patience = patience, min(patience * 2, AWAY[1])
+            if pause > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await ends_sleep.wait()
