@@ -13,8 +13,11 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from webhook_gateway.crypto.vault import MasterKeys, Vault
+from webhook_gateway.delivery.clock import Clock
 from webhook_gateway.delivery.dispatch import Dispatch
-from webhook_gateway.delivery.slots import LONG_AGO, Slots
+from webhook_gateway.delivery.due import Due
+from webhook_gateway.delivery.registry import LONG_AGO, Registry
+from webhook_gateway.delivery.slots import Slots
 from webhook_gateway.intake.events import NewEvent, prepare
 from webhook_gateway.rules import signing
 from webhook_gateway.rules.model import Delivery
@@ -34,7 +37,9 @@ class Hospital:
     dispatch: Dispatch = field(init=False)
 
     def __post_init__(self) -> None:
-        self.dispatch = Dispatch(self.database, self.vault, Slots(concurrency=0))
+        clock, registry = Clock(), Registry()
+        no_slots = Slots(clock, registry, Due(clock, registry), concurrency=0)
+        self.dispatch = Dispatch(self.database, self.vault, registry, no_slots)
 
     async def endpoint(self, *patterns: str, ordering: str = "relaxed") -> UUID:
         endpoint_id, secret_id = uuid7(), uuid7()
@@ -82,7 +87,8 @@ class Hospital:
     async def claim(self, endpoint_id: UUID, free: int = 100, lease: float = 30.0) -> list[Delivery]:
         async with self.database.connection() as connection:
             wanted = [Wanted(endpoint_id, free, LONG_AGO, lease)]
-            claimed, _, _ = await deliveries.claim(connection, wanted, uuid7())
+            claim = await deliveries.claim(connection, wanted, uuid7())
+        claimed = [delivery for one in claim.endpoints.values() for delivery in one.deliveries]
         return sorted(claimed, key=lambda delivery: delivery.sequence)
 
     async def finish(self, *claimed: Delivery, state: str = "delivered", hold: bool = False) -> int:

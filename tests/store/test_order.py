@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from webhook_gateway.delivery.slots import LONG_AGO
+from webhook_gateway.delivery.registry import LONG_AGO
 from webhook_gateway.store import deliveries, outbox
 from webhook_gateway.store.database import Connection
 from webhook_gateway.store.deliveries import Retried

@@ -14,7 +14,7 @@ import pytest_asyncio
 from uuid_utils.compat import uuid7
 
 from tests.support.postgres import Server
-from webhook_gateway.delivery.slots import LONG_AGO
+from webhook_gateway.delivery.registry import LONG_AGO
 from webhook_gateway.store import deliveries, outbox
 
 from .plans import explain

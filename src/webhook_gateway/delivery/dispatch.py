@@ -7,7 +7,7 @@ order of deliveries.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -16,13 +16,12 @@ from uuid_utils.compat import uuid7
 
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import Vault
-from webhook_gateway.rules.matching import Matcher
 from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
 from webhook_gateway.store import configuration, deliveries, keyring, outbox
-from webhook_gateway.store.configuration import Snapshot
 from webhook_gateway.store.database import Connection, Database
 from webhook_gateway.store.outbox import NewDelivery, Waiting
 
+from .registry import EndpointRecord, Leased, Registry
 from .slots import Slots
 from .watermark import Floor
 
@@ -32,25 +31,26 @@ ROUND = 500
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round did: how many events it took, which endpoints have something due, and what it leased at birth."""
+    """What one round did: how many events it took, which endpoints have something due, and what it leased on insert."""
 
     taken: int
-    endpoints: frozenset[UUID]
-    leased: list[Delivery]
+    due: frozenset[EndpointRecord]
+    leased: list[Leased]
 
 
 NOTHING = Round(0, frozenset(), [])
 
 
 class Dispatch:
-    """Fans out. Keeps the endpoints in memory, and knows by the configuration's version when they are old."""
+    """Fans out. Knows by the configuration's version when the endpoints in memory are old."""
 
-    def __init__(self, database: Database, vault: Vault, slots: Slots) -> None:
+    def __init__(self, database: Database, vault: Vault, registry: Registry, slots: Slots) -> None:
         self._database = database
         self._vault = vault
+        self._registry = registry
         self._slots = slots
-        self._snapshot = Snapshot(0, {}, frozenset(), None)
-        self._matcher = Matcher(())
+        self._endpoints: Mapping[UUID, Endpoint] = {}
+        self._matcher = registry.matcher
         self._floor = Floor()
 
     async def fan_out(self) -> Round:
@@ -62,7 +62,7 @@ class Dispatch:
             DatabaseUnavailable: nothing was taken, or it is unknown: what was not committed is still in the outbox.
         """
         began, lease_id = time.perf_counter(), uuid7()
-        new: list[NewDelivery] = []
+        leased: list[Leased] = []
         try:
             async with self._database.connection() as connection, connection.transaction():
                 after = self._floor.value()
@@ -70,42 +70,32 @@ class Dispatch:
                     taken = await outbox.take(connection, after, ROUND)
                 finally:
                     self._floor.looked(after, time.perf_counter() - began)
-                waiting = taken.events
-                if not waiting:
+                if not taken.events:
                     return NOTHING
-                if taken.version != self._snapshot.version:
+                if taken.version > self._registry.snapshot.version:
                     # An endpoint whose key isn't here yet would count as unsendable until the next change of any.
                     await keyring.fill(self._database, self._vault)
-                    self._take_over(await configuration.snapshot(connection, self._vault))
-                new = [delivery for event in waiting for delivery in self._deliveries_of(event)]
+                    self._registry.learn(await configuration.snapshot(connection, self._vault))
+                self._endpoints, self._matcher = self._registry.snapshot.endpoints, self._registry.matcher
+                new = [delivery for event in taken.events for delivery in self._deliveries_of(event)]
                 if any(delivery.ordering_key is not None for delivery in new):
                     new = await self._put_in_order(connection, new)
-                new = [self._lease(delivery) for delivery in new]
+                due = self._lease(new, lease_id, leased)
                 await self._insert(connection, new, lease_id)
-                if gone := [e for e in waiting if e.endpoint_id and e.endpoint_id not in self._snapshot.endpoints]:
+                if gone := [e for e in taken.events if e.endpoint_id and e.endpoint_id not in self._endpoints]:
                     await outbox.cancel_bound(connection, gone)
         except BaseException:
-            for delivery in new:
-                if delivery.lease is not None:
-                    self._slots.give_back(delivery.endpoint_id)
+            for one in leased:
+                self._slots.not_sent(one.record)
             raise
         self._floor.seen(taken.lowest - 1)
         telemetry.fanned_out.inc(len(new))
         telemetry.fan_out_seconds.observe(time.perf_counter() - began)
-        return Round(
-            len(waiting),
-            frozenset(delivery.endpoint_id for delivery in new if delivery.lease is None),
-            [_leased(delivery, lease_id) for delivery in new if delivery.lease is not None],
-        )
-
-    def _take_over(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._matcher = Matcher(snapshot.endpoints.values())
-        self._slots.learn(snapshot)
+        return Round(len(taken.events), due, leased)
 
     def _deliveries_of(self, event: Waiting) -> list[NewDelivery]:
         if event.endpoint_id is not None:
-            endpoint = self._snapshot.endpoints.get(event.endpoint_id)
+            endpoint = self._endpoints.get(event.endpoint_id)
             matched: Sequence[Endpoint] = () if endpoint is None else (endpoint,)
         else:
             matched = self._matcher.match(event.tenant_id, event.type)
@@ -126,13 +116,19 @@ class Dispatch:
             for endpoint in matched
         ]
 
-    def _lease(self, delivery: NewDelivery) -> NewDelivery:
-        """Born with a lease where a slot is free and nothing else waits for it."""
-        endpoint = self._snapshot.endpoints[delivery.endpoint_id]
-        if not delivery.due or endpoint.ordering is Ordering.LATEST:
-            return delivery
-        lease = self._slots.lease_at_birth(endpoint)
-        return delivery if lease is None else replace(delivery, lease=lease)
+    def _lease(self, new: list[NewDelivery], lease_id: UUID, leased: list[Leased]) -> frozenset[EndpointRecord]:
+        """Leases those for which a slot is free and nothing else waits. Returns who else got something."""
+        others: set[EndpointRecord] = set()
+        for at, delivery in enumerate(new):
+            record = self._registry.of(delivery.endpoint_id)
+            claimable = delivery.due and self._ordering(delivery) is not Ordering.LATEST
+            lease = self._slots.lease_on_insert(record) if claimable else None
+            if lease is None:
+                others.add(record)
+            else:
+                new[at] = replace(delivery, lease=lease)
+                leased.append(Leased(record, _delivery(delivery, lease_id)))
+        return frozenset(others)
 
     async def _insert(self, connection: Connection, new: Sequence[NewDelivery], lease_id: UUID) -> None:
         if new:
@@ -165,10 +161,10 @@ class Dispatch:
         return ordered
 
     def _ordering(self, delivery: NewDelivery) -> Ordering:
-        return self._snapshot.endpoints[delivery.endpoint_id].ordering
+        return self._endpoints[delivery.endpoint_id].ordering
 
 
-def _leased(new: NewDelivery, lease_id: UUID) -> Delivery:
+def _delivery(new: NewDelivery, lease_id: UUID) -> Delivery:
     return Delivery(
         id=new.id,
         tenant_id=new.tenant_id,

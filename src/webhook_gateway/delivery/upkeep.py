@@ -28,7 +28,7 @@ class Upkeep:
         self._database = database
         self._chores_at = monotonic()
 
-    async def round(self) -> float:
+    async def poll(self) -> float:
         """One slice of a replay job, and now and then the daily chores; returns how many seconds to wait."""
         async with self._database.connection() as connection:
             if not await turns.take(connection, turns.UPKEEP):

@@ -37,10 +37,10 @@ SELECT endpoint_id, due_at FROM ready
 FIRST_DUE = """
 -- first due: the same for some endpoints only, above their floors: it never walks over what is long gone
 SELECT k.endpoint_id, first.due_at
-FROM unnest($1::uuid[], $2::timestamptz[]) AS k(endpoint_id, floor)
+FROM unnest($1::uuid[], $2::timestamptz[]) AS k(endpoint_id, low_water_mark)
 CROSS JOIN LATERAL (
     SELECT due_at FROM deliveries d
-    WHERE d.endpoint_id = k.endpoint_id AND d.due_at >= k.floor ORDER BY d.due_at LIMIT 1
+    WHERE d.endpoint_id = k.endpoint_id AND d.due_at >= k.low_water_mark ORDER BY d.due_at LIMIT 1
 ) AS first
 """
 
@@ -49,10 +49,10 @@ CLAIM = """
 -- a message which kills workers still ends as dead. The floor skips index entries of rows long gone.
 WITH picked AS MATERIALIZED (
     SELECT first.place, first.due_at, w.lease
-    FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::interval[]) AS w(endpoint_id, free, floor, lease)
+    FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::interval[]) AS w(endpoint_id, free, low_water_mark, lease)
     CROSS JOIN LATERAL (
         SELECT ctid AS place, due_at FROM deliveries d
-        WHERE d.endpoint_id = w.endpoint_id AND d.due_at >= w.floor AND d.due_at <= now()
+        WHERE d.endpoint_id = w.endpoint_id AND d.due_at >= w.low_water_mark AND d.due_at <= now()
         ORDER BY d.due_at, d.id LIMIT w.free FOR NO KEY UPDATE SKIP LOCKED
     ) AS first
 )
@@ -192,12 +192,26 @@ DELETE FROM held_keys WHERE tenant_id = $1 AND endpoint_id = $2 AND ordering_key
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """An endpoint with free slots. ``lease`` is in seconds, ``floor`` a due time below which nothing is left."""
+    """What to claim for an endpoint. ``lease`` is in seconds; nothing is left below the ``low_water_mark``."""
 
     endpoint_id: UUID
     free: int
-    floor: datetime
+    low_water_mark: datetime
     lease: float
+
+
+class Claimed(msgspec.Struct):
+    """What was leased of one endpoint."""
+
+    deliveries: list[Delivery]
+    first_due_at: datetime
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """By endpoint, with the database's time, which is unknown where nothing was found."""
+
+    now: datetime | None
+    endpoints: dict[UUID, Claimed]
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -262,20 +276,25 @@ async def ready(connection: Connection, floors: Mapping[UUID, datetime] | None =
     return {row["endpoint_id"]: row["due_at"] for row in rows}
 
 
-async def claim(
-    connection: Connection, wanted: Sequence[Wanted], lease_id: UUID
-) -> tuple[list[Delivery], list[datetime], datetime | None]:
-    """Leases what is due, up to each endpoint's free slots; since when each was due, and the database's time."""
+async def claim(connection: Connection, wanted: Sequence[Wanted], lease_id: UUID) -> Claim:
+    """Leases what is due, up to each endpoint's free slots."""
     rows = await connection.fetch(
         CLAIM,
         [w.endpoint_id for w in wanted],
         [w.free for w in wanted],
-        [w.floor for w in wanted],
+        [w.low_water_mark for w in wanted],
         [timedelta(seconds=w.lease) for w in wanted],
         lease_id,
     )
-    claimed = [Delivery(*tuple(row)[:-2]) for row in rows]
-    return claimed, [row["due_at"] for row in rows], rows[0]["now"] if rows else None
+    found: dict[UUID, Claimed] = {}
+    for row in rows:
+        *delivery, due_at, _ = row
+        claimed = found.get(row["endpoint_id"])
+        if claimed is None:
+            claimed = found[row["endpoint_id"]] = Claimed([], due_at)
+        claimed.deliveries.append(Delivery(*delivery))
+        claimed.first_due_at = min(claimed.first_due_at, due_at)
+    return Claim(rows[0]["now"] if rows else None, found)
 
 
 async def bodies(connection: Connection, event_ids: Sequence[UUID]) -> dict[UUID, bytes]:

@@ -1,0 +1,43 @@
+"""The gateway's own events (``gateway.*``), for whoever operates it: put into the outbox like any other."""
+
+from __future__ import annotations
+
+from webhook_gateway import telemetry
+from webhook_gateway.crypto.vault import Vault
+from webhook_gateway.intake.events import announce
+from webhook_gateway.rules import ids
+from webhook_gateway.rules.model import Delivery, Endpoint, Health
+from webhook_gateway.store.database import Connection
+
+
+async def breaker_changed(
+    connection: Connection, vault: Vault, endpoint: Endpoint, before: Health, after: Health
+) -> None:
+    """Where it did."""
+    if (before.open_until is None) is not (after.open_until is None):
+        change = "breaker_opened" if before.open_until is None else "breaker_closed"
+        telemetry.endpoint_changed(endpoint, change, None)
+        await announce(connection, vault, endpoint.tenant_id, change, _about(endpoint, None))
+
+
+async def endpoint_disabled(connection: Connection, vault: Vault, endpoint: Endpoint, reason: str) -> None:
+    telemetry.endpoint_changed(endpoint, "endpoint_disabled", reason)
+    await announce(connection, vault, endpoint.tenant_id, "endpoint_disabled", _about(endpoint, reason))
+
+
+async def delivery_dead(
+    connection: Connection, vault: Vault, endpoint: Endpoint, delivery: Delivery, reason: str
+) -> None:
+    about = _about(endpoint, reason) | {
+        "delivery_id": ids.render(ids.DELIVERY, delivery.id),
+        "event_id": ids.render(ids.EVENT, delivery.event_id),
+    }
+    await announce(connection, vault, endpoint.tenant_id, "delivery_dead", about)
+
+
+def _about(endpoint: Endpoint, reason: str | None) -> dict[str, str | None]:
+    return {
+        "endpoint_id": ids.render(ids.ENDPOINT, endpoint.id),
+        "subscriber_id": ids.render(ids.SUBSCRIBER, endpoint.subscriber_id),
+        "reason": reason,
+    }

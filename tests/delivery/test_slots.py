@@ -1,0 +1,165 @@
+"""Who may send how much: the accounting of slots, apart from any worker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from webhook_gateway.delivery.registry import Leased
+from webhook_gateway.delivery.slots import PREFETCH
+from webhook_gateway.rules.model import Health
+from webhook_gateway.rules.outcome import Accepted, Phase, TimedOut
+
+from .parts import BODY, ENDPOINT, Parts, delivery, snapshot
+
+
+def test_a_claim_takes_the_endpoints_slots_and_frees_what_it_did_not_need() -> None:
+    parts = Parts()
+    found = parts.claim(has=4)
+    assert parts.begin(*found) == 4
+    assert parts.slots.in_flight == 4
+    assert len(parts.claim(has=100)) == 6
+
+
+def test_a_claim_that_fails_takes_nothing() -> None:
+    parts = Parts()
+    parts.due.expect(parts.record)
+    reservations = parts.slots.reserve()
+    assert parts.slots.in_flight == 10
+    parts.slots.claim_failed(reservations)
+    assert parts.slots.in_flight == 0
+
+
+def test_nobody_takes_the_last_slots_of_a_worker() -> None:
+    assert len(Parts(concurrency=16, changes={"slots": 1000}).claim(has=1000)) == 8
+
+
+def test_deliveries_of_an_endpoint_faster_than_a_claim_are_prefetched_and_never_over_its_slots() -> None:
+    parts = Parts()
+    parts.answer_quickly()
+    found = parts.claim(has=1000)
+    assert len(found) == 10 + 10 * PREFETCH
+    assert parts.begin(*found) == 10
+    for _ in range(10 * PREFETCH):
+        assert parts.slots.next_or_free(parts.record, goes_on=True) is not None
+        assert parts.slots.in_flight == 10
+    for _ in range(10):
+        assert parts.slots.next_or_free(parts.record, goes_on=True) is None
+    assert parts.slots.in_flight == 0
+
+
+def test_what_was_prefetched_and_became_too_late_is_not_sent() -> None:
+    parts = Parts(lease_margin=0.0)
+    parts.answer_quickly()
+    parts.begin(*parts.claim(has=20))
+    assert parts.slots.next_or_free(parts.record, goes_on=True) is None
+    assert len(parts.slots.orphaned()) == 10
+
+
+def test_what_was_prefetched_begins_at_once_where_a_slot_is_free_by_then() -> None:
+    parts = Parts()
+    parts.answer_quickly()
+    first = parts.claim(has=10)
+    parts.begin(*first)
+    prefetched = parts.claim(has=5)
+    for _ in first:
+        parts.slots.next_or_free(parts.record, goes_on=False)
+    assert parts.begin(*prefetched) == 5
+
+
+@pytest.mark.parametrize("workers", [2, 4, 16])
+def test_the_workers_parts_of_an_endpoints_slots_add_up(workers: int) -> None:
+    shares = []
+    for rank in range(workers):
+        parts = Parts()
+        parts.registry.share_with(rank, workers)
+        shares.append(len(parts.claim(has=1000)))
+    assert sum(shares) == 10
+
+
+def test_an_endpoint_that_hung_gets_its_slots_back_from_every_worker() -> None:
+    for rank in range(4):
+        parts = Parts()
+        parts.registry.share_with(rank, 4)
+        for _ in range(20):
+            parts.record.health.note(TimedOut(Phase.SENT), 15.0, Health(), share=3)
+        share = len(parts.claim(has=1000))
+        assert share >= 1
+        for _ in range(20):
+            parts.record.health.note(Accepted(200), 1.0, Health(), share=3)
+        assert len(parts.claim(has=1000)) + share in {2, 3}
+
+
+def test_a_rate_that_a_claim_did_not_use_is_not_lost() -> None:
+    parts = Parts(changes={"rate": 1.0})
+    assert parts.claim(has=0) == []
+    assert len(parts.claim(has=1)) == 1
+
+
+def test_a_rate_that_is_used_up_is_looked_at_again_soon() -> None:
+    parts = Parts(changes={"rate": 5.0})
+    assert len(parts.claim(has=1000)) == 5
+    assert parts.slots.next_refill() is not None
+    assert Parts().slots.next_refill() is None
+
+
+def test_where_many_wait_each_gets_a_little_and_who_got_nothing_is_the_next() -> None:
+    parts = Parts(concurrency=40)
+    many = [replace(ENDPOINT, id=uuid4()) for _ in range(100)]
+    parts.registry.learn(snapshot(*many))
+    for endpoint in many:
+        parts.due.expect(parts.registry.of(endpoint.id))
+    first = parts.slots.reserve()
+    assert [reservation.slots for reservation in first] == [1] * 40
+    parts.slots.claim_failed(first)
+    second = parts.slots.reserve()
+    assert {one.record.id for one in first}.isdisjoint(one.record.id for one in second)
+
+
+def test_a_place_to_prefetch_on_insert_is_free_again_once_what_was_inserted_has_begun() -> None:
+    parts = Parts()
+    parts.answer_quickly()
+    for _ in range(300):
+        leases = [parts.slots.lease_on_insert(parts.record) for _ in range(12)]
+        parts.begin(*[Leased(parts.record, delivery()) for lease in leases if lease is not None])
+        parts.slots.inserted([parts.record])
+        assert None not in leases
+        while parts.slots.in_flight:
+            parts.slots.next_or_free(parts.record, goes_on=True)
+
+
+def test_what_was_leased_on_insert_and_is_not_sent_takes_nothing() -> None:
+    parts = Parts()
+    parts.answer_quickly()
+    leases = [parts.slots.lease_on_insert(parts.record) for _ in range(12)]
+    for _ in leases:
+        parts.slots.not_sent(parts.record)
+    assert (parts.slots.in_flight, parts.record.in_flight, parts.record.prefetching) == (0, 0, 0)
+
+
+def test_an_endpoint_with_a_rate_has_nothing_leased_but_by_claims() -> None:
+    parts = Parts(changes={"rate": 5.0})
+    parts.answer_quickly()
+    assert parts.slots.lease_to_follow(parts.record) is None
+
+
+def test_where_the_tenant_has_no_slot_left_nothing_is_prefetched() -> None:
+    parts = Parts(per_tenant=10)
+    other = replace(ENDPOINT, id=uuid4())
+    parts.registry.learn(snapshot(ENDPOINT, other))
+    record = parts.registry.of(other.id)
+    assert sum(parts.slots.lease_on_insert(record) is not None for _ in range(20)) == 10
+    parts.answer_quickly()
+    parts.due.expect(parts.record)
+    assert parts.slots.reserve() == []
+
+
+def test_what_is_leased_of_a_deleted_endpoint_takes_no_slot() -> None:
+    parts = Parts()
+    (leased,) = parts.claim(has=1)
+    parts.registry.learn(snapshot(version=2))
+    assert parts.slots.begin(leased, BODY)
+    assert parts.slots.next_or_free(parts.record, goes_on=True) is None
+    assert (parts.slots.in_flight, parts.record.tenant.in_flight) == (0, 0)
