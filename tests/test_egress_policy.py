@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from webhook_gateway.outbound.policy import policy_from
-from webhook_gateway.rules.targets import Denial, Denied, Target, judge, parse
+from webhook_gateway.rules.denials import Denial, Denied
+from webhook_gateway.rules.targets import Target, judge, parse
 from webhook_gateway.settings import Settings
 
 

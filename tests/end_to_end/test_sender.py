@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -26,6 +26,7 @@ from tests.end_to_end.hostile import Behaviour, Connection, hostile
 from webhook_gateway.outbound.egress import Egress, Refused, SystemResolver
 from webhook_gateway.outbound.http1 import BODY_LIMIT
 from webhook_gateway.outbound.sender import Request, Sender
+from webhook_gateway.rules.addresses import classify
 from webhook_gateway.rules.credentials import TlsSettings
 from webhook_gateway.rules.outcome import (
     Accepted,
@@ -38,7 +39,7 @@ from webhook_gateway.rules.outcome import (
     Unreachable,
     Unsendable,
 )
-from webhook_gateway.rules.targets import Policy, classify, development
+from webhook_gateway.rules.targets import Policy, development
 
 DEADLINE = 0.6  # seconds
 PARTNER = "partner.example.com"
@@ -517,7 +518,7 @@ async def test_an_allowed_private_network_is_reached_only_on_its_port(connects: 
 async def test_the_systems_resolver_knows_the_hosts_file_and_what_does_not_exist() -> None:
     resolver = SystemResolver(threads=1)
     try:
-        assert {classify(address) for address in await resolver("localhost")} == {"loopback"}
+        assert {classify(ip_address(address)) for address in await resolver("localhost")} == {"loopback"}
     finally:
         resolver.close()
 

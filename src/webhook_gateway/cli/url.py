@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from webhook_gateway.outbound.policy import policy_from
-from webhook_gateway.rules.targets import Denied, Policy, judge, parse
+from webhook_gateway.rules.denials import Denied
+from webhook_gateway.rules.targets import Policy, judge, parse
 from webhook_gateway.settings import settings
 
 from .exits import NO

@@ -20,8 +20,9 @@ from itertools import zip_longest
 from time import monotonic
 from urllib.parse import unquote, urlsplit
 
+from webhook_gateway.rules.denials import Denial
 from webhook_gateway.rules.outcome import Phase
-from webhook_gateway.rules.targets import Denial, Policy, Target, judge
+from webhook_gateway.rules.targets import Policy, Target, judge
 from webhook_gateway.rules.unreachable import Trouble
 
 from .http1 import Connection, NoAnswer
@@ -47,7 +48,7 @@ class ResolverFailed(Exception):
 
 
 class Refused(Exception):
-    """Policy forbids an address. The argument is the name of a `rules.targets.Denial`."""
+    """Policy forbids an address. The argument is the name of a `rules.denials.Denial`."""
 
     @property
     def reason(self) -> str:

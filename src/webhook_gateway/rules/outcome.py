@@ -51,7 +51,7 @@ class Unreachable(msgspec.Struct, frozen=True):
 
 
 class Blocked(msgspec.Struct, frozen=True):
-    """``reason`` is a name from `rules.targets`."""
+    """``reason`` is the value of a `rules.denials.Denial`."""
 
     reason: str
 

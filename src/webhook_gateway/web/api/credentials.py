@@ -13,7 +13,8 @@ from sqlalchemy import RowMapping
 
 from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
 from webhook_gateway.rules.credentials import without_secrets
-from webhook_gateway.rules.targets import Denied, Policy, parse
+from webhook_gateway.rules.denials import Denied
+from webhook_gateway.rules.targets import Policy, parse
 from webhook_gateway.store.configuration import open_column
 from webhook_gateway.web.errors import Fault, invalid
 

@@ -17,11 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from webhook_gateway.crypto import signatures
 from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.denials import Denied
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Signing
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.rules.signing import SECRET_BYTES, BadSecret, parse_secret, render_secret
-from webhook_gateway.rules.targets import Denied, parse
+from webhook_gateway.rules.targets import parse
 from webhook_gateway.store import endpoints, event_types, subscribers
 from webhook_gateway.store.configuration import seal_column
 from webhook_gateway.store.notifications import CONFIGURATION
