@@ -27,6 +27,32 @@ def test_half_of_those_in_thirty_seconds_open_it() -> None:
     assert breaker.is_open(health, 1005.0)
 
 
+def after(steps: str, health: Health, start: float, gap: float = 0.1) -> Health:
+    """What successes (S) and failures (F) make of it, one each ``gap`` seconds."""
+    for count, step in enumerate(steps):
+        health = (breaker.after_success if step == "S" else breaker.after_failure)(health, start + count * gap)
+    return health
+
+
+def test_half_of_ten_opens_it_and_less_or_fewer_do_not() -> None:
+    assert after("SFSFSFSFSF", FRESH, 1000.0).open_until is not None
+    assert after("SSSFSFSFSF", FRESH, 1000.0).open_until is None
+    assert after("FSFSFSFSF", FRESH, 1000.0).open_until is None
+
+
+def test_what_began_thirty_seconds_ago_counts_no_more() -> None:
+    nine = after("SFSFSFSFS", FRESH, 1000.0)
+    assert breaker.after_failure(nine, 1029.999).open_until is not None
+    assert breaker.after_failure(nine, 1030.0).open_until is None
+
+
+def test_after_an_opening_counting_begins_anew_with_the_probe() -> None:
+    closed = breaker.after_success(failing(10, gap=0.0), 1005.0)
+    assert after("FSFSFSFF", closed, 1006.0).open_until is None
+    assert after("SSFSFSFSF", closed, 1006.0).open_until is None
+    assert after("FSFSFSFSF", closed, 1006.0).open_until is not None
+
+
 def test_few_failures_among_many_successes_leave_it_closed() -> None:
     health = FRESH
     for count in range(100):
@@ -35,18 +61,29 @@ def test_few_failures_among_many_successes_leave_it_closed() -> None:
     assert health.open_until is None
 
 
-def test_open_then_one_probe_then_twice_as_long() -> None:
-    opened = failing(10, gap=0.0)
-    assert opened.open_until == 1000.0 + breaker.FIRST_OPENING
-    later = 1000.0 + breaker.FIRST_OPENING
-    assert breaker.is_probing(opened, later)
-    again = breaker.after_failure(opened, later)
-    assert again.open_until == later + 2 * breaker.FIRST_OPENING
+def test_open_for_five_seconds_then_after_each_probe_that_fails_twice_as_long_up_to_five_minutes() -> None:
+    health, now = failing(10, gap=0.0), 1000.0
+    for seconds in [5, 10, 20, 40, 80, 160, 300, 300]:
+        assert health.open_until == now + seconds
+        now = health.open_until
+        assert breaker.is_open(health, now - 0.001)
+        assert not breaker.is_probing(health, now - 0.001)
+        assert breaker.is_probing(health, now)
+        assert not breaker.is_open(health, now)
+        health = breaker.after_failure(health, now)
 
 
-def test_a_probe_that_succeeds_closes_it() -> None:
-    closed = breaker.after_success(failing(10, gap=0.0), 2000.0)
+def test_a_probe_that_succeeds_closes_it_and_the_next_opening_is_a_short_one_again() -> None:
+    closed = breaker.after_success(breaker.after_failure(failing(10, gap=0.0), 1005.0), 2000.0)
     assert (closed.open_until, closed.failures_in_a_row, closed.failing_since) == (None, 0, None)
+    assert failing(9, closed, 3000.0, gap=0.0).open_until is None
+    assert failing(10, closed, 3000.0, gap=0.0).open_until == 3005.0
+
+
+def test_a_success_ends_no_silence_that_was_asked_for_before_its_time() -> None:
+    held = Health(held_until=1000.0)
+    assert breaker.after_success(held, 999.999).held_until == 1000.0
+    assert breaker.after_success(held, 1000.0).held_until is None
 
 
 def test_failures_of_requests_begun_before_it_opened_are_no_news() -> None:

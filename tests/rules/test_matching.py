@@ -1,5 +1,6 @@
 """Which endpoints want an event."""
 
+from collections.abc import Callable
 from uuid import UUID
 
 import pytest
@@ -42,6 +43,17 @@ def test_what_would_never_match_is_no_pattern(pattern: str) -> None:
 @pytest.mark.parametrize("pattern", ["*", "lab_result.*", "lab_result.final", "gateway.*", "lab_result"])
 def test_patterns(pattern: str) -> None:
     assert is_pattern(pattern)
+
+
+@pytest.mark.parametrize("name", ["", "lab_result", "lab_result.", ".final", "Lab.final", "lab.9", "lab.x\n", "lab.*"])
+def test_what_is_no_name_in_two_parts_is_no_event_type(name: str) -> None:
+    assert not is_name(name)
+
+
+@pytest.mark.parametrize("read", [is_name, is_pattern])
+def test_a_name_has_128_characters_at_most(read: Callable[[str], bool]) -> None:
+    assert read("lab." + "a" * 124)
+    assert not read("lab." + "a" * 125)
 
 
 def test_an_endpoint_with_several_fitting_patterns_gets_one_delivery() -> None:

@@ -1,12 +1,13 @@
 """The schedule, to the second, and the jitter around it."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from webhook_gateway.rules import retry
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE
 
-MINUTE, HOUR = 60, 3600
+MINUTE, HOUR, DAY = 60, 3600, 86_400
 
 
 def test_ten_attempts_in_seventy_two_hours() -> None:
@@ -29,6 +30,11 @@ def test_retry_after_lengthens_a_delay_and_never_shortens_it(delay: float, asked
     waits = retry.at_least(delay, asked)
     assert waits >= delay
     assert waits <= max(delay, retry.RETRY_AFTER_LIMIT)
+
+
+@pytest.mark.parametrize(("asked", "waits"), [(4, 5), (5, 5), (6, 6), (DAY - 1, DAY - 1), (DAY, DAY), (DAY + 1, DAY)])
+def test_a_partner_is_left_alone_for_as_long_as_it_asks_but_not_beyond_a_day(asked: float, waits: float) -> None:
+    assert retry.at_least(5, asked) == waits
 
 
 @given(st.integers(-5, 20))

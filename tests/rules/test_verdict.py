@@ -1,5 +1,6 @@
 """What the gateway does after an attempt, outcome by outcome."""
 
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -58,8 +59,29 @@ def test_the_tenth_failure_is_the_end(outcome: Outcome) -> None:
 @given(st.integers(1, 10))
 def test_a_missing_key_waits_and_uses_up_nothing(attempt: int) -> None:
     said = verdict(Unsendable("key_missing", waits=True), attempt)
-    assert isinstance(said.action, Postpone)
+    assert said.action == Postpone(NOW + 30)
     assert said.health == Health()
+
+
+@given(st.floats(0, 1, exclude_max=True))
+def test_what_waits_for_a_key_is_not_looked_at_all_at_once(chance: float) -> None:
+    action = verdict(Unsendable("key_missing", waits=True), chance=chance).action
+    assert isinstance(action, Postpone)
+    assert NOW + 24 <= action.when <= NOW + 36
+
+
+@given(st.lists(st.floats(1, 1e5), max_size=20).map(tuple), failures, st.floats(0, 1, exclude_max=True))
+def test_as_many_attempts_are_made_as_the_schedule_allows(
+    schedule: tuple[float, ...], outcome: Outcome, chance: float
+) -> None:
+    endpoint = replace(ENDPOINT, schedule=schedule)
+    actions = [
+        decide(delivery(attempt), endpoint, Health(), outcome, NOW, chance).action
+        for attempt in range(1, endpoint.attempts_allowed + 1)
+    ]
+    assert actions[-1] == GiveUp("attempts_exhausted")
+    assert all(isinstance(action, RetryAt) for action in actions[:-1])
+    assert len(actions) == len(schedule) + 1
 
 
 def test_410_disables_the_endpoint_and_the_delivery_waits() -> None:
@@ -73,6 +95,12 @@ def test_retry_after_holds_the_endpoint_not_only_the_delivery(status: int) -> No
     said = verdict(Rejected(status, retry_after=120.0))
     assert said.action == RetryAt(NOW + 120)
     assert said.health.held_until == NOW + 120
+
+
+def test_retry_after_holds_an_endpoint_for_a_day_at_most() -> None:
+    said = verdict(Rejected(429, retry_after=DAY + 1))
+    assert said.action == RetryAt(NOW + DAY)
+    assert said.health.held_until == NOW + DAY
 
 
 def test_retry_after_never_shortens_a_delay() -> None:

@@ -131,6 +131,11 @@ def test_only_an_enabled_endpoint_is_attempted(state: EndpointState) -> None:
     assert may_begin(replace(ENDPOINT, state=state), HEALTHY, NOW) == 0
 
 
+def test_a_partner_gets_ten_requests_at_once_of_fifteen_seconds_each_unless_set_up_otherwise() -> None:
+    assert may_begin(ENDPOINT, HEALTHY, NOW) == 10
+    assert ENDPOINT.deadline == 15
+
+
 def test_nothing_begins_within_a_maintenance_window() -> None:
     endpoint = replace(ENDPOINT, maintenance=(NOW, NOW + 60))
     assert may_begin(endpoint, HEALTHY, NOW - 1) == endpoint.slots

@@ -26,7 +26,8 @@ def render(entropy: bytes) -> str:
     """A new key from `ENTROPY_BYTES` random bytes."""
     if len(entropy) != ENTROPY_BYTES:
         raise ValueError(f"a key is made from {ENTROPY_BYTES} random bytes")
-    body = PREFIX + _base62(entropy[:_NAME_BYTES], _NAME_LENGTH) + _base62(entropy[_NAME_BYTES:], _SECRET_LENGTH)
+    name, secret = int.from_bytes(entropy[:_NAME_BYTES]), int.from_bytes(entropy[_NAME_BYTES:])
+    body = PREFIX + _base62(name, _NAME_LENGTH) + _base62(secret, _SECRET_LENGTH)
     return body + _checksum(body)
 
 
@@ -46,11 +47,11 @@ def digest(key: str) -> bytes:
 
 
 def _checksum(body: str) -> str:
-    return _base62(zlib.crc32(body.encode()).to_bytes(4, "big"), _CHECKSUM_LENGTH)
+    return _base62(zlib.crc32(body.encode()), _CHECKSUM_LENGTH)
 
 
-def _base62(raw: bytes, length: int) -> str:
-    number, characters = int.from_bytes(raw, "big"), []
+def _base62(number: int, length: int) -> str:
+    characters = []
     for _ in range(length):
         number, digit = divmod(number, len(_ALPHABET))
         characters.append(_ALPHABET[digit])
