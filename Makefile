@@ -38,6 +38,10 @@ test-plans: venv ## Run the tests of query plans on large tables
 	@echo "Tests of query plans: loads a million deliveries once, then asks for the plans of the hot statements."
 	$(PY) -m pytest -m plans $(ARGS)
 
+.PHONY: mutate
+mutate: venv ## See whether tests/rules notice each change of an operator or a number in the rules (a few minutes)
+	$(PY) -m tests.mutate src/webhook_gateway/rules tests/rules --at-least 0.95 $(ARGS)
+
 .PHONY: check
 check: venv ## Check format, lint, types and the import contracts
 	$(PY) -m ruff format --check $(CODE)
