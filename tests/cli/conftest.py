@@ -1,12 +1,16 @@
 """The command line as a user meets it: a process with an environment, exit codes and text."""
 
+import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from tests.support.postgres import MANY, Server, serving
+from webhook_gateway.store import migrate
 
 ROOT = Path(__file__).parents[2]
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -61,6 +65,21 @@ def start(surroundings: dict[str, str]) -> Iterator[Callable[..., subprocess.Pop
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def durable() -> Iterator[Server]:
+    """A server that keeps what it commits over a power cut, too: `check` asks for that."""
+    with serving(MANY) as server:
+        yield server
+
+
+@pytest.fixture
+async def durable_url(durable: Server) -> AsyncIterator[str]:
+    """The URL of a freshly migrated database on that server."""
+    async with durable.copy("template1") as url:
+        await asyncio.to_thread(migrate.upgrade, url)
+        yield url
 
 
 def command(*arguments: str) -> list[str]:

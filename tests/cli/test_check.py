@@ -4,10 +4,14 @@ import json
 import subprocess
 from collections.abc import Callable
 
+import pytest
+
+from tests.support.postgres import Server
 from webhook_gateway.crypto.master_keys import new_master_key
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 MASTER = new_master_key()
+on_a_durable_server = pytest.mark.xdist_group("durable")
 
 
 def findings(found: subprocess.CompletedProcess[str], level: str) -> str:
@@ -15,8 +19,9 @@ def findings(found: subprocess.CompletedProcess[str], level: str) -> str:
     return "\n".join(finding["text"] for finding in listed if finding["level"] == level)
 
 
-def test_a_sound_configuration_has_no_errors(cli: Cli, database_url: str) -> None:
-    settings = {"DATABASE_URL": database_url, "WEBHOOK_GATEWAY_MASTER_KEYS": MASTER}
+@on_a_durable_server
+def test_a_sound_configuration_has_no_errors(cli: Cli, durable_url: str) -> None:
+    settings = {"DATABASE_URL": durable_url, "WEBHOOK_GATEWAY_MASTER_KEYS": MASTER}
     settings |= {"WEBHOOK_GATEWAY_API_PROCESSES": "2", "WEBHOOK_GATEWAY_WORKER_PROCESSES": "2"}
     assert cli("keys", "create", "ops", "--role", "admin", **settings).returncode == 0
     found = cli("check", "--json", **settings)
@@ -34,7 +39,8 @@ def test_every_wrong_setting_is_named_at_once_without_its_value(cli: Cli) -> Non
     assert "secret" not in found.stdout + found.stderr
 
 
-def test_a_misspelt_setting_and_every_loosened_guard_are_warnings(cli: Cli, database_url: str) -> None:
+@on_a_durable_server
+def test_a_misspelt_setting_and_every_loosened_guard_are_warnings(cli: Cli, durable_url: str) -> None:
     loose = {
         "WEBHOOK_GATEWAY_PROT": "8080",
         "WEBHOOK_GATEWAY_ALLOW_HTTP": "true",
@@ -42,11 +48,19 @@ def test_a_misspelt_setting_and_every_loosened_guard_are_warnings(cli: Cli, data
         "WEBHOOK_GATEWAY_KEEP_RESPONSES": "100",
         "WEBHOOK_GATEWAY_HOST": "0.0.0.0",
     }
-    found = cli("check", "--json", DATABASE_URL=database_url, WEBHOOK_GATEWAY_MASTER_KEYS=MASTER, **loose)
+    found = cli("check", "--json", DATABASE_URL=durable_url, WEBHOOK_GATEWAY_MASTER_KEYS=MASTER, **loose)
     assert found.returncode == 0, found.stdout
     warnings = findings(found, "warning")
     for said in ("WEBHOOK_GATEWAY_PROT", "unencrypted", "10.20.0.0/16", "100 bytes", "0.0.0.0"):
         assert said in warnings
+
+
+def test_a_server_that_can_lose_what_it_committed_is_an_error(cli: Cli, postgres: Server, database_url: str) -> None:
+    if postgres.data is None:
+        pytest.skip("the server is somebody else's")
+    found = cli("check", "--json", DATABASE_URL=database_url, WEBHOOK_GATEWAY_MASTER_KEYS=MASTER)
+    assert found.returncode == 1
+    assert "fsync is off" in findings(found, "error")
 
 
 def test_more_connections_than_the_database_takes_are_a_warning_with_both_numbers(cli: Cli, database_url: str) -> None:

@@ -6,19 +6,14 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
-
-import asyncpg
 
 import webhook_gateway
+from tests.support.postgres import Server
 from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
 
 from .stage import Length, Skip, Stage, staged
-
-_serial = count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +23,7 @@ class House:
     ``code`` is the directory that every process imports the gateway from (see `copy_code`).
     """
 
-    url: str
+    databases: Server
     template: str
     length: Length
     code: Path
@@ -37,14 +32,11 @@ class House:
     @asynccontextmanager
     async def stage(self, *, tablespace: str = "pg_default", **options: Any) -> AsyncIterator[Stage]:
         """A stage on a database of its own; ``options`` are those of `staged`."""
-        name = f"webhook_gateway_fault_{next(_serial)}"
-        await execute(self.url, f'CREATE DATABASE "{name}" TEMPLATE "{self.template}" TABLESPACE "{tablespace}"')
-        try:
-            url = urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
-            async with staged(url, self.length, self.code, server=self.server, **options) as stage:
-                yield stage
-        finally:
-            await execute(self.url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        async with (
+            self.databases.copy(self.template, tablespace) as url,
+            staged(url, self.length, self.code, server=self.server, **options) as stage,
+        ):
+            yield stage
 
     def postgres(self) -> EmbeddedPostgres:
         """
@@ -66,12 +58,3 @@ def copy_code(directory: Path) -> Path:
     package = Path(webhook_gateway.__file__).parent
     shutil.copytree(package, code / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     return code
-
-
-async def execute(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url, timeout=10)
-    try:
-        for statement in statements:
-            await connection.execute(statement)
-    finally:
-        await connection.close()

@@ -14,7 +14,7 @@ from time import monotonic
 import aiohttp
 import asyncpg
 
-from .house import House, execute
+from .house import House
 from .on_api import expect_honest_refusals
 from .producer import TYPE, data
 from .report import Report
@@ -96,11 +96,11 @@ async def f11_fill_the_disk(house: House) -> Report:
         space = Path(disk) / "space"
         space.mkdir()
         os.chown(space, owner, -1)
-        await execute(house.url, f"CREATE TABLESPACE small LOCATION '{space}'")
+        await house.databases.execute(f"CREATE TABLESPACE small LOCATION '{space}'")
         try:
             return await _fill_it(house, Path(disk) / "ballast")
         finally:
-            await execute(house.url, "DROP TABLESPACE small")
+            await house.databases.execute("DROP TABLESPACE small")
 
 
 async def f20_leave_a_transaction_open(house: House) -> Report:

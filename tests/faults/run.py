@@ -14,12 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 
+from tests.support.postgres import Server
 from webhook_gateway.host import garbage
 from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
 from webhook_gateway.store import migrate
 
 from . import on_api, on_database, on_machines, on_operations, on_partners, on_workers
-from .house import House, copy_code, execute
+from .house import House, copy_code
 from .report import HEAD, Report, closing, details, line
 from .stage import LONG, SHORT, Length, Never, Skip
 
@@ -73,9 +74,10 @@ def _play(
     server: EmbeddedPostgres, code: Path, faults: dict[str, Fault], length: Length, rounds: int, quiet: bool
 ) -> list[Report]:
     async def prepare() -> House:
-        await execute(server.url, f'CREATE DATABASE "{TEMPLATE}"')
-        await asyncio.to_thread(migrate.upgrade, server.url.rpartition("/")[0] + f"/{TEMPLATE}")
-        return House(server.url, TEMPLATE, length, code, server)
+        databases = Server(server.url)
+        await databases.execute(f'CREATE DATABASE "{TEMPLATE}"')
+        await asyncio.to_thread(migrate.upgrade, databases.url_of(TEMPLATE))
+        return House(databases, TEMPLATE, length, code, server)
 
     async def play() -> list[Report]:
         house = await prepare()

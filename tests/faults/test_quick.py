@@ -19,7 +19,7 @@ from .stage import QUICK, error_in
 
 @pytest.fixture
 def house(postgres: Server, template: str, tmp_path: Path) -> House:
-    return House(postgres.url, template, QUICK, copy_code(tmp_path))
+    return House(postgres, template, QUICK, copy_code(tmp_path))
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
-from webhook_gateway.store import deliveries, partitions
+from webhook_gateway.store import deliveries, migrate, partitions
 from webhook_gateway.store.partitions import EVENTS, make_all
 
 from .conftest import Hospital
@@ -16,7 +16,8 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
-async def test_migrating_makes_the_days_to_come(hospital: Hospital) -> None:
+async def test_migrating_makes_the_days_to_come(hospital: Hospital, database_url: str) -> None:
+    await asyncio.to_thread(migrate.upgrade, database_url)  # the template may be of yesterday
     async with hospital.database.connection() as connection:
         names = {row["relname"] for row in await connection.fetch(partitions.EXISTING, "events")}
         assert EVENTS.name(today()) in names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -17,11 +17,9 @@ import asyncpg
 from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
 from webhook_gateway.store.database import plain
 
-SETTINGS = {
-    # What a killed process has written stays with the kernel, and no test cuts the power. Commits still wait for it.
-    "fsync": "off",
-    "max_connections": "400",
-}
+MANY = {"max_connections": "400"}
+# What a killed process has written stays with the kernel, and no test cuts the power. Commits still wait for it.
+FAST = {**MANY, "fsync": "off"}
 _serial = count(1)
 
 
@@ -43,11 +41,12 @@ class Server:
             await connection.close()
 
     @asynccontextmanager
-    async def copy(self, template: str) -> AsyncIterator[str]:
+    async def copy(self, template: str, tablespace: str = "pg_default") -> AsyncIterator[str]:
         """The URL of a database that begins as a copy of another, and goes again."""
         name = f"webhook_gateway_test_{os.getpid()}_{next(_serial)}"
         # Copying files is much faster than logging them, for a schema without rows.
-        await self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
+        options = f'TEMPLATE "{template}" TABLESPACE "{tablespace}" STRATEGY FILE_COPY'
+        await self.execute(f'CREATE DATABASE "{name}" {options}')
         try:
             yield self.url_of(name)
         finally:
@@ -55,15 +54,15 @@ class Server:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    """DATABASE_URL's, or one of our own."""
+def serving(settings: Mapping[str, str] = FAST) -> Iterator[Server]:
+    """DATABASE_URL's, or one of our own with these settings."""
     if url := os.environ.get("DATABASE_URL"):
         yield Server(plain(url))
         return
     # Not pytest's own temporary directory: as root the server runs as another account, which could not reach it.
     directory = Path(tempfile.mkdtemp(prefix="webhook-gateway-test-"))
     try:
-        with EmbeddedPostgres.start(directory, settings=SETTINGS, die_with_parent=True) as server:
+        with EmbeddedPostgres.start(directory, settings=settings, die_with_parent=True) as server:
             yield Server(server.url, directory)
     finally:
         shutil.rmtree(directory)
