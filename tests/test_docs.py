@@ -142,14 +142,14 @@ def test_every_alert_has_its_paragraph_in_the_runbook() -> None:
 
 
 def test_every_promise_names_tests_that_exist() -> None:
-    text = (CHECKOUT / "README.md").read_text()
+    text = (DOCS / "promises.md").read_text()
     rows = re.findall(r"^\| ([1-6]) \| (.+) \|$", text, re.MULTILINE)
     assert [number for number, _ in rows] == list("123456")
     for number, tests in rows:
         held_by = re.findall(r"\[`(test_\w+|f\d+_\w+)`\]\(([^)]+)\)", tests)
         assert held_by, number
         for name, path in held_by:
-            assert re.search(rf"^(async )?def {name}\(", (CHECKOUT / path).read_text(), re.MULTILINE), name
+            assert re.search(rf"^(async )?def {name}\(", (DOCS / path).read_text(), re.MULTILINE), name
 
 
 def test_every_decision_is_in_the_index_and_has_its_parts() -> None:
