@@ -17,6 +17,7 @@ CHECKOUT = Path(__file__).parents[2]
 class RunningGateway:
     url: str
     key: str  # an administrator's
+    data: Path
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def gateway_up() -> Iterator[RunningGateway]:
                 if name == "ready;":
                     break
             try:
-                yield RunningGateway(said["API"], said["key"])
+                yield RunningGateway(said["API"], said["key"], data / "data")
             finally:
                 process.terminate()
                 process.wait(60)

@@ -16,6 +16,7 @@ from webhook_gateway.client import Gateway
 CHECKOUT = Path(__file__).parents[2]
 PHP = [*(CHECKOUT / "clients").rglob("*.php"), *(CHECKOUT / "examples").rglob("*.php")]
 
+pytestmark = pytest.mark.xdist_group("samples against a gateway")
 needs_php = pytest.mark.skipif(shutil.which("php") is None, reason="needs php")
 
 

@@ -84,6 +84,7 @@ def test_each_receiver_is_short_enough_to_be_read_before_it_is_copied() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("samples against a gateway")
 @pytest.mark.parametrize("language", LIVE)
 def test_a_hundred_deliveries_a_changed_secret_a_duplicate_and_forgeries(
     language: Callable[[Path], Command], gateway: RunningGateway, tmp_path: Path
