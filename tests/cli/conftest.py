@@ -1,42 +1,38 @@
 """The command line as a user meets it: a process with an environment, exit codes and text."""
 
 import asyncio
-import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import CommandLine, bare_environment, command
 from tests.support.postgres import MANY, Server, serving
 from webhook_gateway.store import migrate
 
-ROOT = Path(__file__).parents[2]
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def surroundings(tmp_path: Path) -> dict[str, str]:
     """An environment in which nothing is configured, with a data directory of its own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WEBHOOK_", "DATABASE_URL"))}
-    return {**kept, "PYTHONPATH": str(ROOT / "src"), "WEBHOOK_GATEWAY_DATA": str(tmp_path / "data"), "COLUMNS": "200"}
+    return bare_environment(WEBHOOK_GATEWAY_DATA=str(tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def command_line() -> Iterator[CommandLine]:
+    with closing(CommandLine()) as made:
+        yield made
 
 
 @pytest.fixture
-def cli(surroundings: dict[str, str]) -> Cli:
+def cli(surroundings: dict[str, str], command_line: CommandLine) -> Cli:
     """Runs a command to its end: ``cli("keys", "list", stdin="", DATABASE_URL=url)``."""
 
     def run(*arguments: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
-        found = subprocess.run(
-            command(*arguments),
-            input=stdin,
-            env={**surroundings, **settings},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        found = command_line.run(*arguments, environment={**surroundings, **settings}, stdin=stdin)
         assert "Traceback" not in found.stderr, found.stderr
         return found
 
@@ -80,7 +76,3 @@ async def durable_url(durable: Server) -> AsyncIterator[str]:
     async with durable.copy("template1") as url:
         await asyncio.to_thread(migrate.upgrade, url)
         yield url
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "webhook_gateway.cli", *arguments]

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import command
 from webhook_gateway.crypto.master_keys import new_master_key
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 AWAY = "postgresql://gateway:hunter2@127.0.0.1:1/gateway"
 
 
-def test_the_version_is_printed(cli: Cli) -> None:
-    found = cli("--version")
-    assert (found.returncode, found.stdout.split()[0]) == (0, "webhook-gateway")
+def test_the_version_is_printed(surroundings: dict[str, str]) -> None:
+    found = subprocess.run(command("--version"), env=surroundings, capture_output=True, text=True, check=True)
+    assert found.stdout.split()[0] == "webhook-gateway"
 
 
 @pytest.mark.parametrize(
