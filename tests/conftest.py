@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.hospital import Hospital, hospital_on
 from tests.support.postgres import Server, serving
 from webhook_gateway.store import migrate
 
@@ -62,3 +63,10 @@ async def database_url(postgres: Server, template: str) -> AsyncIterator[str]:
     """The URL of a freshly migrated database which this test has for itself."""
     async with postgres.copy(template) as url:
         yield url
+
+
+@pytest.fixture
+async def hospital(database_url: str) -> AsyncIterator[Hospital]:
+    """A hospital with one subscriber."""
+    async with hospital_on(database_url) as found:
+        yield found

@@ -3,70 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
-import struct
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 
+from tests.support.partner import OK, Behaviour, Connection, Partner, status
+
 DRIP = 0.05  # seconds between two drops
-OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
-
-
-class Partner:
-    """A partner's server: what was sent to it, and over how many connections."""
-
-    def __init__(self) -> None:
-        self.port = 0
-        self.requests: list[tuple[dict[str, str], bytes]] = []
-        self.accepted = 0
-        self.leftovers = 0  # bytes that could still be read after the partner was forgiven
-        self.called = asyncio.Event()  # set at the first connection
-        self.forgiven = asyncio.Event()  # set at the end: a partner who never read begins to
-
-    def url(self, path: str = "/hook", host: str = "partner.example.com", scheme: str = "http") -> str:
-        return f"{scheme}://{host}:{self.port}{path}"
-
-
-class Connection:
-    """One connection to a partner, with what behaviours are made of."""
-
-    def __init__(self, partner: Partner, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.partner, self.reader, self.writer = partner, reader, writer
-        self.idle = False
-
-    async def receive(self) -> bool:
-        """Read one whole request; False when there is none any more."""
-        self.idle = True
-        try:
-            head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        except asyncio.IncompleteReadError:
-            return False
-        self.idle = False
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
-        headers[":request"] = head[0]
-        body = await self.reader.readexactly(int(headers.get("content-length", "0")))
-        self.partner.requests.append((headers, body))
-        return True
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def wait_for_the_end(self) -> None:
-        """Until the gateway lets go."""
-        while data := await self.reader.read(65536):
-            self.partner.leftovers += len(data)
-
-    def reset(self) -> None:
-        """Break off with RST instead of FIN."""
-        raw = self.writer.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
-
-
-Behaviour = Callable[[Connection], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -74,40 +18,14 @@ async def hostile(
     behave: Behaviour, *, tls: ssl.SSLContext | None = None, receive_buffer: int | None = None
 ) -> AsyncIterator[Partner]:
     """Run a partner. On leaving, the gateway must have let go of every connection but those kept for a next request."""
-    partner = Partner()
-    connections: dict[asyncio.Task[None], Connection] = {}
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connection = connections[task] = Connection(partner, reader, writer)
-        partner.accepted += 1
-        partner.called.set()
-        try:
-            with suppress(OSError, asyncio.IncompleteReadError):
-                await behave(connection)
-        finally:
-            writer.transport.abort()
-            del connections[task]
-
-    listener = socket.create_server(("127.0.0.1", 0))
-    if receive_buffer is not None:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    server = await asyncio.start_server(serve, sock=listener, ssl=tls)
-    partner.port = listener.getsockname()[1]
+    partner = Partner(behave=behave, host="partner.example.com")
+    await partner.open(tls, receive_buffer)
     try:
         yield partner
+        stuck = await partner.let_go()
+        assert not stuck, f"the gateway held {stuck} connections open"
     finally:
-        partner.forgiven.set()
-        server.close()
-        for connection in connections.values():
-            if connection.idle:
-                connection.writer.transport.abort()
-        if connections:
-            _, stuck = await asyncio.wait(connections, timeout=3)
-            for task in stuck:
-                connections[task].writer.transport.abort()
-            assert not stuck, f"the gateway held {len(stuck)} connections open"
+        await partner.close()
 
 
 def answers(data: bytes) -> Behaviour:
@@ -123,9 +41,8 @@ def answers(data: bytes) -> Behaviour:
 friendly = answers(OK)
 
 
-def answers_status(status: int, *headers: str) -> Behaviour:
-    lines = "".join(f"{header}\r\n" for header in headers)
-    return answers(f"HTTP/1.1 {status} Whatever\r\n{lines}Content-Length: 0\r\n\r\n".encode("latin-1"))
+def answers_status(code: int, *headers: str) -> Behaviour:
+    return answers(status(code, *headers))
 
 
 async def accepts_and_never_answers(connection: Connection) -> None:
@@ -270,11 +187,10 @@ async def speaks_plain_http_to_tls(connection: Connection) -> None:
 
 async def tunnels(connection: Connection) -> None:
     """An egress proxy: CONNECT to 127.0.0.1 on the asked port, whatever the name."""
-    await connection.receive()
-    headers, _ = connection.partner.requests[-1]
-    method, asked, _ = headers[":request"].split(" ")
-    assert method == "CONNECT", method
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(asked.rpartition(":")[2]))
+    request = await connection.receive()
+    assert request is not None
+    assert request.line.startswith("CONNECT ")
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(request.target.rpartition(":")[2]))
     await connection.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
     try:
         await asyncio.gather(_copy(connection.reader, writer), _copy(reader, connection.writer))

@@ -15,7 +15,8 @@ import pytest
 import trustme
 from uuid_utils.compat import uuid7
 
-from tests.end_to_end.inside import Got, Inside, Partner, inside, partner
+from tests.support.hospital import Hospital
+from tests.support.partner import Partner, Received, partner
 from webhook_gateway.rules.credentials import Basic, ClientCredentials, as_stored
 from webhook_gateway.store import configuration
 
@@ -35,18 +36,18 @@ def pem(ca: trustme.CA) -> str:
     return ca.cert_pem.bytes().decode()
 
 
-async def test_an_endpoint_is_trusted_through_the_ca_that_it_is_pinned_to_and_no_other(database_url: str) -> None:
+async def test_an_endpoint_is_trusted_through_the_ca_that_it_is_pinned_to_and_no_other(hospital: Hospital) -> None:
     theirs, other = trustme.CA(), trustme.CA()
-    async with inside(database_url) as gateway, partner(tls=server(theirs)) as there:
-        await add(gateway, there.url("/pinned"), tls={"ca": pem(theirs)})
-        await add(gateway, there.url("/other"), tls={"ca": pem(other)})
-        await add(gateway, there.url("/system"))
-        await gateway.accept()
-        async with gateway.working():
-            (got,) = await there.wait_for(1)
-            await gateway.until("SELECT count(*) = 3 FROM attempts")
-        assert got.path == "/pinned"
-        rows = await gateway.rows("SELECT outcome, detail, tls_version FROM attempts ORDER BY outcome")
+    async with partner(tls=server(theirs)) as there:
+        await add(hospital, there.url("/pinned"), tls={"ca": pem(theirs)})
+        await add(hospital, there.url("/other"), tls={"ca": pem(other)})
+        await add(hospital, there.url("/system"))
+        await hospital.accept()
+        async with hospital.worker():
+            (got,) = await there.got(1)
+            await hospital.until("SELECT FROM attempts HAVING count(*) = 3")
+        assert got.target == "/pinned"
+        rows = await hospital.rows("SELECT outcome, detail, tls_version FROM attempts ORDER BY outcome")
         assert [tuple(row) for row in rows] == [
             ("accepted", None, "TLSv1.3"),
             ("unreachable", "tls_certificate_invalid", None),
@@ -54,7 +55,7 @@ async def test_an_endpoint_is_trusted_through_the_ca_that_it_is_pinned_to_and_no
         ]
 
 
-async def test_a_client_certificate_is_shown_to_a_partner_who_asks_for_one(database_url: str) -> None:
+async def test_a_client_certificate_is_shown_to_a_partner_who_asks_for_one(hospital: Hospital) -> None:
     ca = trustme.CA()
     shown = ca.issue_cert("gateway.example.org")
     mutual = {
@@ -62,25 +63,25 @@ async def test_a_client_certificate_is_shown_to_a_partner_who_asks_for_one(datab
         "certificate": b"".join(blob.bytes() for blob in shown.cert_chain_pems).decode(),
         "key": shown.private_key_pem.bytes().decode(),
     }
-    async with inside(database_url) as gateway, partner(tls=server(ca, clients=ca)) as there:
-        await add(gateway, there.url("/mutual"), tls=mutual)
-        await add(gateway, there.url("/without"), tls={"ca": pem(ca)})
-        await gateway.accept()
-        async with gateway.working():
-            (got,) = await there.wait_for(1)
-            await gateway.until("SELECT count(*) = 2 FROM attempts")
-        assert got.path == "/mutual"
-        (row,) = await gateway.rows("SELECT * FROM endpoints WHERE url LIKE '%mutual'")
+    async with partner(tls=server(ca, clients=ca)) as there:
+        await add(hospital, there.url("/mutual"), tls=mutual)
+        await add(hospital, there.url("/without"), tls={"ca": pem(ca)})
+        await hospital.accept()
+        async with hospital.worker():
+            (got,) = await there.got(1)
+            await hospital.until("SELECT FROM attempts HAVING count(*) = 2")
+        assert got.target == "/mutual"
+        (row,) = await hospital.rows("SELECT * FROM endpoints WHERE url LIKE '%mutual'")
         assert b"PRIVATE KEY" not in row["tls"]
 
 
-async def test_basic_and_bearer_are_sent_as_their_rfcs_say(database_url: str) -> None:
-    async with inside(database_url) as gateway, partner() as there:
-        await add(gateway, there.url("/basic"), authorization=as_stored(Basic("Aladdin", "open sesame")))
-        await add(gateway, there.url("/bearer"), authorization={"kind": "bearer", "token": "mF_9.B5f-4.1JqM"})
-        await gateway.accept()
-        async with gateway.working():
-            got = {one.path: one.headers["authorization"] for one in await there.wait_for(2)}
+async def test_basic_and_bearer_are_sent_as_their_rfcs_say(hospital: Hospital) -> None:
+    async with partner() as there:
+        await add(hospital, there.url("/basic"), authorization=as_stored(Basic("Aladdin", "open sesame")))
+        await add(hospital, there.url("/bearer"), authorization={"kind": "bearer", "token": "mF_9.B5f-4.1JqM"})
+        await hospital.accept()
+        async with hospital.worker():
+            got = {one.target: one.headers["authorization"] for one in await there.got(2)}
         assert got == {
             "/basic": "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==",  # RFC 7617, section 2
             "/bearer": "Bearer mF_9.B5f-4.1JqM",  # RFC 6750, section 2.1
@@ -96,8 +97,8 @@ class OAuth:
         self.revoked: set[str] = set()
         self.refuses = False
 
-    def __call__(self, got: Got) -> tuple[int, bytes]:
-        if got.path == "/token":
+    def __call__(self, got: Received) -> tuple[int, bytes]:
+        if got.target == "/token":
             if self.refuses:
                 return 401, b'{"error": "invalid_client"}'
             self.given.append(f"token-{len(self.given)}")
@@ -112,16 +113,16 @@ def credentials(there: Partner, **changes: object) -> dict[str, object]:
     return as_stored(made) | changes
 
 
-async def test_a_token_is_had_once_and_used_for_every_delivery(database_url: str) -> None:
+async def test_a_token_is_had_once_and_used_for_every_delivery(hospital: Hospital) -> None:
     oauth = OAuth()
-    async with inside(database_url) as gateway, partner(oauth) as there:
-        await add(gateway, there.url(), authorization=credentials(there), ordering="none")
+    async with partner(otherwise=oauth) as there:
+        await add(hospital, there.url(), authorization=credentials(there), ordering="none")
         for number in range(30):
-            await gateway.accept(payment_id=f"pay_{number}")
-        async with gateway.working():
-            got = await there.wait_for(30, "/hook")
+            await hospital.accept(payment_id=f"pay_{number}")
+        async with hospital.worker():
+            got = await there.got(30, "/hook")
         assert {one.headers["authorization"] for one in got} == {"Bearer token-0"}
-        (asked,) = await there.wait_for(1, "/token")
+        (asked,) = await there.got(1, "/token")
         form = {name: values[0] for name, values in parse_qs(asked.body.decode(), strict_parsing=True).items()}
         assert form == {"grant_type": "client_credentials", "scope": "events write"}
         assert asked.headers["content-type"] == "application/x-www-form-urlencoded"
@@ -131,55 +132,55 @@ async def test_a_token_is_had_once_and_used_for_every_delivery(database_url: str
         )
 
 
-async def test_a_server_may_want_the_secret_in_the_body(database_url: str) -> None:
-    async with inside(database_url) as gateway, partner(OAuth()) as there:
-        await add(gateway, there.url(), authorization=credentials(there, secret_in="body", audience="urn:hospital"))
-        await gateway.accept()
-        async with gateway.working():
-            (asked,) = await there.wait_for(1, "/token")
-            await there.wait_for(1, "/hook")
+async def test_a_server_may_want_the_secret_in_the_body(hospital: Hospital) -> None:
+    async with partner(otherwise=OAuth()) as there:
+        await add(hospital, there.url(), authorization=credentials(there, secret_in="body", audience="urn:hospital"))
+        await hospital.accept()
+        async with hospital.worker():
+            (asked,) = await there.got(1, "/token")
+            await there.got(1, "/hook")
         form = {name: values[0] for name, values in parse_qs(asked.body.decode(), strict_parsing=True).items()}
         assert "authorization" not in asked.headers
         assert (form["client_id"], form["client_secret"], form["audience"]) == ("gateway:1", SECRET, "urn:hospital")
 
 
-async def test_a_401_drops_the_token_and_the_retry_brings_a_new_one(database_url: str) -> None:
+async def test_a_401_drops_the_token_and_the_retry_brings_a_new_one(hospital: Hospital) -> None:
     oauth = OAuth()
-    async with inside(database_url) as gateway, partner(oauth) as there:
-        await add(gateway, there.url(), authorization=credentials(there), schedule=[0.05, 0.05, 0.05])
-        async with gateway.working():
-            await gateway.accept()
-            await there.wait_for(1, "/hook")
+    async with partner(otherwise=oauth) as there:
+        await add(hospital, there.url(), authorization=credentials(there), schedule=[0.05, 0.05, 0.05])
+        async with hospital.worker():
+            await hospital.accept()
+            await there.got(1, "/hook")
             oauth.revoked.add("token-0")
-            await gateway.accept()
-            got = await there.wait_for(3, "/hook")
+            await hospital.accept()
+            got = await there.got(3, "/hook")
         tokens = [one.headers["authorization"] for one in got]
         assert tokens == ["Bearer token-0", "Bearer token-0", "Bearer token-1"]
 
 
-async def test_a_token_is_not_used_to_its_very_end(database_url: str) -> None:
+async def test_a_token_is_not_used_to_its_very_end(hospital: Hospital) -> None:
     oauth = OAuth(lifetime=1)  # used for half a second
-    async with inside(database_url) as gateway, partner(oauth) as there:
-        await add(gateway, there.url(), authorization=credentials(there))
-        async with gateway.working():
-            await gateway.accept()
-            await there.wait_for(1, "/hook")
+    async with partner(otherwise=oauth) as there:
+        await add(hospital, there.url(), authorization=credentials(there))
+        async with hospital.worker():
+            await hospital.accept()
+            await there.got(1, "/hook")
             await asyncio.sleep(0.6)  # time itself is what is tested
-            await gateway.accept()
-            await there.wait_for(2, "/hook")
+            await hospital.accept()
+            await there.got(2, "/hook")
         assert len(oauth.given) == 2
 
 
-async def test_without_a_token_nothing_is_sent_to_the_partner_and_the_attempt_says_why(database_url: str) -> None:
+async def test_without_a_token_nothing_is_sent_to_the_partner_and_the_attempt_says_why(hospital: Hospital) -> None:
     oauth = OAuth()
     oauth.refuses = True
-    async with inside(database_url) as gateway, partner(oauth) as there:
-        await add(gateway, there.url(), authorization=credentials(there), schedule=[60.0])
-        await gateway.accept()
-        async with gateway.working():
-            await gateway.until("SELECT count(*) = 1 FROM attempts")
-        assert [got.path for got in there.got] == ["/token"]
-        (row,) = await gateway.rows("SELECT phase, outcome, detail FROM attempts")
+    async with partner(otherwise=oauth) as there:
+        await add(hospital, there.url(), authorization=credentials(there), schedule=[60.0])
+        await hospital.accept()
+        async with hospital.worker():
+            await hospital.until("SELECT FROM attempts HAVING count(*) = 1")
+        assert [got.target for got in there.received] == ["/token"]
+        (row,) = await hospital.rows("SELECT phase, outcome, detail FROM attempts")
         assert tuple(row) == ("started", "unreachable", "token_refused")
 
 
@@ -196,40 +197,40 @@ async def test_without_a_token_nothing_is_sent_to_the_partner_and_the_attempt_sa
         b"[" * 10_000,
     ],
 )
-async def test_what_is_no_bearer_token_is_never_sent_on(database_url: str, answer: bytes) -> None:
-    async with inside(database_url) as gateway, partner(lambda _: (200, answer)) as there:
-        await add(gateway, there.url(), authorization=credentials(there), schedule=[60.0])
-        await gateway.accept()
-        async with gateway.working():
-            await gateway.until("SELECT count(*) = 1 FROM attempts")
-        assert [got.path for got in there.got] == ["/token"]
-        (row,) = await gateway.rows("SELECT outcome, detail FROM attempts")
+async def test_what_is_no_bearer_token_is_never_sent_on(hospital: Hospital, answer: bytes) -> None:
+    async with partner(otherwise=lambda _: (200, answer)) as there:
+        await add(hospital, there.url(), authorization=credentials(there), schedule=[60.0])
+        await hospital.accept()
+        async with hospital.worker():
+            await hospital.until("SELECT FROM attempts HAVING count(*) = 1")
+        assert [got.target for got in there.received] == ["/token"]
+        (row,) = await hospital.rows("SELECT outcome, detail FROM attempts")
         assert tuple(row) == ("unreachable", "token_unusable")
 
 
-async def test_a_token_server_stands_behind_the_same_egress_guard(database_url: str) -> None:
-    async with inside(database_url) as gateway, partner() as there:
+async def test_a_token_server_stands_behind_the_same_egress_guard(hospital: Hospital) -> None:
+    async with partner() as there:
         metadata = credentials(there, token_url="http://169.254.169.254/latest/token")
-        await add(gateway, there.url(), authorization=metadata, schedule=[60.0])
-        await gateway.accept()
-        async with gateway.working():
-            await gateway.until("SELECT count(*) = 1 FROM attempts")
-        assert not there.got
-        (row,) = await gateway.rows("SELECT outcome, detail FROM attempts")
+        await add(hospital, there.url(), authorization=metadata, schedule=[60.0])
+        await hospital.accept()
+        async with hospital.worker():
+            await hospital.until("SELECT FROM attempts HAVING count(*) = 1")
+        assert not there.received
+        (row,) = await hospital.rows("SELECT outcome, detail FROM attempts")
         assert tuple(row) == ("blocked", "metadata")
 
 
-async def test_a_sealed_column_opens_in_no_other_columns_place(database_url: str) -> None:
-    async with inside(database_url) as gateway, partner() as there:
-        endpoint_id = await add(gateway, there.url(), authorization={"kind": "bearer", "token": "abc"})
-        await gateway.rows('UPDATE endpoints SET headers = "authorization", "authorization" = NULL')
-        async with gateway.database.connection() as connection:
-            found = await configuration.snapshot(connection, gateway.vault)
+async def test_a_sealed_column_opens_in_no_other_columns_place(hospital: Hospital) -> None:
+    async with partner() as there:
+        endpoint_id = await add(hospital, there.url(), authorization={"kind": "bearer", "token": "abc"})
+        await hospital.rows('UPDATE endpoints SET headers = "authorization", "authorization" = NULL')
+        async with hospital.database.connection() as connection:
+            found = await configuration.snapshot(connection, hospital.vault)
         assert found.unsendable == {endpoint_id}
 
 
 async def add(
-    gateway: Inside,
+    hospital: Hospital,
     url: str,
     *,
     tls: Mapping[str, Any] | None = None,
@@ -240,5 +241,5 @@ async def add(
     endpoint_id = uuid7()
     for column, value in (("tls", tls), ("authorization", authorization)):
         if value is not None:
-            columns[column] = configuration.seal_column(gateway.vault, gateway.tenant_id, endpoint_id, column, value)
-    return await gateway.add_endpoint(url, id=endpoint_id, **columns)
+            columns[column] = configuration.seal_column(hospital.vault, hospital.tenant_id, endpoint_id, column, value)
+    return await hospital.endpoint(url=url, id=endpoint_id, **columns)

@@ -23,7 +23,7 @@ import httpx
 import pytest
 import trustme
 
-from tests.end_to_end.inside import Got, Partner, partner
+from tests.support.partner import Partner, Received, partner
 from tests.support.postgres import Server
 from webhook_gateway.crypto.master_keys import new_master_key
 from webhook_gateway.intake.catalogue import Catalogue
@@ -134,8 +134,8 @@ async def until_ready(gateway: Gateway) -> None:
 class Careless:
     """A partner who sends back what it gets, wherever it can."""
 
-    def __call__(self, got: Got) -> tuple[int, bytes]:
-        match got.path:
+    def __call__(self, got: Received) -> tuple[int, bytes]:
+        match got.target:
             case "/token":
                 return 200, json.dumps({"access_token": SECRET, "token_type": "bearer"}).encode()
             case "/dead" | "/retried":
@@ -306,13 +306,13 @@ async def dump(url: str) -> bytes:
 async def test_no_patient_and_no_secret_is_found_where_it_does_not_belong(
     gateway: Gateway, database_url: str, postgres: Server
 ) -> None:
-    async with partner(Careless()) as there:
+    async with partner(otherwise=Careless()) as there:
         private = await make_endpoints(gateway, there)
         await post_everything(gateway)
-        await there.wait_for(2, "/fine")
+        await there.got(2, "/fine")
         deliveries = await settled(gateway)
         await look_at_everything(gateway, deliveries)
-        everything = b"".join(got.body + str(got.headers).encode() for got in there.got)
+        everything = b"".join(got.body + str(got.headers).encode() for got in there.received)
     canaries = [PATIENT, SECRET, OWN.removeprefix("whsec_"), gateway.key, gateway.officer, *private]
     assert found_in(everything, [PATIENT, SECRET]), "the canaries did fly"
     dead = next(item for item in deliveries if item["state"] == "dead" and item["endpoint_id"])

@@ -2,17 +2,17 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from uuid import UUID
 
+from tests.support.hospital import Hospital
 from webhook_gateway.store import deliveries
 from webhook_gateway.store.deliveries import Retried
-
-from .conftest import Hospital
 
 
 async def test_two_workers_racing_never_claim_the_same_delivery(hospital: Hospital) -> None:
     endpoint_id = await hospital.endpoint()
-    await hospital.post(*[None] * 300)
+    await hospital.post(times=300)
     await hospital.fan_out()
 
     async def work() -> list[UUID]:
@@ -33,8 +33,8 @@ async def test_two_dispatchers_racing_make_each_delivery_once(hospital: Hospital
     await hospital.endpoint()
     await hospital.endpoint("lab_result.*")
     await hospital.endpoint("payment.*")
-    posted = [event_id for _ in range(20) for event_id in await hospital.post(*[None] * 100)]
-    others = [Hospital(hospital.database, hospital.vault, hospital.tenant_id, hospital.subscriber_id) for _ in range(3)]
+    posted = [event_id for _ in range(20) for event_id in await hospital.post(times=100)]
+    others = [replace(hospital) for _ in range(3)]
 
     async def drain(one: Hospital) -> None:
         while await one.count("outbox"):
@@ -49,7 +49,7 @@ async def test_a_lease_that_ended_makes_the_delivery_due_again_and_its_old_holde
     hospital: Hospital,
 ) -> None:
     endpoint_id = await hospital.endpoint()
-    await hospital.post(None)
+    await hospital.post()
     await hospital.fan_out()
     (stale,) = await hospital.claim(endpoint_id, lease=0.0)
     (fresh,) = await hospital.claim(endpoint_id)
@@ -66,7 +66,7 @@ async def test_a_retry_is_due_after_its_delay_and_one_that_does_not_count_gives_
     hospital: Hospital,
 ) -> None:
     endpoint_id = await hospital.endpoint()
-    await hospital.post(None)
+    await hospital.post()
     await hospital.fan_out()
     (first,) = await hospital.claim(endpoint_id)
     async with hospital.database.connection() as connection, connection.transaction():
@@ -82,10 +82,10 @@ async def test_a_retry_is_due_after_its_delay_and_one_that_does_not_count_gives_
 async def test_an_endpoint_made_before_an_event_never_misses_it(hospital: Hospital) -> None:
     """The dispatcher's copy of the endpoints is old, and it notices within the fan-out itself."""
     await hospital.endpoint("payment.*")
-    await hospital.post(None)
+    await hospital.post()
     await hospital.fan_out()
     late = await hospital.endpoint("lab_result.*")
-    await hospital.post(None)
+    await hospital.post()
     await hospital.fan_out()
     assert len(await hospital.claim(late)) == 1
 

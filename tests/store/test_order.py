@@ -4,17 +4,18 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
 
+from tests.support.hospital import Hospital
 from webhook_gateway.delivery.registry import LONG_AGO
 from webhook_gateway.store import deliveries, outbox
 from webhook_gateway.store.database import Connection
 from webhook_gateway.store.deliveries import Retried
 
-from .conftest import Hospital
 from .plans import explain
 
 
@@ -149,7 +150,7 @@ async def test_however_posts_fan_outs_and_settles_race_each_key_keeps_its_order_
         posting_done.set()
 
     async def dispatch() -> None:
-        mine = Hospital(hospital.database, hospital.vault, hospital.tenant_id, hospital.subscriber_id)
+        mine = replace(hospital)
         while not posting_done.is_set() or await hospital.count("outbox"):
             await mine.dispatch.fan_out()
 
@@ -191,8 +192,8 @@ CROSS JOIN generate_series(1, $2) AS n
 async def test_a_hot_key_stays_cheap(hospital: Hospital) -> None:
     """Every step reads a few pages, however many pending and finished ones the key has; so does a claim beside it."""
     hot, beside = await hospital.endpoint("lab_result.final"), await hospital.endpoint("payment.processed")
-    await hospital.post(*["hot"] * 1_000)
-    await hospital.post(*[None] * 100, type="payment.processed")
+    await hospital.post("hot", times=1_000)
+    await hospital.post(times=100, type="payment.processed")
     await hospital.fan_out()
     await hospital.rows(MORE_OF_THE_KEY, hot, 99_000)
     for _ in range(50):

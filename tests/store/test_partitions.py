@@ -6,10 +6,9 @@ import asyncio
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
+from tests.support.hospital import Hospital
 from webhook_gateway.store import deliveries, migrate, partitions
 from webhook_gateway.store.partitions import EVENTS, make_all
-
-from .conftest import Hospital
 
 
 def today() -> date:
@@ -29,7 +28,7 @@ async def test_rows_move_from_the_default_partition_while_others_read_them(hospi
     """No reader misses a row that is there, whenever it looks."""
     async with hospital.database.connection() as connection:
         await connection.execute(f"DROP TABLE {EVENTS.name(today())}")
-    posted = await hospital.post(*[None] * 200)
+    posted = await hospital.post(times=200)
     moved = asyncio.Event()
     looks = 0
 
@@ -71,9 +70,9 @@ async def test_the_oldest_event_that_something_open_refers_to_is_found(hospital:
     endpoint_id = await hospital.endpoint()
     async with hospital.database.connection() as connection:
         assert await partitions.oldest_needed(connection) is None
-    (first,) = await hospital.post(None)
+    (first,) = await hospital.post()
     await hospital.fan_out()
-    await hospital.post(None)
+    await hospital.post()
     async with hospital.database.connection() as connection:
         assert await partitions.oldest_needed(connection) == first
     await hospital.finish(*await hospital.claim(endpoint_id))

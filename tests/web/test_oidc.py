@@ -16,7 +16,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 from pydantic import ValidationError
 
-from tests.end_to_end.inside import Got, Partner, partner
+from tests.support.partner import Partner, Received, partner
 from tests.web.serving import Api, running
 from webhook_gateway.settings import Settings
 from webhook_gateway.store import tenants
@@ -36,7 +36,7 @@ class Provider:
         self.asked = 0
         self.is_up = True
 
-    def __call__(self, _: Got) -> tuple[int, bytes]:
+    def __call__(self, _: Received) -> tuple[int, bytes]:
         self.asked += 1
         return (200, json.dumps(KeySet([*self.keys]).as_dict(private=False)).encode()) if self.is_up else (503, b"")
 
@@ -78,7 +78,7 @@ def settings(there: Partner, **changes: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def hospital(database_url: str, provider: Provider, **changes: Any) -> AsyncIterator[Api]:
-    async with partner(provider) as there, running(database_url, **settings(there, **changes)) as api:
+    async with partner(otherwise=provider) as there, running(database_url, **settings(there, **changes)) as api:
         yield api
 
 
@@ -164,10 +164,10 @@ async def test_no_other_token_gets_in_and_all_get_the_same_answer(database_url: 
 async def test_a_shared_secret_in_the_published_set_is_not_taken(database_url: str) -> None:
     shared = OctKey.generate_key(256, {"kid": "shared"})
 
-    def publish(_: Got) -> tuple[int, bytes]:
+    def publish(_: Received) -> tuple[int, bytes]:
         return 200, json.dumps({"keys": [shared.as_dict(private=True)]}).encode()
 
-    async with partner(publish) as there, running(database_url, **settings(there)) as api:
+    async with partner(otherwise=publish) as there, running(database_url, **settings(there)) as api:
         forged = jwt.encode({"alg": "HS256", "kid": "shared"}, claims(), shared, algorithms=["HS256"])
         assert await status(api, forged) == 401
 
@@ -193,7 +193,7 @@ class Clock:
 
 async def test_keys_are_fetched_once_again_when_they_change_and_not_for_every_stranger() -> None:
     provider, clock = Provider(FIRST), Clock()
-    async with partner(provider) as there:
+    async with partner(otherwise=provider) as there:
         issuer = Issuer(Settings.model_validate(settings(there)), clock)
         for _ in range(5):
             await issuer.identify(token())
@@ -214,7 +214,7 @@ async def test_keys_are_fetched_once_again_when_they_change_and_not_for_every_st
 
 async def test_while_the_provider_is_away_its_known_keys_are_used_for_a_day() -> None:
     provider, clock = Provider(FIRST), Clock()
-    async with partner(provider) as there:
+    async with partner(otherwise=provider) as there:
         issuer = Issuer(Settings.model_validate(settings(there)), clock)
         await issuer.identify(token())
         provider.is_up = False
@@ -227,7 +227,7 @@ async def test_while_the_provider_is_away_its_known_keys_are_used_for_a_day() ->
 
 @pytest.mark.parametrize("answer", [b"", b"[]", b'{"keys": [1]}', b'{"keys": [{"kty": "RSA"}]}', b"x" * 300_000])
 async def test_an_answer_that_is_no_key_set_is_none(answer: bytes) -> None:
-    async with partner(lambda _: (200, answer)) as there:
+    async with partner(otherwise=lambda _: (200, answer)) as there:
         issuer = Issuer(Settings.model_validate(settings(there)))
         with pytest.raises(NotAToken):
             await issuer.identify(token())
@@ -244,7 +244,7 @@ async def test_an_answer_that_is_no_key_set_is_none(answer: bytes) -> None:
     ],
 )
 def test_settings_that_would_let_in_too_many_or_nobody_are_refused(wrong: dict[str, Any]) -> None:
-    given = settings(Partner(lambda _: (200, b""))) | {"oidc_jwks_url": "https://id.hospital.example/keys"} | wrong
+    given = settings(Partner()) | {"oidc_jwks_url": "https://id.hospital.example/keys"} | wrong
     with pytest.raises(ValidationError):
         Settings.model_validate(given)
 
