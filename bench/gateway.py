@@ -28,7 +28,7 @@ from uuid_utils.compat import uuid7
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.host import supervisor
 from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
-from webhook_gateway.host.first_start import issue_key
+from webhook_gateway.operations.first_start import issue_key
 from webhook_gateway.rules import signing
 from webhook_gateway.store import keyring, migrate
 from webhook_gateway.store.database import Database

@@ -30,9 +30,9 @@ from standardwebhooks import Webhook
 from webhook_gateway.cli import app as command_line
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.delivery.deliver import sign
-from webhook_gateway.host.first_start import issue_key
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.intake.ingest import Ingest
+from webhook_gateway.operations.first_start import issue_key
 from webhook_gateway.outbound.sender import Request
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Delivery, Endpoint

@@ -25,6 +25,9 @@ DEAD = """
 INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, attempt, state, created_at)
 VALUES ($1, $2, $3, $4, 'lab_order.placed', 1, 10, 'dead', now())
 """
+EVENT = """
+INSERT INTO events (id, tenant_id, type, occurred_at, size, body) VALUES ($1, $2, 'lab_order.placed', now(), 2, '{}')
+"""
 WAITING = """
 INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, due_at)
 VALUES ($1, $2, $3, $4, 'lab_order.placed', 2, now())
@@ -59,6 +62,7 @@ class Hospital:
             tenant, subscriber = await connection.fetchval("SELECT id FROM tenants"), uuid7()
             await connection.execute(SUBSCRIBER, subscriber, tenant)
             await connection.execute(ENDPOINT, self.endpoint, tenant, subscriber)
+            await connection.execute(EVENT, self.event, tenant)
             await connection.execute(DEAD, self.dead, tenant, self.endpoint, self.event)
             await connection.execute(WAITING, self.waiting, tenant, self.endpoint, uuid7())
         finally:
@@ -94,7 +98,11 @@ def test_one_dead_delivery_goes_back_into_the_outbox_for_its_endpoint(hospital: 
     answer = {"id": ids.render(ids.DELIVERY, row["delivery_id"]), "replay_of": dead}
     assert json.loads(found.stdout) == answer
     (entry,) = json.loads(hospital.run("audit", "list", "--target", dead, "--json").stdout)
-    assert entry["action"] == "delivery.replayed"
+    assert (entry["action"], entry["actor"], entry["after"]) == (
+        "delivery.replayed",
+        "cli",
+        {"delivery_id": answer["id"]},
+    )
 
 
 def test_many_become_a_job_that_a_worker_carries_out(hospital: Hospital) -> None:
@@ -109,6 +117,32 @@ def test_many_become_a_job_that_a_worker_carries_out(hospital: Hospital) -> None
         "state": "dead",
         "since": "2026-01-01T00:00:00+00:00",
     }
+    (entry,) = json.loads(hospital.run("audit", "list", "--target", job["id"], "--json").stdout)
+    assert entry["after"] == {
+        "endpoint_id": endpoint,
+        "state": "dead",
+        "since": "2026-01-01T00:00:00+00:00",
+        "total": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE endpoints SET state = 'disabled'", "the endpoint is disabled: resume it first"),
+        ("UPDATE endpoints SET deleted_at = now()", "was deleted"),
+        ("DELETE FROM events", "body is no longer kept"),
+    ],
+)
+def test_what_the_api_refuses_to_replay_the_command_line_refuses(hospital: Hospital, statement: str, said: str) -> None:
+    hospital.fetch(statement)
+    found = hospital.run("replay", ids.render(ids.DELIVERY, hospital.dead))
+    assert (found.returncode, said in found.stderr) == (1, True), found.stderr
+    if "endpoint" in statement:
+        many = hospital.run("replay", "--endpoint", ids.render(ids.ENDPOINT, hospital.endpoint), "--yes", "--no-wait")
+        assert many.returncode == 1
+    assert hospital.fetch("SELECT FROM outbox UNION ALL SELECT FROM jobs") == []
+    assert "replay" not in hospital.run("audit", "list", "--json").stdout
 
 
 @pytest.mark.parametrize(
@@ -116,7 +150,9 @@ def test_many_become_a_job_that_a_worker_carries_out(hospital: Hospital) -> None
     [
         ((), 2, "say which"),
         (("evt_01h455vb4pex5vsknk084sn02q",), 2, "dlv_"),
-        (("dlv_01h455vb4pex5vsknk084sn02q",), 1, "there is no delivery"),
+        (("dlv_01h455vb4pex5vsknk084sn02q",), 1, "no such delivery"),
+        (("--endpoint", "ep_01h455vb4pex5vsknk084sn02q"), 1, "no such endpoint"),
+        (("--type", "Lab!"), 2, "--type"),
         (("--since", "yesterday"), 2, "2026-11-23T08:00"),
     ],
 )
@@ -131,7 +167,7 @@ def test_what_can_not_be_replayed_is_said_so(
 def test_a_delivery_that_is_still_open_is_not_replayed(hospital: Hospital) -> None:
     found = hospital.run("replay", ids.render(ids.DELIVERY, hospital.waiting))
     assert found.returncode == 1
-    assert "only a finished delivery" in found.stderr
+    assert "only one that is finished" in found.stderr
 
 
 def test_nobody_is_asked_to_replay_without_saying_yes(hospital: Hospital) -> None:

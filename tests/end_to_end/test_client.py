@@ -21,7 +21,7 @@ import pytest
 from webhook_gateway.client import Accepted, AsyncGateway, Event, Gateway, GatewayUnavailable, Refused
 from webhook_gateway.crypto.master_keys import new_master_key
 from webhook_gateway.crypto.vault import MasterKeys
-from webhook_gateway.host.first_start import first_key
+from webhook_gateway.operations.first_start import first_key
 
 SOURCE = Path(__file__).parents[2] / "src"
 PATIENT = "pat_hermine"

@@ -32,9 +32,9 @@ class Api:
     tenant_id: UUID
 
     async def make_key(self, *scopes: str, tenant_id: UUID | None = None, **restrictions: Any) -> str:
-        new = keys.NewKey(tenant_id or self.tenant_id, "a test", scopes, **restrictions)
+        new = keys.NewKey("a test", scopes, **restrictions)
         async with self.database.begin() as connection:
-            _, key = await keys.issue(connection, new)
+            _, key = await keys.issue(connection, tenant_id or self.tenant_id, new)
         return key
 
     @asynccontextmanager

@@ -217,7 +217,7 @@ async def test_a_subscribers_key_reaches_only_that_subscriber(
     assert set(made["scopes"]) == set(scopes) - {"payload:read"}
     async with api.database.begin() as connection:
         own = ids.parse(ids.SUBSCRIBER, other.subscriber_id)
-        _, key = await keys.issue(connection, keys.NewKey(api.tenant_id, "partner", scopes, subscriber_id=own))
+        _, key = await keys.issue(connection, api.tenant_id, keys.NewKey("partner", scopes, subscriber_id=own))
     async with api.client(key) as client:
         for operation in every:
             if operation.id in {"getEventType", *WITHOUT_KEY}:

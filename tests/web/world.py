@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import httpx
 from uuid_utils.compat import uuid7
 
 from tests.web.serving import Api
+from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.intake.events import NewEvent, prepare
 from webhook_gateway.rules import ids
 from webhook_gateway.store import keys, outbox
@@ -18,6 +19,11 @@ from webhook_gateway.store.database import Connection
 
 SHIFT = b'{"shift_id":"shf_81","staff_id":"st_19","version":1}'
 HELD = -4_235_713_561_732_571_313
+
+
+class HasVault(Protocol):
+    @property
+    def vault(self) -> Vault: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,7 @@ async def make_world(api: Api, admin: httpx.AsyncClient, tenant_id: UUID, name: 
         )
     job = await post(admin, "/v1/replays", {"endpoint_id": endpoint["id"], "until": "2020-01-01T00:00:00Z"})
     async with api.database.begin() as transaction:
-        key, _ = await keys.issue(transaction, keys.NewKey(tenant_id, "one of theirs", ["events:write"]))
+        key, _ = await keys.issue(transaction, tenant_id, keys.NewKey("one of theirs", ["events:write"]))
     return World(
         subscriber_id=subscriber["id"],
         endpoint_id=endpoint["id"],
@@ -90,7 +96,7 @@ async def post(client: httpx.AsyncClient, path: str, body: dict[str, Any] | None
     return answer
 
 
-async def store_event(api: Api, connection: Connection, tenant_id: UUID, *, in_outbox: bool = False) -> UUID:
+async def store_event(api: HasVault, connection: Connection, tenant_id: UUID, *, in_outbox: bool = False) -> UUID:
     """An accepted event, fanned out unless it is to wait in the outbox."""
     event = prepare(api.vault, tenant_id, NewEvent("staff_shift.assigned", SHIFT, None), None)
     await outbox.append(connection, [event])

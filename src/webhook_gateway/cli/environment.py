@@ -11,12 +11,15 @@ from uuid import UUID
 import typer
 
 from webhook_gateway.crypto.master_keys import KEY_FILE, data_directory
+from webhook_gateway.rules import ids
 from webhook_gateway.settings import Settings, settings
 
-from .exits import WRONG, CannotGoOn
+from .exits import WRONG, CannotGoOn, granted
 
 if TYPE_CHECKING:
     from webhook_gateway.crypto.vault import Vault
+    from webhook_gateway.operations.change import Change
+    from webhook_gateway.operations.refusals import Refusal
     from webhook_gateway.store.database import Database
 
 T = TypeVar("T")
@@ -58,6 +61,17 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
+def change_in(tenant: str, use_case: Callable[[Change], Awaitable[T | Refusal]]) -> T:
+    """What the use case returns, done for the tenant by whoever is at this machine."""
+    from webhook_gateway.operations.change import changing, local_actor
+
+    async def work(database: Database) -> T:
+        async with changing(database, local_actor(await tenant_named(database, tenant))) as change:
+            return granted(await use_case(change))
+
+    return with_database(work)
+
+
 def key_settings(found: Settings) -> Settings:
     """The settings, with the key file that `up` has made where no master key is configured."""
     made = data_directory(found) / KEY_FILE
@@ -72,6 +86,13 @@ def configured_vault() -> Vault:
     from webhook_gateway.crypto.vault import Vault
 
     return Vault(load_master_keys(key_settings(settings())))
+
+
+def parse_id(prefix: str, text: str) -> UUID:
+    try:
+        return ids.parse(prefix, text)
+    except ids.NotAnId as error:
+        raise CannotGoOn(f"{text} can't be used: {error}", WRONG) from None
 
 
 async def tenant_named(database: Database, name: str) -> UUID:

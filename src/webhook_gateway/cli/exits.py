@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, assert_never
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+    from webhook_gateway.operations.refusals import Refusal
+
+T = TypeVar("T")
 
 NO = 1
 WRONG = 2
@@ -19,6 +23,49 @@ class CannotGoOn(Exception):
     def __init__(self, sentence: str, status: int = NO) -> None:
         super().__init__(sentence)
         self.status = status
+
+
+OPTIONS = {
+    "event_types": "--event-type",
+    "name": "the name",
+    "networks": "--network",
+    "role": "--role",
+    "scopes": "--scope",
+    "subscriber_id": "--subscriber",
+    "tenant": "--tenant",
+    "type": "--type",
+}
+"""What members of a use case are called here."""
+
+
+def granted(answer: T | Refusal) -> T:
+    """What was asked for.
+
+    Raises:
+        CannotGoOn: it was refused. Raised inside of a change, it leaves nothing of it.
+    """
+    from webhook_gateway.operations.refusals import Refusal
+
+    if isinstance(answer, Refusal):
+        raise refused(answer)
+    return answer
+
+
+def refused(refusal: Refusal) -> CannotGoOn:
+    from webhook_gateway.operations.refusals import Conflict, Invalid, NotFound, NotHeld
+
+    match refusal:
+        case NotFound():
+            return CannotGoOn(f"there is no such {refusal.value} in this tenant: check the id", NO)
+        case Conflict():
+            return CannotGoOn(_lower(refusal.value).removesuffix("."), NO)
+        case NotHeld():
+            return CannotGoOn(f"nobody can grant what they don't hold: {', '.join(refusal.scopes)}", NO)
+        case Invalid():
+            wrong = (f"{_option(fault.pointer)}: {_lower(fault.remedy).removesuffix('.')}" for fault in refusal.faults)
+            return CannotGoOn("; ".join(wrong), WRONG)
+        case _:
+            assert_never(refusal)
 
 
 def explain(problem: BaseException) -> CannotGoOn | None:
@@ -83,6 +130,12 @@ def setting_faults(problem: ValidationError) -> list[str]:
 def _variable(place: tuple[int | str, ...]) -> str:
     name = str(place[0]) if place else "a setting"
     return name if name.isupper() else f"WEBHOOK_GATEWAY_{name.upper()}"
+
+
+def _option(pointer: str | None) -> str:
+    """``/networks/0`` is ``--network``."""
+    _, member, *_ = (pointer or "/what was given").split("/")
+    return OPTIONS.get(member, member)
 
 
 def _lower(message: str) -> str:

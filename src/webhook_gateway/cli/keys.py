@@ -8,30 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from webhook_gateway.rules import ids
-from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER, SCOPES_OF, Role, Scope
+from webhook_gateway.rules.scopes import ROLES, Scope
 
 from . import data_keys
-from .environment import TenantName, configured_vault, tenant_named, with_database
-from .exits import NO, WRONG, CannotGoOn
+from .environment import TenantName, change_in, configured_vault, parse_id, tenant_named, with_database
+from .exits import granted
 from .screen import answers, say, table, write_json
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from webhook_gateway.store.database import Database
 
 app = typer.Typer(no_args_is_help=True, help="API keys, master keys and data keys.")
-
-
-ADMINISTRATOR = "admin"
-ROLE_NAMES = (ADMINISTRATOR, *Role)
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="What it is for, as lists and the audit log show it.")],
     role: Annotated[
-        str, typer.Option("--role", metavar="ROLE", help=f"A set of scopes: one of {', '.join(ROLE_NAMES)}.")
+        str, typer.Option("--role", metavar="ROLE", help=f"A set of scopes: one of {', '.join(ROLES)}.")
     ] = "",
     scopes: Annotated[
         list[Scope] | None, typer.Option("--scope", help="What it may do, one by one; may be repeated.")
@@ -52,7 +46,7 @@ def create(
     new_tenant: Annotated[
         bool, typer.Option("--new-tenant", help="Make the tenant, with data keys of its own; this is its first key.")
     ] = False,
-    days: Annotated[int, typer.Option("--days", min=0, help="Expires after so many days; 0: never.")] = 0,
+    days: Annotated[int, typer.Option("--days", min=0, max=36_500, help="Expires after so many days; 0: never.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help='{"id": …, "key": …, "scopes": […]}')] = False,
 ) -> None:
     """Make an API key and print it, once: only its hash is kept.
@@ -62,41 +56,27 @@ def create(
       webhook-gateway keys create ops --role operator --days 365
       webhook-gateway keys create southside --role admin --tenant southside --new-tenant
     """
-    wanted = _scopes(role, scopes or [])
-    if not tenant.isprintable() or not 0 < len(tenant.strip()) == len(tenant) <= 100:
-        raise CannotGoOn("a tenant's name has 1 to 100 printable characters and no space around it", WRONG)
-    subscriber_id = _parse(ids.SUBSCRIBER, subscriber) if subscriber else None
-    if role == Role.PARTNER and subscriber_id is None:
-        raise CannotGoOn("a partner's key needs --subscriber sub_…: without it, it would see everybody's", WRONG)
-    if subscriber_id is not None and not OF_A_SUBSCRIBER.issuperset(wanted):
-        raise CannotGoOn(f"a subscriber's key may carry only {', '.join(sorted(OF_A_SUBSCRIBER))}", WRONG)
-    _check_patterns(event_types or [])
-    _check_networks(networks or [])
+    subscriber_id = parse_id(ids.SUBSCRIBER, subscriber) if subscriber else None
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
     vault = configured_vault()
 
-    async def work(database: Database) -> tuple[str, str]:
-        from webhook_gateway.host.first_start import issue_key
+    async def work(database: Database) -> tuple[Any, str]:
+        from webhook_gateway.operations import keys
+        from webhook_gateway.operations.change import changing
+        from webhook_gateway.operations.first_start import NO_TENANT
+        from webhook_gateway.store.keys import NewKey
 
-        await _check_tenant(database, tenant, subscriber_id, new=new_tenant)
-        return await issue_key(
-            database,
-            vault,
-            name,
-            wanted,
-            tenant=tenant,
-            role=role or None,
-            subscriber_id=subscriber_id,
-            event_types=event_types or None,
-            networks=networks or None,
-            expires_at=expires_at,
-        )
+        new = NewKey(name, scopes or (), subscriber_id, event_types or None, networks or None, expires_at)
+        async with changing(database, NO_TENANT) as change:
+            made = await keys.create_with_tenant(change, vault, tenant, new, role or None, new=new_tenant)
+            return granted(made)
 
-    key_id, key = with_database(work)
+    row, key = with_database(work)
+    key_id, held = ids.render(ids.KEY, row["id"]), row["scopes"]
     if as_json:
-        write_json({"id": key_id, "name": name, "key": key, "scopes": wanted, "expires_at": expires_at})
+        write_json({"id": key_id, "name": name, "key": key, "scopes": held, "expires_at": expires_at})
         return
-    say(f"made {key_id} ({', '.join(wanted)}); it is shown only now:")
+    say(f"made {key_id} ({', '.join(held)}); it is shown only now:")
     print(key)
 
 
@@ -124,22 +104,10 @@ def revoke(
     as_json: Annotated[bool, typer.Option("--json", help='{"id": …, "revoked_at": …}')] = False,
 ) -> None:
     """Revoke an API key. API processes refuse it within a few seconds; it can't be taken back."""
-    wanted = _parse(ids.KEY, key_id)
+    from webhook_gateway.operations import keys
 
-    async def work(database: Database) -> Any:
-        from webhook_gateway.store import audit, keys
-
-        tenant_id = await tenant_named(database, tenant)
-        async with database.begin() as connection:
-            row = await keys.revoke(connection, tenant_id, wanted)
-            if row is not None:
-                change = audit.Change("cli", "local", "key.revoked", key_id, after={"name": row["name"]})
-                await audit.write(connection, tenant_id, change)
-        return row
-
-    row = with_database(work)
-    if row is None:
-        raise CannotGoOn(f"there is no key {key_id}: see `webhook-gateway keys list`", NO)
+    wanted = parse_id(ids.KEY, key_id)
+    row = change_in(tenant, lambda change: keys.revoke(change, wanted))
     if as_json:
         write_json({"id": key_id, "revoked_at": row["revoked_at"]})
     else:
@@ -165,23 +133,6 @@ app.command()(data_keys.retire)
 app.command()(data_keys.rotate)
 
 
-async def _check_tenant(database: Database, tenant: str, subscriber_id: UUID | None, *, new: bool) -> None:
-    """The default tenant is made with its first key; any other has to be asked for, so that a typo makes none."""
-    from webhook_gateway.store import subscribers, tenants
-
-    async with database.connection() as connection:
-        tenant_id = await tenants.find(connection, tenant)
-    if new and tenant_id is not None:
-        raise CannotGoOn(f"there is a tenant {tenant} already: leave --new-tenant out", NO)
-    if not new and tenant != tenants.DEFAULT:
-        tenant_id = await tenant_named(database, tenant)
-    if subscriber_id is None:
-        return
-    async with database.begin() as connection_:
-        if tenant_id is None or await subscribers.get(connection_, tenant_id, subscriber_id) is None:
-            raise CannotGoOn(f"tenant {tenant} has no such subscriber: see `GET /v1/subscribers`", NO)
-
-
 async def _page(database: Database, tenant: str) -> list[Any]:
     from webhook_gateway.store import keys
 
@@ -198,39 +149,3 @@ def _shown(row: Any) -> dict[str, Any]:
     state = "revoked" if row["revoked_at"] is not None else "expired" if expired else "valid"
     shown = ("name", "prefix", "scopes", "event_types", "networks", "created_at", "expires_at", "last_used_at")
     return {"id": ids.render(ids.KEY, row["id"]), "state": state, **{name: row[name] for name in shown}}
-
-
-def _scopes(role: str, scopes: list[Scope]) -> list[str]:
-    if not role and not scopes:
-        raise CannotGoOn(f"say what the key may do: --role {'|'.join(ROLE_NAMES)} or --scope …", WRONG)
-    if role and role not in ROLE_NAMES:
-        raise CannotGoOn(f"there is no role {role}: choose among {', '.join(ROLE_NAMES)}", WRONG)
-    of_role = SCOPES_OF[Role(role)] if role in list(Role) else {Scope.ADMIN} if role else set()
-    return sorted({*scopes, *of_role})
-
-
-def _check_patterns(patterns: list[str]) -> None:
-    from webhook_gateway.rules.matching import is_pattern
-
-    for pattern in patterns:
-        if not is_pattern(pattern):
-            raise CannotGoOn(
-                f"{pattern} is no event type and no pattern: write lab_result.final or lab_result.*", WRONG
-            )
-
-
-def _check_networks(networks: list[str]) -> None:
-    from ipaddress import ip_network
-
-    for network in networks:
-        try:
-            ip_network(network)
-        except ValueError:
-            raise CannotGoOn(f"{network} is no network: write it as 10.20.0.0/16", WRONG) from None
-
-
-def _parse(prefix: str, text: str) -> Any:
-    try:
-        return ids.parse(prefix, text)
-    except ids.NotAnId as error:
-        raise CannotGoOn(f"{text} is no id of that kind: {error}", WRONG) from None

@@ -104,7 +104,7 @@ def _prepare(url: str) -> None:
 
 
 async def _run(found: Settings, listener: socket.socket, counts: tuple[int, int], share: Path | None) -> None:
-    from webhook_gateway.host.first_start import first_key
+    from webhook_gateway.operations.first_start import first_key
 
     environment, address = _environment(found, listener), supervisor.address_of(listener)
     until, hurry = watch_signals()

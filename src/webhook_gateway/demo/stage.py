@@ -13,8 +13,8 @@ from webhook_gateway.client import AsyncGateway
 from webhook_gateway.crypto.master_keys import make_key_file, read_key_file
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.host import supervisor
-from webhook_gateway.host.first_start import issue_key
 from webhook_gateway.host.processes import Process, Program, Tree
+from webhook_gateway.operations.first_start import issue_key
 from webhook_gateway.store.database import Database
 
 from .partners import Partner

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import jsonschema_rs
 
+from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import OPERATIONAL
 
 Source = Literal["catalogue", "gateway", "tenant"]
@@ -34,15 +35,6 @@ class EventType:
     example: Mapping[str, Any]
     ordering_key: str | None = None
     source: Source = "catalogue"
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """``pointer`` is a JSON Pointer (RFC 6901) into the data, ``rule`` the schema's keyword that was broken."""
-
-    pointer: str
-    rule: str
-    remedy: str
 
 
 class Catalogue:
@@ -69,7 +61,7 @@ class Catalogue:
         return self._validator(tenant_id, known).is_valid(data)
 
     def faults(self, tenant_id: UUID, known: EventType, data: object) -> list[Fault]:
-        """Every place where the data breaks the type's schema."""
+        """Every place where the data breaks the type's schema, by the schema's keyword."""
         return [_fault(error) for error in self._validator(tenant_id, known).iter_errors(data)]
 
     def _validator(self, tenant_id: UUID, known: EventType) -> jsonschema_rs.Draft202012Validator:
@@ -150,7 +142,7 @@ def _refuse(reference: str) -> NoReturn:
 def _fault(error: jsonschema_rs.ValidationError) -> Fault:
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error.instance_path)
     rule = str(error.schema_path[-1]) if error.schema_path else "schema"
-    return Fault(pointer, rule, _remedy(rule, error.kind))
+    return Fault(rule, _remedy(rule, error.kind), pointer)
 
 
 def _remedy(rule: str, kind: object) -> str:

@@ -16,13 +16,14 @@ from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import KeyMissing, Vault
 from webhook_gateway.failpoints import reach
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.store import configuration, keyring, outbox
 from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable
 from webhook_gateway.store.notifications import OUTBOX, Notifier
 from webhook_gateway.store.outbox import Appended
 
-from .catalogue import Catalogue, EventType, Fault
+from .catalogue import Catalogue, EventType
 from .events import NewEvent, prepare
 
 LARGEST_COMMIT = 500

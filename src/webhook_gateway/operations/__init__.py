@@ -1,1 +1,1 @@
-"""What people do, each once: a connection, a tenant and an actor come in, a value or a refusal goes out."""
+"""What people do, once: rule, audit entry and notification. a `Change` comes in, a value or a refusal goes out."""

@@ -14,6 +14,10 @@ PREFIX = "whk_"
 ENTROPY_BYTES = 38
 """Random bytes that `render` wants: 6 for the name, 32 for the secret."""
 
+MOST_PATTERNS = 100
+MOST_NETWORKS = 50
+"""What a key may be bound to at most: each request with it is compared with all of them."""
+
 _NAME_BYTES = 6
 _NAME_LENGTH = 8
 _SECRET_LENGTH = 43

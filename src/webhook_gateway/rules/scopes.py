@@ -44,6 +44,11 @@ SCOPES_OF: dict[Role, frozenset[Scope]] = {
     ),
 }
 
+ROLES: dict[str, frozenset[Scope]] = {"admin": frozenset({Scope.ADMIN})} | {
+    role.value: SCOPES_OF[role] for role in Role
+}
+"""By name, with the administrator that the command line begins with."""
+
 OF_A_SUBSCRIBER = SCOPES_OF[Role.PARTNER] | {Scope.PAYLOAD_READ}
 """What a key that belongs to one subscriber may carry: the rest is about the whole hospital."""
 

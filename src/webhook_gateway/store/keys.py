@@ -42,7 +42,6 @@ _SHOWN = [column for column in api_keys.c if column.name != "hash"]
 class NewKey:
     """``event_types`` are patterns, ``networks`` are CIDRs; None means no such restriction."""
 
-    tenant_id: UUID
     name: str
     scopes: Sequence[str]
     subscriber_id: UUID | None = None
@@ -51,14 +50,14 @@ class NewKey:
     expires_at: datetime | None = None
 
 
-async def issue(connection: AsyncConnection, new: NewKey) -> tuple[RowMapping, str]:
+async def issue(connection: AsyncConnection, tenant_id: UUID, new: NewKey) -> tuple[RowMapping, str]:
     """The new key's row, and the key itself: nobody can ever read it again."""
     key = form.render(secrets.token_bytes(form.ENTROPY_BYTES))
     statement = (
         insert(api_keys)
         .values(
             id=uuid_utils.uuid7(),
-            tenant_id=new.tenant_id,
+            tenant_id=tenant_id,
             name=new.name,
             prefix=form.name_of(key),
             hash=form.digest(key),

@@ -12,13 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import UUID
 
 from starlette.types import Scope
 
 from webhook_gateway.crypto.vault import Vault
+from webhook_gateway.operations.change import Actor
 from webhook_gateway.rules import api_keys, ids
-from webhook_gateway.rules.matching import fits
 from webhook_gateway.rules.scopes import Scope as Permission
 from webhook_gateway.rules.scopes import allows
 from webhook_gateway.store import keyring, keys, tenants
@@ -36,25 +36,14 @@ MOST_REMEMBERED = 10_000
 _NOBODY: tuple[float, Caller | None] = (0.0, None)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """A live key. ``source`` is the client's address; ``subscriber_id`` bounds what the key sees and changes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller(Actor):
+    """Who asks over HTTP, with a live key or, if ``by_token``, with one from the identity provider."""
 
-    key_id: UUID
-    tenant_id: UUID
-    scopes: frozenset[str]
-    subscriber_id: UUID | None
-    event_types: tuple[str, ...] | None
-    networks: tuple[IPv4Network | IPv6Network, ...] | None
-    expires_at: float | None
     source: str = ""
-    subject: str | None = None
-    """Of a token from the identity provider, which has no key; ``key_id`` then only tells callers apart."""
-
-    @property
-    def name(self) -> str:
-        """As the audit log and log lines know it."""
-        return ids.render(ids.KEY, self.key_id) if self.subject is None else f"oidc:{self.subject}"
+    networks: tuple[IPv4Network | IPv6Network, ...] | None = None
+    expires_at: float | None
+    by_token: bool = False
 
     def may(self, needed: Permission) -> bool:
         return allows(self.scopes, needed)
@@ -67,10 +56,6 @@ class Caller:
         if not self.may(needed):
             raise forbidden(f"This key lacks the scope {needed.value}.")
 
-    def may_post(self, event_type: str) -> bool:
-        """Whether the key is for events of the type (or, given a pattern, for all that it fits)."""
-        return self.event_types is None or any(fits(pattern, event_type) for pattern in self.event_types)
-
 
 class Callers:
     """Finds out who asks. ``rate`` is in requests a second for each key and process; 0 means no limit."""
@@ -82,7 +67,7 @@ class Callers:
         self._issuer = issuer
         self._known: dict[tuple[bytes, str], tuple[float, Caller]] = {}
         self._finding: dict[bytes, asyncio.Task[Caller | None]] = {}
-        self._buckets: dict[UUID, Bucket] = {}
+        self._buckets: dict[str, Bucket] = {}
         self._tenants: dict[str, tuple[float, UUID]] = {}
 
     async def authenticate(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
@@ -119,7 +104,7 @@ class Callers:
 
     def _remember(self, asked: tuple[bytes, str], caller: Caller) -> Caller:
         """A key that was used from an address may be used from there for some seconds. Tokens are read every time."""
-        if caller.subject is None:
+        if not caller.by_token:
             if len(self._known) >= MOST_REMEMBERED:
                 self._known.clear()
             self._known[asked] = (time.monotonic() + REMEMBERED, caller)
@@ -170,22 +155,19 @@ class Callers:
                 await keyring.fill(self._database, self._vault)
             known = self._tenants[name] = (time.monotonic() + REMEMBERED, tenant_id)
         return Caller(
-            key_id=uuid5(NAMESPACE_URL, f"{issuer.name}#{found.subject}"),
             tenant_id=known[1],
+            name=f"oidc:{found.subject}",
             scopes=found.scopes,
-            subscriber_id=None,
-            event_types=None,
-            networks=None,
             expires_at=found.ends_at + LEEWAY,
-            subject=found.subject,
+            by_token=True,
         )
 
     def _take(self, caller: Caller) -> None:
         if not self._rate:
             return
-        bucket = self._buckets.get(caller.key_id)
+        bucket = self._buckets.get(caller.name)
         if bucket is None:
-            bucket = self._buckets[caller.key_id] = Bucket(self._rate)
+            bucket = self._buckets[caller.name] = Bucket(self._rate)
         if not bucket.take(time.monotonic()):
             raise Problem(
                 429,
@@ -249,8 +231,8 @@ def _has_expired(caller: Caller) -> bool:
 
 def _caller(row: Mapping[str, Any]) -> Caller:
     return Caller(
-        key_id=row["id"],
         tenant_id=row["tenant_id"],
+        name=ids.render(ids.KEY, row["id"]),
         scopes=frozenset(row["scopes"]),
         subscriber_id=row["subscriber_id"],
         event_types=None if row["event_types"] is None else tuple(row["event_types"]),

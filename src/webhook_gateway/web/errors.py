@@ -3,7 +3,7 @@
 A type is ``urn:problem:webhook-gateway:`` and a name from `TITLES`; clients tell problems apart by it.
 
     Problem              raised by routes, answered as it says
-    ├── bad_request … 4xx: the caller can mend it
+    ├── bad_request … 4xx: the caller can fix it
     └── unavailable      503: ask again after Retry-After
     RequestValidationError  422 with a fault for each place, or 400 for what is no JSON
     DatabaseUnavailable         503
@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, assert_never
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -25,7 +24,11 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
 from webhook_gateway.crypto.vault import KeyMissing, Tampered
+from webhook_gateway.operations.refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
+from webhook_gateway.rules.faults import Fault
 from webhook_gateway.store.database import DatabaseUnavailable
+
+T = TypeVar("T")
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:problem:webhook-gateway:"
@@ -49,16 +52,6 @@ TITLES: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One place in a request: a JSON Pointer (RFC 6901) into the body, or the name of a parameter."""
-
-    rule: str
-    remedy: str
-    pointer: str | None = None
-    parameter: str | None = None
-
-
 class Problem(HTTPException):
     """An answer other than the one asked for. ``name`` is a key of `TITLES`, ``detail`` tells the caller what to do."""
 
@@ -76,6 +69,31 @@ class Problem(HTTPException):
         self.faults = tuple(faults)
 
 
+def granted(answer: T | Refusal) -> T:
+    """What was asked for.
+
+    Raises:
+        Problem: it was refused. Raised inside of a change, it leaves nothing of it.
+    """
+    if isinstance(answer, Refusal):
+        raise refused(answer)
+    return answer
+
+
+def refused(refusal: Refusal) -> Problem:
+    match refusal:
+        case NotFound():
+            return not_found(refusal.value)
+        case Conflict():
+            return conflict(refusal.value)
+        case NotHeld():
+            return forbidden(f"This key can't grant what it doesn't hold itself: {', '.join(refusal.scopes)}.")
+        case Invalid():
+            return invalid(*refusal.faults)
+        case _:
+            assert_never(refusal)
+
+
 def not_found(what: str) -> Problem:
     """The same for an id that doesn't exist, one of another tenant, and one of another subscriber."""
     return Problem(404, "not-found", f"There is no such {what}, or this key may not see it. Check the id.")
@@ -91,7 +109,7 @@ def forbidden(detail: str) -> Problem:
 
 def invalid(*faults: Fault) -> Problem:
     """422 with the places that are wrong."""
-    return Problem(422, "invalid-request", "Mend what `errors` lists and send the request again.", faults=faults)
+    return Problem(422, "invalid-request", "Correct what `errors` lists and send the request again.", faults=faults)
 
 
 def unavailable(detail: str) -> Problem:

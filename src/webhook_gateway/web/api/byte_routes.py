@@ -12,8 +12,9 @@ from time import monotonic
 from starlette.types import Receive, Scope, Send
 
 from webhook_gateway.intake.ingest import PATIENCE
+from webhook_gateway.rules.faults import Fault
 from webhook_gateway.web.callers import Caller, Callers
-from webhook_gateway.web.errors import Fault, invalid, render
+from webhook_gateway.web.errors import invalid, render
 from webhook_gateway.web.guard import (
     CONTENT_SECURITY_POLICY,
     SECURITY_HEADERS,

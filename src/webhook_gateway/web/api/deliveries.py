@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from uuid import UUID
 
 from fastapi import APIRouter, Query
 from sqlalchemy import RowMapping
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.crypto.vault import KeyMissing, Tampered
+from webhook_gateway.operations import deliveries
+from webhook_gateway.operations.change import changing
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import deliveries, endpoints, keyring, replays, reports
-from webhook_gateway.store.driver import driver_of
-from webhook_gateway.store.notifications import DELIVERIES, OUTBOX
+from webhook_gateway.store import keyring, reports
 from webhook_gateway.web.callers import Caller
-from webhook_gateway.web.errors import conflict, not_found
+from webhook_gateway.web.errors import granted
 
-from .dependencies import Gateway, Parts, changing, needs, next_page, read_cursor
+from .dependencies import Gateway, Parts, needs, next_page, read_cursor
 from .schemas.deliveries import Delivery, DeliveryDetail, DeliveryPage, DeliveryQuery, KeptResponses, QueuedDelivery
 from .schemas.typed_ids import DeliveryId
 
@@ -27,8 +25,6 @@ router = APIRouter(prefix="/v1/deliveries", tags=["Deliveries"])
 Reader = Annotated[Caller, needs(Scope.DELIVERIES_READ)]
 Opener = Annotated[Caller, needs(Scope.PAYLOAD_READ)]
 Operator = Annotated[Caller, needs(Scope.DELIVERIES_WRITE)]
-
-CANCELLED_BY_HAND = "by_hand"
 
 
 @router.get("", response_model=DeliveryPage, operation_id="listDeliveries", summary="List deliveries")
@@ -48,7 +44,7 @@ async def every(query: Annotated[DeliveryQuery, Query()], gateway: Parts, caller
 async def one(delivery_id: DeliveryId, gateway: Parts, caller: Reader) -> Any:
     """Shows one delivery with every attempt: when, how far it got, and what came back."""
     async with gateway.database.begin() as connection:
-        row = await _find(connection, caller, delivery_id)
+        row = granted(await deliveries.find(connection, caller, delivery_id))
         attempts = await reports.attempts_of(connection, caller.tenant_id, delivery_id)
     return {**row, "attempts": [{**attempt, "response_sha256": _hex(attempt)} for attempt in attempts]}
 
@@ -62,8 +58,8 @@ async def one(delivery_id: DeliveryId, gateway: Parts, caller: Reader) -> Any:
 async def responses(delivery_id: DeliveryId, gateway: Parts, caller: Opener) -> Any:
     """Shows what is kept of the answers to a delivery. They may be about a patient, so every look is audited."""
     await keyring.fill(gateway.database, gateway.vault)  # the newest answers may be sealed with a newer key
-    async with changing(gateway, caller) as change:
-        await _find(change.connection, caller, delivery_id)
+    async with changing(gateway.database, caller) as change:
+        granted(await deliveries.find(change.connection, caller, delivery_id))
         rows = await reports.responses_of(change.connection, caller.tenant_id, delivery_id)
         change.note("responses.read", ids.render(ids.DELIVERY, delivery_id), after={"count": len(rows)})
     return {"items": [{**row, "excerpt": _open(gateway, caller, row)} for row in rows]}
@@ -78,31 +74,8 @@ async def responses(delivery_id: DeliveryId, gateway: Parts, caller: Opener) -> 
 )
 async def replay(delivery_id: DeliveryId, gateway: Parts, caller: Operator) -> Any:
     """Sends the same event to the same endpoint as a new delivery: same `webhook-id`, same body, outside any order."""
-    async with changing(gateway, caller, OUTBOX) as change:
-        row = await _find(change.connection, caller, delivery_id)
-        if row["state"] not in reports.FINAL_STATES:
-            raise conflict(f"The delivery is {row['state']}: only one that is finished can be replayed.")
-        endpoint = await endpoints.get(change.connection, caller.tenant_id, row["endpoint_id"], lock=True)
-        if endpoint is None:
-            raise conflict("The delivery's endpoint was deleted, so there is nowhere to send it.")
-        if endpoint["state"] == "disabled":
-            raise conflict("The delivery's endpoint is disabled: resume it first.")
-        if await reports.event(change.connection, caller.tenant_id, row["event_id"]) is None:
-            raise conflict("The event's body is no longer kept, so it can't be sent again.")
-        new = await replays.replay(
-            change.connection,
-            caller.tenant_id,
-            event_id=row["event_id"],
-            type=row["type"],
-            endpoint_id=row["endpoint_id"],
-            reason="replay",
-        )
-        change.note(
-            "delivery.replayed",
-            ids.render(ids.DELIVERY, delivery_id),
-            after={"delivery_id": ids.render(ids.DELIVERY, new)},
-        )
-    return {"id": new, "event_id": row["event_id"], "endpoint_id": row["endpoint_id"]}
+    async with changing(gateway.database, caller) as change:
+        return granted(await deliveries.replay(change, delivery_id))
 
 
 @router.post(
@@ -110,35 +83,8 @@ async def replay(delivery_id: DeliveryId, gateway: Parts, caller: Operator) -> A
 )
 async def cancel(delivery_id: DeliveryId, gateway: Parts, caller: Operator) -> Any:
     """Gives a pending delivery up for good. The next one of its ordering key goes on."""
-    async with changing(gateway, caller, DELIVERIES) as change:
-        row = await _find(change.connection, caller, delivery_id)
-        if row["state"] in reports.FINAL_STATES:
-            raise conflict(f"The delivery is {row['state']} already.")
-        if row["waiting_for"] == "fan_out":
-            raise conflict("The delivery has not left the outbox yet: cancel it in a moment.")
-        gone = await deliveries.cancel(
-            await driver_of(change.connection),
-            tenant_id=caller.tenant_id,
-            ids=[delivery_id],
-            endpoint_id=None,
-            reason=CANCELLED_BY_HAND,
-        )
-        if not gone:
-            raise conflict("The delivery is being sent just now. Look at it again when this attempt is over.")
-        change.note("delivery.cancelled", ids.render(ids.DELIVERY, delivery_id), before={"attempt": row["attempt"]})
-        return await _find(change.connection, caller, delivery_id)
-
-
-async def _find(connection: AsyncConnection, caller: Caller, delivery_id: UUID) -> RowMapping:
-    """The delivery, if the caller may see it.
-
-    Raises:
-        Problem: 404.
-    """
-    row = await reports.delivery(connection, reports.Filter(caller.tenant_id, caller.subscriber_id), delivery_id)
-    if row is None:
-        raise not_found("delivery")
-    return row
+    async with changing(gateway.database, caller) as change:
+        return granted(await deliveries.cancel(change, delivery_id))
 
 
 def _open(gateway: Gateway, caller: Caller, row: RowMapping) -> str | None:

@@ -1,31 +1,27 @@
-"""What routes ask for: the gateway's parts, the caller with the scope it needs, and a change with its audit entry."""
+"""What routes ask for: the gateway's parts, the caller with the scope it needs, and pages."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.intake.ingest import Ingest
+from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.rules.targets import Policy
 from webhook_gateway.settings import Settings
-from webhook_gateway.store import audit, configuration
 from webhook_gateway.store.database import Database
-from webhook_gateway.store.driver import driver_of
-from webhook_gateway.store.notifications import CONFIGURATION, notify
 from webhook_gateway.web.callers import Caller, Callers
-from webhook_gateway.web.errors import Fault, forbidden, invalid
+from webhook_gateway.web.errors import forbidden, invalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,44 +71,6 @@ def needs(scope: Scope | None, *, whole_tenant: bool = False) -> Any:
 
 
 AnyCaller = Annotated[Caller, needs(None)]
-
-
-@dataclass(slots=True)
-class Change:
-    """A change under way: the transaction, and what the audit log will say of it."""
-
-    connection: AsyncConnection
-    caller: Caller
-    entries: list[audit.Change] = field(default_factory=list)
-
-    def note(
-        self,
-        action: str,
-        target: str,
-        *,
-        before: Mapping[str, Any] | None = None,
-        after: Mapping[str, Any] | None = None,
-    ) -> None:
-        """An entry for the audit log, written at the end of the transaction. Never a secret in it."""
-        self.entries.append(audit.Change(self.caller.name, self.caller.source, action, target, before, after))
-
-
-@asynccontextmanager
-async def changing(gateway: Gateway, caller: Caller, *notifications: str) -> AsyncIterator[Change]:
-    """A transaction that ends with its audit entries; then the notifications go out.
-
-    With `CONFIGURATION` the configuration's version moves, too. The audit chain and the version are locked
-    last, and in this order: changes to one tenant queue for as short as possible, and never deadlock.
-    """
-    async with gateway.database.begin() as connection:
-        change = Change(connection, caller)
-        yield change
-        for entry in change.entries:
-            await audit.write(connection, caller.tenant_id, entry)
-        if CONFIGURATION in notifications and change.entries:
-            await configuration.changed(await driver_of(connection))
-    for what in notifications:
-        await notify(gateway.database, what)
 
 
 def write_cursor(last: UUID | int | str) -> str:

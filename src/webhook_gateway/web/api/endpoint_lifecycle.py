@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from uuid import UUID
 
-import msgspec
 from fastapi import APIRouter, Body, Path, Query
-from sqlalchemy import RowMapping
 
-from webhook_gateway.intake.catalogue import EventType
-from webhook_gateway.intake.events import NewEvent, announce, prepare
-from webhook_gateway.rules import ids
+from webhook_gateway.operations import endpoint_lifecycle
+from webhook_gateway.operations.change import changing
+from webhook_gateway.operations.endpoints import find
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import endpoints, replays
-from webhook_gateway.store.driver import driver_of
-from webhook_gateway.store.notifications import CONFIGURATION, DELIVERIES, OUTBOX
+from webhook_gateway.store import endpoints
 from webhook_gateway.web.callers import Caller
-from webhook_gateway.web.errors import Fault, conflict, invalid, not_found
+from webhook_gateway.web.errors import granted
 
-from .dependencies import Change, Gateway, Parts, changing, needs, next_page, read_number_cursor
-from .endpoints import find, shown
-from .event_types import known_type
+from .dependencies import Parts, needs, next_page, read_number_cursor
+from .endpoints import shown
 from .schemas.deliveries import QueuedDelivery
 from .schemas.endpoint_lifecycle import HeldKeyPage, TestSend
 from .schemas.endpoints import Endpoint
@@ -33,18 +27,12 @@ router = APIRouter(prefix="/v1/endpoints", tags=["Endpoints"])
 Reader = Annotated[Caller, needs(Scope.ENDPOINTS_READ)]
 Operator = Annotated[Caller, needs(Scope.DELIVERIES_WRITE)]
 
-BY_HAND = "by_hand"
-
 
 @router.post("/{endpoint_id}/pause", response_model=Endpoint, operation_id="pauseEndpoint", summary="Pause an endpoint")
 async def pause(endpoint_id: EndpointId, gateway: Parts, caller: Operator) -> Any:
     """Stops attempts. Deliveries wait, also new ones, until the endpoint is resumed; none is dropped."""
-    async with changing(gateway, caller, CONFIGURATION, OUTBOX) as change:
-        row = await find(change.connection, caller, endpoint_id, lock=True)
-        if row["state"] == "disabled":
-            raise conflict("The endpoint is disabled, so nothing is attempted anyway. Resume it once it is mended.")
-        if row["state"] == "enabled":
-            row = await _set_state(gateway, change, row, "paused", BY_HAND)
+    async with changing(gateway.database, caller) as change:
+        row = granted(await endpoint_lifecycle.pause(change, gateway.vault, endpoint_id))
         return await shown(gateway.vault, change.connection, row)
 
 
@@ -53,10 +41,8 @@ async def pause(endpoint_id: EndpointId, gateway: Parts, caller: Operator) -> An
 )
 async def resume(endpoint_id: EndpointId, gateway: Parts, caller: Operator) -> Any:
     """Starts attempts again, also where the gateway has disabled the endpoint. What waited goes out now."""
-    async with changing(gateway, caller, CONFIGURATION, OUTBOX, DELIVERIES) as change:
-        row = await find(change.connection, caller, endpoint_id, lock=True)
-        if row["state"] != "enabled":
-            row = await _set_state(gateway, change, row, "enabled", None)
+    async with changing(gateway.database, caller) as change:
+        row = granted(await endpoint_lifecycle.resume(change, gateway.vault, endpoint_id))
         return await shown(gateway.vault, change.connection, row)
 
 
@@ -74,23 +60,11 @@ async def send_test(
     body: Annotated[TestSend | None, Body()] = None,
 ) -> Any:
     """Sends an event type's example, signed and retried like any other event, to this endpoint only."""
-    wanted = body or TestSend()
-    async with changing(gateway, caller, OUTBOX) as change:
-        row = await find(change.connection, caller, endpoint_id, lock=True)
-        if row["state"] == "disabled":
-            raise conflict("The endpoint is disabled: resume it first.")
-        known = await known_type(gateway, change.connection, caller, wanted.event_type)
-        if known is None:
-            remedy = "Give one of the types that GET /v1/event-types lists."
-            raise invalid(Fault("unknown_event_type", remedy, pointer="/event_type"))
-        event = prepare(gateway.vault, caller.tenant_id, _example_of(known, row), None)
-        delivery_id = await replays.send_only_to(change.connection, event, endpoint_id)
-        change.note(
-            "endpoint.tested",
-            ids.render(ids.ENDPOINT, endpoint_id),
-            after={"type": known.name, "delivery_id": ids.render(ids.DELIVERY, delivery_id)},
+    event_type = (body or TestSend()).event_type
+    async with changing(gateway.database, caller) as change:
+        return granted(
+            await endpoint_lifecycle.send_test(change, gateway.vault, gateway.catalogue, endpoint_id, event_type)
         )
-    return {"id": delivery_id, "event_id": event.id, "endpoint_id": endpoint_id}
 
 
 @router.get(
@@ -102,7 +76,7 @@ async def send_test(
 async def held_keys(endpoint_id: EndpointId, query: Annotated[Paging, Query()], gateway: Parts, caller: Reader) -> Any:
     """Lists the ordering keys of a strict endpoint that wait, since a delivery of theirs is dead."""
     async with gateway.database.begin() as connection:
-        await find(connection, caller, endpoint_id)
+        granted(await find(connection, caller, endpoint_id))
         rows = await endpoints.held_page(
             connection, endpoint_id, after=read_number_cursor(query.cursor), limit=query.limit + 1
         )
@@ -126,44 +100,6 @@ async def release_key(
     caller: Operator,
 ) -> Any:
     """Gives up the dead delivery and sends what waits behind it. Replay the dead one first if the partner needs it."""
-    number = int(ordering_key)
-    async with changing(gateway, caller, DELIVERIES) as change:
-        row = await find(change.connection, caller, endpoint_id, lock=True)
-        if not -(2**63) <= number < 2**63 or not await endpoints.release_key(
-            change.connection, caller.tenant_id, endpoint_id, number
-        ):
-            raise not_found("held ordering key")
-        change.note(
-            "endpoint.key_released", ids.render(ids.ENDPOINT, endpoint_id), after={"ordering_key": ordering_key}
-        )
+    async with changing(gateway.database, caller) as change:
+        row = granted(await endpoint_lifecycle.release_key(change, endpoint_id, int(ordering_key)))
         return await shown(gateway.vault, change.connection, row)
-
-
-async def _set_state(gateway: Gateway, change: Change, row: RowMapping, state: str, reason: str | None) -> RowMapping:
-    """Moves the endpoint, and tells whoever subscribes to the gateway's own events."""
-    caller, endpoint_id = change.caller, row["id"]
-    moved = await endpoints.set_state(change.connection, caller.tenant_id, endpoint_id, state, reason)
-    done = "resumed" if state == "enabled" else state
-    change.note(
-        f"endpoint.{done}",
-        ids.render(ids.ENDPOINT, endpoint_id),
-        before={"state": row["state"], "state_reason": row["state_reason"]},
-        after={"state": state},
-    )
-    about = {**_names(row["id"], row["subscriber_id"]), "reason": reason}
-    await announce(await driver_of(change.connection), gateway.vault, caller.tenant_id, f"endpoint_{done}", about)
-    return moved
-
-
-def _example_of(known: EventType, endpoint: RowMapping) -> NewEvent:
-    example = dict(known.example)
-    if known.source == "gateway":
-        example |= _names(endpoint["id"], endpoint["subscriber_id"])
-    return NewEvent(type=known.name, data=msgspec.json.encode(example), parsed=example)
-
-
-def _names(endpoint_id: UUID, subscriber_id: UUID) -> dict[str, Any]:
-    return {
-        "endpoint_id": ids.render(ids.ENDPOINT, endpoint_id),
-        "subscriber_id": ids.render(ids.SUBSCRIBER, subscriber_id),
-    }

@@ -9,13 +9,14 @@ from fastapi import APIRouter, Query, Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.crypto.vault import KeyMissing
+from webhook_gateway.operations.change import changing
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import keyring, reports
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import Problem, not_found
 
-from .dependencies import Gateway, Parts, changing, needs, next_page, read_cursor
+from .dependencies import Gateway, Parts, needs, next_page, read_cursor
 from .schemas.events import EventDetail, EventPage, EventQuery, Payload
 from .schemas.typed_ids import EventId
 
@@ -72,7 +73,7 @@ async def one(event_id: EventId, gateway: Parts, caller: Reader) -> Any:
 )
 async def payload(event_id: EventId, gateway: Parts, caller: Opener) -> Response:
     """Shows the body that partners get. It is about a patient, so every look stands in the audit log."""
-    async with changing(gateway, caller) as change:
+    async with changing(gateway.database, caller) as change:
         sealed = await reports.body(change.connection, caller.tenant_id, event_id)
         if sealed is None or not await _may_see(change.connection, caller, event_id):
             raise _unknown()

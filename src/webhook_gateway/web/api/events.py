@@ -1,4 +1,4 @@
-"""Events come in. The hot routes: from bytes to bytes (`hot.py`), in the OpenAPI document like every other.
+"""Events come in. The hot routes: from bytes to bytes (`byte_routes.py`), in the OpenAPI document like every other.
 
 The body is read once for what it means (refusing members given twice, NaN and broken UTF-8) and once for its shape,
 which keeps ``data`` as the very bytes that came: nothing is rendered again on its way to the partner.
@@ -17,9 +17,10 @@ import msgspec
 from webhook_gateway.intake.events import NewEvent
 from webhook_gateway.intake.ingest import Ingest, Reason, Receipt, Refusal
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.web.callers import Caller
-from webhook_gateway.web.errors import TITLES, TYPE, Fault, Problem, forbidden, invalid
+from webhook_gateway.web.errors import TITLES, TYPE, Problem, forbidden, invalid
 
 from .byte_routes import Handler, Headers
 
@@ -234,7 +235,7 @@ def _problem(refusal: Refusal) -> Problem:
         case Reason.RESERVED_EVENT_TYPE:
             return invalid(Fault("reserved", "Types that begin with gateway. are the gateway's own.", pointer="/type"))
         case Reason.SCHEMA:
-            return invalid(*(Fault(f.rule, f.remedy, pointer="/data" + f.pointer) for f in refusal.faults[:50]))
+            return invalid(*(Fault(f.rule, f.remedy, pointer=f"/data{f.pointer}") for f in refusal.faults[:50]))
         case Reason.IDEMPOTENCY_CONFLICT:
             return Problem(
                 409,

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
-from sqlalchemy.exc import IntegrityError
 
-from webhook_gateway.rules import ids
+from webhook_gateway.operations import subscribers
+from webhook_gateway.operations.change import changing
+from webhook_gateway.operations.refusals import NotFound
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import subscribers
-from webhook_gateway.store.notifications import CONFIGURATION
+from webhook_gateway.store import subscribers as stored
 from webhook_gateway.web.callers import Caller
-from webhook_gateway.web.errors import Problem, conflict, not_found
+from webhook_gateway.web.errors import granted
 
-from .dependencies import Parts, changing, needs, next_page, read_cursor
+from .dependencies import Parts, needs, next_page, read_cursor
 from .schemas.shapes import Paging
 from .schemas.subscribers import NewSubscriber, Subscriber, SubscriberChanges, SubscriberPage
 from .schemas.typed_ids import SubscriberId
@@ -30,19 +30,15 @@ Writer = Annotated[Caller, needs(Scope.ENDPOINTS_WRITE, whole_tenant=True)]
 )
 async def create(body: NewSubscriber, gateway: Parts, caller: Writer) -> Any:
     """Adds a partner organisation. Its name is its own among the hospital's subscribers."""
-    async with changing(gateway, caller) as change:
-        row = await subscribers.create(change.connection, caller.tenant_id, **body.model_dump())
-        if row is None:
-            raise _name_taken()
-        change.note("subscriber.created", ids.render(ids.SUBSCRIBER, row["id"]), after=body.model_dump())
-    return row
+    async with changing(gateway.database, caller) as change:
+        return granted(await subscribers.create(change, body.model_dump()))
 
 
 @router.get("", response_model=SubscriberPage, operation_id="listSubscribers", summary="List subscribers")
 async def every(query: Annotated[Paging, Query()], gateway: Parts, caller: Reader) -> Any:
     """Lists subscribers, newest first. A subscriber's own key sees that one only."""
     async with gateway.database.begin() as connection:
-        rows = await subscribers.page(
+        rows = await stored.page(
             connection,
             caller.tenant_id,
             only=caller.subscriber_id,
@@ -59,10 +55,8 @@ async def every(query: Annotated[Paging, Query()], gateway: Parts, caller: Reade
 async def one(subscriber_id: SubscriberId, gateway: Parts, caller: Reader) -> Any:
     """Shows one subscriber."""
     async with gateway.database.begin() as connection:
-        row = await subscribers.get(connection, caller.tenant_id, subscriber_id)
-    if row is None or caller.subscriber_id not in (None, subscriber_id):
-        raise _unknown()
-    return row
+        row = await stored.get(connection, caller.tenant_id, subscriber_id)
+    return granted(NotFound.SUBSCRIBER if row is None or caller.subscriber_id not in (None, subscriber_id) else row)
 
 
 @router.patch(
@@ -70,22 +64,8 @@ async def one(subscriber_id: SubscriberId, gateway: Parts, caller: Reader) -> An
 )
 async def change_one(subscriber_id: SubscriberId, body: SubscriberChanges, gateway: Parts, caller: Writer) -> Any:
     """Changes what the body holds and leaves the rest."""
-    changes = body.model_dump(exclude_unset=True)
-    try:
-        async with changing(gateway, caller) as change:
-            before = await subscribers.get(change.connection, caller.tenant_id, subscriber_id)
-            row = before and await subscribers.change(change.connection, caller.tenant_id, subscriber_id, changes)
-            if before is None or row is None:
-                raise _unknown()
-            change.note(
-                "subscriber.changed",
-                ids.render(ids.SUBSCRIBER, subscriber_id),
-                before={name: before[name] for name in changes},
-                after=changes,
-            )
-    except IntegrityError:
-        raise _name_taken() from None
-    return row
+    async with changing(gateway.database, caller) as change:
+        return granted(await subscribers.change_one(change, subscriber_id, body.model_dump(exclude_unset=True)))
 
 
 @router.delete(
@@ -97,17 +77,6 @@ async def change_one(subscriber_id: SubscriberId, body: SubscriberChanges, gatew
 )
 async def delete(subscriber_id: SubscriberId, gateway: Parts, caller: Writer) -> None:
     """Deletes a subscriber with its endpoints and keys, and cancels its open deliveries. What was sent stays known."""
-    async with changing(gateway, caller, CONFIGURATION) as change:
-        gone = await subscribers.delete(change.connection, caller.tenant_id, subscriber_id)
-        if gone is None:
-            raise _unknown()
-        change.note("subscriber.deleted", ids.render(ids.SUBSCRIBER, subscriber_id), before=gone)
+    async with changing(gateway.database, caller) as change:
+        granted(await subscribers.delete(change, subscriber_id))
     gateway.callers.forget()
-
-
-def _unknown() -> Problem:
-    return not_found("subscriber")
-
-
-def _name_taken() -> Problem:
-    return conflict("Another subscriber has this name. Choose another name, or use that subscriber.")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from webhook_gateway.rules.api_keys import MOST_NETWORKS, MOST_PATTERNS
 from webhook_gateway.rules.scopes import Role, Scope
 
 from .shapes import Body, NextCursor, Shown, examples
@@ -44,11 +45,11 @@ class NewKey(Body):
     event_types: list[EventTypePattern] | None = Field(
         None,
         min_length=1,
-        max_length=100,
+        max_length=MOST_PATTERNS,
         description="The only event types that it may post; for a subscriber's key, that its endpoints may want.",
     )
     networks: list[Network] | None = Field(
-        None, min_length=1, max_length=50, description="The only networks that it may be used from."
+        None, min_length=1, max_length=MOST_NETWORKS, description="The only networks that it may be used from."
     )
     expires_at: Time | None = None
 

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from webhook_gateway.rules.ids import LABEL, LONGEST_LABEL
 from webhook_gateway.rules.matching import LONGEST_NAME
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -34,8 +35,8 @@ Name = Annotated[
     str,
     Field(
         min_length=1,
-        max_length=200,
-        pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$",
+        max_length=LONGEST_LABEL,
+        pattern=LABEL,
         description="Printable text that neither begins nor ends with a space.",
     ),
 ]

@@ -14,42 +14,23 @@ from sqlalchemy import RowMapping
 from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
 from webhook_gateway.rules.credentials import without_secrets
 from webhook_gateway.rules.denials import Denied
+from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.targets import Policy, parse
 from webhook_gateway.store.configuration import open_column
-from webhook_gateway.web.errors import Fault, invalid
 
 CREDENTIALS = ("tls", "authorization")
 
 
-def check_authorization(given: Mapping[str, Any], policy: Policy) -> None:
-    """
-    Raises:
-        Problem: 422, tokens would be asked for where policy forbids it.
-    """
-    if given["kind"] == "oauth2":
-        target = parse(given["token_url"], policy)
+def faults_of(given: Mapping[str, Any], policy: Policy) -> Iterator[Fault]:
+    """What can't be used of ``tls`` and ``authorization``, where they are given; never quoted."""
+    tls, authorization = given.get("tls"), given.get("authorization")
+    if authorization is not None and authorization["kind"] == "oauth2":
+        target = parse(authorization["token_url"], policy)
         if isinstance(target, Denied):
-            raise invalid(Fault(target.reason, target.remedy, pointer="/authorization/token_url"))
-
-
-def check_tls(given: Mapping[str, str | None]) -> None:
-    """
-    Raises:
-        Problem: 422 that names the part which can't be used, and never quotes it.
-    """
-    faults = [*_faults_of_ca(given["ca"]), *_faults_of_certificate(given["certificate"], given["key"])]
-    if faults:
-        raise invalid(*faults)
-
-
-def check_header(header_names: list[str], authorization: object | None) -> None:
-    """
-    Raises:
-        Problem: 422, there would be two of them.
-    """
-    if authorization is not None and any(name.lower() == "authorization" for name in header_names):
-        remedy = "Give the header Authorization or `authorization`, not both."
-        raise invalid(Fault("duplicate_header", remedy, pointer="/authorization"))
+            yield Fault(target.reason, target.remedy, pointer="/authorization/token_url")
+    if tls is not None:
+        yield from _faults_of_ca(tls["ca"])
+        yield from _faults_of_certificate(tls["certificate"], tls["key"])
 
 
 def shown_credentials(vault: Vault, row: RowMapping) -> dict[str, Any]:

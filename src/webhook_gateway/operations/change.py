@@ -1,0 +1,83 @@
+"""Who changes something, and the change: one transaction with its audit entries, and the notifications after it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from webhook_gateway.rules.matching import fits
+from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.store import audit, configuration
+from webhook_gateway.store.database import Database
+from webhook_gateway.store.driver import driver_of
+from webhook_gateway.store.notifications import CONFIGURATION, notify
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who asks, and what bounds them. ``name`` and ``source`` (an address) are what the audit log knows them by.
+
+    ``subscriber_id`` is the only one whose things they see and change; ``event_types`` are patterns.
+    """
+
+    tenant_id: UUID
+    name: str
+    source: str
+    scopes: frozenset[str]
+    subscriber_id: UUID | None = None
+    event_types: tuple[str, ...] | None = None
+
+    def may_post(self, event_type: str) -> bool:
+        """Whether events of the type are theirs (or, given a pattern, of all the types that it fits)."""
+        return self.event_types is None or any(fits(pattern, event_type) for pattern in self.event_types)
+
+
+def local_actor(tenant_id: UUID) -> Actor:
+    """Whoever is at this machine and has the database's password: they could grant themselves everything."""
+    return Actor(tenant_id=tenant_id, name="cli", source="local", scopes=frozenset(Scope))
+
+
+@dataclass(slots=True)
+class Change:
+    """A change under way. What it will have been is noted as it goes, and written at its end."""
+
+    connection: AsyncConnection
+    actor: Actor
+    entries: list[audit.Change] = field(default_factory=list)
+    notifications: set[str] = field(default_factory=set)
+
+    def note(
+        self,
+        action: str,
+        target: str,
+        *notifications: str,
+        before: Mapping[str, Any] | None = None,
+        after: Mapping[str, Any] | None = None,
+    ) -> None:
+        """An entry for the audit log, never a secret in it, and whom to notify once it is committed."""
+        self.entries.append(audit.Change(self.actor.name, self.actor.source, action, target, before, after))
+        self.notifications.update(notifications)
+
+
+@asynccontextmanager
+async def changing(database: Database, actor: Actor) -> AsyncIterator[Change]:
+    """A transaction that ends with its audit entries; then the notifications go out.
+
+    What is refused has to be raised inside of it: then nothing is kept. With `CONFIGURATION` the configuration's
+    version moves, too. The audit chain and the version are locked last, and in this order: changes to one tenant queue
+    for as short as possible, and never deadlock.
+    """
+    async with database.begin() as connection:
+        change = Change(connection, actor)
+        yield change
+        for entry in change.entries:
+            await audit.write(connection, change.actor.tenant_id, entry)
+        if CONFIGURATION in change.notifications:
+            await configuration.changed(await driver_of(connection))
+    for what in sorted(change.notifications):
+        await notify(database, what)

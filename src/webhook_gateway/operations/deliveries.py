@@ -1,0 +1,63 @@
+"""One delivery: sending it again, and giving it up."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from webhook_gateway.rules import ids
+from webhook_gateway.store import deliveries, endpoints, replays, reports
+from webhook_gateway.store.driver import driver_of
+from webhook_gateway.store.notifications import DELIVERIES, OUTBOX
+
+from .change import Actor, Change
+from .refusals import Conflict, NotFound, Refusal
+
+BY_HAND = "by_hand"
+
+
+async def find(connection: AsyncConnection, actor: Actor, delivery_id: UUID) -> RowMapping | NotFound:
+    row = await reports.delivery(connection, reports.Filter(actor.tenant_id, actor.subscriber_id), delivery_id)
+    return NotFound.DELIVERY if row is None else row
+
+
+async def replay(change: Change, delivery_id: UUID) -> dict[str, UUID] | Refusal:
+    """Queues the delivery's event for its endpoint again; the ids of the new delivery, its event and its endpoint."""
+    connection, actor = change.connection, change.actor
+    if isinstance(row := await find(connection, actor, delivery_id), NotFound):
+        return row
+    if row["state"] not in reports.FINAL_STATES:
+        return Conflict.DELIVERY_OPEN
+    endpoint = await endpoints.get(connection, actor.tenant_id, row["endpoint_id"], lock=True)
+    if endpoint is None:
+        return Conflict.ENDPOINT_DELETED
+    if endpoint["state"] == "disabled":
+        return Conflict.ENDPOINT_DISABLED
+    if await reports.event(connection, actor.tenant_id, row["event_id"]) is None:
+        return Conflict.BODY_GONE
+    about = {"event_id": row["event_id"], "endpoint_id": row["endpoint_id"]}
+    new = await replays.replay(connection, actor.tenant_id, type=row["type"], reason="replay", **about)
+    after = {"delivery_id": ids.render(ids.DELIVERY, new)}
+    change.note("delivery.replayed", ids.render(ids.DELIVERY, delivery_id), OUTBOX, after=after)
+    return {"id": new, **about}
+
+
+async def cancel(change: Change, delivery_id: UUID) -> RowMapping | NotFound | Conflict:
+    """Gives a pending delivery up for good. The next one of its ordering key goes on."""
+    connection, actor = change.connection, change.actor
+    if isinstance(row := await find(connection, actor, delivery_id), NotFound):
+        return row
+    if row["state"] in reports.FINAL_STATES:
+        return Conflict.DELIVERY_ENDED
+    if row["waiting_for"] == "fan_out":
+        return Conflict.DELIVERY_IN_OUTBOX
+    driver = await driver_of(connection)
+    if not await deliveries.cancel(
+        driver, tenant_id=actor.tenant_id, ids=[delivery_id], endpoint_id=None, reason=BY_HAND
+    ):
+        return Conflict.DELIVERY_SENDING
+    before = {"attempt": row["attempt"]}
+    change.note("delivery.cancelled", ids.render(ids.DELIVERY, delivery_id), DELIVERIES, before=before)
+    return await find(connection, actor, delivery_id)

@@ -1,0 +1,104 @@
+"""What operators do to an endpoint: pause, resume, test, and let a held ordering key go on."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import RowMapping
+
+from webhook_gateway.crypto.vault import Vault
+from webhook_gateway.intake.catalogue import Catalogue, EventType
+from webhook_gateway.intake.events import NewEvent, announce, prepare
+from webhook_gateway.rules import ids
+from webhook_gateway.rules.faults import Fault
+from webhook_gateway.store import endpoints, replays
+from webhook_gateway.store.driver import driver_of
+from webhook_gateway.store.notifications import CONFIGURATION, DELIVERIES, OUTBOX
+
+from .change import Change
+from .deliveries import BY_HAND
+from .endpoints import find
+from .event_types import known_type
+from .refusals import Conflict, Invalid, NotFound, Refusal
+
+
+async def pause(change: Change, vault: Vault, endpoint_id: UUID) -> RowMapping | NotFound | Conflict:
+    """Stops attempts. Deliveries wait, also new ones; none is dropped."""
+    row = await find(change.connection, change.actor, endpoint_id, lock=True)
+    if isinstance(row, NotFound) or row["state"] == "paused":
+        return row
+    if row["state"] == "disabled":
+        return Conflict.NOTHING_TO_PAUSE
+    return await _set_state(change, vault, row, "paused", BY_HAND)
+
+
+async def resume(change: Change, vault: Vault, endpoint_id: UUID) -> RowMapping | NotFound:
+    """Starts attempts again, also where the gateway has disabled the endpoint."""
+    row = await find(change.connection, change.actor, endpoint_id, lock=True)
+    if isinstance(row, NotFound) or row["state"] == "enabled":
+        return row
+    return await _set_state(change, vault, row, "enabled", None)
+
+
+async def send_test(
+    change: Change, vault: Vault, catalogue: Catalogue, endpoint_id: UUID, event_type: str
+) -> dict[str, UUID] | Refusal:
+    """Queues the type's example for this endpoint only; the ids of the delivery, its event and its endpoint."""
+    if isinstance(row := await find(change.connection, change.actor, endpoint_id, lock=True), NotFound):
+        return row
+    if row["state"] == "disabled":
+        return Conflict.ENDPOINT_DISABLED
+    known = await known_type(change.connection, catalogue, change.actor.tenant_id, event_type)
+    if known is None:
+        remedy = "Give one of the types that GET /v1/event-types lists."
+        return Invalid((Fault("unknown_event_type", remedy, pointer="/event_type"),))
+    event = prepare(vault, change.actor.tenant_id, _example_of(known, row), None)
+    delivery_id = await replays.send_only_to(change.connection, event, endpoint_id)
+    after = {"type": known.name, "delivery_id": ids.render(ids.DELIVERY, delivery_id)}
+    change.note("endpoint.tested", ids.render(ids.ENDPOINT, endpoint_id), OUTBOX, after=after)
+    return {"id": delivery_id, "event_id": event.id, "endpoint_id": endpoint_id}
+
+
+async def release_key(change: Change, endpoint_id: UUID, ordering_key: int) -> RowMapping | NotFound:
+    """Gives up the dead delivery that holds the key, and sends what waits behind it."""
+    if isinstance(row := await find(change.connection, change.actor, endpoint_id, lock=True), NotFound):
+        return row
+    if not -(2**63) <= ordering_key < 2**63 or not await endpoints.release_key(
+        change.connection, change.actor.tenant_id, endpoint_id, ordering_key
+    ):
+        return NotFound.HELD_KEY
+    after = {"ordering_key": str(ordering_key)}
+    change.note("endpoint.key_released", ids.render(ids.ENDPOINT, endpoint_id), DELIVERIES, after=after)
+    return row
+
+
+async def _set_state(change: Change, vault: Vault, row: RowMapping, state: str, reason: str | None) -> RowMapping:
+    """Moves the endpoint, and tells whoever subscribes to the gateway's own events."""
+    tenant_id, done = change.actor.tenant_id, "resumed" if state == "enabled" else state
+    moved = await endpoints.set_state(change.connection, tenant_id, row["id"], state, reason)
+    change.note(
+        f"endpoint.{done}",
+        ids.render(ids.ENDPOINT, row["id"]),
+        *(CONFIGURATION, OUTBOX, DELIVERIES),
+        before={"state": row["state"], "state_reason": row["state_reason"]},
+        after={"state": state},
+    )
+    about = {**_names(row), "reason": reason}
+    await announce(await driver_of(change.connection), vault, tenant_id, f"endpoint_{done}", about)
+    return moved
+
+
+def _example_of(known: EventType, endpoint: RowMapping) -> NewEvent:
+    example = dict(known.example)
+    if known.source == "gateway":
+        example |= _names(endpoint)
+    return NewEvent(type=known.name, data=msgspec.json.encode(example), parsed=example)
+
+
+def _names(endpoint: RowMapping) -> dict[str, Any]:
+    return {
+        "endpoint_id": ids.render(ids.ENDPOINT, endpoint["id"]),
+        "subscriber_id": ids.render(ids.SUBSCRIBER, endpoint["subscriber_id"]),
+    }

@@ -1,0 +1,226 @@
+"""Partners' URLs, with their limits and secrets."""
+
+from __future__ import annotations
+
+import re
+import secrets as chance
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from webhook_gateway.crypto import signatures
+from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
+from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.rules import ids
+from webhook_gateway.rules.denials import Denied
+from webhook_gateway.rules.faults import Fault
+from webhook_gateway.rules.matching import OPERATIONAL
+from webhook_gateway.rules.model import Signing
+from webhook_gateway.rules.signing import SECRET_BYTES, BadSecret, parse_secret, render_secret
+from webhook_gateway.rules.targets import Policy, parse
+from webhook_gateway.store import endpoints, event_types, subscribers
+from webhook_gateway.store.configuration import open_column, seal_column
+from webhook_gateway.store.notifications import CONFIGURATION
+
+from .change import Actor, Change
+from .credentials import CREDENTIALS, faults_of, shown_credentials
+from .refusals import Conflict, Invalid, NotFound, Refusal
+
+MOST_SECRETS = 5
+"""Live signing secrets of an endpoint: each makes every request longer."""
+
+NOT_THEIRS = re.compile(
+    r"host|connection|transfer-encoding|te|trailer|upgrade|keep-alive|proxy-.*|expect|user-agent|accept-encoding"
+    r"|content-.*|webhook-.*",
+    re.IGNORECASE,
+)
+"""Header names that HTTP or the gateway uses itself."""
+
+
+async def find(
+    connection: AsyncConnection, actor: Actor, endpoint_id: UUID, *, lock: bool = False
+) -> RowMapping | NotFound:
+    row = await endpoints.get(connection, actor.tenant_id, endpoint_id, subscriber_id=actor.subscriber_id, lock=lock)
+    return NotFound.ENDPOINT if row is None else row
+
+
+async def create(
+    change: Change, vault: Vault, catalogue: Catalogue, policy: Policy, given: Mapping[str, Any]
+) -> tuple[RowMapping, str] | Refusal:
+    """The endpoint, and its signing secret. ``given`` are its columns, and ``secret`` where the partner has one."""
+    actor, endpoint_id = change.actor, endpoints.new_id()
+    wanted = {name: value for name, value in given.items() if name != "secret"}
+    subscriber_id = given["subscriber_id"]
+    if actor.subscriber_id not in (None, subscriber_id):
+        return NotFound.SUBSCRIBER
+    if await subscribers.get(change.connection, actor.tenant_id, subscriber_id, lock=True) is None:
+        return NotFound.SUBSCRIBER
+    faults = [
+        *_faults(wanted, policy),
+        *_faults_of_secret(given["secret"], given["signing"]),
+        *_header_given_twice(list(given["headers"]), given["authorization"]),
+        *await _faults_of_types(change, catalogue, given["event_types"]),
+    ]
+    if faults:
+        return Invalid(tuple(faults))
+    values = _columns(vault, actor.tenant_id, endpoint_id, wanted, policy)
+    row = await endpoints.create(change.connection, {"id": endpoint_id, "tenant_id": actor.tenant_id, **values})
+    secret = await _add_secret(change, vault, endpoint_id, given["secret"], given["signing"])
+    rendered = ids.render(ids.ENDPOINT, endpoint_id)
+    change.note("endpoint.created", rendered, CONFIGURATION, after=_noted(vault, row, values))
+    return row, secret
+
+
+async def change_one(
+    change: Change, vault: Vault, catalogue: Catalogue, policy: Policy, endpoint_id: UUID, given: Mapping[str, Any]
+) -> RowMapping | Refusal:
+    """Changes the columns that are ``given`` and leaves the rest."""
+    if isinstance(before := await find(change.connection, change.actor, endpoint_id, lock=True), NotFound):
+        return before
+    headers = header_names(vault, before) if "headers" not in given else list(given["headers"] or {})
+    faults = [
+        *_faults(given, policy),
+        *_header_given_twice(headers, given.get("authorization", before["authorization"])),
+        *await _faults_of_types(change, catalogue, given.get("event_types", ())),
+    ]
+    if faults:
+        return Invalid(tuple(faults))
+    values = _columns(vault, change.actor.tenant_id, endpoint_id, given, policy)
+    after = await endpoints.change(change.connection, change.actor.tenant_id, endpoint_id, values)
+    change.note(
+        "endpoint.changed",
+        ids.render(ids.ENDPOINT, endpoint_id),
+        CONFIGURATION,
+        before=_noted(vault, before, values),
+        after=_noted(vault, after, values),
+    )
+    return after
+
+
+async def delete(change: Change, endpoint_id: UUID) -> NotFound | None:
+    """Cancels its open deliveries. A request that is under way just now is not recalled."""
+    if isinstance(row := await find(change.connection, change.actor, endpoint_id, lock=True), NotFound):
+        return row
+    cancelled = await endpoints.delete(change.connection, change.actor.tenant_id, endpoint_id)
+    before = {"url": row["url"], "event_types": row["event_types"], "cancelled": cancelled}
+    change.note("endpoint.deleted", ids.render(ids.ENDPOINT, endpoint_id), CONFIGURATION, before=before)
+    return None
+
+
+async def rotate_secret(
+    change: Change, vault: Vault, endpoint_id: UUID, own: str | None, overlap: int
+) -> str | Refusal:
+    """A new signing secret, ``own`` where the partner has one. The live ones sign, too, for ``overlap`` seconds."""
+    if isinstance(row := await find(change.connection, change.actor, endpoint_id, lock=True), NotFound):
+        return row
+    if faults := tuple(_faults_of_secret(own, row["signing"])):
+        return Invalid(faults)
+    if overlap and len(await endpoints.secrets_of(change.connection, [endpoint_id])) >= MOST_SECRETS:
+        return Conflict.TOO_MANY_SECRETS
+    await endpoints.expire_secrets(change.connection, endpoint_id, overlap)
+    secret = await _add_secret(change, vault, endpoint_id, own, row["signing"])
+    after = {"overlap_seconds": overlap}
+    change.note("endpoint.secret_rotated", ids.render(ids.ENDPOINT, endpoint_id), CONFIGURATION, after=after)
+    return secret
+
+
+def header_names(vault: Vault, row: RowMapping) -> list[str]:
+    try:
+        return sorted(open_column(vault, row, "headers") or {})
+    except (KeyMissing, Tampered):
+        return []  # deliveries wait for the key, and say so; the rest of the endpoint can still be shown
+
+
+async def _add_secret(change: Change, vault: Vault, endpoint_id: UUID, own: str | None, signing: str) -> str:
+    secret_id, tenant_id = endpoints.new_id(), change.actor.tenant_id
+    made = signatures.new_private_key if signing == Signing.ED25519 else _new_secret
+    secret = made() if own is None else own
+    sealed = vault.seal(tenant_id, "endpoint_secrets", secret_id, secret.encode())
+    await endpoints.add_secret(change.connection, tenant_id, endpoint_id, secret_id, sealed)
+    return secret
+
+
+def _new_secret() -> str:
+    return render_secret(chance.token_bytes(SECRET_BYTES))
+
+
+def _columns(
+    vault: Vault, tenant_id: UUID, endpoint_id: UUID, given: Mapping[str, Any], policy: Policy
+) -> dict[str, Any]:
+    """What was given and has no faults, as the table has it."""
+    values = dict(given)
+    if "url" in values:
+        target = parse(values["url"], policy)
+        assert not isinstance(target, Denied)
+        values["url"] = target.url
+    for column in ("headers", *CREDENTIALS):
+        if column in values:
+            sealed = values[column] and seal_column(vault, tenant_id, endpoint_id, column, values[column])
+            values[column] = sealed or None
+    if "maintenance" in values:
+        window = values.pop("maintenance") or {"from_": None, "until": None}
+        values |= {"maintenance_from": window["from_"], "maintenance_until": window["until"]}
+    return values
+
+
+def _faults(given: Mapping[str, Any], policy: Policy) -> Iterator[Fault]:
+    if "url" in given and isinstance(target := parse(given["url"], policy), Denied):
+        yield Fault(target.reason, target.remedy, pointer="/url")
+    headers = given.get("headers") or {}
+    for name in filter(NOT_THEIRS.fullmatch, headers):
+        remedy = "Remove it: HTTP or the gateway uses this header itself."
+        yield Fault("reserved_header", remedy, pointer=f"/headers/{name}")
+    if len({name.lower() for name in headers}) < len(headers):
+        yield Fault("duplicate_header", "Give each header once: case makes no difference.", pointer="/headers")
+    yield from faults_of(given, policy)
+
+
+def _header_given_twice(headers: Iterable[str], authorization: object | None) -> Iterator[Fault]:
+    if authorization is not None and any(name.lower() == "authorization" for name in headers):
+        remedy = "Give the header Authorization or `authorization`, not both."
+        yield Fault("duplicate_header", remedy, pointer="/authorization")
+
+
+def _faults_of_secret(own: str | None, signing: str) -> Iterator[Fault]:
+    if own is None:
+        return
+    if signing == Signing.ED25519:
+        remedy = "Leave it out: with signing ed25519 only the gateway has a secret."
+        yield Fault("secret", remedy, pointer="/secret")
+        return
+    try:
+        parse_secret(own)
+    except BadSecret:
+        remedy = "Give whsec_ and base64 of 24 to 64 bytes, or none to have one made."
+        yield Fault("secret", remedy, pointer="/secret")
+
+
+async def _faults_of_types(change: Change, catalogue: Catalogue, patterns: Sequence[str]) -> list[Fault]:
+    """A misspelt name would never match, and nobody would notice; a pattern may be for types to come."""
+    actor, faults = change.actor, []
+    unknown = {name for name in patterns if not name.endswith("*") and catalogue.get(actor.tenant_id, name) is None}
+    if unknown:
+        unknown -= {row["name"] for row in await event_types.all_of(change.connection, actor.tenant_id)}
+    for index, pattern in enumerate(patterns):
+        pointer = f"/event_types/{index}"
+        if actor.subscriber_id is not None and not _may_want(actor, pattern):
+            remedy = "Remove it: the hospital decides which events this subscriber gets, and this key says no."
+            faults.append(Fault("not_allowed", remedy, pointer=pointer))
+        if pattern in unknown:
+            remedy = "Give one of the types that GET /v1/event-types lists, or a pattern such as lab_result.*"
+            faults.append(Fault("unknown_event_type", remedy, pointer=pointer))
+    return faults
+
+
+def _may_want(actor: Actor, pattern: str) -> bool:
+    """A subscriber's key may want what it names. The gateway's own types tell of other subscribers, so never those."""
+    return actor.may_post(pattern) and not pattern.startswith(OPERATIONAL)
+
+
+def _noted(vault: Vault, row: RowMapping, changed: Iterable[str]) -> dict[str, Any]:
+    """What the audit log says of the columns that changed: of headers, their names; of credentials, no secrets."""
+    shown = {"headers": header_names(vault, row), **shown_credentials(vault, row)}
+    return {name: shown.get(name, row[name]) for name in changed if name in row}

@@ -1,0 +1,102 @@
+"""What may happen: a tenant's own event types. Those that ship with the product can't be changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from webhook_gateway.intake.catalogue import BadSchema, Catalogue, EventType, example_faults
+from webhook_gateway.rules.faults import Fault
+from webhook_gateway.rules.matching import OPERATIONAL
+from webhook_gateway.store import event_types
+from webhook_gateway.store.notifications import CONFIGURATION
+
+from .change import Change
+from .refusals import Conflict, Invalid, NotFound, Refusal
+
+
+async def create(change: Change, catalogue: Catalogue, given: Mapping[str, Any]) -> RowMapping | Refusal:
+    """``given`` are its columns. The example has to fit the schema."""
+    name = given["name"]
+    if name.startswith(OPERATIONAL):
+        remedy = "Choose another name: gateway. is the gateway's own."
+        return Invalid((Fault("reserved", remedy, pointer="/name"),))
+    if _ships(catalogue, change, name):
+        return Conflict.EVENT_TYPE_SHIPPED
+    if faults := _faults(given["schema"], given["example"]):
+        return Invalid(faults)
+    row = await event_types.create(change.connection, change.actor.tenant_id, given)
+    if row is None:
+        return Conflict.EVENT_TYPE_EXISTS
+    change.note("event_type.created", name, CONFIGURATION, after=_noted(given))
+    return row
+
+
+async def change_one(change: Change, catalogue: Catalogue, name: str, given: Mapping[str, Any]) -> RowMapping | Refusal:
+    """Changes what is ``given`` and leaves the rest. Events that were accepted before are not judged again."""
+    before = await event_types.get(change.connection, change.actor.tenant_id, name, lock=True)
+    if before is None:
+        return _not_own(catalogue, change, name)
+    if faults := _faults(given.get("schema", before["schema"]), given.get("example", before["example"])):
+        return Invalid(faults)
+    row = await event_types.change(change.connection, change.actor.tenant_id, name, given)
+    kept = _noted({column: before[column] for column in given})
+    change.note("event_type.changed", name, CONFIGURATION, before=kept, after=_noted(given))
+    return row
+
+
+async def delete(change: Change, catalogue: Catalogue, name: str) -> Refusal | None:
+    """No more events of it are accepted. Accepted ones are delivered."""
+    if not await event_types.delete(change.connection, change.actor.tenant_id, name):
+        return _not_own(catalogue, change, name)
+    change.note("event_type.deleted", name, CONFIGURATION)
+    return None
+
+
+async def known_type(connection: AsyncConnection, catalogue: Catalogue, tenant_id: UUID, name: str) -> EventType | None:
+    """A shipped type, or the tenant's own as it is now in the database."""
+    known = catalogue.get(tenant_id, name)
+    if known is not None and known.source != "tenant":
+        return known
+    row = await event_types.get(connection, tenant_id, name)
+    return None if row is None else own_type(row)
+
+
+def own_type(row: RowMapping) -> EventType:
+    return EventType(row["name"], row["description"], row["schema"], row["example"], row["ordering_key"], "tenant")
+
+
+def _ships(catalogue: Catalogue, change: Change, name: str) -> bool:
+    known = catalogue.get(change.actor.tenant_id, name)
+    return known is not None and known.source != "tenant"
+
+
+def _not_own(catalogue: Catalogue, change: Change, name: str) -> Conflict | NotFound:
+    return Conflict.EVENT_TYPE_SHIPPED if _ships(catalogue, change, name) else NotFound.EVENT_TYPE
+
+
+def _faults(schema: Mapping[str, Any], example: object) -> tuple[Fault, ...]:
+    try:
+        found = example_faults(schema, example)
+    except BadSchema:
+        # The parser's own sentence may quote the schema, which was given: it is told which rules hold instead.
+        remedy = "Give a JSON Schema (2020-12) that refers to nothing outside itself."
+        return (Fault("schema", remedy, pointer="/schema"),)
+    return tuple(Fault(f.rule, f.remedy, pointer=f"/example{f.pointer}") for f in found[:50])
+
+
+def _noted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """For the audit log: schema and example by their hashes, which show that they changed without filling it up."""
+    hashed = {"schema", "example"} & values.keys()
+    noted = {f"{name}_sha256" if name in hashed else name: value for name, value in values.items()}
+    return noted | {f"{name}_sha256": _sha256(values[name]) for name in hashed}
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,62 @@
+"""Why something is not done. A refusal is a value: it has a name, and says what to do about it.
+
+The API answers it as a problem (`web/errors.py`), the command line ends with it (`cli/exits.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from webhook_gateway.rules.faults import Fault
+from webhook_gateway.rules.scopes import Scope
+
+
+class NotFound(Enum):
+    """Nothing of that id is here, or the actor may not see it: that looks the same. The value says what it would be."""
+
+    DELIVERY = "delivery"
+    ENDPOINT = "endpoint"
+    EVENT_TYPE = "event type"
+    HELD_KEY = "held ordering key"
+    KEY = "key"
+    REPLAY = "replay"
+    SUBSCRIBER = "subscriber"
+
+
+class Conflict(Enum):
+    """The state of things forbids it. The value says what to do."""
+
+    BODY_GONE = "The event's body is no longer kept, so it can't be sent again."
+    DELIVERY_ENDED = "The delivery has ended already."
+    DELIVERY_IN_OUTBOX = "The delivery has not left the outbox yet: cancel it in a moment."
+    DELIVERY_OPEN = "The delivery is still on its way: only one that is finished can be replayed."
+    DELIVERY_SENDING = "The delivery is being sent just now. Look at it again when this attempt is over."
+    ENDPOINT_DELETED = "The delivery's endpoint was deleted, so there is nowhere to send it."
+    ENDPOINT_DISABLED = "The endpoint is disabled: resume it first."
+    EVENT_TYPE_EXISTS = "There is an event type of this name. Change that one, or choose another name."
+    EVENT_TYPE_SHIPPED = "The product ships this event type: it can't be changed. Use it, or choose another name."
+    NOTHING_TO_PAUSE = "The endpoint is disabled, so nothing is attempted anyway. Resume it once it is fixed."
+    OWN_KEY = "A key can't revoke itself: use another key that has the scope admin."
+    REPLAY_ENDED = "The job has ended already."
+    SUBSCRIBER_NAME_TAKEN = "Another subscriber has this name. Choose another name, or use that subscriber."
+    NO_TENANT = "There is no tenant of this name: --new-tenant makes one."
+    TENANT_EXISTS = "There is a tenant of this name already: leave --new-tenant out."
+    TOO_MANY_SECRETS = "The endpoint has as many live secrets as it can: wait, or rotate with overlap_seconds 0."
+
+
+@dataclass(frozen=True, slots=True)
+class NotHeld:
+    """Nobody can grant what they don't hold themselves."""
+
+    scopes: tuple[Scope, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """What was given breaks a rule, in these places."""
+
+    faults: tuple[Fault, ...]
+
+
+Refusal = NotFound | Conflict | NotHeld | Invalid

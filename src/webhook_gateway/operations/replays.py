@@ -1,0 +1,61 @@
+"""Sending many finished deliveries again, as a job that a worker carries out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from webhook_gateway.rules import ids
+from webhook_gateway.rules.faults import Fault
+from webhook_gateway.rules.matching import is_name
+from webhook_gateway.store import replays, reports
+from webhook_gateway.store.notifications import OUTBOX
+
+from . import endpoints
+from .change import Actor, Change
+from .refusals import Conflict, Invalid, NotFound, Refusal
+
+
+async def count(connection: AsyncConnection, actor: Actor, wanted: Mapping[str, Any]) -> int | Refusal:
+    """How many deliveries a job would replay. ``wanted`` has ``state``, and may have the other fields of a `Filter`."""
+    if not is_name(wanted.get("type", "any.type")):
+        remedy = "Give an event type, as in lab_result.final."
+        return Invalid((Fault("event_type", remedy, pointer="/type"),))
+    if "endpoint_id" in wanted:
+        if isinstance(endpoint := await endpoints.find(connection, actor, wanted["endpoint_id"]), NotFound):
+            return endpoint
+        if endpoint["state"] == "disabled":
+            return Conflict.ENDPOINT_DISABLED
+    return await reports.finished_count(connection, reports.Filter(actor.tenant_id, actor.subscriber_id, **wanted))
+
+
+async def create(change: Change, wanted: Mapping[str, Any]) -> RowMapping | Refusal:
+    """A job over what finished before it, oldest first. ``wanted``: see `count`."""
+    actor = change.actor
+    total = await count(change.connection, actor, wanted)
+    if not isinstance(total, int):
+        return total
+    written = {name: value.isoformat() if name in ("since", "until") else str(value) for name, value in wanted.items()}
+    bound = {} if actor.subscriber_id is None else {"subscriber_id": str(actor.subscriber_id)}
+    job = await replays.create(change.connection, actor.tenant_id, written | bound, total)
+    if "endpoint_id" in wanted:
+        written["endpoint_id"] = ids.render(ids.ENDPOINT, wanted["endpoint_id"])
+    change.note("replay.created", ids.render(ids.JOB, job["id"]), OUTBOX, after={**written, "total": total})
+    return job
+
+
+async def cancel(change: Change, job_id: UUID) -> RowMapping | NotFound | Conflict:
+    """Stops a job where it is. What it has queued by then is still sent."""
+    actor = change.actor
+    before = await replays.get(change.connection, actor.tenant_id, job_id, subscriber_id=actor.subscriber_id, lock=True)
+    if before is None:
+        return NotFound.REPLAY
+    row = await replays.cancel(change.connection, actor.tenant_id, job_id)
+    if row is None:
+        return Conflict.REPLAY_ENDED
+    change.note("replay.cancelled", ids.render(ids.JOB, job_id), before={"done": before["done"]})
+    return row

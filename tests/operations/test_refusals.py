@@ -1,0 +1,286 @@
+"""What is refused, by name; and that the API and the command line say the same of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from tests.web.world import store_event, store_finished, store_open
+from webhook_gateway.cli import exits
+from webhook_gateway.crypto.vault import MasterKeys, Vault
+from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.operations import (
+    deliveries,
+    endpoint_lifecycle,
+    endpoints,
+    event_types,
+    keys,
+    replays,
+    subscribers,
+)
+from webhook_gateway.operations.change import Actor, Change, changing, local_actor
+from webhook_gateway.operations.refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
+from webhook_gateway.rules import ids
+from webhook_gateway.rules.faults import Fault
+from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.rules.targets import Policy
+from webhook_gateway.store import audit, configuration, keyring, notifications, tenants
+from webhook_gateway.store.database import Database
+from webhook_gateway.store.keys import NewKey
+from webhook_gateway.web import errors
+
+URL = "https://lab.example.com/in"
+NOBODY = UUID(int=7)
+OWN_TYPE = {"name": "dialysis.ended", "schema": {"type": "object"}, "example": {}, "description": ""}
+OWN_TYPE_STORED = """
+INSERT INTO event_types (tenant_id, name, description, schema, example)
+SELECT id, 'dialysis.ended', '', '{}', '{}' FROM tenants
+"""
+FIVE_SECRETS = """
+INSERT INTO endpoint_secrets (id, tenant_id, endpoint_id, secret)
+SELECT gen_random_uuid(), tenant_id, id, '' FROM endpoints, generate_series(1, 5)
+"""
+
+
+class Hospital:
+    """One subscriber with an endpoint, a dead delivery and one that waits, made by the use cases themselves."""
+
+    def __init__(self, database: Database, vault: Vault, actor: Actor) -> None:
+        self.database, self.vault, self.actor = database, vault, actor
+        self.catalogue, self.policy = Catalogue(), Policy()
+        self.subscriber = self.endpoint = self.event = self.dead = self.waiting = self.job = self.key = NOBODY
+
+    async def furnish(self) -> None:
+        async with changing(self.database, self.actor) as change:
+            self.subscriber = value(await subscribers.create(change, {"name": "Lab", "description": ""}))["id"]
+            self.endpoint = value(await self.add_endpoint(change))[0]["id"]
+            self.job = value(await replays.create(change, {"state": "dead"}))["id"]
+            self.key = value(await keys.create(change, NewKey("ops", [Scope.ADMIN])))[0]["id"]
+        async with self.database.connection() as connection:
+            tenant_id = self.actor.tenant_id
+            self.event = await store_event(self, connection, tenant_id)
+            self.dead = await store_finished(connection, tenant_id, self.endpoint, self.event, "dead")
+            self.waiting = await store_open(connection, tenant_id, self.endpoint, self.event)
+
+    async def add_endpoint(self, change: Change, **given: Any) -> tuple[Any, str] | Refusal:
+        columns: dict[str, Any] = {
+            "subscriber_id": self.subscriber,
+            "url": URL,
+            "event_types": ["lab_result.*"],
+            "headers": {},
+            "signing": "hmac",
+            "secret": None,
+            "authorization": None,
+        }
+        return await endpoints.create(change, self.vault, self.catalogue, self.policy, columns | given)
+
+    async def change_endpoint(self, change: Change, **given: Any) -> Any:
+        return await endpoints.change_one(change, self.vault, self.catalogue, self.policy, self.endpoint, given)
+
+    async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
+        async with self.database.connection() as connection:
+            return list(await connection.fetch(statement, *arguments))
+
+    async def entries(self) -> int:
+        async with self.database.begin() as connection:
+            return (await audit.verify(connection, self.actor.tenant_id)).entries
+
+
+@pytest.fixture
+async def hospital(database_url: str) -> AsyncIterator[Hospital]:
+    database, vault = Database(database_url, connections=2), Vault(MasterKeys({"test": bytes(32)}))
+    try:
+        async with database.connection() as connection:
+            tenant_id = await tenants.make(connection, vault)
+        await keyring.fill(database, vault)
+        hospital = Hospital(database, vault, local_actor(tenant_id))
+        await hospital.furnish()
+        yield hospital
+    finally:
+        await database.close()
+
+
+UseCase = Callable[[Hospital, Change], Awaitable[object]]
+CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
+    NotFound.DELIVERY: ("", lambda h, c: deliveries.replay(c, NOBODY)),
+    NotFound.ENDPOINT: ("", lambda h, c: endpoints.delete(c, NOBODY)),
+    NotFound.EVENT_TYPE: ("", lambda h, c: event_types.delete(c, h.catalogue, "dialysis.ended")),
+    NotFound.HELD_KEY: ("", lambda h, c: endpoint_lifecycle.release_key(c, h.endpoint, 1)),
+    NotFound.KEY: ("", lambda h, c: keys.revoke(c, NOBODY)),
+    NotFound.REPLAY: ("", lambda h, c: replays.cancel(c, NOBODY)),
+    NotFound.SUBSCRIBER: ("", lambda h, c: subscribers.change_one(c, NOBODY, {"name": "x"})),
+    Conflict.NO_TENANT: ("", lambda h, c: keys.create_with_tenant(c, h.vault, "southside", NewKey("x", ["admin"]))),
+    Conflict.BODY_GONE: ("DELETE FROM events", lambda h, c: deliveries.replay(c, h.dead)),
+    Conflict.DELIVERY_ENDED: ("", lambda h, c: deliveries.cancel(c, h.dead)),
+    Conflict.DELIVERY_IN_OUTBOX: (
+        "UPDATE outbox SET delivery_id = '00000000-0000-0000-0000-000000000008'",
+        lambda h, c: deliveries.cancel(c, UUID(int=8)),
+    ),
+    Conflict.DELIVERY_OPEN: ("", lambda h, c: deliveries.replay(c, h.waiting)),
+    Conflict.DELIVERY_SENDING: (
+        "UPDATE deliveries SET lease_id = id, due_at = now() + interval '1 hour'",
+        lambda h, c: deliveries.cancel(c, h.waiting),
+    ),
+    Conflict.ENDPOINT_DELETED: ("UPDATE endpoints SET deleted_at = now()", lambda h, c: deliveries.replay(c, h.dead)),
+    Conflict.ENDPOINT_DISABLED: (
+        "UPDATE endpoints SET state = 'disabled'",
+        lambda h, c: deliveries.replay(c, h.dead),
+    ),
+    Conflict.EVENT_TYPE_EXISTS: (
+        OWN_TYPE_STORED,
+        lambda h, c: event_types.create(c, h.catalogue, OWN_TYPE),
+    ),
+    Conflict.EVENT_TYPE_SHIPPED: ("", lambda h, c: event_types.delete(c, h.catalogue, "lab_result.final")),
+    Conflict.NOTHING_TO_PAUSE: (
+        "UPDATE endpoints SET state = 'disabled'",
+        lambda h, c: endpoint_lifecycle.pause(c, h.vault, h.endpoint),
+    ),
+    Conflict.OWN_KEY: ("", lambda h, c: keys.revoke(_as(c, name=ids.render(ids.KEY, h.key)), h.key)),
+    Conflict.REPLAY_ENDED: ("UPDATE jobs SET state = 'done'", lambda h, c: replays.cancel(c, h.job)),
+    Conflict.SUBSCRIBER_NAME_TAKEN: (
+        "INSERT INTO subscribers (id, tenant_id, name) SELECT id, id, 'Northside' FROM tenants",
+        lambda h, c: subscribers.change_one(c, h.subscriber, {"name": "Northside"}),
+    ),
+    Conflict.TENANT_EXISTS: (
+        "",
+        lambda h, c: keys.create_with_tenant(c, h.vault, "default", NewKey("x", ["admin"]), new=True),
+    ),
+    Conflict.TOO_MANY_SECRETS: (
+        FIVE_SECRETS,
+        lambda h, c: endpoints.rotate_secret(c, h.vault, h.endpoint, None, 60),
+    ),
+}
+ALL: tuple[Refusal, ...] = (
+    *NotFound,
+    *Conflict,
+    NotHeld((Scope.PAYLOAD_READ,)),
+    Invalid((Fault("network", "Give a network in CIDR notation.", pointer="/networks/0"),)),
+)
+
+
+@pytest.mark.parametrize("refusal", [*NotFound, *Conflict], ids=str)
+async def test_what_can_not_be_done_is_refused_by_name_and_leaves_nothing(
+    hospital: Hospital, refusal: NotFound | Conflict
+) -> None:
+    scene, use_case = CASES[refusal]
+    if scene.startswith("UPDATE outbox"):
+        async with changing(hospital.database, hospital.actor) as change:
+            await deliveries.replay(change, hospital.dead)
+    if scene:
+        await hospital.fetch(scene)
+    before = await hospital.entries()
+
+    async def ask() -> None:
+        async with changing(hospital.database, hospital.actor) as change:
+            answer = await use_case(hospital, change)
+            assert answer is refusal
+            errors.granted(answer)
+
+    with pytest.raises(errors.Problem) as problem:
+        await ask()
+    assert problem.value.status_code == (404 if isinstance(refusal, NotFound) else 409)
+    assert await hospital.entries() == before
+    assert await hospital.fetch("SELECT FROM tenants WHERE name <> 'default'") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "pointer"),
+    [
+        ({"url": "http://127.0.0.1/"}, "/url"),
+        ({"headers": {"Host": "x"}}, "/headers/Host"),
+        ({"headers": {"X-A": "1", "x-a": "2"}}, "/headers"),
+        ({"headers": {"Authorization": "x"}, "authorization": {"kind": "bearer", "token": "t"}}, "/authorization"),
+        ({"event_types": ["lab_result.fnial"]}, "/event_types/0"),
+        ({"tls": {"ca": "nonsense", "certificate": None, "key": None}}, "/tls/ca"),
+    ],
+)
+async def test_an_endpoint_is_held_to_the_same_rules_when_it_is_made_and_when_it_is_changed(
+    hospital: Hospital, given: dict[str, Any], pointer: str
+) -> None:
+    async with changing(hospital.database, hospital.actor) as change:
+        for answer in (await hospital.add_endpoint(change, **given), await hospital.change_endpoint(change, **given)):
+            assert isinstance(answer, Invalid)
+            assert [fault.pointer for fault in answer.faults] == [pointer]
+
+
+async def test_every_place_that_is_wrong_is_named_at_once(hospital: Hospital) -> None:
+    wrong = {"url": "ftp://x", "headers": {"Host": "x"}, "event_types": ["lab_result.fnial"], "secret": "whsec_AA"}
+    async with changing(hospital.database, hospital.actor) as change:
+        answer = await hospital.add_endpoint(change, **wrong)
+    assert isinstance(answer, Invalid)
+    assert {fault.pointer for fault in answer.faults} == {"/url", "/headers/Host", "/event_types/0", "/secret"}
+
+
+async def test_an_actor_of_one_subscriber_finds_nothing_of_another(hospital: Hospital) -> None:
+    async with changing(hospital.database, replace(hospital.actor, subscriber_id=NOBODY)) as change:
+        assert await hospital.add_endpoint(change) is NotFound.SUBSCRIBER
+        assert await hospital.change_endpoint(change, slots=1) is NotFound.ENDPOINT
+        assert await deliveries.cancel(change, hospital.waiting) is NotFound.DELIVERY
+        assert await replays.create(change, {"state": "dead", "endpoint_id": hospital.endpoint}) is NotFound.ENDPOINT
+        assert await replays.cancel(change, hospital.job) is NotFound.REPLAY
+
+
+async def test_nobody_grants_what_they_do_not_hold(hospital: Hospital) -> None:
+    async with changing(hospital.database, replace(hospital.actor, scopes=frozenset({"admin"}))) as change:
+        answer = await keys.create(change, NewKey("officer", ()), "privacy_officer")
+    assert answer == NotHeld((Scope.PAYLOAD_READ,))
+
+
+@pytest.mark.parametrize("refusal", ALL, ids=str)
+def test_the_api_and_the_command_line_say_the_same_of_it(refusal: Refusal) -> None:
+    problem, end = errors.refused(refusal), exits.refused(refusal)
+    match refusal:
+        case NotFound():
+            assert (problem.status_code, problem.name, end.status) == (404, "not-found", exits.NO)
+            remedy = refusal.value
+        case Conflict():
+            assert (problem.status_code, problem.name, end.status) == (409, "conflict", exits.NO)
+            remedy = refusal.value[1:].removesuffix(".")
+        case NotHeld():
+            assert (problem.status_code, problem.name, end.status) == (403, "forbidden", exits.NO)
+            remedy = "payload:read"
+        case Invalid():
+            assert (problem.status_code, problem.name, end.status) == (422, "invalid-request", exits.WRONG)
+            assert problem.faults == refusal.faults
+            assert str(end) == "--network: give a network in CIDR notation"
+            return
+    assert remedy in problem.detail
+    assert remedy in str(end)
+    assert (str(end)[:1].islower(), str(end)[-1:] != ".") == (True, True)
+
+
+async def test_a_change_is_audited_moves_the_version_and_notifies_only_if_it_was_made(hospital: Hospital) -> None:
+    async def version() -> int:
+        async with hospital.database.connection() as connection:
+            return await configuration.version(connection)
+
+    listener = await hospital.database.connect()
+    heard: list[object] = []
+    await listener.add_listener(notifications.CHANNEL, lambda *arguments: heard.append(arguments[-1]))
+    entries, moved = await hospital.entries(), await version()
+    try:
+        for _ in range(2):
+            async with changing(hospital.database, hospital.actor) as change:
+                await endpoint_lifecycle.pause(change, hospital.vault, hospital.endpoint)
+        async with changing(hospital.database, hospital.actor) as change:
+            await replays.create(change, {"state": "dead"})
+        await listener.fetch("SELECT")  # what was sent before is heard before this is answered
+    finally:
+        await listener.close()
+    assert (await hospital.entries(), await version()) == (entries + 2, moved + 1)
+    assert heard == ["configuration", "deliveries", "outbox", "outbox"]
+
+
+def value(answer: Any) -> Any:
+    """What was asked for, where nothing stands in the way."""
+    return errors.granted(answer)
+
+
+def _as(change: Change, **other: Any) -> Change:
+    change.actor = replace(change.actor, **other)
+    return change
