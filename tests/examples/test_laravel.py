@@ -69,7 +69,8 @@ def test_the_guide_leads_to_a_delivered_verified_webhook(
         assert '"patient_id":"pat_1"' in made.stdout, made.stdout + made.stderr
         assert any(re.search(r"Processed: +App.Inbox.HandleWebhook", line) for line in running.stdout)
 
-    assert "To: amal@example.org" in (application.folder / "storage" / "logs" / "laravel.log").read_text()
+    assert "To: amal@example.org" in log(application)
+    assert "Your appointment is booked for Tuesday 24 November, 09:30 EET." in log(application)
     shown = application.artisan("outbox")
     assert (shown.stdout, shown.returncode) == ("nothing waits\n", 0)
     with Gateway(gateway.url, gateway.key) as hospital:
@@ -293,7 +294,7 @@ def test_a_webhook_becomes_one_mail_however_often_it_comes(
     assert receive() == 204
     application.work(**settings)
     (mail,) = sink.get(f"/mails?to={CONTACT}")
-    assert mail["text"].strip() == "Your appointment is booked for Tuesday 24 November, 09:30."
+    assert mail["text"].strip() == "Your appointment is booked for Tuesday 24 November, 09:30 EET."
     (row,) = application.rows("inbox")
     assert row["body"] is None
     assert application.rows("jobs") == application.rows("failed_jobs") == []
@@ -351,10 +352,14 @@ def test_an_event_kept_just_before_a_crash_is_worked_off_when_it_comes_again(
 
 def test_before_a_partner_that_was_down_cost_the_message_and_showed_the_user_an_error(application: Laravel) -> None:
     shutil.copytree(CHECKOUT / "examples" / "laravel" / "before", application.folder, dirs_exist_ok=True)
-    partners = "['partners' => ['sms' => 'http://127.0.0.1:1', 'calendar' => 'http://127.0.0.1:1']]"
-    (application.folder / "config" / "services.php").write_text(f"<?php return {partners};\n")
-    assert book(application).status == 500
-    assert len(application.rows("appointments")) == 1
+    names = ("sms", "calendar", "receipts", "doctors", "insurer", "staff")
+    partners = ", ".join(f"'{name}' => 'http://127.0.0.1:1'" for name in names)
+    (application.folder / "config" / "services.php").write_text(f"<?php return ['partners' => [{partners}]];\n")
+    for number, (method, path, given) in enumerate(REQUESTS.values(), 1):
+        assert application.request(method, path, json.dumps(given)).status == 500
+        assert log(application).count("local.ERROR: cURL error 7") == number, "it is the partner's failure"
+    for table in ("appointments", "payments", "lab_results", "claims", "shifts"):
+        assert len(application.rows(table)) == 1
     assert application.rows("outbox") == []
 
 

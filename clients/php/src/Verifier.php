@@ -7,12 +7,12 @@ namespace WebhookGateway;
 /**
  * Tells whether a webhook comes from the gateway: Standard Webhooks, HMAC-SHA-256.
  *
- *     $verifier->verify(
+ *     $ours = $verifier->verify(
  *         file_get_contents('php://input'),
  *         $_SERVER['HTTP_WEBHOOK_ID'] ?? null,
  *         $_SERVER['HTTP_WEBHOOK_TIMESTAMP'] ?? null,
  *         $_SERVER['HTTP_WEBHOOK_SIGNATURE'] ?? null,
- *     ) or http_response_code(401) && exit;
+ *     );
  */
 final class Verifier
 {

@@ -55,7 +55,8 @@ final class HandleWebhook implements ShouldQueue
         if (($appointment['contact']['channel'] ?? null) !== 'email') {
             return;
         }
-        $time = Carbon::parse($appointment['starts_at'])->format('l j F, H:i'); // and nothing clinical
+        $time = Carbon::parse($appointment['starts_at'])->timezone(config('inbox.timezone'))->format('l j F, H:i T');
+        // Nothing clinical.
         Mail::raw("Your appointment is booked for $time.", static function ($mail) use ($appointment): void {
             $mail->to($appointment['contact']['address'])->subject('Your appointment at City Hospital');
         });
