@@ -13,9 +13,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +25,7 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from standardwebhooks import Webhook
 
+from tests.support.partner import partner_beside
 from webhook_gateway.cli import app as command_line
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.delivery.deliver import sign
@@ -268,48 +267,17 @@ def test_the_javascript_sample_verifies(signed: tuple[dict[str, str], bytes, int
 @pytest.mark.skipif(not all(map(shutil.which, ("sh", "curl", "openssl", "od"))), reason="needs curl and openssl")
 def test_the_shell_sample_signs(signed: tuple[dict[str, str], bytes, int]) -> None:
     _, body, _ = signed
-    with Partner() as partner:
+    with partner_beside() as partner:
         subprocess.run(
-            ["sh", "-c", sample("sh"), "send.sh", partner.url],
+            ["sh", "-c", sample("sh"), "send.sh", partner.url()],
             input=body,
             check=True,
             env={"PATH": os.environ["PATH"], "WEBHOOK_SECRET": SECRET},
         )
-    ((headers, received),) = partner.met
-    assert received == body
-    assert Webhook(SECRET).verify(received, headers)["id"] == "evt_1"
-    assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60
-
-
-class Partner:
-    """A receiver that keeps what it meets."""
-
-    def __init__(self) -> None:
-        self.met: list[tuple[dict[str, str], bytes]] = []
-        met = self.met
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                met.append(({name.lower(): value for name, value in self.headers.items()}, body))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, format: str, *arguments: object) -> None:
-                pass
-
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = Thread(target=self._server.serve_forever)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-
-    def __enter__(self) -> "Partner":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    (received,) = partner.received
+    assert received.body == body
+    assert Webhook(SECRET).verify(received.body, received.headers)["id"] == "evt_1"
+    assert abs(int(received.headers["webhook-timestamp"]) - time.time()) < 60
 
 
 # Reading pages

@@ -8,16 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from tests.support.partner import partner_beside, status
 from webhook_gateway.client import Accepted, AsyncGateway, Event, Gateway, GatewayUnavailable, Refused
 from webhook_gateway.crypto.master_keys import new_master_key
 from webhook_gateway.crypto.vault import MasterKeys
@@ -231,56 +229,36 @@ async def test_a_gateway_that_stays_away_is_given_up_at_the_deadline_and_the_key
         assert not late.duplicate
 
 
-@contextmanager
-def answering(*answers: tuple[int, dict[str, str]]) -> Iterator[tuple[str, list[dict[str, object]]]]:
-    """A server that gives these answers one after the other, and remembers what it was sent."""
-    left, received = iter(answers), list[dict[str, object]]()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            status, headers = next(left)
-            self.send_response(status)
-            body = json.dumps({"id": "evt_1", "type": "t", "accepted_at": "2026-11-23T08:00:00Z", "duplicate": False})
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", received
-        finally:
-            server.shutdown()
-            thread.join()
+def receipt(code: int, *headers: str) -> bytes:
+    """An answer to an event."""
+    told = {"id": "evt_1", "type": "t", "accepted_at": "2026-11-23T08:00:00Z", "duplicate": False}
+    return status(code, *headers, body=json.dumps(told).encode())
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_later_is_asked_again_with_the_same_key(status: int) -> None:
-    with answering((status, {"Retry-After": "0"}), (status, {}), (202, {})) as (url, received):
-        with Gateway(url, "whk_x") as gateway:
+@pytest.mark.parametrize("later", [429, 502, 503, 504])
+def test_later_is_asked_again_with_the_same_key(later: int) -> None:
+    with partner_beside(receipt(later, "Retry-After: 0"), receipt(later), receipt(202)) as there:
+        with Gateway(there.url(""), "whk_x") as gateway:
             gateway.post_event("lab_order.placed", ORDER)
-        assert len(received) == 3
-        assert len({str(body) for body in received}) == 1
+        assert len(there.received) == 3
+        assert len({request.body for request in there.received}) == 1
 
 
 def test_retry_after_is_respected_and_one_beyond_the_deadline_ends_the_wait_at_once() -> None:
-    with answering((503, {"Retry-After": "3600"})) as (url, _), Gateway(url, "whk_x", deadline=5) as gateway:
+    with (
+        partner_beside(receipt(503, "Retry-After: 3600")) as there,
+        Gateway(there.url(""), "whk_x", deadline=5) as gateway,
+    ):
         with pytest.raises(GatewayUnavailable) as away:
             gateway.post_event("lab_order.placed", ORDER)
         assert away.value.retry_after == 3_600
 
 
 def test_what_may_have_been_done_is_not_done_twice() -> None:
-    with answering((503, {})) as (url, received), Gateway(url, "whk_x", deadline=5) as gateway:
+    with partner_beside(receipt(503)) as there, Gateway(there.url(""), "whk_x", deadline=5) as gateway:
         with pytest.raises(GatewayUnavailable):
             gateway.create_subscriber("Northside")
-        assert len(received) == 1
+        assert len(there.received) == 1
 
 
 def test_what_json_can_not_hold_is_a_mistake_of_the_caller() -> None:

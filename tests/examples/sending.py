@@ -13,14 +13,14 @@ from examples.partners.running import Running
 SECRET = "whsec_c2FtcGxlLXBhcnRuZXItc2VjcmV0LW9mLXRlc3Rz"
 
 
-class Partner:
+class Sample:
     """One running sample."""
 
     def __init__(self, run: Running) -> None:
         self.run = run
         self.http = httpx.Client(base_url=run.url, timeout=15)
 
-    def __enter__(self) -> "Partner":
+    def __enter__(self) -> "Sample":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,4 +46,4 @@ class Partner:
         return [entry["did"] for entry in self.get("/ledger?settled")]
 
 
-Start = Callable[..., Partner]  # start("notifier", "--slow", "1", SMTP_ADDRESS="...") runs a sample until the test ends
+Start = Callable[..., Sample]  # start("notifier", "--slow", "1", SMTP_ADDRESS="...") runs a sample until the test ends

@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 
 from tests.examples.gateways import RunningGateway
 from tests.examples.laravels import CHECKOUT, EMPTY, Laravel, background, steps, why_not
-from tests.examples.sending import Partner
+from tests.examples.sending import Sample
 from tests.examples.test_receivers import forgeries, free_port, request
 from webhook_gateway.client import Gateway
 
@@ -254,11 +254,11 @@ def test_events_are_posted_in_the_order_in_which_they_were_written_whoever_works
 # The receiving side
 
 
-Mails = tuple[Partner, dict[str, str]]
+Mails = tuple[Sample, dict[str, str]]
 
 
 @pytest.fixture
-def mails(mail_server: tuple[Partner, str]) -> Mails:
+def mails(mail_server: tuple[Sample, str]) -> Mails:
     """A mail server, and what an application has to know of it."""
     sink, address = mail_server
     host, _, port = address.rpartition(":")

@@ -4,22 +4,20 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from queue import Queue
-from threading import Thread
 from typing import Any
 
 import jsonschema_rs
 import pytest
 from standardwebhooks import Webhook
 
-from tests.examples.sending import SECRET, Partner, Start
+from tests.examples.sending import SECRET, Sample, Start
+from tests.support.partner import PartnerBeside, partner_beside
 
 Catalogue = dict[str, Any]
 
 
 def test_a_patient_hears_of_each_change_of_an_appointment(
-    start: Start, mail_server: tuple[Partner, str], catalogue: Catalogue
+    start: Start, mail_server: tuple[Sample, str], catalogue: Catalogue
 ) -> None:
     sink, address = mail_server
     notifier = start("notifier", SMTP_ADDRESS=address)
@@ -43,7 +41,7 @@ def test_a_patient_hears_of_each_change_of_an_appointment(
 
 
 def test_no_message_to_a_patient_tells_anything_clinical(
-    start: Start, mail_server: tuple[Partner, str], catalogue: Catalogue
+    start: Start, mail_server: tuple[Sample, str], catalogue: Catalogue
 ) -> None:
     sink, address = mail_server
     notifier = start("notifier", SMTP_ADDRESS=address)
@@ -65,7 +63,7 @@ def test_a_patient_whose_address_is_unknown_gets_nothing_and_nobody_waits(start:
 
 
 def test_an_address_that_the_mail_server_refuses_holds_nobody_up(
-    start: Start, mail_server: tuple[Partner, str], catalogue: Catalogue
+    start: Start, mail_server: tuple[Sample, str], catalogue: Catalogue
 ) -> None:
     notifier = start("notifier", SMTP_ADDRESS=mail_server[1])
     scheduled = catalogue["appointment.scheduled"]["example"]
@@ -137,15 +135,15 @@ def test_a_version_that_comes_late_is_filed_behind_the_newer_one(start: Start, c
     ],
 )
 def test_the_insurer_decides_a_claim_and_calls_the_hospital_back(
-    start: Start, catalogue: Catalogue, desk: "Desk", total: str, type: str, expected: dict[str, Any]
+    start: Start, catalogue: Catalogue, desk: PartnerBeside, total: str, type: str, expected: dict[str, Any]
 ) -> None:
-    insurer = start("insurer", CALLBACK_URL=desk.url, CALLBACK_SECRET=SECRET)
+    insurer = start("insurer", CALLBACK_URL=desk.url(), CALLBACK_SECRET=SECRET)
     claim = catalogue["insurance_claim.submitted"]["example"]
     claim["total"]["value"] = total
     insurer.post("insurance_claim.submitted", claim)
     assert insurer.did() == [f"decided: {type}, sent to the hospital"]
-    body, headers = desk.received.get(timeout=10)
-    decision = Webhook(SECRET).verify(body, headers)
+    (called,) = desk.got(1)
+    decision = Webhook(SECRET).verify(called.body, called.headers)
     assert (decision["id"], decision["type"]) == (f"decision_{claim['claim_id']}", type)
     if "approved" in expected:
         data = decision["data"]
@@ -163,23 +161,25 @@ def test_the_insurer_notes_chart_updates(start: Start, catalogue: Catalogue) -> 
     assert insurer.get("/records")[0]["section"] == "problem_list"
 
 
-def test_the_claims_desk_turns_a_decision_into_an_event(start: Start, catalogue: Catalogue, desk: "Desk") -> None:
+def test_the_claims_desk_turns_a_decision_into_an_event(
+    start: Start, catalogue: Catalogue, desk: PartnerBeside
+) -> None:
     gateway = desk  # takes any POST and answers 202 with an id
-    claims_desk = start("claims_desk", GATEWAY_URL=gateway.url, GATEWAY_API_KEY="key_sample")
+    claims_desk = start("claims_desk", GATEWAY_URL=gateway.url(""), GATEWAY_API_KEY="key_sample")
     insurer = start("insurer", CALLBACK_URL=f"{claims_desk.run.url}/webhooks", CALLBACK_SECRET=SECRET)
     insurer.post("insurance_claim.submitted", catalogue["insurance_claim.submitted"]["example"])
     insurer.did()
     assert claims_desk.did() == ["posted as evt_sample"]
-    body, headers = gateway.received.get(timeout=10)
-    event = json.loads(body)
+    (posted,) = gateway.got(1)
+    event = json.loads(posted.body)
     assert (event["type"], event["ordering_key"]) == ("insurance_claim.adjudicated", "claim:clm_01JD7T9A")
     assert event["idempotency_key"] == "decision_clm_01JD7T9A"
-    assert headers["authorization"] == "Bearer key_sample"
+    assert posted.headers["authorization"] == "Bearer key_sample"
     jsonschema_rs.validate(catalogue[event["type"]]["schema"], event["data"], validate_formats=True)
 
 
 def test_colleagues_hear_of_their_shifts_and_older_versions_change_nothing(
-    start: Start, mail_server: tuple[Partner, str], catalogue: Catalogue
+    start: Start, mail_server: tuple[Sample, str], catalogue: Catalogue
 ) -> None:
     sink, address = mail_server
     staff = start("staff_notifier", SMTP_ADDRESS=address)
@@ -208,36 +208,8 @@ def text_of(pdf: bytes) -> str:
     return " ".join(re.findall(r"\((.*?)\) Tj", b"\n".join(pages).decode("latin-1")))
 
 
-class Desk:
-    """The hospital's side: takes what is POSTed to it and hands it to the test."""
-
-    def __init__(self) -> None:
-        self.received: Queue[tuple[bytes, dict[str, str]]] = Queue()
-        received = self.received
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # the name the standard library calls
-                body = self.rfile.read(int(self.headers["content-length"]))
-                received.put((body, {name.lower(): value for name, value in self.headers.items()}))
-                answer = b'{"id": "evt_sample"}'
-                self.send_response(202)
-                self.send_header("content-length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-
 @pytest.fixture
-def desk() -> Iterator[Desk]:
-    desk = Desk()
-    serving = Thread(target=desk.server.serve_forever)
-    serving.start()
-    yield desk
-    desk.server.shutdown()
-    desk.server.server_close()
-    serving.join()
+def desk() -> Iterator[PartnerBeside]:
+    """The hospital's side: takes what is POSTed to it."""
+    with partner_beside(otherwise=(202, b'{"id": "evt_sample"}')) as made:
+        yield made

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.examples.sending import Partner, Start
+from tests.examples.sending import Sample, Start
 
 ORDER = {"order_id": "ord_1", "patient_id": "pat_1", "ordering_practitioner_id": "prac_1"}
 OTHER_SECRET = "whsec_b3RoZXIgc2VjcmV0IG9mIHNvbWVib2R5IGVsc2U="
@@ -61,7 +61,7 @@ def test_a_slow_partner_keeps_the_event_although_nobody_waits_for_its_answer(sta
     assert laboratory.did() == ["accepted the order as 26-327-00001"]
 
 
-def test_what_was_accepted_is_worked_off_after_a_crash(start: Start, mail_server: tuple[Partner, str]) -> None:
+def test_what_was_accepted_is_worked_off_after_a_crash(start: Start, mail_server: tuple[Sample, str]) -> None:
     shift = {"shift_id": "shf_1", "staff_id": "stf_1", "facility_id": "fac", "starts_at": "2026-11-25T19:00:00+02:00"}
     partner = start("staff_notifier", SMTP_ADDRESS="127.0.0.1:1")  # nobody listens there: the mail can't leave yet
     assert partner.post("staff_shift.assigned", {**shift, "version": 1}).status_code == 202
@@ -87,6 +87,6 @@ def test_bodies_are_forgotten_when_the_work_is_done(start: Start) -> None:
     assert "pat_unforgettable" not in laboratory.http.get("/ledger").text + laboratory.http.get("/orders").text
 
 
-def stop(partner: Partner, how: signal.Signals = signal.SIGTERM) -> int:
+def stop(partner: Sample, how: signal.Signals = signal.SIGTERM) -> int:
     partner.run.process.send_signal(how)
     return partner.run.process.wait(10)

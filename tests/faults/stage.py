@@ -34,7 +34,7 @@ from webhook_gateway.store import configuration, keyring, tenants
 from webhook_gateway.store.database import Database
 
 from .link import Link
-from .partner import Partner
+from .partner import Bookkeeper
 from .producer import Ledger, Producer
 from .report import Report
 
@@ -89,7 +89,7 @@ class Stage:
     server: EmbeddedPostgres | None = None
     address: str = ""
     ledger: Ledger = field(default_factory=Ledger)
-    partner: Partner = field(default_factory=Partner)
+    partner: Bookkeeper = field(default_factory=Bookkeeper)
     endpoints: dict[str, UUID] = field(default_factory=dict)
     ordered: set[str] = field(default_factory=set)
     tenant_id: UUID = field(default_factory=uuid7)
@@ -248,7 +248,7 @@ class Stage:
                 await connection.execute(
                     "INSERT INTO endpoints (id, tenant_id, subscriber_id, url, event_types, ordering, slots, deadline, "
                     "schedule, state) SELECT $1, $2, id, $3, $4, $5, $6, $7, $8, $9 FROM subscribers",
-                    *(endpoint_id, self.tenant_id, url or self.partner.url(name), list(event_types), ordering),
+                    *(endpoint_id, self.tenant_id, url or self.partner.url(f"/{name}"), list(event_types), ordering),
                     *(slots, DEADLINE, list(schedule), state),
                 )
                 sealed = vault.seal(
@@ -533,7 +533,7 @@ async def staged(
             stage.api_link, stage.worker_link = (Link(str(parts.hostname), parts.port or 5432) for _ in range(2))
             await stage.api_link.start()
             await stage.worker_link.start()
-        await stage.partner.start()
+        await stage.partner.open()
         stage.address = f"http://127.0.0.1:{free_port()}"
         try:
             await _furnish(stage, ordered)

@@ -7,9 +7,10 @@ import inspect
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from threading import Thread
 from time import monotonic
 
 PATIENCE = 20.0
@@ -40,9 +41,10 @@ Reply = bytes | tuple[int, bytes]
 Answer = Reply | Callable[[Received], Reply | Awaitable[Reply]]
 
 
-def status(code: int, *headers: str) -> bytes:
-    """An answer with that status and no body."""
-    return "\r\n".join([f"HTTP/1.1 {code} Whatever", "Content-Length: 0", *headers, "", ""]).encode("latin-1")
+def status(code: int, *headers: str, body: bytes = b"") -> bytes:
+    """An answer with that status."""
+    lines = [f"HTTP/1.1 {code} Whatever", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode("latin-1") + body
 
 
 class Connection:
@@ -185,10 +187,7 @@ class Partner:
                 reply = await self.answer(received)
             finally:
                 self.busy -= 1
-            if isinstance(reply, tuple):
-                code, body = reply
-                reply = b"HTTP/1.1 %d Whatever\r\nContent-Length: %d\r\n\r\n%b" % (code, len(body), body)
-            await connection.send(reply)
+            await connection.send(status(reply[0], body=reply[1]) if isinstance(reply, tuple) else reply)
 
 
 @asynccontextmanager
@@ -201,3 +200,35 @@ async def partner(
         yield made
     finally:
         await made.close()
+
+
+class PartnerBeside:
+    """A partner for a test that isn't async: it lives in a thread of its own."""
+
+    def __init__(self, partner: Partner, loop: asyncio.AbstractEventLoop) -> None:
+        self._partner, self._loop = partner, loop
+        self.url = partner.url
+
+    @property
+    def received(self) -> list[Received]:
+        return self._partner.received
+
+    def got(self, count: int = 1) -> list[Received]:
+        """The requests, as soon as there are so many."""
+        return asyncio.run_coroutine_threadsafe(self._partner.got(count), self._loop).result()
+
+
+@contextmanager
+def partner_beside(*answers: Answer, otherwise: Answer = OK) -> Iterator[PartnerBeside]:
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever)
+    thread.start()
+    there = partner(*answers, otherwise=otherwise)
+    try:
+        made = asyncio.run_coroutine_threadsafe(there.__aenter__(), loop).result()
+        yield PartnerBeside(made, loop)
+        asyncio.run_coroutine_threadsafe(there.__aexit__(None, None, None), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
