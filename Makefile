@@ -55,7 +55,7 @@ format: venv ## Format the code and repair what ruff can repair
 	$(PY) -m ruff format $(CODE)
 
 .PHONY: bench
-bench: venv ## Measure throughput and latency (ARGS are passed on)
+bench: venv ## Measure throughput, latency and what an event costs (ARGS="--help" shows what it can do)
 	$(PY) -m bench.run $(ARGS)
 
 .PHONY: bench-isolation
