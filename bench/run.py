@@ -5,6 +5,7 @@
 - ``make bench ARGS="--only full,latency"`` runs a part of it (``--help`` lists the parts)
 - ``make bench ARGS="--only depth --open 10000000"`` drains a deeper backlog, which takes some minutes to make
 - ``make bench ARGS="--only rates --loads 50,500"`` measures what an event costs at some rates
+- ``make bench ARGS="--against ../before"`` compares another checkout with this one, by turns, in a quarter of an hour
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import uvloop
 
-from . import children, control, floors, growth, plots, rates, road
+from . import children, compare, control, floors, growth, plots, rates, road
 from .gateway import Gateway
 from .machine import between, sample
 from .report import Goal, Report, judge
@@ -135,8 +136,11 @@ class Size:
 
 FULL = Size(floor=4, full=10, latency=12, drain=5, old=60, open=1_000_000, key=100_000, load=8)
 QUICK = Size(floor=2, full=4, latency=4, drain=2, old=8, open=100_000, key=10_000, load=4)
+AGAINST = ("100", "500", rates.FULL)
+PAIRS = 9
 LONGEST = 60.0
 """Seconds that a load may be asked to last."""
+MOST_PAIRS = 30
 MOST = 2_000
 """Events a second at most that may be asked for: `full` finds out what is possible."""
 
@@ -168,12 +172,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="shorter, with smaller backlogs")
     parser.add_argument("--only", default=",".join(MEASURES), help="some of " + ",".join(MEASURES))
     parser.add_argument("--open", type=int, help="open deliveries of the deepest backlog, by default a million")
-    parser.add_argument("--loads", type=_loads, help=f"of rates: events a second, {rates.FULL}, {rates.TAKEN}")
+    parser.add_argument(
+        "--loads", type=_loads, help=f"of rates and --against: events a second, {rates.FULL}, {rates.TAKEN}"
+    )
     parser.add_argument("--seconds", type=_seconds, help="of each of these loads")
     parser.add_argument("--of", type=_checkout, help="a checkout with a .venv, whose gateway rates are measured of")
+    parser.add_argument("--against", type=_checkout, help="a checkout with a .venv, to compare with this one by turns")
+    parser.add_argument("--pairs", type=_pairs, default=PAIRS, help=f"of --against, by default {PAIRS}")
     given = parser.parse_args()
     size = QUICK if given.quick else FULL
     size = replace(size, load=given.seconds or size.load, loads=given.loads or size.loads, of=given.of or size.of)
+    if given.against is not None:
+        report = uvloop.run(compare.compare(given.against, given.loads or AGAINST, size.load, given.pairs))
+        report.say(f"wrote {report.write('against')}")
+        return
     if given.open is not None:
         if given.open < growth.DEEP:
             parser.error(f"--open: a deep backlog has {growth.DEEP:,} open deliveries or more")
@@ -205,6 +217,12 @@ def _seconds(text: str) -> float:
     if not 1 <= (seconds := float(text)) <= LONGEST:
         raise argparse.ArgumentTypeError(f"from 1 to {LONGEST:g}")
     return seconds
+
+
+def _pairs(text: str) -> int:
+    if not 1 <= (pairs := int(text)) <= MOST_PAIRS:
+        raise argparse.ArgumentTypeError(f"from 1 to {MOST_PAIRS}")
+    return pairs
 
 
 def _checkout(text: str) -> Path:
