@@ -1,7 +1,7 @@
 """``make bench``: every figure of the README in one run on one machine, so that their ratios hold.
 
 - ``make bench`` runs all of it, in some minutes
-- ``make bench ARGS="--quick"`` is shorter, about two minutes
+- ``make bench ARGS="--quick"`` is shorter, about five minutes
 - ``make bench ARGS="--only full,latency"`` runs a part of it (``--help`` lists the parts)
 - ``make bench ARGS="--only depth --open 10000000"`` drains a deeper backlog, which takes some minutes to make
 - ``make bench ARGS="--only rates --loads 50,500"`` measures what an event costs at some rates
