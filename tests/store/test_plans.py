@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from tests.support.postgres import Server
 from webhook_gateway.delivery.registry import LONG_AGO
-from webhook_gateway.store import deliveries, outbox
+from webhook_gateway.store import deliveries, ordering, outbox
 
 from .plans import explain
 
@@ -91,7 +91,7 @@ async def test_no_hot_statement_reads_more_than_it_needs(full: asyncpg.Connectio
         "retry": 1_000,
         "release": 4_000,
         "busy keys": 2_000,
-        "take": 4_000,
+        "dequeue": 4_000,
     }
     for name, pages in allowed.items():
         await expect_few_pages(full, name, pages, *hot[name])
@@ -113,7 +113,7 @@ async def test_nor_where_the_planner_takes_a_table_full_of_dead_rows_for_empty(
         "supersede": 4_000,
         "busy keys": 2_000,
         "latest keys": 4_000,
-        "take": 4_000,
+        "dequeue": 4_000,
     }
     _, finish = hot["finish"]
     some, leases = finish[15:17]
@@ -136,14 +136,14 @@ async def hot_statements(
     return {
         "ready": (deliveries.READY, []),
         "first due": (deliveries.FIRST_DUE, [ten, [floor] * 10]),
-        "claim": (deliveries.CLAIM, [ten, [10] * 10, [floor] * 10, [timedelta(seconds=30)] * 10, uuid7()]),
+        "claim": (deliveries.CLAIM, [ten, [10] * 10, [floor] * 10, [30.0] * 10, uuid7()]),
         "finish": (deliveries.FINISH, [*nothing, some, leases, ["delivered"] * 100, [None] * 100]),
         "retry": (deliveries.RETRY, [some, leases, [1.0] * 100, [1] * 100]),
-        "release": (deliveries.RELEASE, [endpoint_ids, keys, [0] * len(keys), *[[None] * len(keys)] * 2, None]),
-        "supersede": (deliveries.SUPERSEDE, [endpoint_ids, keys]),
-        "busy keys": (outbox.BUSY_KEYS, [endpoint_ids, keys]),
-        "latest keys": (outbox.LATEST_KEYS, [endpoint_ids, keys]),
-        "take": (outbox.TAKE, [after, 500]),
+        "release": (ordering.RELEASE, [endpoint_ids, keys, [0] * len(keys), *[[None] * len(keys)] * 2, None]),
+        "supersede": (ordering.SUPERSEDE, [endpoint_ids, keys]),
+        "busy keys": (ordering.BUSY_KEYS, [endpoint_ids, keys]),
+        "latest keys": (ordering.LATEST_KEYS, [endpoint_ids, keys]),
+        "dequeue": (outbox.DEQUEUE, [after, 500]),
     }
 
 

@@ -16,7 +16,7 @@ from webhook_gateway.store.database import Database
 
 KEEP_BYTES = 16_777_216
 RELEARN = 0.2
-"""Seconds between two looks for data keys that are not there."""
+"""Seconds until data keys that are not there are asked for again."""
 
 
 class Bodies:
@@ -44,7 +44,7 @@ class Bodies:
             async with self._database.connection() as connection:
                 sealed = await deliveries.bodies(connection, missing)
                 if lost := [event_id for event_id in missing if event_id not in sealed]:
-                    # A look that crosses the making of a partition may miss rows which are there.
+                    # A query that crosses the making of a partition may miss rows which are there.
                     sealed |= await deliveries.bodies(connection, lost)
             if not all(map(self._vault.can_open, sealed.values())):
                 await self._learn_keys()

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 from webhook_gateway import telemetry
 from webhook_gateway.host.loop import POLL
 from webhook_gateway.store import deliveries
-from webhook_gateway.store.database import COMPLETE_LOOK, Database, DatabaseUnavailable
+from webhook_gateway.store.database import FULL_SCAN, Database, DatabaseUnavailable
 from webhook_gateway.store.deliveries import Claim, Wanted
 
 from .clock import Clock
@@ -19,7 +19,7 @@ from .due import Due
 from .registry import Leased
 from .sending import Sending
 from .slots import Reservation, Slots
-from .watermark import CompleteLooks
+from .watermark import FullScanBudget
 
 SCAN_GAP = 0.05
 """Seconds at least between two scans."""
@@ -37,7 +37,7 @@ class Claiming:
         self._slots = slots
         self._sending = sending
         self._changed = changed
-        self._full_scans = CompleteLooks()
+        self._full_scans = FullScanBudget()
 
     async def claim(self) -> float:
         if pause := self._sending.must_wait():
@@ -66,22 +66,22 @@ class Claiming:
         It is a full scan, unless that would take more than a small part of the time.
         """
         began = monotonic()
-        marks = None if self._full_scans.are_due() else self._due.low_water_marks()
+        marks = None if self._full_scans.allows() else self._due.low_water_marks()
         try:
             async with self._database.connection() as connection:
                 found = await deliveries.ready(connection, marks)
         except DatabaseUnavailable:
-            if marks is None and monotonic() - began >= COMPLETE_LOOK:
-                self._full_scans.took(COMPLETE_LOOK)
+            if marks is None and monotonic() - began >= FULL_SCAN:
+                self._full_scans.spend(FULL_SCAN)
             raise
         took = monotonic() - began
         if marks is None:
-            self._full_scans.took(took)
+            self._full_scans.spend(took)
         self._due.scanned(found, began, marks)
         if unknown := self._due.unknown():
             self._changed.set()
             async with self._database.connection() as connection, connection.transaction():
-                await deliveries.cancel_orphans(connection, unknown)
+                await deliveries.cancel_of_deleted(connection, unknown)
         await self._sending.return_leases(self._slots.orphaned())
         await asyncio.sleep(max(SCAN_GAP, min(5 * took, POLL)))
         return POLL

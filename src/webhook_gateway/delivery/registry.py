@@ -54,7 +54,7 @@ class EndpointRecord:
     learnt_at: float = 0.0
     """When that was last learnt from elsewhere than a scan, by monotonic time."""
     low_water_mark: datetime = LONG_AGO
-    """A due time below which nothing was left when last looked: rows long gone cost a scan as much as others."""
+    """A due time below which nothing was left at the last scan: rows long gone cost a scan as much as others."""
 
     in_flight: int = 0
     """Slots that are taken: by requests under way, and by those reserved."""

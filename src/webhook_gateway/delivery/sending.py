@@ -25,7 +25,7 @@ from .registry import EndpointRecord, Leased, Registry
 from .slots import Slots
 
 CLOCK_GAP = 0.05
-"""Seconds between two looks whether the time is known."""
+"""Seconds until the time is asked for again, where it isn't known yet."""
 
 
 class Sending:

@@ -13,7 +13,7 @@ from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.failpoints import reach
 from webhook_gateway.host.loop import POLL
-from webhook_gateway.rules.model import Endpoint, Health, Ordering
+from webhook_gateway.rules.model import DeliveryState, Endpoint, Health, Ordering
 from webhook_gateway.rules.outcome import detail_of, name_of, status_of
 from webhook_gateway.rules.verdict import Done, GiveUp, Postpone, RetryAt
 from webhook_gateway.store import configuration, deliveries
@@ -143,7 +143,7 @@ class Settling:
         disabling = [record for record, result in results if result.verdict.disable]
         finished = [f for record, result in results if (f := self._finished(record, result)) is not None]
         retried = [r for _, result in results if (r := _retried(result)) is not None]
-        made = [(result.delivery, self._attempt(result)) for _, result in results]
+        made = [self._attempt(result) for _, result in results]
         async with self._database.connection() as connection, connection.transaction():
             settled = await deliveries.settle(connection, made, finished, retried)
             reach("within_settle")
@@ -178,7 +178,7 @@ class Settling:
                 await operational.delivery_dead(connection, self._vault, result.endpoint, result.delivery, action.why)
 
     def _expect_retry(self, record: EndpointRecord, result: Result) -> None:
-        """The delay counts from the settle, by the database's clock: to look earlier would be to look in vain."""
+        """The delay counts from the settle, by the database's clock: a claim before it would find nothing."""
         if isinstance(action := result.verdict.action, RetryAt | Postpone):
             latest = result.endpoint.ordering is Ordering.LATEST
             delay = 0.0 if latest else max(action.when - result.ended, 0.0)
@@ -189,19 +189,22 @@ class Settling:
         match result.verdict.action:
             case Done():
                 lease = None if delivery.ordering_key is None else self._slots.lease_to_follow(record)
-                return Finished(delivery, "delivered", lease=lease)
+                return Finished(delivery, DeliveryState.DELIVERED, lease=lease)
             case GiveUp(why):
-                return Finished(delivery, "dead", why, hold=result.endpoint.ordering is Ordering.STRICT)
+                return Finished(delivery, DeliveryState.DEAD, why, hold=result.endpoint.ordering is Ordering.STRICT)
             case RetryAt() | Postpone():
                 return None
             case _:
                 assert_never(result.verdict.action)
 
     def _attempt(self, result: Result) -> Attempt:
-        outcome, response = result.exchange.outcome, result.exchange.response
+        delivery, outcome, response = result.delivery, result.exchange.outcome, result.exchange.response
         excerpt = response.excerpt[: self._keep] if response is not None else b""
         return Attempt(
+            delivery_id=delivery.id,
             id=result.attempt_id,
+            tenant_id=delivery.tenant_id,
+            attempt=delivery.attempt,
             started_at=datetime.fromtimestamp(result.began, UTC),
             duration=result.exchange.duration,
             phase=result.exchange.phase.value,
@@ -212,7 +215,7 @@ class Settling:
             response_length=None if response is None else response.length,
             response_type=None if response is None else _media_type(response.content_type),
             response_sha256=None if response is None else response.sha256,
-            response_excerpt=self._vault.seal(result.delivery.tenant_id, "attempts", result.attempt_id, excerpt)
+            response_excerpt=self._vault.seal(delivery.tenant_id, "attempts", result.attempt_id, excerpt)
             if excerpt
             else None,
         )

@@ -21,7 +21,7 @@ from .due import Due
 from .registry import EndpointRecord, Leased, Prefetched, Registry
 
 REFILL = 0.02
-"""Seconds between two looks at an endpoint whose rate is used up."""
+"""Seconds between two claims for an endpoint whose rate is used up."""
 QUICK = 0.02
 """Seconds. An endpoint that answers faster would wait for claims most of the time, so deliveries are prefetched."""
 PREFETCH = 14
