@@ -20,7 +20,6 @@ from webhook_gateway.rules.outcome import Unsendable
 from webhook_gateway.store.configuration import Snapshot
 
 from .health import EndpointHealth
-from .rate import TokenBucket
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -63,7 +62,10 @@ class EndpointRecord:
     prefetched: deque[Prefetched] = field(default_factory=deque)
     prefetching: int = 0
     """Prefetched on insert, and not in the queue yet."""
-    bucket: TokenBucket = field(default_factory=TokenBucket)
+    tokens: float = 0.0
+    """Requests that its rate allows now."""
+    filled_at: float = 0.0
+    """When they were last counted, by monotonic time."""
 
     health: EndpointHealth = field(default_factory=EndpointHealth)
 

@@ -48,8 +48,7 @@ class Slots:
         registry: Registry,
         due: Due,
         concurrency: int,
-        *,
-        per_tenant: int | None = None,
+        per_tenant: int = 0,
         lease_margin: float = 15.0,
     ) -> None:
         self._clock = clock
@@ -80,7 +79,7 @@ class Slots:
             prefetch = self._room_to_prefetch(endpoint, record, now) if count or record.in_flight else 0
             if count + prefetch > 0:
                 reservations.append(Reservation(record, count, prefetch, endpoint.deadline + self._lease_margin))
-                self._reserve(endpoint, record, count)
+                self._reserve(record, count)
                 self._due.rotate(record)
                 free -= count
         return reservations
@@ -103,7 +102,7 @@ class Slots:
             return None
         free = self.concurrency - self.in_flight
         if min(self._free_slots(endpoint, record, now), (free - record.in_flight + 1) // 2) > 0:
-            self._reserve(endpoint, record, 1)
+            self._reserve(record, 1)
         elif record.in_flight and len(record.prefetched) + record.prefetching < self._prefetch(endpoint, record, now):
             record.prefetching += 1
         else:
@@ -129,7 +128,7 @@ class Slots:
         record = leased.record
         endpoint = record.endpoint
         if not record.reserved and endpoint is not None and self.in_flight < self.concurrency:
-            self._reserve(endpoint, record, min(max(self._free_slots(endpoint, record, self._clock.now()), 0), 1))
+            self._reserve(record, min(max(self._free_slots(endpoint, record, self._clock.now()), 0), 1))
         if record.reserved:
             record.reserved -= 1
             return True
@@ -181,18 +180,17 @@ class Slots:
         sending = (record.endpoint for record in self._registry if record.in_flight)
         return max((endpoint.deadline for endpoint in sending if endpoint is not None), default=0.0)
 
-    def _reserve(self, endpoint: Endpoint, record: EndpointRecord, count: int) -> None:
+    def _reserve(self, record: EndpointRecord, count: int) -> None:
         record.reserved += count
         record.in_flight += count
         record.tenant.in_flight += count
         self.in_flight += count
-        if endpoint.rate is not None:
-            record.bucket.take(count)
+        record.tokens = max(record.tokens - count, 0.0)
 
     def _free_reserved(self, record: EndpointRecord, count: int) -> None:
         count = min(count, record.reserved)
         record.reserved -= count
-        record.bucket.put_back(count)
+        record.tokens += count
         self._free(record, count)
 
     def _free(self, record: EndpointRecord, count: int) -> None:
@@ -205,10 +203,17 @@ class Slots:
     def _free_slots(self, endpoint: Endpoint, record: EndpointRecord, now: float) -> int:
         free = self._allowed(endpoint, record, now) - record.in_flight
         if endpoint.rate is not None:
-            tokens = record.bucket.holds(endpoint.rate / self._registry.workers)
+            tokens = self._tokens(endpoint.rate / self._registry.workers, record)
             self._rate_binds = self._rate_binds or tokens < free
             free = min(free, tokens)
         return min(free, self._per_tenant - record.tenant.in_flight)
+
+    def _tokens(self, rate: float, record: EndpointRecord) -> int:
+        """A token bucket that holds one second's worth, at least one."""
+        now = monotonic()
+        record.tokens = min(record.tokens + (now - record.filled_at) * rate, max(rate, 1.0))
+        record.filled_at = now
+        return int(record.tokens)
 
     def _allowed(self, endpoint: Endpoint, record: EndpointRecord, now: float) -> int:
         """How many requests this worker may have under way to the endpoint."""
