@@ -10,7 +10,7 @@ from uuid import UUID
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
 from webhook_gateway.rules.model import Delivery
-from webhook_gateway.rules.outcome import Unsendable
+from webhook_gateway.rules.outcome import Remedy, Unsendable
 from webhook_gateway.store import deliveries, keyring
 from webhook_gateway.store.database import Database
 
@@ -60,9 +60,9 @@ class Bodies:
         try:
             body = self._vault.open(tenant_id, "events", event_id, sealed)
         except KeyMissing:
-            return Unsendable("key_missing", waits=True)
+            return Unsendable("key_missing", Remedy.WAIT)
         except Tampered:
-            return Unsendable("body_damaged", hopeless=True)
+            return Unsendable("body_damaged", Remedy.NONE)
         self._open[event_id] = body
         self._bytes += len(body)
         return body

@@ -13,7 +13,7 @@ from webhook_gateway.host.loop import POLL
 from webhook_gateway.outbound.sender import Sender
 from webhook_gateway.outbound.tokens import Tokens
 from webhook_gateway.rules.model import Delivery
-from webhook_gateway.rules.outcome import Unsendable
+from webhook_gateway.rules.outcome import Remedy, Unsendable
 from webhook_gateway.store import deliveries
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 from webhook_gateway.store.deliveries import Retried
@@ -121,7 +121,7 @@ class Sending:
         if endpoint is None:
             return  # deleted since the claim: its deliveries are cancelled
         if record.lacks_key:
-            body = Unsendable("key_missing", waits=True)
+            body = Unsendable("key_missing", Remedy.WAIT)
         result = await attempt(self.sender, self.tokens, self.clock, health, delivery, endpoint, body, self.keep)
         verdict, exchange = result.verdict, result.exchange
         share = self.registry.share(record, endpoint.slots)

@@ -16,7 +16,7 @@ from webhook_gateway.failpoints import reach
 from webhook_gateway.host.loop import POLL
 from webhook_gateway.rules.model import DeliveryState, Endpoint, Health, Ordering
 from webhook_gateway.rules.outcome import detail_of, name_of, status_of
-from webhook_gateway.rules.verdict import Done, GiveUp, Postpone, RetryAt
+from webhook_gateway.rules.verdict import Done, GiveUp, Postpone, RetryIn
 from webhook_gateway.store import configuration, deliveries
 from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable
 from webhook_gateway.store.deliveries import Attempt, Finished, Retried
@@ -78,7 +78,8 @@ class Settling:
             self.outbox.set()
         del self.sending.unsettled[: len(results)]
         for record, result in results:
-            self._expect_retry(record, result)
+            if (retried := _retried(result)) is not None:
+                self.due.expect(record, 0.0 if retried.latest else retried.delay)
         telemetry.settle_seconds.observe(perf_counter() - began)
         self.written.set()
         self.due.changed.set()
@@ -172,13 +173,6 @@ class Settling:
             if isinstance(action, GiveUp) and self.registry.wants_dead_delivery_events(result.delivery):
                 await operational.delivery_dead(connection, self.vault, result.endpoint, result.delivery, action.why)
 
-    def _expect_retry(self, record: EndpointRecord, result: Result) -> None:
-        """The delay counts from the settle, by the database's clock: a claim before it would find nothing."""
-        if isinstance(action := result.verdict.action, RetryAt | Postpone):
-            latest = result.endpoint.ordering is Ordering.LATEST
-            delay = 0.0 if latest else max(action.when - result.ended, 0.0)
-            self.due.expect(record, delay)
-
     def _finished(self, record: EndpointRecord, result: Result) -> Finished | None:
         delivery = result.delivery
         match result.verdict.action:
@@ -187,7 +181,7 @@ class Settling:
                 return Finished(delivery, DeliveryState.DELIVERED, lease=lease)
             case GiveUp(why):
                 return Finished(delivery, DeliveryState.DEAD, why, hold=result.endpoint.ordering is Ordering.STRICT)
-            case RetryAt() | Postpone():
+            case RetryIn() | Postpone():
                 return None
             case _:
                 assert_never(result.verdict.action)
@@ -219,10 +213,10 @@ class Settling:
 def _retried(result: Result) -> Retried | None:
     latest = result.endpoint.ordering is Ordering.LATEST
     match result.verdict.action:
-        case RetryAt(when):
-            return Retried(result.delivery, max(when - result.ended, 0.0), latest=latest)
-        case Postpone(when):
-            return Retried(result.delivery, max(when - result.ended, 0.0), counted=False, latest=latest)
+        case RetryIn(delay):
+            return Retried(result.delivery, delay, latest=latest)
+        case Postpone(delay):
+            return Retried(result.delivery, delay, counted=False, latest=latest)
         case Done() | GiveUp():
             return None
         case _:

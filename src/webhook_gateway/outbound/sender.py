@@ -28,6 +28,7 @@ from webhook_gateway.rules.outcome import (
     Outcome,
     Phase,
     Rejected,
+    Remedy,
     ResponseSummary,
     TimedOut,
     Unreachable,
@@ -200,7 +201,7 @@ class _Lane:
             try:
                 self.trust = system_trust if request.tls is None else _trust(request.tls)
             except (OSError, ValueError):  # ssl.SSLError is an OSError
-                self.hindrance = Unsendable("tls_settings_invalid", waits=True)
+                self.hindrance = Unsendable("tls_settings_invalid", Remedy.WAIT)
         elif proxy is not None:
             self.opening = f"POST {target.url} HTTP/1.1\r\nHost: {host}\r\n{proxy.credentials}"
 
@@ -311,7 +312,7 @@ def _explain(error: Exception, phase: Phase) -> Outcome:
         case TimeoutError():
             return TimedOut(phase)
         case OSError() if error.errno in OUR_OWN:
-            return Unsendable("no_sockets", waits=True)
+            return Unsendable("no_sockets", Remedy.WAIT)
         case ConnectionRefusedError():
             return Unreachable(Trouble.CONNECTION_REFUSED)
         case OSError() if error.errno in (ENETUNREACH, EHOSTUNREACH, ENETDOWN, EAFNOSUPPORT):
