@@ -29,16 +29,26 @@ from tests.support.partner import partner_beside
 from webhook_gateway.cli import app as command_line
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.delivery.deliver import sign
+from webhook_gateway.host import supervisor
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.intake.ingest import Ingest
 from webhook_gateway.operations.first_start import issue_key
 from webhook_gateway.outbound.sender import Request
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.deadlines import (
+    API_STOPS,
+    APIS_KILLED,
+    LONGEST_DEADLINE,
+    TOKEN_DEADLINE,
+    WORKER_STOPS,
+    WORKERS_KILLED,
+)
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Delivery, Endpoint
 from webhook_gateway.rules.scopes import Role, Scope
 from webhook_gateway.rules.unreachable import MEANINGS
 from webhook_gateway.settings import Settings
 from webhook_gateway.store.database import Database
+from webhook_gateway.web.api.schemas.endpoints import NewEndpoint
 from webhook_gateway.web.app import create_app
 from webhook_gateway.web.errors import TITLES
 
@@ -196,6 +206,22 @@ def test_the_roles_are_those_of_the_code() -> None:
 def test_the_problems_are_among_those_of_the_code() -> None:
     rows = table_of(DOCS / "producers.md", "| status | `type` ends with | what to do |")
     assert {name.strip("`") for _, name, _ in rows} <= set(TITLES)
+
+
+def test_whoever_stops_a_gateway_outlasts_the_longest_request_and_its_token() -> None:
+    compose = yaml.safe_load((CHECKOUT / "compose.yaml").read_text())["services"]
+    assert compose["api"]["stop_grace_period"] == f"{APIS_KILLED:g}s"
+    assert compose["worker"]["stop_grace_period"] == f"{WORKERS_KILLED:g}s"
+    page = (DOCS / "operating.md").read_text()
+    said = re.findall(r"(?:TimeoutStopSec=|--stop-timeout |terminationGracePeriodSeconds: )(\d+)", page)
+    assert len(said) >= 4
+    assert set(map(float, said)) == {WORKERS_KILLED}
+    assert f"the API within {API_STOPS:g} seconds" in page
+    assert f"at most {WORKER_STOPS:g} seconds" in page
+    assert f"with the longest {WORKER_STOPS:g} (" in (DOCS / "how-it-works.md").read_text()
+    (worker,) = supervisor.workers(1)
+    assert LONGEST_DEADLINE + TOKEN_DEADLINE < WORKER_STOPS < worker.patience < WORKERS_KILLED
+    assert NewEndpoint.model_json_schema()["properties"]["deadline"]["maximum"] == LONGEST_DEADLINE
 
 
 def test_the_retries_are_those_of_the_code() -> None:

@@ -12,6 +12,8 @@ from time import monotonic
 
 import msgspec
 
+from webhook_gateway.rules.credentials import ClientCredentials
+from webhook_gateway.rules.deadlines import LEASE_MARGIN, TOKEN_DEADLINE
 from webhook_gateway.rules.model import Endpoint, Ordering
 from webhook_gateway.rules.outcome import Unsendable
 from webhook_gateway.rules.waiting import may_begin
@@ -49,7 +51,7 @@ class Slots:
         due: Due,
         concurrency: int,
         per_tenant: int = 0,
-        lease_margin: float = 15.0,
+        lease_margin: float = LEASE_MARGIN,
     ) -> None:
         self._clock = clock
         self._registry = registry
@@ -175,10 +177,10 @@ class Slots:
         """When a rate will allow what it doesn't now."""
         return self._clock.now() + REFILL if self._rate_binds else None
 
-    def longest_deadline(self) -> float:
-        """Seconds that the requests under way may still take."""
+    def longest_request(self) -> float:
+        """Seconds that the requests under way may still take, tokens for them included."""
         sending = (record.endpoint for record in self._registry if record.in_flight)
-        return max((endpoint.deadline for endpoint in sending if endpoint is not None), default=0.0)
+        return max((_longest_request(endpoint) for endpoint in sending if endpoint is not None), default=0.0)
 
     def _reserve(self, record: EndpointRecord, count: int) -> None:
         record.reserved += count
@@ -232,3 +234,8 @@ class Slots:
             return 0
         share = self._registry.share(record, may_begin(endpoint, health.current, now))
         return PREFETCH * min(share, self.concurrency // max(len(self._due), 1))
+
+
+def _longest_request(endpoint: Endpoint) -> float:
+    fetches_token = isinstance(endpoint.authorization, ClientCredentials)
+    return endpoint.deadline + (TOKEN_DEADLINE if fetches_token else 0.0)

@@ -19,6 +19,7 @@ from webhook_gateway.host.loop import POLL, Loop
 from webhook_gateway.outbound.policy import policy_from
 from webhook_gateway.outbound.sender import Sender
 from webhook_gateway.outbound.tokens import Tokens
+from webhook_gateway.rules.deadlines import SETTLING
 from webhook_gateway.settings import Settings
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.notifications import CONFIGURATION, DELIVERIES, OUTBOX, Notifier, listen
@@ -34,9 +35,6 @@ from .sending import Sending
 from .settling import Settling
 from .slots import Slots
 from .upkeep import Upkeep
-
-DRAIN_MARGIN = 12.0
-"""Seconds beyond the longest deadline under way that a stopping worker waits for its requests and the database."""
 
 
 async def run(settings: Settings) -> None:
@@ -115,7 +113,7 @@ class Worker:
     async def _drain(self, stages: Sequence[asyncio.Task[None]]) -> None:
         """No new claims; what is under way finishes, within its own deadline, and is settled."""
         try:
-            async with asyncio.timeout(self._slots.longest_deadline() + DRAIN_MARGIN):
+            async with asyncio.timeout(self._slots.longest_request() + SETTLING):
                 await asyncio.gather(*stages, self._sending.drain())
                 await self._settling.drain()
         except TimeoutError:
