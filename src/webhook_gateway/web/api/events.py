@@ -20,7 +20,7 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.web.callers import Caller
-from webhook_gateway.web.errors import TITLES, TYPE, Problem, forbidden, invalid
+from webhook_gateway.web.errors import Problem, forbidden, invalid, members_of
 
 from .byte_routes import Handler, Headers
 
@@ -246,17 +246,4 @@ def _problem(refusal: Refusal) -> Problem:
 
 
 def _refused(index: int, problem: Problem) -> RefusedOut:
-    return RefusedOut(index, problem.status_code, _error(problem))
-
-
-def _error(problem: Problem) -> dict[str, Any]:
-    """A problem within a batch's answer."""
-    error: dict[str, Any] = {
-        "type": TYPE + problem.name,
-        "title": TITLES[problem.name],
-        "status": problem.status_code,
-        "detail": problem.detail,
-    }
-    if problem.faults:
-        error["errors"] = [{"pointer": f.pointer, "rule": f.rule, "remedy": f.remedy} for f in problem.faults]
-    return error
+    return RefusedOut(index, problem.status_code, members_of(problem))
