@@ -36,7 +36,7 @@ class Configuration:
     """Up to when."""
 
     async def poll(self) -> float:
-        snapshot = self.registry.snapshot
+        snapshot, newer = self.registry.snapshot, None
         async with self.database.connection() as connection:
             if not snapshot.version:
                 await keyring.fill(self.database, self.vault)
@@ -44,10 +44,12 @@ class Configuration:
             stale = stale or bool(snapshot.unsendable)  # their key may be back
             if stale or await configuration.version(connection) != snapshot.version:
                 await keyring.fill(self.database, self.vault)
-                self.registry.learn(await configuration.snapshot(connection, self.vault))
+                newer = await configuration.snapshot(connection, self.vault)
             learnt, self.health_known = await configuration.health_since(connection, self.health_known)
         for endpoint_id, health in learnt.items():
             self.registry.of(endpoint_id).health.learn(health)
+        if newer is not None:  # the last: nothing is sent before the first, and by then no open breaker is overlooked
+            self.registry.learn(newer)
         self.due.changed.set()
         return POLL
 

@@ -26,7 +26,7 @@ from .registry import EndpointRecord, Leased, Registry
 from .slots import Slots
 
 CLOCK_GAP = 0.05
-"""Seconds until the time is asked for again, where it isn't known yet."""
+"""Seconds until what a worker has to know first is asked for again, where it isn't known yet."""
 
 
 @dataclass(eq=False)
@@ -51,10 +51,13 @@ class Sending:
     """What was sent can't be written down just now: sending more would only make more of it come twice."""
 
     def must_wait(self) -> float:
-        """Seconds to wait where nothing may be leased: it couldn't be written down, or the time isn't known yet."""
+        """Seconds to wait where nothing may be leased.
+
+        It couldn't be written down, or the time and the endpoints' health aren't known yet.
+        """
         if self.is_behind:
             return POLL
-        return 0.0 if self.clock.is_set else CLOCK_GAP
+        return 0.0 if self.clock.is_set and self.registry.snapshot.version else CLOCK_GAP
 
     async def send(self, leased: Sequence[Leased]) -> None:
         """Begins the requests of deliveries whose slots are reserved; those prefetched are queued."""
