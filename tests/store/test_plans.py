@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from tests.support.postgres import Server
 from webhook_gateway.delivery.registry import LONG_AGO
-from webhook_gateway.store import deliveries, ordering, outbox
+from webhook_gateway.store import deliveries, ordering, outbox, waiting
 
 from .plans import explain
 
@@ -92,6 +92,7 @@ async def test_no_hot_statement_reads_more_than_it_needs(full: asyncpg.Connectio
         "release": 4_000,
         "busy keys": 2_000,
         "dequeue": 4_000,
+        "waiting": 12_000,
     }
     for name, pages in allowed.items():
         await expect_few_pages(full, name, pages, *hot[name])
@@ -131,6 +132,9 @@ async def hot_statements(
         "SELECT DISTINCT endpoint_id, ordering_key FROM deliveries WHERE ordering_key IS NOT NULL LIMIT 100"
     )
     endpoint_ids, keys = [row["endpoint_id"] for row in keyed], [row["ordering_key"] for row in keyed]
+    page = await connection.fetch(
+        "SELECT DISTINCT ON (endpoint_id) id, endpoint_id, ordering_key, due_at FROM deliveries LIMIT 100"
+    )
     leases, ten = [uuid4()] * 100, [endpoint(number) for number in endpoints]
     nothing: list[list[Any]] = [[]] * 15
     return {
@@ -144,6 +148,7 @@ async def hot_statements(
         "busy keys": (ordering.BUSY_KEYS, [endpoint_ids, keys]),
         "latest keys": (ordering.LATEST_KEYS, [endpoint_ids, keys]),
         "dequeue": (outbox.DEQUEUE, [after, 500]),
+        "waiting": (waiting.DELIVERIES, [*(list(column) for column in zip(*page, strict=True)), waiting.COUNTED]),
     }
 
 
@@ -158,4 +163,5 @@ async def expect_few_pages(
 ) -> None:
     plan, touched = await explain(connection, statement, *arguments, mode=mode)
     assert not re.search(r"Seq Scan on (deliveries|outbox)\b", plan), f"{name}\n{plan}"
+    print(name, touched)
     assert touched <= pages, f"{name} touched {touched} pages\n{plan}"

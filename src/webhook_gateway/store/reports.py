@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     FromClause,
     RowMapping,
@@ -30,12 +31,15 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from webhook_gateway.rules.waiting import why_in_outbox
+
+from .driver import driver_of
 from .rows import every, first
 from .tables import attempts, deliveries, endpoints, events, finished_deliveries, outbox
+from .waiting import OPEN_STATES, explained, workers_alive
 
 COUNTED = 1_000_000
 """A count goes no further: a backlog of a million is a backlog."""
-OPEN_STATES = ("pending", "sending")
 FINAL_STATES = ("delivered", "dead", "cancelled")
 
 _Time = TIMESTAMP(timezone=True)
@@ -63,8 +67,8 @@ def first_id(moment: datetime) -> UUID:
 
 async def deliveries_page(
     connection: AsyncConnection, wanted: Filter, *, before: UUID | None, limit: int
-) -> list[RowMapping]:
-    """Open and finished deliveries, newest first, from below the id ``before``."""
+) -> list[dict[str, Any]]:
+    """Open and finished deliveries, newest first, from below the id ``before``, with what each waits for."""
     sources: list[Select[Any]] = []
     if wanted.state is None or wanted.state in OPEN_STATES:
         sources.append(_narrow(_open(), deliveries, wanted, before))
@@ -73,11 +77,11 @@ async def deliveries_page(
     # Each side brings at most a page, so neither table is read further than its index has to be.
     limited = [source.order_by(literal_column("id").desc()).limit(limit).subquery() for source in sources]
     both = union_all(*(select(side) for side in limited)).subquery("d")
-    return await _with_endpoint(connection, both, limit)
+    return await _explained(connection, both, limit)
 
 
-async def delivery(connection: AsyncConnection, wanted: Filter, delivery_id: UUID) -> RowMapping | None:
-    """One delivery, also a replay that is still on its way through the outbox."""
+async def delivery(connection: AsyncConnection, wanted: Filter, delivery_id: UUID) -> dict[str, Any] | None:
+    """One delivery with what it waits for, also a replay that is still on its way through the outbox."""
     in_outbox = select(
         outbox.c.delivery_id.label("id"),
         outbox.c.endpoint_id,
@@ -88,7 +92,8 @@ async def delivery(connection: AsyncConnection, wanted: Filter, delivery_id: UUI
         outbox.c.reason,
         literal_column("0").label("attempt"),
         null().cast(_Time).label("due_at"),
-        literal("fan_out", Text).label("waiting_for"),
+        null().cast(BigInteger).label("ordering_key"),
+        literal_column("true").label("in_outbox"),
         null().cast(_Time).label("created_at"),
         null().cast(_Time).label("finished_at"),
     ).where(outbox.c.delivery_id == delivery_id, *owned(outbox, wanted))
@@ -97,7 +102,7 @@ async def delivery(connection: AsyncConnection, wanted: Filter, delivery_id: UUI
         _finished().where(finished_deliveries.c.id == delivery_id, *owned(finished_deliveries, wanted)),
         in_outbox,
     ).subquery("d")
-    found = await _with_endpoint(connection, both, 1)
+    found = await _explained(connection, both, 1)
     return found[0] if found else None
 
 
@@ -138,16 +143,19 @@ async def events_page(
     return await every(connection, rows.order_by(events.c.id.desc()).limit(limit))
 
 
-async def event(connection: AsyncConnection, tenant_id: UUID, event_id: UUID) -> RowMapping | None:
-    """One event without its body; ``waiting`` while it is in the outbox."""
+async def event(connection: AsyncConnection, tenant_id: UUID, event_id: UUID) -> dict[str, Any] | None:
+    """One event without its body; ``waiting_for`` says why while it is in the outbox."""
     in_outbox = (
         select(literal_column("1"))
         .where(outbox.c.event_id == event_id, outbox.c.tenant_id == tenant_id, outbox.c.endpoint_id.is_(None))
         .exists()
     )
-    found = _event().add_columns(in_outbox.label("waiting"))
-    found = found.where(events.c.tenant_id == tenant_id, events.c.id == event_id)
-    return await first(connection, found)
+    found = _event().add_columns(in_outbox.label("in_outbox"))
+    row = await first(connection, found.where(events.c.tenant_id == tenant_id, events.c.id == event_id))
+    if row is None:
+        return None
+    waiting = why_in_outbox(await workers_alive(await driver_of(connection))) if row["in_outbox"] else None
+    return {**row, "waiting_for": None if waiting is None else waiting.reason}
 
 
 async def body(connection: AsyncConnection, tenant_id: UUID, event_id: UUID) -> bytes | None:
@@ -179,8 +187,9 @@ def _open() -> Select[Any]:
         null().cast(Text).label("state_reason"),
         deliveries.c.reason,
         deliveries.c.attempt,
-        case((is_sending, None), else_=deliveries.c.due_at).label("due_at"),
-        case((deliveries.c.due_at.is_(None), "ordering_key")).label("waiting_for"),
+        deliveries.c.due_at,
+        deliveries.c.ordering_key,
+        literal_column("false").label("in_outbox"),
         deliveries.c.created_at,
         null().cast(_Time).label("finished_at"),
     )
@@ -197,7 +206,8 @@ def _finished() -> Select[Any]:
         finished_deliveries.c.reason,
         finished_deliveries.c.attempt,
         null().cast(_Time).label("due_at"),
-        null().cast(Text).label("waiting_for"),
+        finished_deliveries.c.ordering_key,
+        literal_column("false").label("in_outbox"),
         finished_deliveries.c.created_at,
         finished_deliveries.c.finished_at,
     )
@@ -207,21 +217,10 @@ def _event() -> Select[Any]:
     return select(events.c.id, events.c.type, events.c.occurred_at, events.c.accepted_at, events.c.size)
 
 
-async def _with_endpoint(connection: AsyncConnection, found: FromClause, limit: int) -> list[RowMapping]:
-    """Adds what only the endpoint knows: whose it is, and whether its deliveries wait for it."""
-    held_up = case(
-        (and_(found.c.state == "pending", endpoints.c.state == "paused"), "endpoint_paused"),
-        (and_(found.c.state == "pending", endpoints.c.state == "disabled"), "endpoint_disabled"),
-        else_=found.c.waiting_for,
-    )
-    columns = [column for column in found.c if column.name != "waiting_for"]
-    rows = (
-        select(*columns, held_up.label("waiting_for"), endpoints.c.subscriber_id)
-        .select_from(found.outerjoin(endpoints, endpoints.c.id == found.c.endpoint_id))
-        .order_by(found.c.id.desc())
-        .limit(limit)
-    )
-    return await every(connection, rows)
+async def _explained(connection: AsyncConnection, found: FromClause, limit: int) -> list[dict[str, Any]]:
+    """Newest first, with what each waits for."""
+    rows = await every(connection, select(*found.c).order_by(found.c.id.desc()).limit(limit))
+    return await explained(await driver_of(connection), rows)
 
 
 def _narrow(rows: Select[Any], table: FromClause, wanted: Filter, before: UUID | None) -> Select[Any]:

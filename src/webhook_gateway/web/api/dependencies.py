@@ -11,7 +11,6 @@ from uuid import UUID
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
-from sqlalchemy import RowMapping
 
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.intake.catalogue import Catalogue
@@ -116,10 +115,10 @@ def read_number_cursor(cursor: str | None) -> int | None:
 async def page_of(
     gateway: Gateway,
     query: Paging,
-    fetch: Callable[..., Awaitable[list[RowMapping]]],
+    fetch: Callable[..., Awaitable[list[Any]]],
     *,
     by: str = "id",
-    show: Callable[[RowMapping], object] = lambda row: row,
+    show: Callable[[Any], object] = lambda row: row,
 ) -> dict[str, Any]:
     """A page of what ``fetch`` finds from below a cursor, in the order of the column ``by``, as ``show`` shows it."""
     before = read_cursor(query.cursor) if by == "id" else read_number_cursor(query.cursor)

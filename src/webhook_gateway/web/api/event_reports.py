@@ -49,7 +49,7 @@ async def one(event_id: EventId, gateway: Parts, caller: Reader) -> Any:
         raise _unknown()
     return {
         **row,
-        "fanout": "pending" if row["waiting"] else "done",
+        "fanout": "pending" if row["in_outbox"] else "done",
         "matched": len({delivery["endpoint_id"] for delivery in deliveries if delivery["reason"] is None}),
         "deliveries": deliveries,
     }
