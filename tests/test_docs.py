@@ -46,6 +46,7 @@ from webhook_gateway.rules.deadlines import (
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Delivery, Endpoint
 from webhook_gateway.rules.scopes import Role, Scope
 from webhook_gateway.rules.unreachable import MEANINGS
+from webhook_gateway.rules.waiting import Reason
 from webhook_gateway.settings import Settings
 from webhook_gateway.store.database import Database
 from webhook_gateway.web.api.schemas.endpoints import NewEndpoint
@@ -196,6 +197,11 @@ def test_the_log_lines_are_those_of_the_code() -> None:
 def test_the_reasons_for_no_answer_are_those_of_the_code() -> None:
     rows = table_of(DOCS / "operating.md", "| `unreachable` because of | means |")
     assert {name.strip("`"): meaning for name, meaning in rows} == MEANINGS
+
+
+def test_the_reasons_to_wait_are_those_of_the_code() -> None:
+    rows = table_of(DOCS / "how-it-works.md", "| `waiting_for` | |")
+    assert {name.strip("`"): meaning for name, meaning in rows} == {reason: reason.meaning for reason in Reason}
 
 
 def test_the_roles_are_those_of_the_code() -> None:

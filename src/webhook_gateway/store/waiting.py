@@ -61,7 +61,7 @@ FROM asked a LEFT JOIN due ON due.endpoint_id = a.endpoint_id AND due.id = a.id
 GROUPS = """
 -- groups: all open deliveries, by endpoint and by what their own rows say
 SELECT d.endpoint_id, d.lease_id IS NOT NULL AS leased, h.endpoint_id IS NOT NULL AS key_held, min(d.due_at) AS due_at,
-       count(*) AS count, now() AS now
+       count(*) AS count, extract(epoch FROM now() - min(d.created_at))::float8 AS oldest, now() AS now
 FROM deliveries d
 LEFT JOIN held_keys h ON d.due_at IS NULL AND h.endpoint_id = d.endpoint_id AND h.ordering_key = d.ordering_key
 GROUP BY d.endpoint_id, d.due_at IS NULL, d.due_at <= now(), d.lease_id IS NOT NULL, h.endpoint_id IS NOT NULL
@@ -76,7 +76,7 @@ async def explained(connection: Connection, rows: Sequence[RowMapping]) -> list[
     """
     asked = [row for row in rows if row["state"] in OPEN_STATES]
     if not asked:
-        return [{**row, "waiting_for": None, "due_before": None} for row in rows]
+        return [{**row, **_told(None, None)} for row in rows]
     workers = await workers_alive(connection)
     endpoints = await endpoints_of(connection, {row["endpoint_id"] for row in asked})
     columns = [[row[name] for row in asked] for name in ("id", "endpoint_id", "ordering_key", "due_at")]
@@ -107,8 +107,11 @@ async def endpoints_of(connection: Connection, ids: Collection[UUID]) -> dict[UU
     return found
 
 
-async def counted_by_reason(connection: Connection) -> dict[str, int]:
-    """How many deliveries wait for what, the most first; of what is due later the earliest speaks for its endpoint."""
+async def open_by_reason(connection: Connection) -> tuple[dict[str, int], float | None]:
+    """How many open deliveries wait for what, the most first, and the age of the oldest in seconds.
+
+    Of what is due later the first speaks for all to its endpoint.
+    """
     workers, groups = await workers_alive(connection), await connection.fetch(GROUPS)
     endpoints = await endpoints_of(connection, {group["endpoint_id"] for group in groups})
     counts: Counter[str] = Counter()
@@ -118,14 +121,24 @@ async def counted_by_reason(connection: Connection) -> dict[str, int]:
         )
         waiting = why_waiting(delivery, *endpoints[group["endpoint_id"]], workers, group["now"].timestamp())
         counts[waiting.reason] += group["count"]
-    return dict(counts.most_common())
+    return dict(counts.most_common()), max((group["oldest"] for group in groups), default=None)
+
+
+async def why_endpoints_wait(connection: Connection, ids: Collection[UUID]) -> dict[UUID, Waiting]:
+    """What a delivery to each endpoint would wait for that is due now."""
+    workers, now = (
+        await workers_alive(connection),
+        await connection.fetchval("SELECT extract(epoch FROM now())::float8"),
+    )
+    due = OpenDelivery(now)
+    return {id: why_waiting(due, *found, workers, now) for id, found in (await endpoints_of(connection, ids)).items()}
 
 
 def _why(row: RowMapping, facts: Any, endpoint: tuple[Endpoint, Health], workers: int) -> Waiting:
     delivery = OpenDelivery(
         seconds_of(row["due_at"]),
         leased=row["state"] == "sending",
-        key_held=facts["key_held"],
+        key_held=bool(facts["key_held"]),
         key_missing=bool(facts["key_missing"]),
         before=facts["before"],
     )
