@@ -1,4 +1,4 @@
-"""``GET /v1/events``: what was accepted, and what became of it. The hot routes that accept are in `web/events.py`."""
+"""``GET /v1/events``: what was accepted, and what became of it. The routes that accept are in `web/api/events.py`."""
 
 from __future__ import annotations
 
