@@ -30,7 +30,8 @@ def test_a_claim_that_fails_takes_nothing() -> None:
     parts.due.expect(parts.record)
     reservations = parts.slots.reserve()
     assert parts.slots.in_flight == 10
-    parts.slots.claim_failed(reservations)
+    for reservation in reservations:
+        parts.slots.claimed(reservation, got=0)
     assert parts.slots.in_flight == 0
 
 
@@ -115,7 +116,8 @@ def test_where_many_wait_each_gets_a_little_and_who_got_nothing_is_the_next() ->
         parts.due.expect(parts.registry.of(endpoint.id))
     first = parts.slots.reserve()
     assert [reservation.slots for reservation in first] == [1] * 40
-    parts.slots.claim_failed(first)
+    for reservation in first:
+        parts.slots.claimed(reservation, got=0)
     second = parts.slots.reserve()
     assert {one.record.id for one in first}.isdisjoint(one.record.id for one in second)
 

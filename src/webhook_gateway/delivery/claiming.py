@@ -50,7 +50,8 @@ class Claiming:
             async with self.database.connection() as connection:
                 claim = await deliveries.claim(connection, wanted, uuid7())
         except BaseException:
-            self.slots.claim_failed(reservations)
+            for reservation in reservations:
+                self.slots.claimed(reservation, got=0)
             raise
         telemetry.claim_seconds.observe(monotonic() - began)
         if claim.now is not None:

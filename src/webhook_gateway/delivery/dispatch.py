@@ -127,7 +127,7 @@ class Dispatch:
                 others.add(record)
             else:
                 new[at] = replace(delivery, lease=lease)
-                leased.append(Leased(record, _delivery(delivery, lease_id)))
+                leased.append(Leased(record, _first_attempt(delivery, lease_id)))
         return frozenset(others)
 
     async def _insert(self, connection: Connection, new: Sequence[NewDelivery], lease_id: UUID) -> None:
@@ -164,15 +164,7 @@ class Dispatch:
         return self._endpoints[delivery.endpoint_id].ordering
 
 
-def _delivery(new: NewDelivery, lease_id: UUID) -> Delivery:
+def _first_attempt(new: NewDelivery, lease_id: UUID) -> Delivery:
     return Delivery(
-        id=new.id,
-        tenant_id=new.tenant_id,
-        endpoint_id=new.endpoint_id,
-        event_id=new.event_id,
-        event_type=new.type,
-        attempt=1,
-        lease_id=lease_id,
-        ordering_key=new.ordering_key,
-        sequence=new.sequence,
+        new.id, new.tenant_id, new.endpoint_id, new.event_id, new.type, 1, lease_id, new.ordering_key, new.sequence
     )

@@ -100,10 +100,6 @@ class Registry:
         """Those that have, or had, something to send."""
         return iter(self._records.values())
 
-    def unseen(self) -> set[UUID]:
-        """Endpoints that never had anything to send."""
-        return self.snapshot.endpoints.keys() - self._records.keys()
-
     def learn(self, snapshot: Snapshot) -> None:
         """Takes over the configuration, unless it is older than ours."""
         if snapshot.version < self.snapshot.version:

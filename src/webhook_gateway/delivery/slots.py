@@ -66,7 +66,7 @@ class Slots:
     # Taking slots, for deliveries that are about to be leased.
 
     def reserve(self) -> list[Reservation]:
-        """What to claim now. The slots are taken until `claimed` or `claim_failed`."""
+        """What to claim now. The slots are taken until `claimed`."""
         now, free = self._clock.now(), self.concurrency - self.in_flight
         self._rate_binds = False
         reservations: list[Reservation] = []
@@ -90,12 +90,8 @@ class Slots:
         """Frees what the claim did not need."""
         self._free_reserved(reservation.record, max(reservation.slots - got, 0))
 
-    def claim_failed(self, reservations: Iterable[Reservation]) -> None:
-        for reservation in reservations:
-            self._free_reserved(reservation.record, reservation.slots)
-
     def lease_on_insert(self, record: EndpointRecord) -> float | None:
-        """The lease in seconds of a delivery that is about to be made, with a slot for it, or a place to prefetch it.
+        """The lease in seconds of a delivery that is about to be made, with a slot for it, or room to prefetch it.
 
         None where it has to be claimed: others wait for the endpoint, or there is no room.
         """
@@ -153,7 +149,7 @@ class Slots:
         return None
 
     def not_sent(self, record: EndpointRecord) -> None:
-        """A leased delivery doesn't need its reserved slot, or its place among those prefetched on insert."""
+        """A leased delivery doesn't need its reserved slot, or its room among those prefetched on insert."""
         if record.prefetching:
             record.prefetching -= 1
         else:
