@@ -117,7 +117,7 @@ async def test_nor_where_the_planner_takes_a_table_full_of_dead_rows_for_empty(
         "dequeue": 4_000,
     }
     _, finish = hot["finish"]
-    some, leases = finish[15:17]
+    some, leases = finish[16:18]
     await emptied.execute("UPDATE deliveries SET lease_id = $1 WHERE id = ANY($2)", leases[0], some)
     for name, pages in allowed.items():
         await expect_few_pages(emptied, name, pages, *hot[name], mode=mode)
@@ -136,7 +136,7 @@ async def hot_statements(
         "SELECT DISTINCT ON (endpoint_id) id, endpoint_id, ordering_key, due_at FROM deliveries LIMIT 100"
     )
     leases, ten = [uuid4()] * 100, [endpoint(number) for number in endpoints]
-    nothing: list[list[Any]] = [[]] * 15
+    nothing: list[list[Any]] = [[]] * 16
     return {
         "ready": (deliveries.READY, []),
         "first due": (deliveries.FIRST_DUE, [ten, [floor] * 10]),

@@ -130,11 +130,14 @@ class Partner:
         self.scheme = "https" if tls else "http"
         self.port = listener.getsockname()[1]
 
+    def stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
     async def let_go(self, seconds: float = 3.0) -> int:
         """Takes no more connections. How many are still held open after a while, but those kept for a next request."""
         self.forgiven.set()
-        if self._server is not None:
-            self._server.close()
+        self.stop_listening()
         for connection in self._serving.values():
             if connection.idle:
                 connection.writer.transport.abort()

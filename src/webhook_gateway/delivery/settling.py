@@ -201,6 +201,7 @@ class Settling:
             status=status_of(outcome),
             detail=detail_of(outcome),
             tls_version=result.exchange.tls_version,
+            sends=result.exchange.sends,
             response_length=None if response is None else response.length,
             response_type=None if response is None else _media_type(response.content_type),
             response_sha256=None if response is None else response.sha256,

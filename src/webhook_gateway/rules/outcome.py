@@ -86,13 +86,17 @@ class ResponseSummary(msgspec.Struct, frozen=True):
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """One HTTP request from start to end. ``duration`` is in seconds of monotonic time."""
+    """One HTTP request from start to end. ``duration`` is in seconds of monotonic time.
+
+    ``sends`` is 2 where a kept connection turned out closed, and the same bytes went out once more over a new one.
+    """
 
     outcome: Outcome
     phase: Phase
     duration: float
     tls_version: str | None = None
     response: ResponseSummary | None = None
+    sends: int = 1
 
 
 def name_of(outcome: Outcome) -> str:

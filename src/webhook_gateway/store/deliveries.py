@@ -72,10 +72,10 @@ SELECT id, tenant_id, body FROM events WHERE id = ANY($1::uuid[])
 RECORD = """
 -- record: the attempts, even of who lost the lease: the request was made. A settle may be repeated: DO NOTHING
 INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status, detail,
-                      tls_version, response_length, response_type, response_sha256, response_excerpt)
+                      tls_version, response_length, response_type, response_sha256, response_excerpt, sends)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[], $6::real[], $7::text[],
                      $8::text[], $9::smallint[], $10::text[], $11::text[], $12::int[], $13::text[], $14::bytea[],
-                     $15::bytea[])
+                     $15::bytea[], $16::smallint[])
 ON CONFLICT DO NOTHING
 """
 
@@ -85,7 +85,7 @@ FINISH = f"""
 -- fan-out locks those first. Where both kinds meet Postgres may break a deadlock, and one of the two is repeated.
 WITH recorded AS ({RECORD}), ours AS MATERIALIZED (
     SELECT mine.ctid, r.state, r.state_reason
-    FROM unnest($16::uuid[], $17::uuid[], $18::text[], $19::text[]) AS r(id, lease_id, state, state_reason)
+    FROM unnest($17::uuid[], $18::uuid[], $19::text[], $20::text[]) AS r(id, lease_id, state, state_reason)
     CROSS JOIN LATERAL (
         SELECT ctid FROM deliveries WHERE id = r.id AND lease_id = r.lease_id LIMIT 1 FOR UPDATE
     ) AS mine
@@ -178,6 +178,7 @@ class Attempt(msgspec.Struct, frozen=True):
     response_type: str | None = None
     response_sha256: bytes | None = None
     response_excerpt: bytes | None = None
+    sends: int = 1
 
 
 class Finished(msgspec.Struct, frozen=True):

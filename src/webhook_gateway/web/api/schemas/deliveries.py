@@ -91,6 +91,7 @@ class Attempt(Shown):
                 "status": 503,
                 "detail": None,
                 "tls_version": "TLSv1.3",
+                "sends": 1,
                 "response_length": 19,
                 "response_type": "text/plain",
                 "response_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
@@ -107,6 +108,7 @@ class Attempt(Shown):
     status: int | None
     detail: str | None
     tls_version: str | None
+    sends: int = Field(description="2 where a kept connection was closed, and the same request was sent again at once.")
     response_length: int | None
     response_type: str | None
     response_sha256: str | None
