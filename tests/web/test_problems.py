@@ -78,7 +78,8 @@ async def test_a_body_that_is_no_json_is_malformed(admin: httpx.AsyncClient) -> 
     headers = {"Content-Type": "application/json"}
     for body in (b"{", b'{"name": "Jane-Doe-1961-04-17}', b"\xff\xfe\xfd", b"[" * 50_000, b'{"name": nope}'):
         response = await admin.post("/v1/subscribers", content=body, headers=headers)
-        check_problem(response, 400, "malformed-json")
+        problem = check_problem(response, 400, "malformed-json")
+        assert ("nested too deep" in problem["detail"]) == body.startswith(b"[")
 
 
 async def test_a_body_of_another_kind_is_refused(admin: httpx.AsyncClient) -> None:
@@ -106,6 +107,14 @@ async def test_a_body_over_the_limit_is_refused_also_when_chunked(admin: httpx.A
             check_problem(await admin.post(path, content=body, headers=headers), 413, "body-too-large")
     response = await admin.post("/v1/subscribers", content=b" " * 1_048_560 + b'{"name": "L"}', headers=headers)
     assert response.status_code == 201
+
+
+async def test_a_body_of_many_values_is_refused_before_each_becomes_a_fault(admin: httpx.AsyncClient) -> None:
+    for body in ({f"member_{n}": {} for n in range(30_000)}, {"name": [[]] * 30_000}):
+        response = await admin.post("/v1/subscribers", json=body)
+        assert "values" in check_problem(response, 413, "body-too-large")["detail"]
+    response = await admin.post("/v1/subscribers", json={f"member_{n}": {} for n in range(10_000)})
+    assert len(check_problem(response, 422, "invalid-request")["errors"]) == 50
 
 
 async def test_unknown_paths_and_methods_are_problems(admin: httpx.AsyncClient) -> None:
@@ -179,7 +188,7 @@ async def test_it_starts_without_its_database_and_says_so() -> None:
         httpx.AsyncClient(base_url=url, trust_env=False) as client,
     ):
         assert (await client.get("/healthz")).status_code == 200
-        key = api_keys.new_key(bytes(api_keys.ENTROPY_BYTES))
+        key = api_keys.render(bytes(api_keys.ENTROPY_BYTES))
         client.headers["Authorization"] = f"Bearer {key}"
         for path in ("/readyz", "/v1/subscribers"):
             response = await client.get(path)

@@ -124,34 +124,29 @@ def key_missing() -> Problem:
     return unavailable("An encryption key is missing. Nothing is lost; an operator has to configure it again.")
 
 
-def answer_with(request_id: str, problem: Problem) -> Response:
+def render(request_id: str, problem: Problem) -> Response:
     """The problem as a response."""
-    body = members_of(problem) | {"request_id": request_id}
-    return Response(msgspec.json.encode(body), problem.status_code, problem.headers, MEDIA_TYPE)
-
-
-def members_of(problem: Problem) -> dict[str, Any]:
-    """The problem as JSON has it, also within a batch's answer."""
-    members: dict[str, Any] = {
+    body: dict[str, Any] = {
         "type": TYPE + problem.name,
         "title": TITLES[problem.name],
         "status": problem.status_code,
         "detail": problem.detail,
+        "request_id": request_id,
     }
     if problem.faults:
-        members["errors"] = [
+        body["errors"] = [
             {name: value for name, value in (("pointer", f.pointer), ("parameter", f.parameter)) if value is not None}
             | {"rule": f.rule, "remedy": f.remedy}
             for f in problem.faults
         ]
-    return members
+    return Response(msgspec.json.encode(body), problem.status_code, problem.headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
     """Makes the app answer with problems only. Unexpected exceptions are the guard's."""
 
     async def answer(request: Request, exception: Exception) -> Response:
-        return answer_with(request.state.request_id, problem_of(request, exception))
+        return render(request.state.request_id, problem_of(request, exception))
 
     for kind in (StarletteHTTPException, RequestValidationError, DatabaseUnavailable, KeyMissing, Tampered):
         app.add_exception_handler(kind, answer)
@@ -180,6 +175,8 @@ def problem_of(request: Request, exception: Exception) -> Problem:
             return Problem(404, "not-found", "There is nothing at this path. The document at /openapi.json lists all.")
         case StarletteHTTPException(status_code=405):
             return _no_such_method(request)
+        case StarletteHTTPException() if isinstance(exception.__cause__, RecursionError):
+            return Problem(400, "malformed-json", "The body is nested too deep. Nest less.")
         case StarletteHTTPException(status_code=status) if status < 500:
             return Problem(400, "malformed-json", "The body can't be read as JSON in UTF-8. Send valid JSON.")
         case _:
@@ -200,6 +197,8 @@ def _fault(error: Mapping[str, Any]) -> Fault:
     rule, remedy = error["type"], _remedy(error)
     if where == "body":
         return Fault(rule, remedy, pointer="".join("/" + _segment(part) for part in parts if part != "[key]"))
+    if rule == "time" and " " in str(error["input"]):
+        remedy += ". In a URL a + is a space: write it as %2B"
     return Fault(rule, remedy, parameter=_segment(parts[0]) if parts else str(where))
 
 

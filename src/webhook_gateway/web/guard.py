@@ -18,7 +18,7 @@ from webhook_gateway.rules import ids
 from webhook_gateway.store.database import DatabaseUnavailable
 
 from .callers import Callers
-from .errors import Problem, answer_with, database_unavailable, key_missing
+from .errors import Problem, database_unavailable, key_missing, render
 
 SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
@@ -29,6 +29,9 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"strict-transport-security", b"max-age=31536000; includeSubDomains"),
 )
 CONTENT_SECURITY_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+
+MOST_VALUES = 20_000
+"""In a body of any route but those for events: each may be a fault, and faults are listed before fifty are kept."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}")
 _JSON = re.compile(rb"application/(?:[a-z0-9.\-]+\+)?json[ \t]*(?:;.*)?", re.IGNORECASE)
@@ -59,19 +62,24 @@ class Guard:
         except Exception as unexpected:
             if answered.begun:
                 raise
-            await answer_with(request_id, problem_behind(unexpected, request_id))(scope, receive, answered)
+            await render(request_id, problem_behind(unexpected, request_id))(scope, receive, answered)
 
     def _counted(self, receive: Receive) -> Receive:
-        """``receive`` that refuses a body which grows too large."""
-        got = 0
+        """``receive`` that refuses a body which grows too large, or has too many values."""
+        got = values = 0
 
         async def counted() -> Message:
-            nonlocal got
+            nonlocal got, values
             message = await receive()
             if message["type"] == "http.request":
-                got += len(message.get("body", b""))
+                part: bytes = message.get("body", b"")
+                got += len(part)
                 if got > self._body_limit:
                     raise too_large(self._body_limit)
+                values += part.count(b",")  # what is nested without one is bounded by its depth
+                if values > MOST_VALUES:
+                    detail = f"The limit here is {MOST_VALUES:,} values: send less at once."
+                    raise Problem(413, "body-too-large", detail, headers={"Connection": "close"})
             return message
 
         return counted
@@ -113,6 +121,9 @@ def check_body(headers: dict[bytes, bytes], limit: int) -> None:
     has_body = b"transfer-encoding" in headers or length.strip(b"0") != b""
     if has_body and not _is_json(headers.get(b"content-type", b"")):
         raise Problem(415, "unsupported-media-type", "Send the body with `Content-Type: application/json`.")
+    if has_body and headers.get(b"content-encoding", b"identity").strip().lower() not in {b"identity", b""}:
+        plain = {"Accept-Encoding": "identity"}
+        raise Problem(415, "unsupported-media-type", "Send the body without `Content-Encoding`.", headers=plain)
 
 
 def _is_json(media_type: bytes) -> bool:
