@@ -17,7 +17,7 @@ import msgspec
 import uvicorn
 
 from webhook_gateway.intake.catalogue import Catalogue
-from webhook_gateway.web.api.events import EventIn
+from webhook_gateway.web.api.event_bodies import EventIn
 
 NOBODY = UUID(int=0)
 
@@ -35,7 +35,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     parsed = jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     event = decoder.decode(body)
     known = catalogue.get(NOBODY, event.type)
-    valid = known is not None and catalogue.is_valid(NOBODY, known, parsed["data"])
+    valid = known is not None and catalogue.compiled(NOBODY, known).is_valid(parsed["data"])
     answer = msgspec.json.encode({"id": "evt_00000000000000000000000000", "type": event.type, "valid": valid})
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
     await send({"type": "http.response.start", "status": 202 if valid else 422, "headers": headers})

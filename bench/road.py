@@ -11,11 +11,10 @@ from dataclasses import asdict
 from typing import Any
 
 from . import children
-from .gateway import Gateway
+from .gateway import Cost, Gateway
 from .hospital import TYPES
 from .load import Notes, Plan, Posting, percentiles
 from .machine import peak_megabytes
-from .meter import Cost
 from .receiver import firsts
 from .report import Report
 

@@ -19,6 +19,15 @@ OWN: dict[str, Any] = {
 }
 
 
+def nested(keyword: str, times: int) -> dict[str, Any]:
+    """Two references side by side, each to two more: followed, they double with each level."""
+    below = {
+        f"d{level}": {keyword: [{"$ref": f"#/$defs/d{level + 1}"}, {"$ref": f"#/$defs/d{level + 1}"}]}
+        for level in range(times)
+    }
+    return {"$defs": {**below, f"d{times}": {"type": "object"}}, "$ref": "#/$defs/d0"}
+
+
 async def test_the_shipped_catalogue_is_listed(admin: httpx.AsyncClient) -> None:
     items = (await admin.get("/v1/event-types")).json()["items"]
     names = [item["name"] for item in items]
@@ -57,9 +66,17 @@ async def test_what_ships_with_the_product_stays(admin: httpx.AsyncClient) -> No
 @pytest.mark.parametrize(
     ("wrong", "pointer"),
     [
-        ({"schema": {"type": "nonsense"}}, "/schema"),
-        ({"schema": {"$ref": "https://elsewhere.example.com/schema"}}, "/schema"),
-        ({"schema": {"pattern": "("}}, "/schema"),
+        ({"schema": {"type": "nonsense"}}, "/schema/type"),
+        ({"schema": {"properties": {"minutes": {"minimum": "none"}}}}, "/schema/properties/minutes/minimum"),
+        ({"schema": {"$ref": "https://elsewhere.example.com/schema"}}, "/schema/$ref"),
+        ({"schema": {"items": {"$ref": "#/$defs/nowhere"}}}, "/schema/items/$ref"),
+        ({"schema": {"pattern": "("}}, "/schema/pattern"),
+        ({"schema": {"pattern": r"(?=.*a)(.*)\1$"}}, "/schema/pattern"),
+        ({"schema": {"properties": {"a": {"pattern": "a[ab]{2000}c"}}}}, "/schema/properties/a"),
+        ({"schema": nested("allOf", 27)}, "/schema/$defs/d26/allOf/1"),
+        ({"schema": nested("anyOf", 44)}, "/schema/$defs/d43/anyOf/0"),
+        ({"schema": {"not": nested("oneOf", 30)}}, "/schema/not/$ref"),
+        ({"schema": {"allOf": [{"$ref": "#"}]}}, "/schema"),
         ({"example": {"minutes": "a"}}, "/example/minutes"),
         ({"example": {}}, "/example"),
         ({"example": {"minutes": 1, "text": "\x00"}}, "/example"),

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from enum import StrEnum
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -18,6 +18,7 @@ from webhook_gateway.failpoints import reach
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import OPERATIONAL
+from webhook_gateway.rules.schema_cost import MOST, SchemaRefused
 from webhook_gateway.store import configuration, keyring, outbox
 from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable
 from webhook_gateway.store.notifications import OUTBOX, Notifier
@@ -25,12 +26,16 @@ from webhook_gateway.store.outbox import Appended
 
 from .catalogue import Catalogue, EventType
 from .events import NewEvent, prepare
+from .faults import Patience
+from .schemas import Schema
 
 LARGEST_COMMIT = 500
 LARGEST_COMMIT_BYTES = 8_388_608
 LONGEST_QUEUE = 20_000
 PATIENCE = 4.5
 """Seconds that a caller waits for the commit before it is told to ask again."""
+MOST_TOGETHER, TURN = 5.0 * MOST, MOST / 2
+"""Nanoseconds that judging the events of one request may cost, and after which others have their turn meanwhile."""
 SWEEP = 0.1
 """Seconds between two looks for callers who have waited too long: one timer for all of them."""
 
@@ -50,6 +55,9 @@ class Reason(StrEnum):
     UNKNOWN_EVENT_TYPE = "unknown_event_type"
     RESERVED_EVENT_TYPE = "reserved_event_type"
     SCHEMA = "schema"
+    UNUSABLE_SCHEMA = "unusable_schema"
+    TOO_MUCH = "too_much"
+    TOO_MUCH_TOGETHER = "too_much_together"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
 
 
@@ -60,6 +68,19 @@ class Refusal(msgspec.Struct, frozen=True):
 
 Stored = asyncio.Future[Receipt | Refusal]
 """What becomes of an event that waits for its commit; fails with `DatabaseUnavailable`."""
+
+
+class _Judge(NamedTuple):
+    """What an event is judged by, and the most that it may cost, in nanoseconds."""
+
+    known: EventType
+    schema: Schema
+    cost: float
+
+    def check(self, event: NewEvent, patience: Patience) -> EventType | Refusal:
+        if self.schema.is_valid(event.parsed):
+            return self.known
+        return Refusal(Reason.SCHEMA, self.schema.faults(event.parsed, patience))
 
 
 class Ingest:
@@ -100,14 +121,23 @@ class Ingest:
             await _in_time(self._learn_keys(tenant_id), until)
         if any(self._is_unknown(tenant_id, event.type) for event in events):
             await _in_time(self.refresh(), until)  # one may have been made a moment ago, through another process
+        judged = [self._find_judge(tenant_id, event) for event in events]
+        if sum(found.cost for found in judged if not isinstance(found, Refusal)) > MOST_TOGETHER:
+            telemetry.refused_events.labels(Reason.TOO_MUCH_TOGETHER.value).inc(len(events))
+            return [Refusal(Reason.TOO_MUCH_TOGETHER)] * len(events)
         results: list[Refusal | Stored] = []
-        for event in events:
-            checked = self._check(tenant_id, event)
+        patience, since = Patience(), 0.0
+        for event, judge in zip(events, judged, strict=True):
+            checked = judge if isinstance(judge, Refusal) else judge.check(event, patience)
             if isinstance(checked, Refusal):
                 telemetry.refused_events.labels(checked.reason.value).inc()
                 results.append(checked)
             else:
                 results.append(self._enqueue(prepare(self._vault, tenant_id, event, checked), until))
+            since += TURN if isinstance(checked, Refusal) or isinstance(judge, Refusal) else judge.cost
+            if since > TURN:
+                await asyncio.sleep(0)
+                since = 0.0
         return [result if isinstance(result, Refusal) else await result for result in results]
 
     async def run(self) -> None:
@@ -129,15 +159,18 @@ class Ingest:
     def _is_unknown(self, tenant_id: UUID, event_type: str) -> bool:
         return self._catalogue.get(tenant_id, event_type) is None and not event_type.startswith(OPERATIONAL)
 
-    def _check(self, tenant_id: UUID, event: NewEvent) -> EventType | Refusal:
+    def _find_judge(self, tenant_id: UUID, event: NewEvent) -> _Judge | Refusal:
         known = self._catalogue.get(tenant_id, event.type)
         if event.type.startswith(OPERATIONAL):
             return Refusal(Reason.RESERVED_EVENT_TYPE)
         if known is None:
             return Refusal(Reason.UNKNOWN_EVENT_TYPE)
-        if not self._catalogue.is_valid(tenant_id, known, event.parsed):
-            return Refusal(Reason.SCHEMA, tuple(self._catalogue.faults(tenant_id, known, event.parsed)))
-        return known
+        try:
+            schema = self._catalogue.compiled(tenant_id, known)
+        except SchemaRefused:
+            return Refusal(Reason.UNUSABLE_SCHEMA)
+        cost = schema.cost_of(event.data)
+        return _Judge(known, schema, cost) if cost <= MOST else Refusal(Reason.TOO_MUCH, (schema.too_much(),))
 
     async def _learn_keys(self, tenant_id: UUID) -> None:
         missing = await keyring.fill(self._database, self._vault)

@@ -11,26 +11,47 @@ from uuid import UUID
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from webhook_gateway.intake.catalogue import BadSchema, Catalogue, EventType, example_faults
+from webhook_gateway.intake.catalogue import Catalogue, EventType
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import OPERATIONAL
+from webhook_gateway.rules.schema_cost import SchemaRefused
 from webhook_gateway.store import event_types
+from webhook_gateway.store.database import Database
 from webhook_gateway.store.notifications import CONFIGURATION
 
-from .change import Change
+from .change import Actor, Change
 from .refusals import Conflict, Invalid, NotFound, Refusal
 
 
+async def check(catalogue: Catalogue, given: Mapping[str, Any]) -> Invalid | None:
+    """Whether the schema can be used, and the example fits it; before any transaction, since it takes a while."""
+    try:
+        found = await catalogue.check(given["schema"], given["example"])
+    except SchemaRefused as refused:
+        return Invalid((Fault("schema", str(refused), pointer=f"/schema{refused.pointer}"),))
+    faults = tuple(Fault(f.rule, f.remedy, pointer=f"/example{f.pointer}") for f in found)
+    return Invalid(faults) if faults else None
+
+
+async def check_change(
+    database: Database, catalogue: Catalogue, actor: Actor, name: str, given: Mapping[str, Any]
+) -> RowMapping | Refusal:
+    """The type as it is before the change, if it may become what is ``given`` (see `check`)."""
+    async with database.begin() as connection:
+        before = await event_types.get(connection, actor.tenant_id, name)
+    if before is None:
+        return _not_own(catalogue, actor, name)
+    return await check(catalogue, {**before, **given}) or before
+
+
 async def create(change: Change, catalogue: Catalogue, given: Mapping[str, Any]) -> RowMapping | Refusal:
-    """``given`` are its columns. The example has to fit the schema."""
+    """``given`` are its columns, which have been checked."""
     name = given["name"]
     if name.startswith(OPERATIONAL):
         remedy = "Choose another name: gateway. is the gateway's own."
         return Invalid((Fault("reserved", remedy, pointer="/name"),))
-    if _ships(catalogue, change, name):
+    if _ships(catalogue, change.actor, name):
         return Conflict.EVENT_TYPE_SHIPPED
-    if faults := _faults(given["schema"], given["example"]):
-        return Invalid(faults)
     row = await event_types.create(change.connection, change.actor.tenant_id, given)
     if row is None:
         return Conflict.EVENT_TYPE_EXISTS
@@ -38,13 +59,19 @@ async def create(change: Change, catalogue: Catalogue, given: Mapping[str, Any])
     return row
 
 
-async def change_one(change: Change, catalogue: Catalogue, name: str, given: Mapping[str, Any]) -> RowMapping | Refusal:
-    """Changes what is ``given`` and leaves the rest. Events that were accepted before are not judged again."""
+async def change_one(
+    change: Change, catalogue: Catalogue, checked: RowMapping, given: Mapping[str, Any]
+) -> RowMapping | Refusal:
+    """Changes what is ``given`` and leaves the rest. Events that were accepted before are not judged again.
+
+    ``checked`` is the type as it was when the change was checked.
+    """
+    name = checked["name"]
     before = await event_types.get(change.connection, change.actor.tenant_id, name, lock=True)
     if before is None:
-        return _not_own(catalogue, change, name)
-    if faults := _faults(given.get("schema", before["schema"]), given.get("example", before["example"])):
-        return Invalid(faults)
+        return _not_own(catalogue, change.actor, name)
+    if (before["schema"], before["example"]) != (checked["schema"], checked["example"]):
+        return Conflict.EVENT_TYPE_CHANGED
     row = await event_types.change(change.connection, change.actor.tenant_id, name, given)
     kept = _noted({column: before[column] for column in given})
     change.note("event_type.changed", name, CONFIGURATION, before=kept, after=_noted(given))
@@ -54,7 +81,7 @@ async def change_one(change: Change, catalogue: Catalogue, name: str, given: Map
 async def delete(change: Change, catalogue: Catalogue, name: str) -> Refusal | None:
     """No more events of it are accepted. Accepted ones are delivered."""
     if not await event_types.delete(change.connection, change.actor.tenant_id, name):
-        return _not_own(catalogue, change, name)
+        return _not_own(catalogue, change.actor, name)
     change.note("event_type.deleted", name, CONFIGURATION)
     return None
 
@@ -72,23 +99,13 @@ def own_type(row: RowMapping) -> EventType:
     return EventType(row["name"], row["description"], row["schema"], row["example"], row["ordering_key"], "tenant")
 
 
-def _ships(catalogue: Catalogue, change: Change, name: str) -> bool:
-    known = catalogue.get(change.actor.tenant_id, name)
+def _ships(catalogue: Catalogue, actor: Actor, name: str) -> bool:
+    known = catalogue.get(actor.tenant_id, name)
     return known is not None and known.source != "tenant"
 
 
-def _not_own(catalogue: Catalogue, change: Change, name: str) -> Conflict | NotFound:
-    return Conflict.EVENT_TYPE_SHIPPED if _ships(catalogue, change, name) else NotFound.EVENT_TYPE
-
-
-def _faults(schema: Mapping[str, Any], example: object) -> tuple[Fault, ...]:
-    try:
-        found = example_faults(schema, example)
-    except BadSchema:
-        # The parser's own sentence may quote the schema, which was given: it is told which rules hold instead.
-        remedy = "Give a JSON Schema (2020-12) that refers to nothing outside itself."
-        return (Fault("schema", remedy, pointer="/schema"),)
-    return tuple(Fault(f.rule, f.remedy, pointer=f"/example{f.pointer}") for f in found[:50])
+def _not_own(catalogue: Catalogue, actor: Actor, name: str) -> Conflict | NotFound:
+    return Conflict.EVENT_TYPE_SHIPPED if _ships(catalogue, actor, name) else NotFound.EVENT_TYPE
 
 
 def _noted(values: Mapping[str, Any]) -> dict[str, Any]:

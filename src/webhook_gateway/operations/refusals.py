@@ -34,6 +34,7 @@ class Conflict(Enum):
     DELIVERY_SENDING = "The delivery is being sent just now. Look at it again when this attempt is over."
     ENDPOINT_DELETED = "The delivery's endpoint was deleted, so there is nowhere to send it."
     ENDPOINT_DISABLED = "The endpoint is disabled: resume it first."
+    EVENT_TYPE_CHANGED = "Somebody else has just changed this event type. Look at it, and change it again."
     EVENT_TYPE_EXISTS = "There is an event type of this name. Change that one, or choose another name."
     EVENT_TYPE_SHIPPED = "The product ships this event type: it can't be changed. Use it, or choose another name."
     NOTHING_TO_PAUSE = "The endpoint is disabled, so nothing is attempted anyway. Resume it once it is fixed."

@@ -13,7 +13,7 @@ A partner's failure is data, never an exception: an exception means that the gat
 
 from __future__ import annotations
 
-from enum import Enum, StrEnum
+from enum import StrEnum
 
 import msgspec
 
@@ -56,20 +56,15 @@ class Blocked(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Remedy(Enum):
-    """What can help where the gateway was unable to send."""
-
-    ATTEMPT = "attempt"
-    """Another attempt: this one is used up."""
-    WAIT = "wait"
-    """Time, or an operator (a missing encryption key): no attempt is used up."""
-    NONE = "none"
-    """Nothing (a body that was tampered with): the delivery is dead at once."""
-
-
 class Unsendable(msgspec.Struct, frozen=True):
+    """``waits`` is true where time or an operator can mend it (a missing encryption key): no attempt is used up.
+
+    ``hopeless`` is true where nothing can (a body that was tampered with): the delivery is dead at once.
+    """
+
     reason: str
-    remedy: Remedy = Remedy.ATTEMPT
+    waits: bool = False
+    hopeless: bool = False
 
 
 Outcome = Accepted | Rejected | TimedOut | Unreachable | Blocked | Unsendable
@@ -86,17 +81,13 @@ class ResponseSummary(msgspec.Struct, frozen=True):
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """One HTTP request from start to end. ``duration`` is in seconds of monotonic time.
-
-    ``sends`` is 2 where a kept connection turned out closed, and the same bytes went out once more over a new one.
-    """
+    """One HTTP request from start to end. ``duration`` is in seconds of monotonic time."""
 
     outcome: Outcome
     phase: Phase
     duration: float
     tls_version: str | None = None
     response: ResponseSummary | None = None
-    sends: int = 1
 
 
 def name_of(outcome: Outcome) -> str:

@@ -20,8 +20,9 @@ else:
     Connection = asyncpg.Connection
 
 
-FULL_SCAN = 15.0
-"""Seconds that a full scan may take: while an old transaction is open it walks over everything that was sent since."""
+COMPLETE_LOOK = 15.0
+"""Seconds that a look without a floor may take: while an old transaction is open it walks over everything that has been
+sent since."""
 
 
 class DatabaseUnavailable(Exception):
@@ -153,7 +154,7 @@ class Database:
                     server_settings={
                         **SESSION,
                         "jit": "off",
-                        # Fan-out holds a lock: who is cut off in it must not keep it from all others.
+                        # Fan-out is one's turn alone: who is cut off in it must not keep it from all the others.
                         "idle_in_transaction_session_timeout": f"{self._patience * 500:.0f}",
                     },
                 )

@@ -15,7 +15,7 @@ from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.web.errors import MEDIA_TYPE, TITLES, TYPE
 
 from . import well_known
-from .events import BatchIn, EventIn
+from .event_bodies import BatchIn, EventIn
 from .schemas.problems import Problem
 
 REFERENCE = "#/components/schemas/{}"

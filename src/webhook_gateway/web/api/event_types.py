@@ -48,8 +48,10 @@ async def one(name: Name, gateway: Parts, caller: AnyCaller) -> Any:
 )
 async def create(body: NewEventType, gateway: Parts, caller: Admin) -> Any:
     """Adds an event type of the hospital's own. Its example has to fit its schema."""
+    given = body.model_dump(by_alias=True)
+    granted(await event_types.check(gateway.catalogue, given))
     async with changing(gateway.database, caller) as change:
-        row = granted(await event_types.create(change, gateway.catalogue, body.model_dump(by_alias=True)))
+        row = granted(await event_types.create(change, gateway.catalogue, given))
     await gateway.ingest.refresh()
     return {**row, "source": "tenant"}
 
@@ -58,8 +60,9 @@ async def create(body: NewEventType, gateway: Parts, caller: Admin) -> Any:
 async def change_one(name: Name, body: EventTypeChanges, gateway: Parts, caller: Admin) -> Any:
     """Changes what the body holds and leaves the rest. Events that were accepted before are not judged again."""
     given = body.model_dump(by_alias=True, exclude_unset=True)
+    checked = granted(await event_types.check_change(gateway.database, gateway.catalogue, caller, name, given))
     async with changing(gateway.database, caller) as change:
-        row = granted(await event_types.change_one(change, gateway.catalogue, name, given))
+        row = granted(await event_types.change_one(change, gateway.catalogue, checked, given))
     await gateway.ingest.refresh()
     return {**row, "source": "tenant"}
 

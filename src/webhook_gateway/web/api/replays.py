@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,7 +16,7 @@ from webhook_gateway.store import replays as stored
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
-from .dependencies import Parts, needs, page_of
+from .dependencies import Parts, needs, next_page, read_cursor
 from .schemas.replays import NewReplay, Replay, ReplayPage
 from .schemas.shapes import Paging
 from .schemas.typed_ids import JobId
@@ -40,8 +39,16 @@ async def create(body: NewReplay, gateway: Parts, caller: Operator) -> Any:
 @router.get("", response_model=ReplayPage, operation_id="listReplays", summary="List replay jobs")
 async def every(query: Annotated[Paging, Query()], gateway: Parts, caller: Reader) -> Any:
     """Lists jobs, newest first."""
-    fetch = partial(stored.page, tenant_id=caller.tenant_id, subscriber_id=caller.subscriber_id)
-    return await page_of(gateway, query, fetch, show=_shown)
+    async with gateway.database.begin() as connection:
+        rows = await stored.page(
+            connection,
+            caller.tenant_id,
+            subscriber_id=caller.subscriber_id,
+            before=read_cursor(query.cursor),
+            limit=query.limit + 1,
+        )
+    items, next_cursor = next_page(rows, query.limit, lambda row: row["id"])
+    return {"items": [_shown(row) for row in items], "next_cursor": next_cursor}
 
 
 @router.get("/{job_id}", response_model=Replay, operation_id="getReplay", summary="Look at one replay job")
