@@ -33,6 +33,11 @@ test: venv ## Run the tests on all cores, against a PostgreSQL of their own or D
 	$(if $(ARGS),,@echo "All tests but those of query plans on large tables, which make test-plans runs.")
 	$(PY) -m pytest $(or $(ARGS),$(EACH_CORE) -m "not plans")
 
+.PHONY: test-quick
+test-quick: venv ## Run the tests that start no programs: rules, walls, documentation, store, delivery, API
+	@echo "The tests that start no programs; make test runs the command line, whole gateways, samples and faults, too."
+	$(PY) -m pytest $(EACH_CORE) -m "not plans and not slow" $(addprefix --ignore=tests/,cli end_to_end examples faults) $(ARGS)
+
 .PHONY: test-plans
 test-plans: venv ## Run the tests of query plans on large tables
 	@echo "Tests of query plans: loads a million deliveries once, then asks for the plans of the hot statements."
@@ -55,7 +60,7 @@ format: venv ## Format the code and repair what ruff can repair
 	$(PY) -m ruff format $(CODE)
 
 .PHONY: bench
-bench: venv ## Measure throughput and latency (ARGS are passed on)
+bench: venv ## Measure throughput, latency and what an event costs (ARGS="--help" shows what it can do)
 	$(PY) -m bench.run $(ARGS)
 
 .PHONY: bench-isolation

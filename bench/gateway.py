@@ -11,14 +11,13 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from uuid import UUID
 
 import asyncpg
@@ -35,7 +34,7 @@ from webhook_gateway.store.database import Database
 from webhook_gateway.store.partitions import make_all
 
 from . import children
-from .machine import Used, between, sample
+from .meter import Meter
 from .receiver import Receiver
 
 READY = 30.0
@@ -47,16 +46,6 @@ LEFT_BEHIND = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE application_name = 'webhook-gateway' AND state <> 'idle'
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a stretch of time cost. ``wal`` is bytes, ``statements`` calls by the beginning of their text."""
-
-    used: Used
-    wal: int
-    statements: int
-    dearest: list[dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -100,9 +89,7 @@ class Gateway:
             await connection.execute(
                 "INSERT INTO subscribers (id, tenant_id, name) VALUES ($1, $2, 'bench')", subscriber_id, tenant_id
             )
-            receiving = children.spawn((sys.executable, "-m", "bench.receiver"), stdout=subprocess.PIPE)
-            assert receiving.stdout is not None
-            receiver = Receiver(int(receiving.stdout.readline()))
+            receiver, receiving = Receiver.start()
         except BaseException:
             postgres.stop(immediate=True)
             shutil.rmtree(directory, ignore_errors=True)
@@ -253,33 +240,8 @@ class Gateway:
 
     async def meter(self, **more: int) -> Meter:
         """Begins to count CPU, WAL and statements; other processes by name belong to us, too."""
-        await self.connection.execute("SELECT pg_stat_statements_reset()")
-        lsn = await self.connection.fetchval("SELECT pg_current_wal_lsn()::text")
-        return Meter(self, self.groups(**more), lsn)
+        return await Meter.begin(self.connection, self.groups(**more))
 
     def _spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with (self.directory / f"{name}.log").open("ab") as log:
             return children.spawn(command, stdout=log.fileno(), environment={**self.environment, **environment})
-
-
-class Meter:
-    """Counts from when it is made until `read`."""
-
-    def __init__(self, gateway: Gateway, groups: Mapping[str, list[int]], lsn: str) -> None:
-        self._gateway = gateway
-        self._groups = groups
-        self._lsn = lsn
-        self._first = sample(groups)
-
-    async def read(self) -> Cost:
-        used = between(self._first, sample(self._groups))
-        connection = self._gateway.connection
-        wal = int(
-            await connection.fetchval("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), $1::text::pg_lsn)", self._lsn)
-        )
-        rows = await connection.fetch(
-            "SELECT left(ltrim(regexp_replace(query, '\\s+', ' ', 'g')), 60) AS query, calls, total_exec_time AS ms, "
-            "rows, wal_bytes::bigint AS wal FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%' "
-            "ORDER BY total_exec_time DESC"
-        )
-        return Cost(used, wal, sum(row["calls"] for row in rows), [dict(row) for row in rows[:12]])

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import random
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ import msgspec
 import uvloop
 
 from . import children
+from .alarm import arrive
 from .hospital import fill, templates
 
 GLANCE = 0.02
@@ -157,7 +157,7 @@ class Load:
                 self._next(line)
             await asyncio.sleep(plan.seconds)
         else:
-            await self._arrive(begun, plan.rate)
+            await arrive(begun, plan.rate, plan.seconds, plan.seed, self._arrived)
         ended = time.monotonic_ns()
         self._running = False
         if watching is not None:
@@ -225,20 +225,12 @@ class Load:
         self._open += 1
         line.post(request, message)
 
-    async def _arrive(self, begun: int, rate: float) -> None:
-        """Posts what is due every millisecond, however late the answers are."""
-        chance, until = random.Random(self._plan.seed), begun + int(self._plan.seconds * 1e9)
-        due = begun + int(chance.expovariate(rate) * 1e9)
-        while due < until:
-            now = time.monotonic_ns()
-            while due <= now and due < until:
-                request = self._new(due, now)
-                if self._idle:
-                    self._post(self._idle.pop(), request)
-                else:
-                    self._waiting.append(request)
-                due += int(chance.expovariate(rate) * 1e9)
-            await asyncio.sleep(0.001)
+    def _arrived(self, due: int, now: int) -> None:
+        request = self._new(due, now)
+        if self._idle:
+            self._post(self._idle.pop(), request)
+        else:
+            self._waiting.append(request)
 
     async def _watch(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, before: int, window: int

@@ -14,12 +14,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import http.client
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
-from typing import cast
+from typing import Self, cast
 
 import msgspec
 import uvloop
+
+from . import children
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 BROKEN = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
@@ -102,6 +106,13 @@ class Receiver:
 
     def __init__(self, port: int) -> None:
         self.port = port
+
+    @classmethod
+    def start(cls) -> tuple[Self, subprocess.Popen[bytes]]:
+        """It, and its process, which is the caller's to end."""
+        process = children.spawn((sys.executable, "-m", "bench.receiver"), stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        return cls(int(process.stdout.readline())), process
 
     def count(self) -> int:
         """How many POSTs came since it was started."""

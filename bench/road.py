@@ -11,10 +11,11 @@ from dataclasses import asdict
 from typing import Any
 
 from . import children
-from .gateway import Cost, Gateway
+from .gateway import Gateway
 from .hospital import TYPES
 from .load import Notes, Plan, Posting, percentiles
 from .machine import peak_megabytes
+from .meter import Cost
 from .receiver import firsts
 from .report import Report
 

@@ -1,9 +1,11 @@
 """``make bench``: every figure of the README in one run on one machine, so that their ratios hold.
 
 - ``make bench`` runs all of it, in some minutes
-- ``make bench ARGS="--quick"`` is shorter, about two minutes
+- ``make bench ARGS="--quick"`` is shorter, about five minutes
 - ``make bench ARGS="--only full,latency"`` runs a part of it (``--help`` lists the parts)
 - ``make bench ARGS="--only depth --open 10000000"`` drains a deeper backlog, which takes some minutes to make
+- ``make bench ARGS="--only rates --loads 50,500"`` measures what an event costs at some rates
+- ``make bench ARGS="--against ../before"`` compares another checkout with this one, by turns, in a quarter of an hour
 """
 
 from __future__ import annotations
@@ -11,10 +13,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import uvloop
 
-from . import control, floors, growth, plots, road
+from . import children, compare, control, floors, growth, plots, rates, road
 from .gateway import Gateway
 from .machine import between, sample
 from .report import Goal, Report, judge
@@ -80,6 +83,26 @@ GOALS = (
         at_most=True,
     ),
     Goal(
+        "event_100",
+        "CPU of an event at 100/s ÷ that of three commits and one POST by a bare loop",
+        2.2,
+        lambda r: r.ratio("at_100_us", "at_100_floor_us"),
+        at_most=True,
+    ),
+    Goal(
+        "event_500",
+        "the same at 500/s",
+        1.6,
+        lambda r: r.ratio("at_500_us", "at_500_floor_us"),
+        at_most=True,
+    ),
+    Goal(
+        "taken",
+        "full load to one endpoint with half a core taken by others ÷ quiet",
+        0.7,
+        lambda r: r.ratio("at_taken_events", "at_full_events"),
+    ),
+    Goal(
         "old_transaction",
         "throughput with a transaction left open ÷ clean",
         0.7,
@@ -106,10 +129,20 @@ class Size:
     old: float
     open: int
     key: int
+    load: float
+    loads: tuple[str, ...] = rates.LOADS
+    of: Path = children.CHECKOUT
 
 
-FULL = Size(floor=4, full=10, latency=12, drain=5, old=60, open=1_000_000, key=100_000)
-QUICK = Size(floor=2, full=4, latency=4, drain=2, old=8, open=100_000, key=10_000)
+FULL = Size(floor=4, full=10, latency=12, drain=5, old=60, open=1_000_000, key=100_000, load=8)
+QUICK = Size(floor=2, full=4, latency=4, drain=2, old=8, open=100_000, key=10_000, load=4)
+AGAINST = ("100", "500", rates.FULL)
+PAIRS = 9
+LONGEST = 60.0
+"""Seconds that a load may be asked to last."""
+MOST_PAIRS = 30
+MOST = 2_000
+"""Events a second at most that may be asked for: `full` finds out what is possible."""
 
 Measure = Callable[[Gateway, Report, Size], Awaitable[None]]
 
@@ -123,6 +156,7 @@ MEASURES: dict[str, Measure] = {
     "floors": lambda g, r, s: floors.measure_floors(g, r, s.floor),
     "ingest": lambda g, r, s: road.measure_ingest(g, r, s.floor),
     "full": _full,
+    "rates": lambda g, r, s: rates.measure_rates(g, r, s.of, s.loads, s.load),
     "latency": lambda g, r, s: road.measure_latency(g, r, s.latency),
     "depth": lambda g, r, s: growth.measure_depth(g, r, s.open),
     "hotkey": lambda g, r, s: growth.measure_hot_key(g, r, s.key, s.drain),
@@ -138,8 +172,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="shorter, with smaller backlogs")
     parser.add_argument("--only", default=",".join(MEASURES), help="some of " + ",".join(MEASURES))
     parser.add_argument("--open", type=int, help="open deliveries of the deepest backlog, by default a million")
+    parser.add_argument(
+        "--loads", type=_loads, help=f"of rates and --against: events a second, {rates.FULL}, {rates.TAKEN}"
+    )
+    parser.add_argument("--seconds", type=_seconds, help="of each of these loads")
+    parser.add_argument("--of", type=_checkout, help="a checkout with a .venv, whose gateway rates are measured of")
+    parser.add_argument("--against", type=_checkout, help="a checkout with a .venv, to compare with this one by turns")
+    parser.add_argument("--pairs", type=_pairs, default=PAIRS, help=f"of --against, by default {PAIRS}")
     given = parser.parse_args()
     size = QUICK if given.quick else FULL
+    size = replace(size, load=given.seconds or size.load, loads=given.loads or size.loads, of=given.of or size.of)
+    if given.against is not None:
+        report = uvloop.run(compare.compare(given.against, given.loads or AGAINST, size.load, given.pairs))
+        report.say(f"wrote {report.write('against')}")
+        return
     if given.open is not None:
         if given.open < growth.DEEP:
             parser.error(f"--open: a deep backlog has {growth.DEEP:,} open deliveries or more")
@@ -155,6 +201,35 @@ def main() -> None:
     print(f"bench: met={met} of={measured} missed={','.join(missed) or '-'}")
     if report.failed:
         raise SystemExit(f"bench: could not measure {', '.join(report.failed)}")
+
+
+def _loads(text: str) -> tuple[str, ...]:
+    loads = tuple(load.strip() for load in text.split(","))
+    for load in loads:
+        if load not in (rates.FULL, rates.TAKEN) and not (load.isdecimal() and 1 <= int(load) <= MOST):
+            raise argparse.ArgumentTypeError(
+                f"{load} is neither {rates.FULL}, {rates.TAKEN} nor a number from 1 to {MOST:,}"
+            )
+    return loads
+
+
+def _seconds(text: str) -> float:
+    if not 1 <= (seconds := float(text)) <= LONGEST:
+        raise argparse.ArgumentTypeError(f"from 1 to {LONGEST:g}")
+    return seconds
+
+
+def _pairs(text: str) -> int:
+    if not 1 <= (pairs := int(text)) <= MOST_PAIRS:
+        raise argparse.ArgumentTypeError(f"from 1 to {MOST_PAIRS}")
+    return pairs
+
+
+def _checkout(text: str) -> Path:
+    checkout = Path(text).absolute()
+    if not (checkout / ".venv/bin/python").exists():
+        raise argparse.ArgumentTypeError(f"{checkout} has no .venv: run `make venv` there")
+    return checkout
 
 
 async def measure(wanted: list[str], size: Size) -> Report:

@@ -32,6 +32,12 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["postgres"] = (server.url, server.data and str(server.data))
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes long begins first where tests run beside each other, so that no worker is left alone with it."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Iterator[Server]:
     """The server of this run."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import httpx
@@ -29,16 +29,39 @@ from tests.support.partner import partner_beside
 from webhook_gateway.cli import app as command_line
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.delivery.deliver import sign
+from webhook_gateway.host import supervisor
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.intake.ingest import Ingest
 from webhook_gateway.operations.first_start import issue_key
 from webhook_gateway.outbound.sender import Request
 from webhook_gateway.rules import ids
-from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Delivery, Endpoint
+from webhook_gateway.rules.deadlines import (
+    API_STOPS,
+    APIS_KILLED,
+    LONGEST_DEADLINE,
+    TOKEN_DEADLINE,
+    WORKER_STOPS,
+    WORKERS_KILLED,
+)
+from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Delivery, Endpoint, Health
+from webhook_gateway.rules.outcome import (
+    Accepted,
+    Blocked,
+    Outcome,
+    Phase,
+    Rejected,
+    Remedy,
+    TimedOut,
+    Unreachable,
+    Unsendable,
+)
 from webhook_gateway.rules.scopes import Role, Scope
 from webhook_gateway.rules.unreachable import MEANINGS
+from webhook_gateway.rules.verdict import GiveUp, Postpone, Verdict, decide
+from webhook_gateway.rules.waiting import Reason
 from webhook_gateway.settings import Settings
 from webhook_gateway.store.database import Database
+from webhook_gateway.web.api.schemas.endpoints import NewEndpoint
 from webhook_gateway.web.app import create_app
 from webhook_gateway.web.errors import TITLES
 
@@ -57,6 +80,12 @@ FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^ *```$",
 LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)")
 ROUTE = re.compile(r"(?:\b(GET|POST|PUT|PATCH|DELETE) )?(/v1/[\w{}/…-]*[\w}…]|/metrics\b|/healthz\b|/readyz\b)")
 PLACE = re.compile(r"\{[a-z_]+\}|[a-z]+_…|…")
+
+FILE = re.compile(r"`([\w./*-]+\.py)`")
+FOLDER = re.compile(r"`(\w[\w/]*)/`")
+NAMES = r"(?:`\w+(?: = [^`]+)?`(?:, | and )?)+"
+DEFINITIONS = re.compile(rf"({NAMES}) in\s`([\w./-]+\.py)`")
+"""What stands in a file, perhaps with its value."""
 
 
 def named(path: Path) -> str:
@@ -118,6 +147,24 @@ def test_every_route_is_in_the_openapi_document(page: Path) -> None:
 def test_every_id_that_is_written_in_full_can_be_one(page: Path) -> None:
     for prefix, text in re.findall(r"\b((?:evt|sub|ep|dlv|att|key|job)_)([0-9a-z]{26})\b", page.read_text()):
         ids.parse(prefix[:-1], prefix + text)
+
+
+@pytest.mark.parametrize("text", [*PAGES, *SOURCE.rglob("*.py")], ids=named)
+def test_every_file_that_is_cited_is_there_with_what_stands_in_it(text: Path) -> None:
+    cited = text.read_text()
+    for name in FILE.findall(cited):
+        assert files_called(name), name
+    for names, place in DEFINITIONS.findall(cited):
+        (file,) = files_called(place)
+        for name, value in re.findall(r"`(\w+)(?: = ([^`]+))?`", names):
+            assert value in ("", definitions_of(file)[name]), name
+
+
+@every_page
+def test_every_folder_that_is_cited_is_there(page: Path) -> None:
+    rooms = {folder for file in python_files() for folder in file.parents}
+    for name in FOLDER.findall(page.read_text()):
+        assert (CHECKOUT / name).is_dir() or any(room.match(name) for room in rooms), name
 
 
 async def test_every_metric_is_there_when_one_scrapes(database_url: str) -> None:
@@ -188,6 +235,23 @@ def test_the_reasons_for_no_answer_are_those_of_the_code() -> None:
     assert {name.strip("`"): meaning for name, meaning in rows} == MEANINGS
 
 
+def test_the_outcomes_mean_for_delivery_and_endpoint_what_the_rules_decide() -> None:
+    rows = table_of(DOCS / "how-it-works.md", "| outcome | delivery | endpoint |")
+    met = [outcome_called(name) for name, *_ in rows]
+    assert {type(outcome) for outcome in met} == set(get_args(Outcome))
+    assert {outcome.remedy for outcome in met if isinstance(outcome, Unsendable)} == set(Remedy)
+    told = ""
+    for outcome, (name, delivery, endpoint) in zip(met, rows, strict=True):
+        told = told if delivery == "the same" else delivery
+        assert told == meant_for_delivery(outcome), name
+        assert re.match(re.escape(meant_for_endpoint(outcome)) + r"(, and .*)?$", endpoint), name
+
+
+def test_the_reasons_to_wait_are_those_of_the_code() -> None:
+    rows = table_of(DOCS / "how-it-works.md", "| `waiting_for` | |")
+    assert {name.strip("`"): meaning for name, meaning in rows} == {reason: reason.meaning for reason in Reason}
+
+
 def test_the_roles_are_those_of_the_code() -> None:
     rows = table_of(DOCS / "operating.md", "| role | may |")
     assert {name.strip("`") for name, _ in rows} == {*Role, Scope.ADMIN}
@@ -196,6 +260,22 @@ def test_the_roles_are_those_of_the_code() -> None:
 def test_the_problems_are_among_those_of_the_code() -> None:
     rows = table_of(DOCS / "producers.md", "| status | `type` ends with | what to do |")
     assert {name.strip("`") for _, name, _ in rows} <= set(TITLES)
+
+
+def test_whoever_stops_a_gateway_outlasts_the_longest_request_and_its_token() -> None:
+    compose = yaml.safe_load((CHECKOUT / "compose.yaml").read_text())["services"]
+    assert compose["api"]["stop_grace_period"] == f"{APIS_KILLED:g}s"
+    assert compose["worker"]["stop_grace_period"] == f"{WORKERS_KILLED:g}s"
+    page = (DOCS / "operating.md").read_text()
+    said = re.findall(r"(?:TimeoutStopSec=|--stop-timeout |terminationGracePeriodSeconds: )(\d+)", page)
+    assert len(said) >= 4
+    assert set(map(float, said)) == {WORKERS_KILLED}
+    assert f"the API within {API_STOPS:g} seconds" in page
+    assert f"at most {WORKER_STOPS:g} seconds" in page
+    assert f"with the longest {WORKER_STOPS:g} (" in (DOCS / "how-it-works.md").read_text()
+    (worker,) = supervisor.workers(1)
+    assert LONGEST_DEADLINE + TOKEN_DEADLINE < WORKER_STOPS < worker.patience < WORKERS_KILLED
+    assert NewEndpoint.model_json_schema()["properties"]["deadline"]["maximum"] == LONGEST_DEADLINE
 
 
 def test_the_retries_are_those_of_the_code() -> None:
@@ -320,6 +400,83 @@ def routes_in(page: Path) -> Iterator[tuple[str, str]]:
     """Method (or nothing) and path of every route of the API that is named."""
     for code in code_of(page):
         yield from ROUTE.findall(code)
+
+
+@cache
+def python_files() -> list[Path]:
+    rooms = ("src", "tests", "bench", "examples", "clients", "migrations")
+    return [file for room in rooms for file in (CHECKOUT / room).rglob("*.py")]
+
+
+def files_called(cited: str) -> list[Path]:
+    """The project's files whose path ends so."""
+    return [file for file in python_files() if file.match(cited)]
+
+
+@cache
+def definitions_of(file: Path) -> dict[str, str]:
+    """What is defined in a file, with the text of its value where it has one."""
+    found: dict[str, str] = {}
+    for node in ast.walk(ast.parse(file.read_text())):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                found[name] = ""
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(ast.Name(id=name), value=value):
+                found[name] = "" if value is None else ast.unparse(value)
+    return found
+
+
+ENDPOINT = Endpoint(UUID(int=1), UUID(int=1), UUID(int=1), 1, "https://partner.example/", ("*",))
+PROBED = Health(failures_in_a_row=12, failing_since=940.0, open_until=999.0, openings=1)
+
+
+def outcome_called(name: str) -> Outcome:
+    """One of those that a row of the table is about."""
+    remedy = re.search(r"remedy `(\w+)`", name)
+    samples: list[Outcome] = [
+        Accepted(204),
+        Rejected(500),
+        TimedOut(Phase.SENT),
+        Unreachable("connection_reset"),
+        Blocked("private"),
+    ]
+    by_name: dict[str, Outcome] = {type(outcome).__name__: outcome for outcome in samples}
+    (kind, *_) = re.findall(r"\w+", name)
+    return Unsendable("it depends", Remedy[remedy[1]]) if remedy else by_name[kind]
+
+
+def verdict(outcome: Outcome, attempt: int = 1) -> Verdict:
+    one = UUID(int=1)
+    return decide(Delivery(one, one, one, one, "a.b", attempt, one), ENDPOINT, PROBED, outcome, 1_000.0, 0.5)
+
+
+def meant_for_delivery(outcome: Outcome) -> str:
+    first, last = verdict(outcome).action, verdict(outcome, ENDPOINT.attempts_allowed).action
+    name = f"`{type(first).__name__}`"
+    if type(first) is not type(last):
+        return f"{name}, after the last attempt `{type(last).__name__}`"
+    match first:
+        case Postpone(delay):
+            return f"{name} for about {delay:g} s"
+        case GiveUp():
+            return f"{name} at once"
+        case _:
+            return name
+
+
+def meant_for_endpoint(outcome: Outcome) -> str:
+    health = verdict(outcome).health
+    if health == PROBED:
+        return "nothing"
+    if health.failures_in_a_row == 0 and health.open_until is None:
+        return "healthy again; the breaker closes"
+    assert health.failures_in_a_row == PROBED.failures_in_a_row + 1
+    if not isinstance(outcome, Rejected):
+        return "a failure"
+    asked = {status: verdict(Rejected(status, retry_after=60.0)) for status in range(300, 600)}
+    disabling = " and ".join(f"`{status}`" for status, said in asked.items() if said.disable)
+    holding = " and ".join(f"`{status}`" for status, said in asked.items() if said.health.held_until)
+    return f"a failure. {disabling} disables it. {holding} with `Retry-After` hold it"
 
 
 def table_of(page: Path, head: str) -> list[list[str]]:

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from . import cores
 from .cores import AUTO, Processes
+from .rules.deadlines import LEASE_MARGIN
 from .rules.scopes import Role, Scope
 
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -77,7 +78,7 @@ class Settings(BaseSettings):
     """Requests in flight in one worker process."""
     tenant_slots: int = Field(0, ge=0)
     """Requests in flight for one tenant in one worker process; 0 for as many as there are."""
-    lease_margin: float = Field(15.0, ge=1, le=3_600)
+    lease_margin: float = Field(LEASE_MARGIN, ge=1, le=3_600)
     """Beyond an endpoint's deadline, before a delivery whose worker went silent may be claimed by another one."""
     keep_responses: int = Field(0, ge=0, le=1_024)
     """Bytes of a partner's answer to keep, encrypted. They may hold patients' data: 0 keeps none."""

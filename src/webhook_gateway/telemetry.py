@@ -95,6 +95,7 @@ class _AttemptLine(msgspec.Struct, omit_defaults=True, kw_only=True):
     phase: str
     duration: float
     tls: str | None = None
+    sends: int = 1
     verdict: str
     failures_in_a_row: int
     tenant_id: str
@@ -122,6 +123,7 @@ def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, ver
         phase=exchange.phase.value,
         duration=round(exchange.duration, 6),
         tls=exchange.tls_version,
+        sends=exchange.sends,
         verdict=type(verdict.action).__name__,
         failures_in_a_row=verdict.health.failures_in_a_row,
         tenant_id=ids.recall(ids.TENANT, delivery.tenant_id),

@@ -77,16 +77,34 @@ def hospital(cli: Cli, database_url: str) -> Hospital:
 def test_status_counts_what_waits_and_names_who_is_in_trouble(hospital: Hospital) -> None:
     found = json.loads(hospital.run("status", "--json").stdout)
     assert found["outbox"] == NOTHING
-    assert (found["deliveries"]["open"], found["deliveries"]["due"]) == (1, 1)
+    assert (found["deliveries"]["open"], found["deliveries"]["waiting_for"]) == (1, {"paused": 1})
     assert found["last_24_hours"] == {"dead": 1, "cancelled": 0}
     assert found["workers"] == []
     (endpoint,) = found["endpoints_in_trouble"]
     assert endpoint["id"] == ids.render(ids.ENDPOINT, hospital.endpoint)
     assert (endpoint["subscriber"], endpoint["state"], endpoint["waiting"]) == ("Northside", "paused", 1)
+    assert (endpoint["waiting_for"], endpoint["until"]) == ("paused", None)
 
     shown = hospital.run("status").stdout
     assert "holidays" in shown
     assert ids.render(ids.ENDPOINT, hospital.endpoint) in shown
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"), [("open_until", "breaker"), ("held_until", "retry_after"), ("failing_since", "no_worker")]
+)
+def test_status_says_what_deliveries_wait_for_and_until_when(hospital: Hospital, column: str, reason: str) -> None:
+    hospital.fetch("UPDATE endpoints SET state = 'enabled', state_reason = NULL")
+    hospital.fetch(
+        f"INSERT INTO endpoint_health (endpoint_id, tenant_id, failures_in_a_row, {column})"
+        " SELECT id, tenant_id, 10, '2100-01-01T00:00:00Z' FROM endpoints"
+    )
+    found = json.loads(hospital.run("status", "--json").stdout)
+    assert found["deliveries"]["waiting_for"] == {reason: 1}
+    (endpoint,) = found["endpoints_in_trouble"]
+    until = None if reason == "no_worker" else "2100-01-01 00:00:00+00:00"
+    assert (endpoint["waiting_for"], endpoint["until"]) == (reason, until)
+    assert f"waiting for 1 {reason}" in hospital.run("status").stdout
 
 
 def test_one_dead_delivery_goes_back_into_the_outbox_for_its_endpoint(hospital: Hospital) -> None:

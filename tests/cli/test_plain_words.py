@@ -1,4 +1,4 @@
-"""What an operator can mend is said in one sentence with the remedy; the exit code says which kind of thing it is."""
+"""What an operator can fix is said in one sentence with the remedy; the exit code says which kind of thing it is."""
 
 import subprocess
 from collections.abc import Callable

@@ -33,7 +33,7 @@ class Parts:
     """``slots`` are of a worker that knows `ENDPOINT` with some changes."""
 
     concurrency: int = 256
-    per_tenant: int | None = None
+    per_tenant: int = 0
     lease_margin: float = 15.0
     changes: dict[str, object] = field(default_factory=dict)
 

@@ -33,7 +33,7 @@ def test_claims_begin_where_the_last_scan_found_something_and_a_full_scan_takes_
     found = scan(parts, first=300.0)
     (reservation,) = parts.slots.reserve()
     assert reservation.record.low_water_mark == found
-    parts.slots.claim_failed([reservation])
+    parts.slots.claimed(reservation, got=0)
     higher = scan(parts, first=20.0, full=False)
     assert higher > found
     assert scan(parts, first=500.0) < found

@@ -8,7 +8,9 @@ from uuid import uuid4
 import pytest
 
 from webhook_gateway.delivery.registry import Leased
-from webhook_gateway.delivery.slots import PREFETCH
+from webhook_gateway.delivery.slots import PREFETCH, QUEUED
+from webhook_gateway.rules.credentials import ClientCredentials
+from webhook_gateway.rules.deadlines import LEASE_MARGIN, LONGEST_DEADLINE, SETTLING, TOKEN_DEADLINE, WORKER_STOPS
 from webhook_gateway.rules.model import Health
 from webhook_gateway.rules.outcome import Accepted, Phase, TimedOut
 
@@ -28,7 +30,8 @@ def test_a_claim_that_fails_takes_nothing() -> None:
     parts.due.expect(parts.record)
     reservations = parts.slots.reserve()
     assert parts.slots.in_flight == 10
-    parts.slots.claim_failed(reservations)
+    for reservation in reservations:
+        parts.slots.claimed(reservation, got=0)
     assert parts.slots.in_flight == 0
 
 
@@ -113,7 +116,8 @@ def test_where_many_wait_each_gets_a_little_and_who_got_nothing_is_the_next() ->
         parts.due.expect(parts.registry.of(endpoint.id))
     first = parts.slots.reserve()
     assert [reservation.slots for reservation in first] == [1] * 40
-    parts.slots.claim_failed(first)
+    for reservation in first:
+        parts.slots.claimed(reservation, got=0)
     second = parts.slots.reserve()
     assert {one.record.id for one in first}.isdisjoint(one.record.id for one in second)
 
@@ -154,6 +158,18 @@ def test_where_the_tenant_has_no_slot_left_nothing_is_prefetched() -> None:
     parts.answer_quickly()
     parts.due.expect(parts.record)
     assert parts.slots.reserve() == []
+
+
+def test_a_stop_waits_for_the_longest_request_under_way_and_for_its_token() -> None:
+    parts = Parts(changes={"deadline": LONGEST_DEADLINE, "authorization": ClientCredentials("https://a/", "b", "c")})
+    assert parts.slots.longest_request() == 0
+    parts.claim(has=1)
+    assert parts.slots.longest_request() == LONGEST_DEADLINE + TOKEN_DEADLINE
+    assert parts.slots.longest_request() + SETTLING == WORKER_STOPS
+
+
+def test_what_waits_for_a_slot_leaves_the_lease_long_enough_for_the_token_and_the_request() -> None:
+    assert QUEUED * LEASE_MARGIN + TOKEN_DEADLINE < LEASE_MARGIN
 
 
 def test_what_is_leased_of_a_deleted_endpoint_takes_no_slot() -> None:

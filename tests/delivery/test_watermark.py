@@ -1,4 +1,4 @@
-"""How far down the outbox a look goes."""
+"""How far down the outbox a scan goes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from webhook_gateway.delivery import watermark
-from webhook_gateway.delivery.watermark import BOTTOM, LAG, SHARE, STEP, Floor
+from webhook_gateway.delivery.watermark import BOTTOM, LAG, SHARE, STEP, LowWaterMark
 
 
 class Clock:
@@ -26,11 +26,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return known
 
 
-def test_a_floor_follows_what_is_found_but_lags_since_a_transaction_may_commit_late(clock: Clock) -> None:
-    known = Floor()
-    known.looked(0, 0.0)
+def test_a_mark_follows_what_is_found_but_lags_since_a_transaction_may_commit_late(clock: Clock) -> None:
+    known = LowWaterMark()
+    known.scanned(0, 0.0)
     for sequence in count(1):
-        known.seen(sequence)
+        known.found(sequence)
         if known.value():
             break
         clock.now += STEP
@@ -38,29 +38,29 @@ def test_a_floor_follows_what_is_found_but_lags_since_a_transaction_may_commit_l
     assert known.value() == 1
 
 
-def test_what_a_slow_transaction_left_below_is_found_by_a_look_to_the_bottom(clock: Clock) -> None:
-    known = Floor()
+def test_what_a_slow_transaction_left_below_is_found_by_a_full_scan(clock: Clock) -> None:
+    known = LowWaterMark()
     assert known.value() == 0
-    known.looked(0, 0.001)
+    known.scanned(0, 0.001)
     for sequence in range(100, 200):
         clock.now += STEP / 2
-        known.seen(sequence)
+        known.found(sequence)
     assert known.value() > 100
     clock.now += BOTTOM
     assert known.value() == 0
-    known.looked(0, 0.001)
-    known.seen(7)
+    known.scanned(0, 0.001)
+    known.found(7)
     clock.now += LAG
-    known.seen(300)
+    known.found(300)
     assert known.value() == 7
 
 
-def test_looks_to_the_bottom_take_a_small_part_of_the_time_however_long_one_takes(clock: Clock) -> None:
-    known = Floor()
-    known.seen(100)
+def test_full_scans_take_a_small_part_of_the_time_however_long_one_takes(clock: Clock) -> None:
+    known = LowWaterMark()
+    known.found(100)
     clock.now += LAG
-    known.seen(200)
-    known.looked(0, 3.0)
+    known.found(200)
+    known.scanned(0, 3.0)
     clock.now += 3.0 * SHARE - 1
     assert known.value() == 100
     clock.now += 1

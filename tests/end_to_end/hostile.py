@@ -57,6 +57,19 @@ async def closes_without_an_answer(connection: Connection) -> None:
     await connection.receive()
 
 
+def closes_at_the_second_request(*, reset: bool = False) -> Behaviour:
+    """Answers once, and closes when it is asked again: as if it had closed just before."""
+
+    async def behave(connection: Connection) -> None:
+        await connection.receive()
+        await connection.send(OK)
+        await connection.receive()
+        if reset:
+            connection.reset()
+
+    return behave
+
+
 async def resets_after_headers(connection: Connection) -> None:
     await connection.receive()
     await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")

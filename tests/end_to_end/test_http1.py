@@ -14,8 +14,8 @@ from tests.end_to_end import hostile as partners
 from tests.end_to_end.hostile import hostile
 from tests.end_to_end.test_sender import PARTNER, opened, pinned, post, request, server_context
 from tests.support.partner import OK, Behaviour, Connection
-from webhook_gateway.outbound import http1, sender
-from webhook_gateway.rules.outcome import Accepted, Outcome, Phase, Rejected, Unreachable
+from webhook_gateway.outbound import http1, pool, sender
+from webhook_gateway.rules.outcome import Accepted, Outcome, Phase, Rejected, TimedOut, Unreachable
 from webhook_gateway.rules.targets import Policy
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -242,21 +242,129 @@ async def test_a_connection_that_the_partner_closed_is_not_used_again() -> None:
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_a_request_that_met_a_closing_connection_is_not_sent_twice(reset: bool) -> None:
+async def test_a_request_that_met_a_closing_connection_is_sent_again_once_and_after_two_each_gets_a_new_one(
+    reset: bool,
+) -> None:
+    async with hostile(partners.closes_at_the_second_request(reset=reset)) as partner, opened() as sender:
+        endpoint_id = uuid4()
+        sends = []
+        for number in range(5):
+            body = b"%d" % number
+            exchange = await post(sender, request(partner.url(), endpoint_id=endpoint_id, body=body))
+            assert (exchange.outcome, exchange.phase) == (Accepted(200), Phase.ANSWERED)
+            sends.append(exchange.sends)
+        assert sends == [1, 2, 2, 1, 1]
+        assert [received.body for received in partner.received] == [b"0", b"1", b"1", b"2", b"2", b"3", b"4"]
+        first, second = partner.received[1:3]
+        assert (first.line, first.headers) == (second.line, second.headers)
+
+
+async def test_a_kept_connection_that_works_forgives_the_one_that_was_closed() -> None:
+    async def answers_twice(connection: Connection) -> None:
+        for _ in range(2):
+            await connection.receive()
+            await connection.send(OK)
+        await connection.receive()
+
+    async with hostile(answers_twice) as partner, opened() as sender:
+        endpoint_id = uuid4()
+        sends = [(await post(sender, request(partner.url(), endpoint_id=endpoint_id))).sends for _ in range(9)]
+        assert sends == [1, 1, 2, 1, 2, 1, 2, 1, 2]
+
+
+async def test_a_partner_who_closes_after_each_answer_without_saying_so_gets_all_at_the_first_attempt() -> None:
+    async def answers_once(connection: Connection) -> None:
+        await connection.receive()
+        await connection.send(OK)
+
+    async with hostile(answers_once) as partner, opened() as sender:
+        endpoint_id, outcomes = uuid4(), []
+
+        async def one_after_the_other() -> None:
+            for _ in range(50):
+                outcomes.append((await post(sender, request(partner.url(), endpoint_id=endpoint_id))).outcome)
+
+        await asyncio.gather(*(one_after_the_other() for _ in range(8)))
+        assert outcomes == [Accepted(200)] * 400
+
+
+async def begins_an_answer(connection: Connection) -> None:
+    await connection.send(b"H")
+
+
+async def times_out(connection: Connection) -> None:
+    await connection.wait_for_the_end()
+
+
+@pytest.mark.parametrize(
+    ("then", "outcome"),
+    [(begins_an_answer, Unreachable("connection_closed")), (times_out, TimedOut(Phase.SENT))],
+)
+async def test_a_request_is_not_sent_again_once_an_answer_began_or_its_time_is_over(
+    then: Behaviour, outcome: Outcome
+) -> None:
     async def answers_once(connection: Connection) -> None:
         await connection.receive()
         await connection.send(OK)
         await connection.receive()
-        if reset:
-            connection.reset()
+        await then(connection)
 
     async with hostile(answers_once) as partner, opened() as sender:
         endpoint_id = uuid4()
         assert (await post(sender, request(partner.url(), endpoint_id=endpoint_id))).outcome == Accepted(200)
+        second = await post(sender, request(partner.url(), endpoint_id=endpoint_id, deadline=0.5))
+        assert (second.outcome, second.phase, second.sends) == (outcome, Phase.SENT, 1)
+        assert partner.accepted == 1
+
+
+async def test_a_request_over_a_new_connection_is_sent_once() -> None:
+    async with hostile(partners.closes_without_an_answer) as partner, opened() as sender:
+        exchange = await post(sender, request(partner.url()))
+        assert (exchange.outcome, exchange.sends) == (Unreachable("connection_closed"), 1)
+        assert len(partner.received) == 1
+
+
+async def test_sending_again_ends_with_the_same_deadline() -> None:
+    async def keeps_silent_on_the_second(connection: Connection) -> None:
+        if connection.partner.accepted == 1:
+            await connection.receive()
+            await connection.send(OK)
+            await connection.receive()
+        else:
+            await connection.wait_for_the_end()
+
+    async with hostile(keeps_silent_on_the_second) as partner, opened() as sender:
+        endpoint_id = uuid4()
+        assert (await post(sender, request(partner.url(), endpoint_id=endpoint_id))).outcome == Accepted(200)
+        second = await post(sender, request(partner.url(), endpoint_id=endpoint_id, deadline=1.0))
+        assert (second.outcome, second.sends) == (TimedOut(Phase.SENT), 2)
+
+
+async def test_where_nobody_listens_any_more_the_partner_may_still_have_what_was_sent_first() -> None:
+    async def goes_away(connection: Connection) -> None:
+        await connection.receive()
+        await connection.send(OK)
+        await connection.receive()
+        connection.partner.stop_listening()
+
+    async with hostile(goes_away) as partner, opened() as sender:
+        endpoint_id = uuid4()
+        assert (await post(sender, request(partner.url(), endpoint_id=endpoint_id))).outcome == Accepted(200)
         second = await post(sender, request(partner.url(), endpoint_id=endpoint_id))
-        assert second.outcome == Unreachable("connection_reset" if reset else "connection_closed")
-        assert second.phase is Phase.SENT
-        assert len(partner.received) == 2
+        assert (second.outcome, second.phase) == (Unreachable("connection_refused"), Phase.SENT)
+        assert second.sends == 1
+
+
+async def test_a_connection_is_used_for_a_minute_so_that_a_change_in_dns_is_followed() -> None:
+    async with hostile(partners.friendly) as partner, opened() as sender:
+        to_send = request(partner.url(), endpoint_id=uuid4())
+        for _ in range(2):
+            assert (await post(sender, to_send)).outcome == Accepted(200)
+        assert partner.accepted == 1
+        (connection,) = sender._connections
+        connection.opened_at -= pool.LIFETIME
+        assert (await post(sender, to_send)).outcome == Accepted(200)
+        assert partner.accepted == 2
 
 
 async def test_an_idle_connection_is_closed_though_nobody_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ from webhook_gateway.rules.outcome import (
     Outcome,
     Phase,
     Rejected,
+    Remedy,
     TimedOut,
     Unreachable,
     Unsendable,
@@ -615,7 +616,7 @@ async def test_a_client_certificate_is_shown_where_one_is_set(sender: Sender, au
 )
 async def test_broken_tls_settings_wait_for_whoever_mends_them(sender: Sender, settings: TlsSettings) -> None:
     exchange = await post(sender, request(f"https://{PARTNER}/", tls=settings))
-    assert exchange.outcome == Unsendable("tls_settings_invalid", waits=True)
+    assert exchange.outcome == Unsendable("tls_settings_invalid", Remedy.WAIT)
 
 
 def test_a_private_key_is_never_shown() -> None:

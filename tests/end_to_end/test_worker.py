@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from standardwebhooks import Webhook
 
+from tests.end_to_end.hostile import closes_at_the_second_request, hostile
 from tests.support.hospital import Hospital, new_master_key
 from tests.support.partner import OK, Partner, Received, status
 from webhook_gateway.rules import ids, signing
@@ -64,6 +65,21 @@ async def test_retries_carry_the_same_id_and_bytes_and_a_fresh_timestamp_until_t
         (2, "rejected", 500, "answered"),
         (3, "accepted", 200, "answered"),
     ]
+
+
+async def test_a_partner_who_closes_kept_connections_has_each_event_at_the_first_attempt_and_sends_are_counted(
+    hospital: Hospital,
+) -> None:
+    async with hostile(closes_at_the_second_request()) as partner:
+        await hospital.endpoint(url=partner.url(host="127.0.0.1"), schedule=FAST)
+        async with hospital.worker():
+            for number in range(4):
+                await hospital.post()
+                await hospital.until(f"{FINISHED} OFFSET {number}", "delivered")
+    attempts = await hospital.rows("SELECT attempt, outcome, sends FROM attempts ORDER BY id")
+    assert [tuple(a) for a in attempts] == [(1, "accepted", sends) for sends in (1, 2, 2, 1)]
+    first, again = partner.received[1:3]
+    assert (first.headers, first.body) == (again.headers, again.body)
 
 
 async def test_while_a_secret_is_rotated_both_sign(hospital: Hospital, open_partner: Open) -> None:

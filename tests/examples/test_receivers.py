@@ -176,8 +176,9 @@ def settled(lines: Iterator[str], count: int) -> dict[str, set[str]]:
     """What it says of the next ``count`` requests: the ids by what it did with them."""
     found: dict[str, set[str]] = {}
     for line in lines:
-        if said := re.match(r"(accepted|duplicate|refused)\b ?(\S*)", line):
-            found.setdefault(said[1], set()).add(said[2])
+        # What several threads print at once may stand in one line.
+        for what, event_id in re.findall(r"(accepted|duplicate|refused)(?: (evt_\w{26}))?", line):
+            found.setdefault(what, set()).add(event_id)
             count -= 1
         if count == 0:
             return found

@@ -18,11 +18,11 @@ def test_ten_attempts_in_seventy_two_hours() -> None:
 
 @given(st.floats(0.001, 1e6), st.floats(0, 1, exclude_max=True))
 def test_jitter_stays_within_a_fifth(delay: float, chance: float) -> None:
-    assert 0.8 * delay * 0.999 <= retry.spread(delay, chance) <= 1.2 * delay * 1.001
+    assert 0.8 * delay * 0.999 <= retry.jitter(delay, chance) <= 1.2 * delay * 1.001
 
 
 def test_jitter_is_centred() -> None:
-    assert retry.spread(100, 0.5) == 100
+    assert retry.jitter(100, 0.5) == 100
 
 
 @given(st.floats(0, 1e6), st.none() | st.floats(0, 1e12))

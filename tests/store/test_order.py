@@ -5,14 +5,13 @@ import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
 
 from tests.support.hospital import Hospital
 from webhook_gateway.delivery.registry import LONG_AGO
-from webhook_gateway.store import deliveries, outbox
+from webhook_gateway.store import deliveries, ordering, outbox
 from webhook_gateway.store.database import Connection
 from webhook_gateway.store.deliveries import Retried
 
@@ -73,7 +72,7 @@ async def test_strict_holds_the_key_until_an_operator_decides(hospital: Hospital
     assert other.ordering_key != head.ordering_key
     async with hospital.database.connection() as connection, connection.transaction():
         assert head.ordering_key is not None
-        assert await deliveries.unhold(
+        assert await ordering.unhold(
             connection, tenant_id=hospital.tenant_id, endpoint_id=endpoint_id, ordering_key=head.ordering_key
         )
     (next_one,) = await hospital.claim(endpoint_id)
@@ -199,14 +198,14 @@ async def test_a_hot_key_stays_cheap(hospital: Hospital) -> None:
     for _ in range(50):
         await hospital.finish(*await hospital.claim(hot))
     for endpoint_id in hot, beside:
-        wanted = [endpoint_id], [1], [LONG_AGO], [timedelta(seconds=30)]
+        wanted = [endpoint_id], [1], [LONG_AGO], [30.0]
         assert await pages(hospital, "deliveries_due", deliveries.CLAIM, *wanted, uuid4()) < 100
     assert await pages(hospital, "deliveries_due", deliveries.READY) < 100
     (head,) = await hospital.claim(hot)
     key = [hot], [head.ordering_key]
     following = *key, [head.sequence], [None], [30.0], uuid4()
-    assert await pages(hospital, "deliveries_in_order", deliveries.RELEASE, *following) < 100
-    assert await pages(hospital, "deliveries_in_order", outbox.BUSY_KEYS, *key) < 100
+    assert await pages(hospital, "deliveries_in_order", ordering.RELEASE, *following) < 100
+    assert await pages(hospital, "deliveries_in_order", ordering.BUSY_KEYS, *key) < 100
 
 
 async def pages(hospital: Hospital, index: str, statement: str, *arguments: object) -> int:
@@ -263,8 +262,8 @@ async def test_letting_a_held_key_go_while_its_next_is_fanned_out_strands_nobody
     key = (endpoint_id, head.ordering_key or 0)
 
     async def fan_out_by_hand(connection: Connection) -> None:
-        (waiting,) = (await outbox.take(connection, 0, 10)).events
-        busy = await outbox.busy_keys(connection, [key], [key], [])
+        (waiting,) = (await outbox.dequeue(connection, 0, 10)).events
+        busy = await ordering.busy_keys(connection, [key], [key], [])
         new = outbox.NewDelivery(
             uuid4(),
             waiting.tenant_id,
@@ -274,13 +273,12 @@ async def test_letting_a_held_key_go_while_its_next_is_fanned_out_strands_nobody
             waiting.sequence,
             key[1],
             key not in busy,
-            None,
         )
         await outbox.insert_deliveries(connection, [new], uuid4())
 
     async def let_go() -> None:
         async with hospital.database.connection() as connection, connection.transaction():
-            await deliveries.unhold(
+            await ordering.unhold(
                 connection, tenant_id=hospital.tenant_id, endpoint_id=endpoint_id, ordering_key=key[1]
             )
 
@@ -299,8 +297,8 @@ async def test_a_newest_that_is_fanned_out_while_its_predecessor_finishes_is_not
     key = (endpoint_id, head.ordering_key or 0)
 
     async def fan_out_by_hand(connection: Connection) -> None:
-        (waiting,) = (await outbox.take(connection, 0, 10)).events
-        busy = await outbox.busy_keys(connection, [], [], [key])
+        (waiting,) = (await outbox.dequeue(connection, 0, 10)).events
+        busy = await ordering.busy_keys(connection, [], [], [key])
         new = outbox.NewDelivery(
             uuid4(),
             waiting.tenant_id,
@@ -310,10 +308,9 @@ async def test_a_newest_that_is_fanned_out_while_its_predecessor_finishes_is_not
             waiting.sequence,
             key[1],
             key not in busy,
-            None,
         )
         await outbox.insert_deliveries(connection, [new], uuid4())
-        await deliveries.supersede(connection, [key])
+        await ordering.supersede(connection, [key])
 
     await crossing(hospital, fan_out_by_hand, hospital.finish(head))
     assert [delivery.event_id for delivery in await hospital.claim(endpoint_id)] == [newest]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from tests.support.postgres import Server
 from webhook_gateway.delivery.registry import LONG_AGO
-from webhook_gateway.store import deliveries, outbox
+from webhook_gateway.store import deliveries, ordering, outbox, waiting
 
 from .plans import explain
 
@@ -91,7 +91,8 @@ async def test_no_hot_statement_reads_more_than_it_needs(full: asyncpg.Connectio
         "retry": 1_000,
         "release": 4_000,
         "busy keys": 2_000,
-        "take": 4_000,
+        "dequeue": 4_000,
+        "waiting": 12_000,
     }
     for name, pages in allowed.items():
         await expect_few_pages(full, name, pages, *hot[name])
@@ -113,10 +114,10 @@ async def test_nor_where_the_planner_takes_a_table_full_of_dead_rows_for_empty(
         "supersede": 4_000,
         "busy keys": 2_000,
         "latest keys": 4_000,
-        "take": 4_000,
+        "dequeue": 4_000,
     }
     _, finish = hot["finish"]
-    some, leases = finish[15:17]
+    some, leases = finish[16:18]
     await emptied.execute("UPDATE deliveries SET lease_id = $1 WHERE id = ANY($2)", leases[0], some)
     for name, pages in allowed.items():
         await expect_few_pages(emptied, name, pages, *hot[name], mode=mode)
@@ -131,19 +132,23 @@ async def hot_statements(
         "SELECT DISTINCT endpoint_id, ordering_key FROM deliveries WHERE ordering_key IS NOT NULL LIMIT 100"
     )
     endpoint_ids, keys = [row["endpoint_id"] for row in keyed], [row["ordering_key"] for row in keyed]
+    page = await connection.fetch(
+        "SELECT DISTINCT ON (endpoint_id) id, endpoint_id, ordering_key, due_at FROM deliveries LIMIT 100"
+    )
     leases, ten = [uuid4()] * 100, [endpoint(number) for number in endpoints]
-    nothing: list[list[Any]] = [[]] * 15
+    nothing: list[list[Any]] = [[]] * 16
     return {
         "ready": (deliveries.READY, []),
         "first due": (deliveries.FIRST_DUE, [ten, [floor] * 10]),
-        "claim": (deliveries.CLAIM, [ten, [10] * 10, [floor] * 10, [timedelta(seconds=30)] * 10, uuid7()]),
+        "claim": (deliveries.CLAIM, [ten, [10] * 10, [floor] * 10, [30.0] * 10, uuid7()]),
         "finish": (deliveries.FINISH, [*nothing, some, leases, ["delivered"] * 100, [None] * 100]),
         "retry": (deliveries.RETRY, [some, leases, [1.0] * 100, [1] * 100]),
-        "release": (deliveries.RELEASE, [endpoint_ids, keys, [0] * len(keys), *[[None] * len(keys)] * 2, None]),
-        "supersede": (deliveries.SUPERSEDE, [endpoint_ids, keys]),
-        "busy keys": (outbox.BUSY_KEYS, [endpoint_ids, keys]),
-        "latest keys": (outbox.LATEST_KEYS, [endpoint_ids, keys]),
-        "take": (outbox.TAKE, [after, 500]),
+        "release": (ordering.RELEASE, [endpoint_ids, keys, [0] * len(keys), *[[None] * len(keys)] * 2, None]),
+        "supersede": (ordering.SUPERSEDE, [endpoint_ids, keys]),
+        "busy keys": (ordering.BUSY_KEYS, [endpoint_ids, keys]),
+        "latest keys": (ordering.LATEST_KEYS, [endpoint_ids, keys]),
+        "dequeue": (outbox.DEQUEUE, [after, 500]),
+        "waiting": (waiting.DELIVERIES, [*(list(column) for column in zip(*page, strict=True)), waiting.COUNTED]),
     }
 
 
@@ -158,4 +163,5 @@ async def expect_few_pages(
 ) -> None:
     plan, touched = await explain(connection, statement, *arguments, mode=mode)
     assert not re.search(r"Seq Scan on (deliveries|outbox)\b", plan), f"{name}\n{plan}"
+    print(name, touched)
     assert touched <= pages, f"{name} touched {touched} pages\n{plan}"

@@ -28,7 +28,7 @@ from webhook_gateway.intake.ingest import Ingest, Receipt
 from webhook_gateway.outbound.policy import policy_from
 from webhook_gateway.outbound.sender import Sender
 from webhook_gateway.rules import signing
-from webhook_gateway.rules.model import Delivery
+from webhook_gateway.rules.model import Delivery, DeliveryState
 from webhook_gateway.settings import Settings
 from webhook_gateway.store import configuration, deliveries, keyring, outbox, tenants
 from webhook_gateway.store.database import Database
@@ -150,7 +150,7 @@ class Hospital:
 
     async def finish(self, *claimed: Delivery, state: str = "delivered", hold: bool = False) -> int:
         async with self.database.connection() as connection, connection.transaction():
-            finished = [Finished(d, state, hold=hold) for d in claimed]
+            finished = [Finished(d, DeliveryState(state), hold=hold) for d in claimed]
             return len((await deliveries.settle(connection, [], finished, [])).ours)
 
     # What there is

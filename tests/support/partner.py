@@ -47,6 +47,13 @@ def status(code: int, *headers: str, body: bytes = b"") -> bytes:
     return "\r\n".join(lines).encode("latin-1") + body
 
 
+def listening_socket() -> socket.socket:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    # Connections inherit it. asyncio sets it on its own sockets alone, and elsewhere an answer waits 40 ms for an ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
 class Connection:
     """One connection to a partner, with what behaviours are made of."""
 
@@ -123,18 +130,21 @@ class Partner:
         return found()
 
     async def open(self, tls: ssl.SSLContext | None = None, receive_buffer: int | None = None) -> None:
-        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        listener = listening_socket()
         if receive_buffer is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._server = await asyncio.start_server(self._serve, sock=listener, ssl=tls)
         self.scheme = "https" if tls else "http"
         self.port = listener.getsockname()[1]
 
+    def stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
     async def let_go(self, seconds: float = 3.0) -> int:
         """Takes no more connections. How many are still held open after a while, but those kept for a next request."""
         self.forgiven.set()
-        if self._server is not None:
-            self._server.close()
+        self.stop_listening()
         for connection in self._serving.values():
             if connection.idle:
                 connection.writer.transport.abort()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from uuid import UUID
 import httpx
 import uvicorn
 
+from tests.support.partner import listening_socket
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.intake.ingest import Ingest
@@ -39,14 +39,12 @@ class Api:
 
     @asynccontextmanager
     async def client(self, key: str | None) -> AsyncIterator[httpx.AsyncClient]:
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False) as client:
+        async with _client(self.url, key) as client:
             yield client
 
     async def as_client(self, *scopes: str, **restrictions: Any) -> httpx.AsyncClient:
         """A client with a key of these scopes; the caller closes it."""
-        key = await self.make_key(*scopes, **restrictions)
-        return httpx.AsyncClient(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+        return _client(self.url, await self.make_key(*scopes, **restrictions))
 
 
 @asynccontextmanager
@@ -58,7 +56,7 @@ async def serve(
     database, vault, catalogue = Database(database_url), Vault(master_keys), Catalogue()
     chosen = Settings(database_url=database_url, **{"api_rate": 0.0, **settings})
     app = create_app(chosen, database, vault, catalogue, Ingest(database, vault, catalogue))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listening_socket() as listener:
         config = uvicorn.Config(app, log_config=None, lifespan="on", server_header=False)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -72,8 +70,14 @@ async def serve(
 
 
 async def _until_alive(url: str) -> None:
-    async with httpx.AsyncClient(trust_env=False) as client:
-        assert (await client.get(f"{url}/healthz", timeout=10)).status_code == 200
+    async with _client(url, None) as client:
+        assert (await client.get("/healthz", timeout=10)).status_code == 200
+
+
+def _client(url: str, key: str | None) -> httpx.AsyncClient:
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    # There is no TLS to verify, and reading the authorities takes longer than most requests.
+    return httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, verify=False)
 
 
 @asynccontextmanager

@@ -89,7 +89,7 @@ async def test_nothing_is_done_without_a_live_key(api: Api, every: list[Operatio
     live = await api.make_key("admin")
     credentials = {
         "none": None,
-        "unknown": f"Bearer {api_keys.render(bytes(api_keys.ENTROPY_BYTES))}",
+        "unknown": f"Bearer {api_keys.new_key(bytes(api_keys.ENTROPY_BYTES))}",
         "mistyped": f"Bearer {live[:-1]}{'a' if live[-1] != 'a' else 'b'}",
         "expired": f"Bearer {await api.make_key('admin', expires_at=ended)}",
         "from elsewhere": f"Bearer {await api.make_key('admin', networks=['10.20.0.0/16'])}",

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.web.serving import Api, running
-from tests.web.world import HELD, World, make_world, post, store_event, store_open
+from tests.web.world import HELD, World, make_world, post, store_event, store_open, store_worker
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.signing import render_secret
 from webhook_gateway.store import configuration
@@ -204,7 +204,7 @@ async def test_pause_and_resume_are_announced_and_clear_what_workers_remember(
     assert (paused["state"], paused["state_reason"]) == ("paused", "by_hand")
     assert await post(admin, f"{path}/pause") == paused, "to pause twice changes nothing"
     waiting = (await admin.get(f"/v1/deliveries/{world.open_delivery_id}")).json()
-    assert waiting["waiting_for"] == "endpoint_paused"
+    assert waiting["waiting_for"] == "paused"
     resumed = await post(admin, f"{path}/resume")
     assert resumed["state"] == "enabled"
     assert resumed["health"]["breaker"] == "closed"
@@ -236,6 +236,7 @@ async def test_a_test_event_goes_to_one_endpoint_only(api: Api, admin: httpx.Asy
     one, _ = await make_endpoint(admin, event_types=["*"]), await make_endpoint(admin, event_types=["*"])
     queued = await post(admin, f"/v1/endpoints/{one['id']}/test", {"event_type": "lab_result.final"})
     async with api.database.connection() as connection:
+        await store_worker(connection)
         rows = await connection.fetch("SELECT * FROM outbox")
     assert [row["endpoint_id"] for row in rows] == [ids.parse(ids.ENDPOINT, one["id"])]
     assert rows[0]["reason"] == "test"
@@ -260,9 +261,9 @@ async def test_a_held_key_goes_on_when_an_operator_says_so(api: Api, admin: http
     (held,) = (await admin.get(path)).json()["items"]
     assert (held["ordering_key"], held["delivery_id"], held["waiting"]) == (str(HELD), world.delivery_id, 1)
     delivery = f"/v1/deliveries/{ids.render(ids.DELIVERY, behind)}"
-    assert (await admin.get(delivery)).json()["waiting_for"] == "ordering_key"
+    assert (await admin.get(delivery)).json()["waiting_for"] == "held_key"
     assert (await admin.post(f"{path}/{HELD}/release")).status_code == 200
-    assert (await admin.get(delivery)).json()["waiting_for"] is None
+    assert (await admin.get(delivery)).json()["waiting_for"] == "slots"
     assert (await admin.get(path)).json()["items"] == []
     for unknown in (HELD, 10**18, -(10**18), "9" * 19, "x"):
         assert (await admin.post(f"{path}/{unknown}/release")).status_code == 404

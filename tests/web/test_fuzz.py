@@ -13,7 +13,7 @@ import pytest
 from tests.web.serving import Api
 from tests.web.world import make_world
 
-SECONDS = os.environ.get("FUZZ_SECONDS", "40")
+SECONDS = os.environ.get("FUZZ_SECONDS", "20")
 SEED = os.environ.get("FUZZ_SEED", "20261123")
 
 INTERPRETERS_BUG = "AST constructor recursion depth mismatch"

@@ -65,6 +65,7 @@ async def make_world(api: Api, admin: httpx.AsyncClient, tenant_id: UUID, name: 
         event_id = await store_event(api, connection, tenant_id)
         dead = await store_finished(connection, tenant_id, endpoint_id, event_id, "dead")
         waiting = await store_open(connection, tenant_id, endpoint_id, event_id)
+        await store_worker(connection)
         await connection.execute(
             "INSERT INTO held_keys (endpoint_id, ordering_key, tenant_id, delivery_id, event_id)"
             " VALUES ($1, $2, $3, $4, $5)",
@@ -94,6 +95,13 @@ async def post(client: httpx.AsyncClient, path: str, body: dict[str, Any] | None
     assert response.is_success, response.text
     answer: dict[str, Any] = response.json()
     return answer
+
+
+async def store_worker(connection: Connection) -> None:
+    """A worker that is alive for as long as any test takes."""
+    await connection.execute(
+        "INSERT INTO workers (id, name, seen_at) VALUES ($1, 'a worker', now() + interval '1 hour')", uuid7()
+    )
 
 
 async def store_event(api: HasVault, connection: Connection, tenant_id: UUID, *, in_outbox: bool = False) -> UUID:

@@ -62,7 +62,7 @@ app.command(rich_help_panel=DEVELOP)(listen.listen)
 
 
 def main() -> None:
-    """Runs a command. What an operator can mend is said in one sentence; only a bug of ours shows a traceback."""
+    """Runs a command. What an operator can fix is said in one sentence; only a bug of ours shows a traceback."""
     try:
         app(prog_name="webhook-gateway")
     except Exception as error:

@@ -10,7 +10,7 @@ import typer
 
 from .environment import configured_vault, with_database
 from .exits import NO, CannotGoOn
-from .screen import remarks, say, write_json
+from .screen import progress, say, write_json
 
 if TYPE_CHECKING:
     from webhook_gateway.crypto.vault import Vault
@@ -75,25 +75,22 @@ def rotate(
 
 
 async def _rewrap(database: Database, vault: Vault, *, quiet: bool) -> tuple[int, list[str]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from webhook_gateway.store import audit, keyring
+    from webhook_gateway.operations.change import changing, local_actor
+    from webhook_gateway.store import keyring
 
     newest, problems, done = vault.master_keys.newest, [], Counter[Any]()
     total = sum(count for name, count in (await _needed(database)).items() if name != newest)
-    columns = (TextColumn("rewrapping"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=remarks, disable=quiet, transient=True) as progress:
-        bar = progress.add_task("rewrap", total=total)
+    with progress("rewrapping", quiet=quiet) as shown:
+        bar = shown.add_task("rewrap", total=total)
         async for rewrapped in keyring.rewrap(database, vault):
-            progress.advance(bar)
+            shown.advance(bar)
             if rewrapped.problem is None:
                 done[rewrapped.tenant_id] += 1
             else:
                 problems.append(rewrapped.problem)
     for tenant_id, count in done.items():
-        change = audit.Change("cli", "local", "data_keys.rewrapped", newest, after={"data_keys": count})
-        async with database.begin() as connection:
-            await audit.write(connection, tenant_id, change)
+        async with changing(database, local_actor(tenant_id)) as change:
+            change.note("data_keys.rewrapped", newest, after={"data_keys": count})
     return done.total(), problems
 
 
@@ -105,20 +102,18 @@ async def _needed(database: Database) -> dict[str, int]:
 
 
 async def _rotate(database: Database, vault: Vault) -> list[dict[str, Any]]:
+    from webhook_gateway.operations.change import changing, local_actor
     from webhook_gateway.rules import ids
-    from webhook_gateway.store import audit, configuration, keyring, tenants
+    from webhook_gateway.store import keyring, tenants
     from webhook_gateway.store.driver import driver_of
-    from webhook_gateway.store.notifications import CONFIGURATION, notify
+    from webhook_gateway.store.notifications import CONFIGURATION
 
     made = []
     async with database.connection() as driver:
         known = await tenants.every(driver)
     for tenant_id in known:
-        async with database.begin() as connection:
-            data_key = await keyring.rotate(await driver_of(connection), vault, tenant_id)
-            change = audit.Change("cli", "local", "data_key.rotated", str(data_key))
-            await audit.write(connection, tenant_id, change)
-            await configuration.changed(await driver_of(connection))
+        async with changing(database, local_actor(tenant_id)) as change:
+            data_key = await keyring.rotate(await driver_of(change.connection), vault, tenant_id)
+            change.note("data_key.rotated", str(data_key), CONFIGURATION)
         made.append({"tenant": ids.render(ids.TENANT, tenant_id), "data_key": data_key})
-    await notify(database, CONFIGURATION)
     return made

@@ -14,7 +14,7 @@ from webhook_gateway.rules import ids
 
 from .environment import TenantName, change_in, parse_id, with_database
 from .exits import NO, WRONG, CannotGoOn
-from .screen import remarks, say, write_json
+from .screen import progress, say, write_json
 
 if TYPE_CHECKING:
     from webhook_gateway.store.database import Database
@@ -94,13 +94,10 @@ def _replay_one(text: str, tenant: str, *, as_json: bool) -> None:
 
 async def _follow(database: Database, job: Any, *, quiet: bool) -> Any:
     """Shows the job's progress until it has ended. Ctrl-C leaves it running."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from webhook_gateway.store import replays
 
-    columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=remarks, disable=quiet, transient=True) as progress:
-        bar = progress.add_task("replay", total=job["total"])
+    with progress("replaying", quiet=quiet) as shown:
+        bar = shown.add_task("replay", total=job["total"])
         moved, told = time.monotonic(), False
         while job["state"] in replays.OPEN:
             await asyncio.sleep(0.25)
@@ -113,7 +110,7 @@ async def _follow(database: Database, job: Any, *, quiet: bool) -> Any:
                 told = True
                 say("nothing moves: is a worker running? See `webhook-gateway status`")
             job = now
-            progress.update(bar, completed=job["done"])
+            shown.update(bar, completed=job["done"])
     return job
 
 

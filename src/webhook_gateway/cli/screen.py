@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from rich.table import Table
 
 answers = Console(highlight=False)
@@ -23,6 +24,14 @@ def say(sentence: str) -> None:
 def write_json(value: Any) -> None:
     """One JSON document, for scripts: indented for people, on one line into a pipe."""
     print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, default=str, ensure_ascii=False), flush=True)
+
+
+def progress(doing: str, *, quiet: bool) -> Progress:
+    """A bar for work that takes a while; it leaves no trace."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=remarks, disable=quiet, transient=True)
 
 
 def table(*columns: str, whole: str) -> Table:

@@ -14,6 +14,7 @@ import typer
 from webhook_gateway import cores, counters
 from webhook_gateway.host import supervisor
 from webhook_gateway.host.processes import Program, Tree, watch_signals
+from webhook_gateway.rules.deadlines import API_STOPS
 from webhook_gateway.settings import Settings, settings
 
 from .exits import WRONG, CannotGoOn
@@ -127,7 +128,7 @@ def _serve_here(listener: socket.socket, trusted_proxies: str) -> None:
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=trusted_proxies or None,
         backlog=supervisor.BACKLOG,
-        timeout_graceful_shutdown=int(supervisor.CLOSE) - 5,
+        timeout_graceful_shutdown=int(API_STOPS),
     )
     uvicorn.Server(config).run(sockets=[listener])
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.waiting import Reason, Waiting
 from webhook_gateway.settings import settings
 
 from .environment import database_url
@@ -60,30 +61,28 @@ async def _show(*, watch: bool, every: float, as_json: bool) -> None:
 
 async def look(database: Database) -> dict[str, Any]:
     """The figures, of all tenants together."""
-    from webhook_gateway.store import endpoint_status
+    from webhook_gateway.store import endpoint_status, waiting
     from webhook_gateway.store.workers import ALIVE
 
     now = datetime.now(UTC)
     async with database.connection() as connection:
         outbox = await endpoint_status.outbox(connection)
-        deliveries = await endpoint_status.open_deliveries(connection)
+        by_reason, oldest = await waiting.open_by_reason(connection)
         ended = await endpoint_status.ended_badly(connection, now - BAD_LAST)
         trouble = await endpoint_status.in_trouble(connection, MOST_ENDPOINTS)
+        why = await waiting.why_endpoints_wait(connection, [endpoint["id"] for endpoint in trouble])
         workers = await endpoint_status.workers(connection, ALIVE)
     waits = None if outbox["oldest"] is None else now.timestamp() - _made_at(outbox["oldest"])
     return {
         "at": now.isoformat(timespec="seconds"),
         "outbox": {"depth": outbox["depth"], "oldest_seconds": None if waits is None else max(0.0, round(waits, 1))},
         "deliveries": {
-            "open": deliveries["total"],
-            "sending": deliveries["sending"],
-            "due": deliveries["due"],
-            "to_be_retried": deliveries["later"],
-            "waiting_in_order": deliveries["in_order"],
-            "oldest_seconds": None if deliveries["oldest"] is None else round(deliveries["oldest"], 1),
+            "open": sum(by_reason.values()),
+            "oldest_seconds": None if oldest is None else round(oldest, 1),
+            "waiting_for": by_reason,
         },
         "last_24_hours": ended,
-        "endpoints_in_trouble": [{**endpoint, "id": ids.render(ids.ENDPOINT, endpoint["id"])} for endpoint in trouble],
+        "endpoints_in_trouble": [_endpoint(endpoint, why[endpoint["id"]]) for endpoint in trouble],
         "workers": workers,
     }
 
@@ -95,11 +94,10 @@ def _drawn(found: dict[str, Any]) -> RenderableType:
     deliveries, outbox, workers = found["deliveries"], found["outbox"], found["workers"]
     lines = Text()
     lines.append("outbox      ", "bold").append(f"{outbox['depth']:,} events{_age(outbox['oldest_seconds'])}\n")
-    lines.append("deliveries  ", "bold").append(
-        f"{deliveries['open']:,} open{_age(deliveries['oldest_seconds'])}: {deliveries['sending']:,} being sent, "
-        f"{deliveries['due']:,} due, {deliveries['to_be_retried']:,} to be retried, "
-        f"{deliveries['waiting_in_order']:,} waiting in order\n"
-    )
+    waiting = ", ".join(f"{count:,} {reason}" for reason, count in deliveries["waiting_for"].items())
+    lines.append("deliveries  ", "bold").append(f"{deliveries['open']:,} open{_age(deliveries['oldest_seconds'])}\n")
+    if waiting:
+        lines.append("waiting for ", "bold").append(f"{waiting}\n")
     ended = found["last_24_hours"]
     lines.append("24 hours    ", "bold").append(
         f"{ended['dead']:,} dead, {ended['cancelled']:,} cancelled\n", "red" if ended["dead"] else ""
@@ -124,17 +122,23 @@ def _drawn(found: dict[str, Any]) -> RenderableType:
     return Group(lines, Text(), shown)
 
 
+def _endpoint(row: dict[str, Any], why: Waiting) -> dict[str, Any]:
+    until = None if why.until is None else datetime.fromtimestamp(why.until, UTC)
+    return {**row, "id": ids.render(ids.ENDPOINT, row["id"]), "waiting_for": why.reason, "until": until}
+
+
 def _why(endpoint: dict[str, Any]) -> str:
-    now = datetime.now(UTC)
-    if endpoint["state"] != "enabled":
-        return endpoint["state_reason"] or f"{endpoint['state']} by an operator"
-    if endpoint["held_keys"]:
-        return f"{endpoint['held_keys']} ordering keys held: decide on each"
-    if endpoint["held_until"] is not None and endpoint["held_until"] > now:
-        return f"asked for silence until {endpoint['held_until']:%H:%M:%S}"
-    if endpoint["open_until"] is not None and endpoint["open_until"] > now:
-        return f"left alone until {endpoint['open_until']:%H:%M:%S}"
-    return "failing" + (f" since {endpoint['failing_since']:%Y-%m-%d %H:%M}" if endpoint["failing_since"] else "")
+    match endpoint["waiting_for"]:
+        case Reason.PAUSED | Reason.DISABLED:
+            return endpoint["state_reason"] or f"{endpoint['state']} by an operator"
+        case Reason.BREAKER | Reason.RETRY_AFTER | Reason.MAINTENANCE as reason:
+            return f"{reason} until {endpoint['until']:%H:%M:%S}"
+        case _ if endpoint["held_keys"]:
+            return f"{endpoint['held_keys']} ordering keys held: decide on each"
+        case _:
+            return "failing" + (
+                f" since {endpoint['failing_since']:%Y-%m-%d %H:%M}" if endpoint["failing_since"] else ""
+            )
 
 
 def _age(seconds: float | None) -> str:

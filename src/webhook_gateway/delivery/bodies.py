@@ -10,13 +10,13 @@ from uuid import UUID
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
 from webhook_gateway.rules.model import Delivery
-from webhook_gateway.rules.outcome import Unsendable
+from webhook_gateway.rules.outcome import Remedy, Unsendable
 from webhook_gateway.store import deliveries, keyring
 from webhook_gateway.store.database import Database
 
 KEEP_BYTES = 16_777_216
 RELEARN = 0.2
-"""Seconds between two looks for data keys that are not there."""
+"""Seconds until data keys that are not there are asked for again."""
 
 
 class Bodies:
@@ -44,7 +44,7 @@ class Bodies:
             async with self._database.connection() as connection:
                 sealed = await deliveries.bodies(connection, missing)
                 if lost := [event_id for event_id in missing if event_id not in sealed]:
-                    # A look that crosses the making of a partition may miss rows which are there.
+                    # A query that crosses the making of a partition may miss rows which are there.
                     sealed |= await deliveries.bodies(connection, lost)
             if not all(map(self._vault.can_open, sealed.values())):
                 await self._learn_keys()
@@ -60,9 +60,9 @@ class Bodies:
         try:
             body = self._vault.open(tenant_id, "events", event_id, sealed)
         except KeyMissing:
-            return Unsendable("key_missing", waits=True)
+            return Unsendable("key_missing", Remedy.WAIT)
         except Tampered:
-            return Unsendable("body_damaged", hopeless=True)
+            return Unsendable("body_damaged", Remedy.NONE)
         self._open[event_id] = body
         self._bytes += len(body)
         return body

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
@@ -20,54 +23,57 @@ from .registry import LONG_AGO, Registry
 HEARTBEAT = 2.0
 
 
+@dataclass(eq=False)
 class Configuration:
     """The endpoints, and what other workers learnt about them."""
 
-    def __init__(self, database: Database, vault: Vault, clock: Clock, registry: Registry, due: Due) -> None:
-        self._database = database
-        self._vault = vault
-        self._clock = clock
-        self._registry = registry
-        self._due = due
-        self._health_known = LONG_AGO
+    database: Database
+    vault: Vault
+    clock: Clock
+    registry: Registry
+    due: Due
+    health_known: datetime = LONG_AGO
+    """Up to when."""
 
     async def poll(self) -> float:
-        snapshot = self._registry.snapshot
-        async with self._database.connection() as connection:
+        snapshot, newer = self.registry.snapshot, None
+        async with self.database.connection() as connection:
             if not snapshot.version:
-                await keyring.fill(self._database, self._vault)
-            stale = snapshot.stale_at is not None and snapshot.stale_at.timestamp() <= self._clock.now()
+                await keyring.fill(self.database, self.vault)
+            stale = snapshot.stale_at is not None and snapshot.stale_at.timestamp() <= self.clock.now()
             stale = stale or bool(snapshot.unsendable)  # their key may be back
             if stale or await configuration.version(connection) != snapshot.version:
-                await keyring.fill(self._database, self._vault)
-                self._registry.learn(await configuration.snapshot(connection, self._vault))
-            learnt, self._health_known = await configuration.health_since(connection, self._health_known)
+                await keyring.fill(self.database, self.vault)
+                newer = await configuration.snapshot(connection, self.vault)
+            learnt, self.health_known = await configuration.health_since(connection, self.health_known)
         for endpoint_id, health in learnt.items():
-            self._registry.of(endpoint_id).health.learn(health)
-        self._due.changed.set()
+            self.registry.of(endpoint_id).health.learn(health)
+        if newer is not None:  # the last: nothing is sent before the first, and by then no open breaker is overlooked
+            self.registry.learn(newer)
+        self.due.changed.set()
         return POLL
 
 
+@dataclass(eq=False)
 class Membership:
     """Of the live workers, which share each endpoint's slots. The database's time comes with each heartbeat."""
 
-    def __init__(self, database: Database, clock: Clock, registry: Registry) -> None:
-        self.id = uuid7()
-        self._database = database
-        self._clock = clock
-        self._registry = registry
+    database: Database
+    clock: Clock
+    registry: Registry
+    id: UUID = field(default_factory=uuid7)
 
     async def heartbeat(self) -> float:
-        async with self._database.connection() as connection:
+        async with self.database.connection() as connection:
             alive, now = await workers.heartbeat(connection, self.id, f"{socket.gethostname()}:{os.getpid()}")
-        self._clock.set(now)
-        self._registry.share_with(alive.index(self.id), len(alive))
+        self.clock.set(now)
+        self.registry.share_with(alive.index(self.id), len(alive))
         return HEARTBEAT
 
     async def deregister(self) -> None:
         """After the last heartbeat, which would count this worker among the live ones again."""
         try:
-            async with self._database.connection() as connection:
+            async with self.database.connection() as connection:
                 await workers.deregister(connection, self.id)
         except DatabaseUnavailable as error:
             telemetry.database_unavailable("deregister", error)

@@ -30,7 +30,7 @@ UNAUTHORIZED = 401
 
 
 class Result(msgspec.Struct, frozen=True):
-    """A delivery after its attempt, on its way to be settled. ``began`` and ``ended`` are Unix seconds."""
+    """A delivery after its attempt, on its way to be settled. ``began`` is in Unix seconds."""
 
     attempt_id: UUID
     """Made once, so that a settle of unknown outcome can be repeated without recording the attempt twice."""
@@ -39,7 +39,6 @@ class Result(msgspec.Struct, frozen=True):
     exchange: Exchange
     verdict: Verdict
     began: float
-    ended: float
 
 
 async def attempt(
@@ -69,7 +68,7 @@ async def attempt(
     ended = clock.now()
     verdict = decide(delivery, endpoint, health.current, exchange.outcome, ended, random.random())  # noqa: S311
     reach("after_answer")
-    return Result(uuid7(), delivery, endpoint, exchange, verdict, began, ended)
+    return Result(uuid7(), delivery, endpoint, exchange, verdict, began)
 
 
 def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, keep: int = 0) -> Request | Unsendable:

@@ -17,13 +17,13 @@ from uuid_utils.compat import uuid7
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
-from webhook_gateway.store import configuration, deliveries, keyring, outbox
+from webhook_gateway.store import configuration, keyring, ordering, outbox
 from webhook_gateway.store.database import Connection, Database
-from webhook_gateway.store.outbox import NewDelivery, Waiting
+from webhook_gateway.store.outbox import NewDelivery, OutboxEvent
 
 from .registry import EndpointRecord, Leased, Registry
 from .slots import Slots
-from .watermark import Floor
+from .watermark import LowWaterMark
 
 ROUND = 500
 """Events taken in one round."""
@@ -31,7 +31,7 @@ ROUND = 500
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round did: how many events it took, which endpoints have something due, and what it leased on insert."""
+    """What one round did: how many events it took, which endpoints have something due, and what it leased."""
 
     taken: int
     due: frozenset[EndpointRecord]
@@ -51,10 +51,10 @@ class Dispatch:
         self._slots = slots
         self._endpoints: Mapping[UUID, Endpoint] = {}
         self._matcher = registry.matcher
-        self._floor = Floor()
+        self._low_water_mark = LowWaterMark()
 
     async def fan_out(self) -> Round:
-        """One round; takes nothing where another process has the turn.
+        """One round; takes nothing while another process does it.
 
         The slots of what it leased are taken: the caller sends those deliveries.
 
@@ -65,11 +65,11 @@ class Dispatch:
         leased: list[Leased] = []
         try:
             async with self._database.connection() as connection, connection.transaction():
-                after = self._floor.value()
+                after = self._low_water_mark.value()
                 try:
-                    taken = await outbox.take(connection, after, ROUND)
+                    taken = await outbox.dequeue(connection, after, ROUND)
                 finally:
-                    self._floor.looked(after, time.perf_counter() - began)
+                    self._low_water_mark.scanned(after, time.perf_counter() - began)
                 if not taken.events:
                     return NOTHING
                 if taken.version > self._registry.snapshot.version:
@@ -83,17 +83,17 @@ class Dispatch:
                 due = self._lease(new, lease_id, leased)
                 await self._insert(connection, new, lease_id)
                 if gone := [e for e in taken.events if e.endpoint_id and e.endpoint_id not in self._endpoints]:
-                    await outbox.cancel_bound(connection, gone)
+                    await outbox.cancel_for_deleted(connection, gone)
         except BaseException:
             for one in leased:
                 self._slots.not_sent(one.record)
             raise
-        self._floor.seen(taken.lowest - 1)
+        self._low_water_mark.found(taken.lowest - 1)
         telemetry.fanned_out.inc(len(new))
         telemetry.fan_out_seconds.observe(time.perf_counter() - began)
         return Round(len(taken.events), due, leased)
 
-    def _deliveries_of(self, event: Waiting) -> list[NewDelivery]:
+    def _deliveries_of(self, event: OutboxEvent) -> list[NewDelivery]:
         if event.endpoint_id is not None:
             endpoint = self._endpoints.get(event.endpoint_id)
             matched: Sequence[Endpoint] = () if endpoint is None else (endpoint,)
@@ -127,7 +127,7 @@ class Dispatch:
                 others.add(record)
             else:
                 new[at] = replace(delivery, lease=lease)
-                leased.append(Leased(record, _delivery(delivery, lease_id)))
+                leased.append(Leased(record, _first_attempt(delivery, lease_id)))
         return frozenset(others)
 
     async def _insert(self, connection: Connection, new: Sequence[NewDelivery], lease_id: UUID) -> None:
@@ -141,7 +141,7 @@ class Dispatch:
             }
         )
         if latest:
-            await deliveries.supersede(connection, latest)
+            await ordering.supersede(connection, latest)
 
     async def _put_in_order(self, connection: Connection, new: Sequence[NewDelivery]) -> list[NewDelivery]:
         """Only the head of an ordering key is due; the others wait for the one before them."""
@@ -149,7 +149,7 @@ class Dispatch:
         strict = [key for key, delivery in keys.items() if self._ordering(delivery) is Ordering.STRICT]
         latest = [key for key, delivery in keys.items() if self._ordering(delivery) is Ordering.LATEST]
         others = keys.keys() - set(latest)
-        busy = await outbox.busy_keys(connection, sorted(others), sorted(strict), sorted(latest))
+        busy = await ordering.busy_keys(connection, sorted(others), sorted(strict), sorted(latest))
         ordered = []
         for delivery in new:
             if delivery.ordering_key is None:
@@ -164,15 +164,7 @@ class Dispatch:
         return self._endpoints[delivery.endpoint_id].ordering
 
 
-def _delivery(new: NewDelivery, lease_id: UUID) -> Delivery:
+def _first_attempt(new: NewDelivery, lease_id: UUID) -> Delivery:
     return Delivery(
-        id=new.id,
-        tenant_id=new.tenant_id,
-        endpoint_id=new.endpoint_id,
-        event_id=new.event_id,
-        event_type=new.type,
-        attempt=1,
-        lease_id=lease_id,
-        ordering_key=new.ordering_key,
-        sequence=new.sequence,
+        new.id, new.tenant_id, new.endpoint_id, new.event_id, new.type, 1, lease_id, new.ordering_key, new.sequence
     )

@@ -82,7 +82,9 @@ class Due:
     def low_water_marks(self) -> dict[UUID, datetime]:
         """By endpoint: the due time below which nothing of it is left."""
         recent = datetime.fromtimestamp(self._clock.now() - RECENT, UTC)
-        return dict.fromkeys(self._registry.unseen(), recent) | {r.id: r.low_water_mark for r in self._registry}
+        return dict.fromkeys(self._registry.snapshot.endpoints, recent) | {
+            r.id: r.low_water_mark for r in self._registry
+        }
 
     def complete_until(self, began: float) -> datetime:
         """A due time below which nothing new comes: a scan or a claim that began then has seen all there was."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import Vault
-from webhook_gateway.intake.events import announce
+from webhook_gateway.intake.events import emit
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.model import Delivery, Endpoint, Health
 from webhook_gateway.store.database import Connection
@@ -17,12 +17,12 @@ async def breaker_changed(
     if (before.open_until is None) is not (after.open_until is None):
         change = "breaker_opened" if before.open_until is None else "breaker_closed"
         telemetry.endpoint_changed(endpoint, change, None)
-        await announce(connection, vault, endpoint.tenant_id, change, _about(endpoint, None))
+        await emit(connection, vault, endpoint.tenant_id, change, _about(endpoint, None))
 
 
 async def endpoint_disabled(connection: Connection, vault: Vault, endpoint: Endpoint, reason: str) -> None:
     telemetry.endpoint_changed(endpoint, "endpoint_disabled", reason)
-    await announce(connection, vault, endpoint.tenant_id, "endpoint_disabled", _about(endpoint, reason))
+    await emit(connection, vault, endpoint.tenant_id, "endpoint_disabled", _about(endpoint, reason))
 
 
 async def delivery_dead(
@@ -32,7 +32,7 @@ async def delivery_dead(
         "delivery_id": ids.render(ids.DELIVERY, delivery.id),
         "event_id": ids.render(ids.EVENT, delivery.event_id),
     }
-    await announce(connection, vault, endpoint.tenant_id, "delivery_dead", about)
+    await emit(connection, vault, endpoint.tenant_id, "delivery_dead", about)
 
 
 def _about(endpoint: Endpoint, reason: str | None) -> dict[str, str | None]:

@@ -20,7 +20,6 @@ from webhook_gateway.rules.outcome import Unsendable
 from webhook_gateway.store.configuration import Snapshot
 
 from .health import EndpointHealth
-from .rate import TokenBucket
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -54,7 +53,7 @@ class EndpointRecord:
     learnt_at: float = 0.0
     """When that was last learnt from elsewhere than a scan, by monotonic time."""
     low_water_mark: datetime = LONG_AGO
-    """A due time below which nothing was left when last looked: rows long gone cost a scan as much as others."""
+    """A due time below which nothing was left at the last scan: rows long gone cost a scan as much as others."""
 
     in_flight: int = 0
     """Slots that are taken: by requests under way, and by those reserved."""
@@ -63,7 +62,10 @@ class EndpointRecord:
     prefetched: deque[Prefetched] = field(default_factory=deque)
     prefetching: int = 0
     """Prefetched on insert, and not in the queue yet."""
-    bucket: TokenBucket = field(default_factory=TokenBucket)
+    tokens: float = 0.0
+    """Requests that its rate allows now."""
+    filled_at: float = 0.0
+    """When they were last counted, by monotonic time."""
 
     health: EndpointHealth = field(default_factory=EndpointHealth)
 
@@ -97,10 +99,6 @@ class Registry:
     def __iter__(self) -> Iterator[EndpointRecord]:
         """Those that have, or had, something to send."""
         return iter(self._records.values())
-
-    def unseen(self) -> set[UUID]:
-        """Endpoints that never had anything to send."""
-        return self.snapshot.endpoints.keys() - self._records.keys()
 
     def learn(self, snapshot: Snapshot) -> None:
         """Takes over the configuration, unless it is older than ours."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from webhook_gateway import telemetry
 from webhook_gateway.failpoints import reach
@@ -12,7 +13,7 @@ from webhook_gateway.host.loop import POLL
 from webhook_gateway.outbound.sender import Sender
 from webhook_gateway.outbound.tokens import Tokens
 from webhook_gateway.rules.model import Delivery
-from webhook_gateway.rules.outcome import Unsendable
+from webhook_gateway.rules.outcome import Remedy, Unsendable
 from webhook_gateway.store import deliveries
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 from webhook_gateway.store.deliveries import Retried
@@ -25,91 +26,83 @@ from .registry import EndpointRecord, Leased, Registry
 from .slots import Slots
 
 CLOCK_GAP = 0.05
-"""Seconds between two looks whether the time is known."""
+"""Seconds until what a worker has to know first is asked for again, where it isn't known yet."""
 
 
+@dataclass(eq=False)
 class Sending:
-    """The requests of one worker."""
+    """The requests of one worker. Of a partner's answer ``keep`` bytes are held on to."""
 
-    def __init__(
-        self,
-        database: Database,
-        bodies: Bodies,
-        sender: Sender,
-        clock: Clock,
-        registry: Registry,
-        due: Due,
-        slots: Slots,
-        stopping: asyncio.Event,
-        keep: int,
-    ) -> None:
-        self._database = database
-        self._bodies = bodies
-        self._sender = sender
-        self._tokens = Tokens(sender)
-        self._clock = clock
-        self._registry = registry
-        self._due = due
-        self._slots = slots
-        self._stopping = stopping
-        self._keep = keep
-        self.in_flight: set[asyncio.Task[None]] = set()
-        self.unsettled: list[tuple[EndpointRecord, Result]] = []
-        self.arrived = asyncio.Event()
-        """There is something to settle."""
-        self.is_behind = False
-        """What was sent can't be written down just now: sending more would only make more of it come twice."""
+    database: Database
+    bodies: Bodies
+    sender: Sender
+    tokens: Tokens
+    clock: Clock
+    registry: Registry
+    due: Due
+    slots: Slots
+    keep: int
+    stopping: asyncio.Event
+    in_flight: set[asyncio.Task[None]] = field(default_factory=set)
+    unsettled: list[tuple[EndpointRecord, Result]] = field(default_factory=list)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    """There is something to settle."""
+    is_behind: bool = False
+    """What was sent can't be written down just now: sending more would only make more of it come twice."""
 
     def must_wait(self) -> float:
-        """Seconds to wait where nothing may be leased: it couldn't be written down, or the time isn't known yet."""
+        """Seconds to wait where nothing may be leased.
+
+        It couldn't be written down, or the time and the endpoints' health aren't known yet.
+        """
         if self.is_behind:
             return POLL
-        return 0.0 if self._clock.is_set else CLOCK_GAP
+        return 0.0 if self.clock.is_set and self.registry.snapshot.version else CLOCK_GAP
 
     async def send(self, leased: Sequence[Leased]) -> None:
         """Begins the requests of deliveries whose slots are reserved; those prefetched are queued."""
         reach("after_lease")
         try:
-            bodies = await self._bodies.of([one.delivery for one in leased])
+            bodies = await self.bodies.of([one.delivery for one in leased])
         except BaseException:
             with suppress(Exception):  # then their leases just end
                 await self._give_up(leased, POLL)
             raise
-        if self._stopping.is_set():  # the drain may be over: nobody would wait for what begins now
+        if self.stopping.is_set():  # the drain may be over: nobody would wait for what begins now
             await self._give_up(leased)
             return
         queued: set[EndpointRecord] = set()
         for one in leased:
             body = bodies[one.delivery.event_id]
-            if self._slots.begin(one, body):
+            if self.slots.begin(one, body):
                 task = asyncio.create_task(self._deliver(one.record, one.delivery, body))
                 self.in_flight.add(task)
                 task.add_done_callback(self.in_flight.discard)
             else:
                 queued.add(one.record)
-        telemetry.in_flight.set(self._slots.in_flight)
+        telemetry.in_flight.set(self.slots.in_flight)
         # A slot may have been taken meanwhile, and there is no request to follow.
-        await self.return_leases(self._slots.orphaned(queued))
+        await self.return_leases(self.slots.orphaned(queued))
 
     async def return_leases(self, leased: Sequence[Leased], delay: float = 0.0) -> None:
         """Those deliveries were not attempted; they are due again after ``delay`` seconds."""
         if leased:
             retried = [Retried(one.delivery, delay, counted=False) for one in leased]
-            async with self._database.connection() as connection, connection.transaction():
+            async with self.database.connection() as connection, connection.transaction():
                 await deliveries.settle(connection, [], [], retried)
             for one in leased:
-                self._due.expect(one.record, delay)
+                self.due.expect(one.record, delay)
 
     async def drain(self) -> None:
         """What is under way ends, within its own deadline."""
         with suppress(DatabaseUnavailable):  # then those leases just end
-            await self.return_leases(self._slots.orphaned(stopping=True))
+            await self.return_leases(self.slots.orphaned(stopping=True))
         if self.in_flight:
             await asyncio.wait(self.in_flight)
 
     async def _give_up(self, leased: Sequence[Leased], delay: float = 0.0) -> None:
         for one in leased:
-            self._slots.not_sent(one.record)
+            self.slots.not_sent(one.record)
         await self.return_leases(leased, delay)
 
     async def _deliver(self, record: EndpointRecord, delivery: Delivery, body: bytes | Unsendable) -> None:
@@ -119,9 +112,9 @@ class Sending:
                 await self._attempt(record, delivery, body)
             except Exception as error:
                 telemetry.stage_failed("deliver", error)  # the lease ends by itself; the attempt is counted
-            following = self._slots.next_or_free(record, not (self.is_behind or self._stopping.is_set()))
-            self._due.changed.set()
-            telemetry.in_flight.set(self._slots.in_flight)
+            following = self.slots.next_or_free(record, not (self.is_behind or self.stopping.is_set()))
+            self.due.changed.set()
+            telemetry.in_flight.set(self.slots.in_flight)
             if following is None:
                 return
             delivery, body = following.delivery, following.body
@@ -131,13 +124,13 @@ class Sending:
         if endpoint is None:
             return  # deleted since the claim: its deliveries are cancelled
         if record.lacks_key:
-            body = Unsendable("key_missing", waits=True)
-        result = await attempt(self._sender, self._tokens, self._clock, health, delivery, endpoint, body, self._keep)
+            body = Unsendable("key_missing", Remedy.WAIT)
+        result = await attempt(self.sender, self.tokens, self.clock, health, delivery, endpoint, body, self.keep)
         verdict, exchange = result.verdict, result.exchange
-        share = self._registry.share(record, endpoint.slots)
+        share = self.registry.share(record, endpoint.slots)
         health.note(exchange.outcome, exchange.duration, verdict.health, share)
         if verdict.disable is not None:
-            self._registry.disable(record)
+            self.registry.disable(record)
         self.unsettled.append((record, result))
         self.arrived.set()
         telemetry.attempt_made(endpoint, delivery, exchange, verdict)

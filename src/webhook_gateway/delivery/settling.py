@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import NamedTuple, assert_never
@@ -13,9 +14,9 @@ from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.failpoints import reach
 from webhook_gateway.host.loop import POLL
-from webhook_gateway.rules.model import Endpoint, Health, Ordering
+from webhook_gateway.rules.model import DeliveryState, Endpoint, Health, Ordering
 from webhook_gateway.rules.outcome import detail_of, name_of, status_of
-from webhook_gateway.rules.verdict import Done, GiveUp, Postpone, RetryAt
+from webhook_gateway.rules.verdict import Done, GiveUp, Postpone, RetryIn
 from webhook_gateway.store import configuration, deliveries
 from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable
 from webhook_gateway.store.deliveries import Attempt, Finished, Retried
@@ -42,75 +43,70 @@ class HealthChange(NamedTuple):
     after: Health
 
 
+@dataclass(eq=False)
 class Settling:
-    """``outbox`` is set where operational events may have been put there, or what is there may go on."""
+    """``outbox`` is set where operational events may have been put there, or what is there may go on.
 
-    def __init__(
-        self,
-        database: Database,
-        vault: Vault,
-        registry: Registry,
-        due: Due,
-        slots: Slots,
-        sending: Sending,
-        outbox: asyncio.Event,
-        keep: int,
-    ) -> None:
-        self._database = database
-        self._vault = vault
-        self._registry = registry
-        self._due = due
-        self._slots = slots
-        self._sending = sending
-        self._outbox = outbox
-        self._keep = keep
-        self._unsaved: set[EndpointRecord] = set()
-        self._written = asyncio.Event()
+    Of a partner's answer ``keep`` bytes are stored, sealed.
+    """
+
+    database: Database
+    vault: Vault
+    registry: Registry
+    due: Due
+    slots: Slots
+    sending: Sending
+    keep: int
+    outbox: asyncio.Event
+    unsaved: set[EndpointRecord] = field(default_factory=set)
+    """Whose health a restart would forget."""
+    written: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def poll(self) -> float:
         """Settles what has arrived, and sends what goes on of its ordering keys."""
-        results, began = self._sending.unsettled[:], perf_counter()
+        results, began = self.sending.unsettled[:], perf_counter()
         if not results:
             return POLL
         changed = self._changed_health(results)
         try:
             following = await self._settle_all(results, changed)
         except DatabaseUnavailable:
-            self._sending.is_behind = True
+            self.sending.is_behind = True
             raise
-        if self._sending.is_behind:
-            self._sending.is_behind = False
-            self._outbox.set()
-        del self._sending.unsettled[: len(results)]
+        if self.sending.is_behind:
+            self.sending.is_behind = False
+            self.outbox.set()
+        del self.sending.unsettled[: len(results)]
         for record, result in results:
-            self._expect_retry(record, result)
+            if (retried := _retried(result)) is not None:
+                self.due.expect(record, 0.0 if retried.latest else retried.delay)
         telemetry.settle_seconds.observe(perf_counter() - began)
-        self._written.set()
-        self._due.changed.set()
+        self.written.set()
+        self.due.changed.set()
         if changed or any(r.verdict.disable or isinstance(r.verdict.action, GiveUp) for _, r in results):
-            self._outbox.set()  # an operational event may be in it
+            self.outbox.set()  # an operational event may be in it
         if any(r.verdict.disable for _, r in results):
-            await notify(self._database, CONFIGURATION)
+            await notify(self.database, CONFIGURATION)
         if following:
-            await self._sending.send(following)
+            await self.sending.send(following)
         else:
             await asyncio.sleep(SETTLE_GAP - (perf_counter() - began))
         return 0.0
 
     async def drain(self) -> None:
         """Returns when nothing waits to be settled any more."""
-        while self._sending.unsettled:
-            self._written.clear()
-            self._sending.arrived.set()
-            await self._written.wait()
+        while self.sending.unsettled:
+            self.written.clear()
+            self.sending.arrived.set()
+            await self.written.wait()
 
     def _changed_health(self, results: Results) -> list[HealthChange]:
         """What a restart must not forget."""
-        self._unsaved.update(record for record, _ in results)
-        self._unsaved = {record for record in self._unsaved if record.health.is_unsaved()}
+        self.unsaved.update(record for record, _ in results)
+        self.unsaved = {record for record in self.unsaved if record.health.is_unsaved()}
         return [
             HealthChange(record, record.endpoint, record.health.saved, record.health.current)
-            for record in self._unsaved
+            for record in self.unsaved
             if record.endpoint is not None
         ]
 
@@ -143,22 +139,22 @@ class Settling:
         disabling = [record for record, result in results if result.verdict.disable]
         finished = [f for record, result in results if (f := self._finished(record, result)) is not None]
         retried = [r for _, result in results if (r := _retried(result)) is not None]
-        made = [(result.delivery, self._attempt(result)) for _, result in results]
-        async with self._database.connection() as connection, connection.transaction():
+        made = [self._attempt(result) for _, result in results]
+        async with self.database.connection() as connection, connection.transaction():
             settled = await deliveries.settle(connection, made, finished, retried)
             reach("within_settle")
             ours = [result for _, result in results if result.delivery.id in settled.ours]
             await self._settle_endpoints(connection, ours, changed)
             version = await configuration.version(connection) if disabling else 0
-        self._registry.disabled(disabling, version)
+        self.registry.disabled(disabling, version)
         if len(ours) < len(results):
             telemetry.lease_lost(len(results) - len(ours))
         for f in finished:
             if f.delivery.id in settled.ours:
                 telemetry.finished.labels(f.state).inc()
         for endpoint_id in settled.due:
-            self._due.expect(self._registry.of(endpoint_id))
-        return [Leased(self._registry.of(delivery.endpoint_id), delivery) for delivery in settled.leased]
+            self.due.expect(self.registry.of(endpoint_id))
+        return [Leased(self.registry.of(delivery.endpoint_id), delivery) for delivery in settled.leased]
 
     async def _settle_endpoints(
         self, connection: Connection, results: Sequence[Result], changed: Sequence[HealthChange]
@@ -167,41 +163,37 @@ class Settling:
         if changed:
             await configuration.save_health(connection, [(change.endpoint, change.after) for change in changed])
         for _, endpoint, before, after in changed:
-            await operational.breaker_changed(connection, self._vault, endpoint, before, after)
+            await operational.breaker_changed(connection, self.vault, endpoint, before, after)
         for result in {r.endpoint.id: r for r in results if r.verdict.disable is not None}.values():
             reason = result.verdict.disable
             if reason is not None and await configuration.disable(connection, result.endpoint.id, reason):
-                await operational.endpoint_disabled(connection, self._vault, result.endpoint, reason)
+                await operational.endpoint_disabled(connection, self.vault, result.endpoint, reason)
         for result in results:
             action = result.verdict.action
-            if isinstance(action, GiveUp) and self._registry.wants_dead_delivery_events(result.delivery):
-                await operational.delivery_dead(connection, self._vault, result.endpoint, result.delivery, action.why)
-
-    def _expect_retry(self, record: EndpointRecord, result: Result) -> None:
-        """The delay counts from the settle, by the database's clock: to look earlier would be to look in vain."""
-        if isinstance(action := result.verdict.action, RetryAt | Postpone):
-            latest = result.endpoint.ordering is Ordering.LATEST
-            delay = 0.0 if latest else max(action.when - result.ended, 0.0)
-            self._due.expect(record, delay)
+            if isinstance(action, GiveUp) and self.registry.wants_dead_delivery_events(result.delivery):
+                await operational.delivery_dead(connection, self.vault, result.endpoint, result.delivery, action.why)
 
     def _finished(self, record: EndpointRecord, result: Result) -> Finished | None:
         delivery = result.delivery
         match result.verdict.action:
             case Done():
-                lease = None if delivery.ordering_key is None else self._slots.lease_to_follow(record)
-                return Finished(delivery, "delivered", lease=lease)
+                lease = None if delivery.ordering_key is None else self.slots.lease_to_follow(record)
+                return Finished(delivery, DeliveryState.DELIVERED, lease=lease)
             case GiveUp(why):
-                return Finished(delivery, "dead", why, hold=result.endpoint.ordering is Ordering.STRICT)
-            case RetryAt() | Postpone():
+                return Finished(delivery, DeliveryState.DEAD, why, hold=result.endpoint.ordering is Ordering.STRICT)
+            case RetryIn() | Postpone():
                 return None
             case _:
                 assert_never(result.verdict.action)
 
     def _attempt(self, result: Result) -> Attempt:
-        outcome, response = result.exchange.outcome, result.exchange.response
-        excerpt = response.excerpt[: self._keep] if response is not None else b""
+        delivery, outcome, response = result.delivery, result.exchange.outcome, result.exchange.response
+        excerpt = response.excerpt[: self.keep] if response is not None else b""
         return Attempt(
+            delivery_id=delivery.id,
             id=result.attempt_id,
+            tenant_id=delivery.tenant_id,
+            attempt=delivery.attempt,
             started_at=datetime.fromtimestamp(result.began, UTC),
             duration=result.exchange.duration,
             phase=result.exchange.phase.value,
@@ -209,10 +201,11 @@ class Settling:
             status=status_of(outcome),
             detail=detail_of(outcome),
             tls_version=result.exchange.tls_version,
+            sends=result.exchange.sends,
             response_length=None if response is None else response.length,
             response_type=None if response is None else _media_type(response.content_type),
             response_sha256=None if response is None else response.sha256,
-            response_excerpt=self._vault.seal(result.delivery.tenant_id, "attempts", result.attempt_id, excerpt)
+            response_excerpt=self.vault.seal(delivery.tenant_id, "attempts", result.attempt_id, excerpt)
             if excerpt
             else None,
         )
@@ -221,10 +214,10 @@ class Settling:
 def _retried(result: Result) -> Retried | None:
     latest = result.endpoint.ordering is Ordering.LATEST
     match result.verdict.action:
-        case RetryAt(when):
-            return Retried(result.delivery, max(when - result.ended, 0.0), latest=latest)
-        case Postpone(when):
-            return Retried(result.delivery, max(when - result.ended, 0.0), counted=False, latest=latest)
+        case RetryIn(delay):
+            return Retried(result.delivery, delay, latest=latest)
+        case Postpone(delay):
+            return Retried(result.delivery, delay, counted=False, latest=latest)
         case Done() | GiveUp():
             return None
         case _:

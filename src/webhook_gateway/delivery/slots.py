@@ -12,6 +12,8 @@ from time import monotonic
 
 import msgspec
 
+from webhook_gateway.rules.credentials import ClientCredentials
+from webhook_gateway.rules.deadlines import LEASE_MARGIN, TOKEN_DEADLINE
 from webhook_gateway.rules.model import Endpoint, Ordering
 from webhook_gateway.rules.outcome import Unsendable
 from webhook_gateway.rules.waiting import may_begin
@@ -21,7 +23,7 @@ from .due import Due
 from .registry import EndpointRecord, Leased, Prefetched, Registry
 
 REFILL = 0.02
-"""Seconds between two looks at an endpoint whose rate is used up."""
+"""Seconds between two claims for an endpoint whose rate is used up."""
 QUICK = 0.02
 """Seconds. An endpoint that answers faster would wait for claims most of the time, so deliveries are prefetched."""
 PREFETCH = 14
@@ -48,9 +50,8 @@ class Slots:
         registry: Registry,
         due: Due,
         concurrency: int,
-        *,
-        per_tenant: int | None = None,
-        lease_margin: float = 15.0,
+        per_tenant: int = 0,
+        lease_margin: float = LEASE_MARGIN,
     ) -> None:
         self._clock = clock
         self._registry = registry
@@ -65,7 +66,7 @@ class Slots:
     # Taking slots, for deliveries that are about to be leased.
 
     def reserve(self) -> list[Reservation]:
-        """What to claim now. The slots are taken until `claimed` or `claim_failed`."""
+        """What to claim now. The slots are taken until `claimed`."""
         now, free = self._clock.now(), self.concurrency - self.in_flight
         self._rate_binds = False
         reservations: list[Reservation] = []
@@ -80,7 +81,7 @@ class Slots:
             prefetch = self._room_to_prefetch(endpoint, record, now) if count or record.in_flight else 0
             if count + prefetch > 0:
                 reservations.append(Reservation(record, count, prefetch, endpoint.deadline + self._lease_margin))
-                self._reserve(endpoint, record, count)
+                self._reserve(record, count)
                 self._due.rotate(record)
                 free -= count
         return reservations
@@ -89,12 +90,8 @@ class Slots:
         """Frees what the claim did not need."""
         self._free_reserved(reservation.record, max(reservation.slots - got, 0))
 
-    def claim_failed(self, reservations: Iterable[Reservation]) -> None:
-        for reservation in reservations:
-            self._free_reserved(reservation.record, reservation.slots)
-
     def lease_on_insert(self, record: EndpointRecord) -> float | None:
-        """The lease in seconds of a delivery that is about to be made, with a slot for it, or a place to prefetch it.
+        """The lease in seconds of a delivery that is about to be made, with a slot for it, or room to prefetch it.
 
         None where it has to be claimed: others wait for the endpoint, or there is no room.
         """
@@ -103,7 +100,7 @@ class Slots:
             return None
         free = self.concurrency - self.in_flight
         if min(self._free_slots(endpoint, record, now), (free - record.in_flight + 1) // 2) > 0:
-            self._reserve(endpoint, record, 1)
+            self._reserve(record, 1)
         elif record.in_flight and len(record.prefetched) + record.prefetching < self._prefetch(endpoint, record, now):
             record.prefetching += 1
         else:
@@ -129,7 +126,7 @@ class Slots:
         record = leased.record
         endpoint = record.endpoint
         if not record.reserved and endpoint is not None and self.in_flight < self.concurrency:
-            self._reserve(endpoint, record, min(max(self._free_slots(endpoint, record, self._clock.now()), 0), 1))
+            self._reserve(record, min(max(self._free_slots(endpoint, record, self._clock.now()), 0), 1))
         if record.reserved:
             record.reserved -= 1
             return True
@@ -152,7 +149,7 @@ class Slots:
         return None
 
     def not_sent(self, record: EndpointRecord) -> None:
-        """A leased delivery doesn't need its reserved slot, or its place among those prefetched on insert."""
+        """A leased delivery doesn't need its reserved slot, or its room among those prefetched on insert."""
         if record.prefetching:
             record.prefetching -= 1
         else:
@@ -176,23 +173,22 @@ class Slots:
         """When a rate will allow what it doesn't now."""
         return self._clock.now() + REFILL if self._rate_binds else None
 
-    def longest_deadline(self) -> float:
-        """Seconds that the requests under way may still take."""
+    def longest_request(self) -> float:
+        """Seconds that the requests under way may still take, tokens for them included."""
         sending = (record.endpoint for record in self._registry if record.in_flight)
-        return max((endpoint.deadline for endpoint in sending if endpoint is not None), default=0.0)
+        return max((_longest_request(endpoint) for endpoint in sending if endpoint is not None), default=0.0)
 
-    def _reserve(self, endpoint: Endpoint, record: EndpointRecord, count: int) -> None:
+    def _reserve(self, record: EndpointRecord, count: int) -> None:
         record.reserved += count
         record.in_flight += count
         record.tenant.in_flight += count
         self.in_flight += count
-        if endpoint.rate is not None:
-            record.bucket.take(count)
+        record.tokens = max(record.tokens - count, 0.0)
 
     def _free_reserved(self, record: EndpointRecord, count: int) -> None:
         count = min(count, record.reserved)
         record.reserved -= count
-        record.bucket.put_back(count)
+        record.tokens += count
         self._free(record, count)
 
     def _free(self, record: EndpointRecord, count: int) -> None:
@@ -205,10 +201,17 @@ class Slots:
     def _free_slots(self, endpoint: Endpoint, record: EndpointRecord, now: float) -> int:
         free = self._allowed(endpoint, record, now) - record.in_flight
         if endpoint.rate is not None:
-            tokens = record.bucket.holds(endpoint.rate / self._registry.workers)
+            tokens = self._tokens(endpoint.rate / self._registry.workers, record)
             self._rate_binds = self._rate_binds or tokens < free
             free = min(free, tokens)
         return min(free, self._per_tenant - record.tenant.in_flight)
+
+    def _tokens(self, rate: float, record: EndpointRecord) -> int:
+        """A token bucket that holds one second's worth, at least one."""
+        now = monotonic()
+        record.tokens = min(record.tokens + (now - record.filled_at) * rate, max(rate, 1.0))
+        record.filled_at = now
+        return int(record.tokens)
 
     def _allowed(self, endpoint: Endpoint, record: EndpointRecord, now: float) -> int:
         """How many requests this worker may have under way to the endpoint."""
@@ -227,3 +230,8 @@ class Slots:
             return 0
         share = self._registry.share(record, may_begin(endpoint, health.current, now))
         return PREFETCH * min(share, self.concurrency // max(len(self._due), 1))
+
+
+def _longest_request(endpoint: Endpoint) -> float:
+    fetches_token = isinstance(endpoint.authorization, ClientCredentials)
+    return endpoint.deadline + (TOKEN_DEADLINE if fetches_token else 0.0)

@@ -10,16 +10,16 @@ import asyncpg
 
 from webhook_gateway import telemetry
 from webhook_gateway.settings import Settings
-from webhook_gateway.store import partitions, replays, turns
+from webhook_gateway.store import advisory_locks, partitions, replays
 from webhook_gateway.store.database import Connection, Database
 
 REPLAYS = 500
 """Deliveries that a replay job queues in one transaction."""
 ROUND = 1.0
 CHORES = 600.0
-"""Seconds between two looks at partitions and old keys."""
+"""Seconds between two rounds over partitions and old keys."""
 CHORES_AGAIN = 60.0
-"""Seconds until the next look where a table was busy."""
+"""Seconds until the next one where a table was busy."""
 
 
 class Upkeep:
@@ -29,9 +29,9 @@ class Upkeep:
         self._chores_at = monotonic()
 
     async def poll(self) -> float:
-        """One slice of a replay job, and now and then the daily chores; returns how many seconds to wait."""
+        """One slice of a replay job, and now and then the daily chores; returns how many seconds to sleep."""
         async with self._database.connection() as connection:
-            if not await turns.take(connection, turns.UPKEEP):
+            if not await advisory_locks.try_lock(connection, advisory_locks.UPKEEP):
                 return ROUND
             try:
                 if monotonic() >= self._chores_at:
@@ -39,9 +39,9 @@ class Upkeep:
                 replayed = await replays.run_some(connection, REPLAYS)
             finally:
                 try:
-                    await turns.end(connection, turns.UPKEEP)
+                    await advisory_locks.unlock(connection, advisory_locks.UPKEEP)
                 except BaseException:
-                    connection.terminate()  # the turn must not live on in the pool
+                    connection.terminate()  # the lock must not live on in the pool
                     raise
         return ROUND if replayed is None else 0.0
 

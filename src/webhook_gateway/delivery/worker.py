@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Sequence
+from functools import partial
 
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.master_keys import load_master_keys
@@ -17,6 +18,8 @@ from webhook_gateway.host import garbage
 from webhook_gateway.host.loop import POLL, Loop
 from webhook_gateway.outbound.policy import policy_from
 from webhook_gateway.outbound.sender import Sender
+from webhook_gateway.outbound.tokens import Tokens
+from webhook_gateway.rules.deadlines import SETTLING
 from webhook_gateway.settings import Settings
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.notifications import CONFIGURATION, DELIVERIES, OUTBOX, Notifier, listen
@@ -32,9 +35,6 @@ from .sending import Sending
 from .settling import Settling
 from .slots import Slots
 from .upkeep import Upkeep
-
-DRAIN_MARGIN = 12.0
-"""Seconds beyond the longest deadline under way that a stopping worker waits for its requests and the database."""
 
 
 async def run(settings: Settings) -> None:
@@ -66,52 +66,36 @@ class Worker:
     def __init__(
         self, settings: Settings, database: Database, vault: Vault, sender: Sender, stopping: asyncio.Event
     ) -> None:
-        clock, self._registry = Clock(), Registry()
-        self._due = Due(clock, self._registry)
-        self._slots = Slots(
-            clock,
-            self._registry,
-            self._due,
-            settings.concurrency,
-            per_tenant=settings.tenant_slots or None,
-            lease_margin=settings.lease_margin,
+        clock, registry = Clock(), Registry()
+        self._registry, self._due = registry, (due := Due(clock, registry))
+        self._slots = slots = Slots(
+            clock, registry, due, settings.concurrency, settings.tenant_slots, settings.lease_margin
         )
-        self._sending = Sending(
-            database,
-            Bodies(database, vault),
-            sender,
-            clock,
-            self._registry,
-            self._due,
-            self._slots,
-            stopping,
-            settings.keep_responses,
-        )
+        bodies, tokens, keep = Bodies(database, vault), Tokens(sender), settings.keep_responses
         outbox, notified, changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._settling = Settling(
-            database, vault, self._registry, self._due, self._slots, self._sending, outbox, settings.keep_responses
-        )
-        self._dispatch = Dispatch(database, vault, self._registry, self._slots)
-        self._membership = Membership(database, clock, self._registry)
+        self._sending = sending = Sending(database, bodies, sender, tokens, clock, registry, due, slots, keep, stopping)
+        self._settling = Settling(database, vault, registry, due, slots, sending, keep, outbox)
+        self._dispatch = Dispatch(database, vault, registry, slots)
+        self._membership = Membership(database, clock, registry)
         self._notifier = Notifier(database, DELIVERIES)
-        self._listening = listen(database, {OUTBOX: outbox, DELIVERIES: notified, CONFIGURATION: changed})
+        self._listening = partial(listen, database, {OUTBOX: outbox, DELIVERIES: notified, CONFIGURATION: changed})
         self._stopping = stopping
-        claiming = Claiming(database, clock, self._due, self._slots, self._sending, changed)
+        claiming = Claiming(database, clock, due, slots, sending, changed)
         self._stages = [
-            Loop("configuration", Configuration(database, vault, clock, self._registry, self._due).poll, changed),
+            Loop("configuration", Configuration(database, vault, clock, registry, due).poll, changed),
             Loop("dispatch", self._fan_out, outbox),
-            Loop("claim", claiming.claim, self._due.changed),
+            Loop("claim", claiming.claim, due.changed),
             Loop("scan", claiming.scan, notified),
             Loop("upkeep", Upkeep(settings, database).poll),
         ]
         self._until_drained = [
             Loop("heartbeat", self._membership.heartbeat),
-            Loop("settle", self._settling.poll, self._sending.arrived),
+            Loop("settle", self._settling.poll, sending.arrived),
         ]
 
     async def run(self) -> None:
         telemetry.started("worker", id=str(self._membership.id), concurrency=self._slots.concurrency)
-        supporting = [asyncio.create_task(self._listening), asyncio.create_task(self._notifier.run())]
+        supporting = [asyncio.create_task(self._listening()), asyncio.create_task(self._notifier.run())]
         until_drained = [asyncio.create_task(loop.run()) for loop in self._until_drained]
         stages = [asyncio.create_task(loop.run()) for loop in self._stages]
         await self._stopping.wait()
@@ -129,7 +113,7 @@ class Worker:
     async def _drain(self, stages: Sequence[asyncio.Task[None]]) -> None:
         """No new claims; what is under way finishes, within its own deadline, and is settled."""
         try:
-            async with asyncio.timeout(self._slots.longest_deadline() + DRAIN_MARGIN):
+            async with asyncio.timeout(self._slots.longest_request() + SETTLING):
                 await asyncio.gather(*stages, self._sending.drain())
                 await self._settling.drain()
         except TimeoutError:

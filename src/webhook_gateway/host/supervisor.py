@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook_gateway import counters
+from webhook_gateway.rules.deadlines import API_KILLED, WORKER_KILLED
 
 from .processes import Program, Tree
 
 if TYPE_CHECKING:
     import httpx
 
-CLOSE = 15.0
-"""Seconds that the API has for the requests it is answering."""
-DRAIN = 65.0
-"""Seconds that a worker has for the requests in flight: more than the longest deadline of an endpoint."""
 READY = 60.0
 BACKLOG = 2_048
 API_CONNECTIONS = 17
@@ -57,7 +54,7 @@ def api(
             command,
             {**(environment or {}), **({} if share is None else {counters.SHARE: str(share / str(number))})},
             descriptors=(descriptor,),
-            patience=CLOSE,
+            patience=API_KILLED,
         )
         for number in range(1, processes + 1)
     ]
@@ -66,7 +63,8 @@ def api(
 def workers(processes: int, environment: Mapping[str, str] | None = None) -> list[Program]:
     command = gateway("work", "--processes", "1")
     return [
-        Program(f"worker {number}", command, environment or {}, patience=DRAIN) for number in range(1, processes + 1)
+        Program(f"worker {number}", command, environment or {}, patience=WORKER_KILLED)
+        for number in range(1, processes + 1)
     ]
 
 

@@ -34,9 +34,7 @@ class NewEvent(msgspec.Struct, frozen=True):
     idempotency_key: str | None = None
 
 
-async def announce(
-    connection: Connection, vault: Vault, tenant_id: UUID, name: str, data: Mapping[str, object]
-) -> None:
+async def emit(connection: Connection, vault: Vault, tenant_id: UUID, name: str, data: Mapping[str, object]) -> None:
     """Stores an event of the gateway's own (``gateway.*``) in the caller's transaction."""
     raw = msgspec.json.encode(data)
     event = NewEvent(type=OPERATIONAL + name, data=raw, parsed=data)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.rules import ids
@@ -18,7 +18,7 @@ from .refusals import Conflict, NotFound, Refusal
 BY_HAND = "by_hand"
 
 
-async def find(connection: AsyncConnection, actor: Actor, delivery_id: UUID) -> RowMapping | NotFound:
+async def find(connection: AsyncConnection, actor: Actor, delivery_id: UUID) -> dict[str, Any] | NotFound:
     row = await reports.delivery(connection, reports.Filter(actor.tenant_id, actor.subscriber_id), delivery_id)
     return NotFound.DELIVERY if row is None else row
 
@@ -44,14 +44,14 @@ async def replay(change: Change, delivery_id: UUID) -> dict[str, UUID] | Refusal
     return {"id": new, **about}
 
 
-async def cancel(change: Change, delivery_id: UUID) -> RowMapping | NotFound | Conflict:
+async def cancel(change: Change, delivery_id: UUID) -> dict[str, Any] | NotFound | Conflict:
     """Gives a pending delivery up for good. The next one of its ordering key goes on."""
     connection, actor = change.connection, change.actor
     if isinstance(row := await find(connection, actor, delivery_id), NotFound):
         return row
     if row["state"] in reports.FINAL_STATES:
         return Conflict.DELIVERY_ENDED
-    if row["waiting_for"] == "fan_out":
+    if row["in_outbox"]:
         return Conflict.DELIVERY_IN_OUTBOX
     driver = await driver_of(connection)
     if not await deliveries.cancel(

@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping
 
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.intake.catalogue import Catalogue, EventType
-from webhook_gateway.intake.events import NewEvent, announce, prepare
+from webhook_gateway.intake.events import NewEvent, emit, prepare
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.store import endpoints, replays
@@ -86,7 +86,7 @@ async def _set_state(change: Change, vault: Vault, row: RowMapping, state: str, 
         after={"state": state},
     )
     about = {**_names(row), "reason": reason}
-    await announce(await driver_of(change.connection), vault, tenant_id, f"endpoint_{done}", about)
+    await emit(await driver_of(change.connection), vault, tenant_id, f"endpoint_{done}", about)
     return moved
 
 

@@ -55,7 +55,7 @@ class Refused(Exception):
         return str(self.args[0])
 
 
-class Journey:
+class Progress:
     """How far the opening of one connection got."""
 
     __slots__ = ("phase",)
@@ -109,8 +109,8 @@ class Egress:
         self._cache: dict[str, tuple[float, Sequence[str]]] = {}
         self._lookups: dict[str, asyncio.Task[Sequence[str]]] = {}
 
-    async def connect(self, target: Target, trust: ssl.SSLContext | None, journey: Journey) -> Connection:
-        """A new connection to a partner, secured where there is a ``trust``; ``journey`` says how far it got.
+    async def connect(self, target: Target, trust: ssl.SSLContext | None, progress: Progress) -> Connection:
+        """A new connection to a partner, secured where there is a ``trust``; ``progress`` says how far it got.
 
         Raises:
             Refused: policy forbids an address.
@@ -119,31 +119,31 @@ class Egress:
             OSError: what the network or TLS said.
         """
         if self._proxy is None:
-            return await self._reach(target.host, target.port, trust, journey)
+            return await self._reach(target.host, target.port, trust, progress)
         try:
-            connection = await self._reach(self._proxy.host, self._proxy.port, self._proxy_trust, journey)
+            connection = await self._reach(self._proxy.host, self._proxy.port, self._proxy_trust, progress)
         except OSError as error:
             if isinstance(error, TimeoutError) or error.errno in OUR_OWN:
                 raise
             raise NoAnswer(Trouble.PROXY_FAILED) from error
         if trust is None:
             return connection
-        journey.phase = Phase.RESOLVED
+        progress.phase = Phase.RESOLVED
         try:
             await _ask_for_tunnel(connection, self._proxy, target)
-            journey.phase = Phase.CONNECTED
+            progress.phase = Phase.CONNECTED
             return await _secure(connection, trust, target.host)
         except BaseException:
             connection.abort()
             raise
 
-    async def _reach(self, host: str, port: int, trust: ssl.SSLContext | None, journey: Journey) -> Connection:
+    async def _reach(self, host: str, port: int, trust: ssl.SSLContext | None, progress: Progress) -> Connection:
         """A connection to one of a host's addresses. Where TLS fails at one, it is tried with the others."""
         addresses = await self.resolve(host, port)
         while True:
-            journey.phase = Phase.RESOLVED
+            progress.phase = Phase.RESOLVED
             plug, address = await self._dial_any(addresses, port)
-            journey.phase = Phase.CONNECTED
+            progress.phase = Phase.CONNECTED
             try:
                 _, connection = await asyncio.get_running_loop().create_connection(
                     Connection, sock=plug, ssl=trust, server_hostname=host if trust is not None else None

@@ -61,13 +61,19 @@ class Connection(asyncio.Protocol):
         self.tls_version: str | None = None
         self.sent = False  # the request has left, but for what fits into the transport's buffer
         self.reusable = False
-        self.idle_since = 0.0  # monotonic seconds; for whoever keeps connections
+        self.opened_at = monotonic()
+        self.idle_since = 0.0  # monotonic seconds, as above; for whoever keeps connections
 
     @property
     def phase(self) -> Phase:
         if self.sent:
             return Phase.SENT
         return Phase.CONNECTED if self.tls_version is None else Phase.SECURED
+
+    @property
+    def unanswered(self) -> bool:
+        """Not a byte of an answer to the last request came."""
+        return not (self._line or self._fields or self._informational or self._answered)
 
     @property
     def ended(self) -> bool:

@@ -1,13 +1,12 @@
 """The only outgoing HTTP: judge, connect, POST, read a bounded answer → `Exchange`.
 
 Nothing that a partner or a network does raises here; whatever does raise is a bug of ours. `egress` opens connections,
-`http1` speaks over them; here they are kept, and used again for the same revision of the same endpoint only.
+`http1` speaks over them, `pool` keeps them, for the same revision of the same endpoint only.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from time import monotonic
 from uuid import UUID
 from weakref import WeakSet
 
+from msgspec.structs import replace
+
 from webhook_gateway.rules.credentials import TlsSettings
 from webhook_gateway.rules.outcome import (
     Accepted,
@@ -28,21 +29,23 @@ from webhook_gateway.rules.outcome import (
     Outcome,
     Phase,
     Rejected,
+    Remedy,
     ResponseSummary,
     TimedOut,
     Unreachable,
     Unsendable,
 )
 from webhook_gateway.rules.retry_after import read_retry_after
-from webhook_gateway.rules.targets import Policy, Target, parse
+from webhook_gateway.rules.targets import Policy
 from webhook_gateway.rules.unreachable import Trouble
 
-from .egress import OUR_OWN, Egress, Journey, NameNotFound, Proxy, Refused, Resolve, ResolverFailed, SystemResolver
+from .egress import OUR_OWN, Egress, NameNotFound, Progress, Proxy, Refused, Resolve, ResolverFailed, SystemResolver
 from .http1 import Answer, Connection, NoAnswer
+from .pool import KEEPALIVE, Pool
+from .tls import trust_in
 
-KEEPALIVE = 4.0  # seconds; many servers close an idle connection after 5, and a race with that costs an attempt
 SWEEP = 1.0  # seconds between two looks for connections that were idle for so long
-LANE_LIMIT = 20_000
+POOL_LIMIT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class Sender:
         resolve_cache: float = 3.0,
     ) -> None:
         self._policy = policy
-        self._system_trust = _trust(None)
+        self._system_trust = trust_in(None)
         self._proxy = Proxy(proxy) if proxy is not None else None
         self._egress = Egress(
             policy,
@@ -90,30 +93,61 @@ class Sender:
             deadline=resolve_deadline,
             cache_seconds=resolve_cache,
         )
-        self._lanes: dict[tuple[UUID, int], _Lane] = {}
+        self._pools: dict[tuple[UUID, int], Pool] = {}
         self._connections: WeakSet[Connection] = WeakSet()
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def post(self, request: Request) -> Exchange:
         """Send a request and say what it met, within ``request.deadline`` seconds whatever the partner does."""
         started = monotonic()
-        lane = self._lanes.get((request.endpoint_id, request.revision))
-        if lane is None or not lane.fits(request):
-            lane = self._open_lane(request)
-        letter = lane.hindrance or _write(lane.opening, request.headers, request.body)
-        if not isinstance(letter, bytes):
-            return Exchange(letter, Phase.STARTED, monotonic() - started)
+        pool = self._pools.get((request.endpoint_id, request.revision))
+        if pool is None or not pool.fits(request.url, request.tls):
+            pool = self._open_pool(request)
+        wire = pool.refusal or _write(pool.opening, request.headers, request.body)
+        if not isinstance(wire, bytes):
+            return Exchange(wire, Phase.STARTED, monotonic() - started)
 
-        connection = lane.take(started)
-        seconds = request.deadline
-        if connection is None:
-            opened = await self._connect(lane, request, started)
+        kept = pool.take(started)
+        if kept is None:
+            opened = await self._connect(pool, request, started)
             if isinstance(opened, Exchange):
                 return opened
-            connection = opened
-            seconds -= monotonic() - started
+            return await self._exchange(pool, opened, wire, request, started)
+        exchange = await self._exchange(pool, kept, wire, request, started)
+        if isinstance(exchange.outcome, Unreachable) and kept.unanswered:
+            return await self._send_again(pool, wire, request, started, exchange)
+        pool.closed_in_a_row = 0
+        return exchange
+
+    async def aclose(self) -> None:
+        """Close all connections, also those in use."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for pool in self._pools.values():
+            pool.retire()
+        for connection in list(self._connections):
+            connection.abort()
+        await self._egress.close()
+        await asyncio.sleep(0)  # the event loop closes a dropped connection in its next round
+
+    async def _send_again(self, pool: Pool, wire: bytes, request: Request, started: float, first: Exchange) -> Exchange:
+        """The same bytes once more, over a new connection: most probably the partner had closed the kept one before."""
+        pool.note_closed(monotonic())
+        if pool.retired or monotonic() - started >= request.deadline:
+            return first
+        opened = await self._connect(pool, request, started)
+        if isinstance(opened, Exchange):
+            second = opened
+        else:
+            second = replace(await self._exchange(pool, opened, wire, request, started), sends=2)
+        # From the first the partner may have the event, however far the second got.
+        return replace(second, phase=max(first.phase, second.phase, key=tuple(Phase).index))
+
+    async def _exchange(
+        self, pool: Pool, connection: Connection, wire: bytes, request: Request, started: float
+    ) -> Exchange:
         try:
-            answer = await connection.exchange(letter, seconds)
+            answer = await connection.exchange(wire, request.deadline - (monotonic() - started))
         except asyncio.CancelledError:
             connection.abort()
             raise
@@ -122,7 +156,7 @@ class Sender:
             return Exchange(_explain(error, phase), phase, monotonic() - started, connection.tls_version)
         ended = monotonic()
         if connection.reusable:
-            lane.give_back(connection, ended)
+            pool.give_back(connection, ended)
         return Exchange(
             _judge_answer(answer),
             Phase.ANSWERED,
@@ -131,112 +165,37 @@ class Sender:
             _summarize(answer, request.keep_excerpt),
         )
 
-    async def aclose(self) -> None:
-        """Close all connections, also those in use."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        for connection in list(self._connections):
-            connection.abort()
-        await self._egress.close()
-        await asyncio.sleep(0)  # the event loop closes a dropped connection in its next round
-
-    async def _connect(self, lane: _Lane, request: Request, started: float) -> Connection | Exchange:
+    async def _connect(self, pool: Pool, request: Request, started: float) -> Connection | Exchange:
         """A new connection, or how the request ended without one."""
-        journey = Journey()
+        progress = Progress()
         try:
-            async with asyncio.timeout(min(request.connect_deadline, request.deadline)):
-                connection = await self._egress.connect(lane.target, lane.trust, journey)
+            async with asyncio.timeout(min(request.connect_deadline, request.deadline - (monotonic() - started))):
+                connection = await self._egress.connect(pool.target, pool.trust, progress)
         except (NoAnswer, OSError, Refused, NameNotFound, ResolverFailed) as error:
-            return Exchange(_explain(error, journey.phase), journey.phase, monotonic() - started)
+            return Exchange(_explain(error, progress.phase), progress.phase, monotonic() - started)
         self._connections.add(connection)
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
         return connection
 
     def _sweep(self) -> None:
-        """Drop what was idle for too long, here for all lanes: a timer for each connection would cost more."""
+        """Drop what was idle for too long, here for all pools: a timer for each connection would cost more."""
         self._sweeping = None
         before = monotonic() - KEEPALIVE
-        for lane in self._lanes.values():
-            lane.drop_idle(before)
+        for pool in self._pools.values():
+            pool.drop_idle(before)
         if self._connections:
             self._sweeping = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
 
-    def _open_lane(self, request: Request) -> _Lane:
+    def _open_pool(self, request: Request) -> Pool:
         place = request.endpoint_id, request.revision
-        left = self._lanes.pop(place, None)
-        if left is None and len(self._lanes) >= LANE_LIMIT:
-            left = self._lanes.pop(next(iter(self._lanes)))
+        left = self._pools.pop(place, None)
+        if left is None and len(self._pools) >= POOL_LIMIT:
+            left = self._pools.pop(next(iter(self._pools)))
         if left is not None:
             left.retire()
-        lane = self._lanes[place] = _Lane(request, self._policy, self._system_trust, self._proxy)
-        return lane
-
-
-class _Lane:
-    """What all requests of one revision of an endpoint share: where to, whom to trust, and idle connections."""
-
-    __slots__ = ("_idle", "_retired", "hindrance", "opening", "target", "tls", "trust", "written")
-
-    target: Target
-
-    def __init__(self, request: Request, policy: Policy, system_trust: ssl.SSLContext, proxy: Proxy | None) -> None:
-        self.written = request.url
-        self.tls = request.tls
-        self.hindrance: Outcome | None = None
-        self.trust: ssl.SSLContext | None = None
-        self.opening = ""
-        self._idle: list[Connection] = []
-        self._retired = False
-        target = parse(request.url, policy)
-        if not isinstance(target, Target):
-            self.hindrance = Blocked(target.reason)
-            return
-        self.target = target
-        _, _, place = target.url.partition("://")
-        host, _, path = place.partition("/")
-        self.opening = f"POST /{path} HTTP/1.1\r\nHost: {host}\r\n"
-        if target.scheme == "https":
-            try:
-                self.trust = system_trust if request.tls is None else _trust(request.tls)
-            except (OSError, ValueError):  # ssl.SSLError is an OSError
-                self.hindrance = Unsendable("tls_settings_invalid", waits=True)
-        elif proxy is not None:
-            self.opening = f"POST {target.url} HTTP/1.1\r\nHost: {host}\r\n{proxy.credentials}"
-
-    def fits(self, request: Request) -> bool:
-        return self.written == request.url and self.tls == request.tls
-
-    def take(self, now: float) -> Connection | None:
-        """The connection that was used last: the others may then grow old."""
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.ended and now - connection.idle_since < KEEPALIVE:
-                return connection
-            connection.abort()
-        return None
-
-    def give_back(self, connection: Connection, now: float) -> None:
-        if self._retired:
-            connection.abort()
-            return
-        connection.idle_since = now
-        self._idle.append(connection)
-
-    def drop_idle(self, before: float) -> None:
-        """Drop the connections that were last used before, and those that partners closed."""
-        if self._idle:
-            kept = []
-            for connection in self._idle:
-                if connection.ended or connection.idle_since < before:
-                    connection.abort()
-                else:
-                    kept.append(connection)
-            self._idle = kept
-
-    def retire(self) -> None:
-        self._retired = True
-        self.drop_idle(float("inf"))
+        pool = self._pools[place] = Pool(request.url, request.tls, self._policy, self._system_trust, self._proxy)
+        return pool
 
 
 # The request
@@ -311,38 +270,10 @@ def _explain(error: Exception, phase: Phase) -> Outcome:
         case TimeoutError():
             return TimedOut(phase)
         case OSError() if error.errno in OUR_OWN:
-            return Unsendable("no_sockets", waits=True)
+            return Unsendable("no_sockets", Remedy.WAIT)
         case ConnectionRefusedError():
             return Unreachable(Trouble.CONNECTION_REFUSED)
         case OSError() if error.errno in (ENETUNREACH, EHOSTUNREACH, ENETDOWN, EAFNOSUPPORT):
             return Unreachable(Trouble.NETWORK_UNREACHABLE)
         case _:
             return Unreachable(Trouble.CONNECTION_RESET)
-
-
-# TLS
-
-
-@lru_cache(1024)
-def _trust(settings: TlsSettings | None) -> ssl.SSLContext:
-    """A client context: TLS 1.2 or later, certificate and host name verified. Raises ssl.SSLError or ValueError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    if settings is None or settings.ca is None:
-        context.load_default_certs()
-    else:
-        context.load_verify_locations(cadata=settings.ca)
-    if settings is not None and settings.certificate is not None and settings.key is not None:
-        _show_certificate(context, settings.certificate, settings.key)
-    return context
-
-
-def _show_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    """OpenSSL takes a key only from a file; this one is in memory, so that the key never reaches a disk."""
-    memory = os.memfd_create("client-certificate")
-    try:
-        os.write(memory, f"{certificate}\n{key}\n".encode())
-        context.load_cert_chain(f"/proc/self/fd/{memory}", password="")
-    finally:
-        os.close(memory)

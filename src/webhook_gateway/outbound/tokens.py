@@ -13,6 +13,7 @@ from time import monotonic
 from uuid import UUID, uuid5
 
 from webhook_gateway.rules.credentials import ClientCredentials
+from webhook_gateway.rules.deadlines import TOKEN_DEADLINE
 from webhook_gateway.rules.model import Endpoint
 from webhook_gateway.rules.outcome import Accepted, Exchange, Outcome, Rejected, TimedOut, Unreachable
 from webhook_gateway.rules.unreachable import Trouble
@@ -20,8 +21,6 @@ from webhook_gateway.rules.unreachable import Trouble
 from .http1 import BODY_LIMIT
 from .sender import Request, Sender
 
-DEADLINE = 8.0
-"""Seconds for a token request. With the delivery's own request it has to end before the lease does."""
 LIFETIME = 300.0
 """Seconds that a token is used for where the server doesn't say (RFC 6749, section 5.1)."""
 MARGIN = 30.0
@@ -94,7 +93,7 @@ def _request(endpoint: Endpoint, credentials: ClientCredentials) -> Request:
         credentials.token_url,
         headers,
         credentials.form,
-        deadline=DEADLINE,
+        deadline=TOKEN_DEADLINE,
         tls=endpoint.tls if credentials.own_tls else None,
         keep_excerpt=BODY_LIMIT,
     )

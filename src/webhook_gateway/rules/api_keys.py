@@ -12,7 +12,7 @@ import zlib
 
 PREFIX = "whk_"
 ENTROPY_BYTES = 38
-"""Random bytes that `render` wants: 6 for the name, 32 for the secret."""
+"""Random bytes that `new_key` wants: 6 for the name, 32 for the secret."""
 
 MOST_PATTERNS = 100
 MOST_NETWORKS = 50
@@ -26,7 +26,7 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _KEY = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_NAME_LENGTH + _SECRET_LENGTH + _CHECKSUM_LENGTH}}}", re.ASCII)
 
 
-def render(entropy: bytes) -> str:
+def new_key(entropy: bytes) -> str:
     """A new key from `ENTROPY_BYTES` random bytes."""
     if len(entropy) != ENTROPY_BYTES:
         raise ValueError(f"a key is made from {ENTROPY_BYTES} random bytes")

@@ -13,7 +13,7 @@ A partner's failure is data, never an exception: an exception means that the gat
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 import msgspec
 
@@ -56,15 +56,20 @@ class Blocked(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Remedy(Enum):
+    """What can help where the gateway was unable to send."""
+
+    ATTEMPT = "attempt"
+    """Another attempt: this one is used up."""
+    WAIT = "wait"
+    """Time, or an operator (a missing encryption key): no attempt is used up."""
+    NONE = "none"
+    """Nothing (a body that was tampered with): the delivery is dead at once."""
+
+
 class Unsendable(msgspec.Struct, frozen=True):
-    """``waits`` is true where time or an operator can mend it (a missing encryption key): no attempt is used up.
-
-    ``hopeless`` is true where nothing can (a body that was tampered with): the delivery is dead at once.
-    """
-
     reason: str
-    waits: bool = False
-    hopeless: bool = False
+    remedy: Remedy = Remedy.ATTEMPT
 
 
 Outcome = Accepted | Rejected | TimedOut | Unreachable | Blocked | Unsendable
@@ -81,13 +86,17 @@ class ResponseSummary(msgspec.Struct, frozen=True):
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """One HTTP request from start to end. ``duration`` is in seconds of monotonic time."""
+    """One HTTP request from start to end. ``duration`` is in seconds of monotonic time.
+
+    ``sends`` is 2 where a kept connection turned out closed, and the same bytes went out once more over a new one.
+    """
 
     outcome: Outcome
     phase: Phase
     duration: float
     tls_version: str | None = None
     response: ResponseSummary | None = None
+    sends: int = 1
 
 
 def name_of(outcome: Outcome) -> str:

@@ -14,7 +14,7 @@ def delay_after(attempt: int, schedule: Sequence[float]) -> float | None:
     return schedule[attempt - 1] if 1 <= attempt <= len(schedule) else None
 
 
-def spread(delay: float, chance: float) -> float:
+def jitter(delay: float, chance: float) -> float:
     """The delay, moved by up to ±20 % so that a recovering partner isn't hit by all at once.
 
     ``chance`` is in [0, 1).

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from . import breaker
 from .model import Delivery, Endpoint, Health
-from .outcome import Accepted, Blocked, Outcome, Rejected, TimedOut, Unreachable, Unsendable
-from .retry import RETRY_AFTER_LIMIT, at_least, delay_after, spread
+from .outcome import Accepted, Blocked, Outcome, Rejected, Remedy, TimedOut, Unreachable, Unsendable
+from .retry import RETRY_AFTER_LIMIT, at_least, delay_after, jitter
 
 GONE = 410
 ASKS_FOR_SILENCE = frozenset({429, 503})
@@ -23,14 +23,16 @@ class Done(msgspec.Struct, frozen=True):
     """The partner has it."""
 
 
-class RetryAt(msgspec.Struct, frozen=True):
-    when: float
+class RetryIn(msgspec.Struct, frozen=True):
+    """``delay`` is in seconds from when this is written down."""
+
+    delay: float
 
 
 class Postpone(msgspec.Struct, frozen=True):
-    """Not now, and the attempt doesn't count: the gateway, not the partner, was unable."""
+    """The same, and the attempt doesn't count: the gateway, not the partner, was unable."""
 
-    when: float
+    delay: float
 
 
 class GiveUp(msgspec.Struct, frozen=True):
@@ -39,7 +41,7 @@ class GiveUp(msgspec.Struct, frozen=True):
     why: str
 
 
-Action = Done | RetryAt | Postpone | GiveUp
+Action = Done | RetryIn | Postpone | GiveUp
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -57,34 +59,42 @@ def decide(
     match outcome:
         case Accepted():
             return Verdict(Done(), breaker.after_success(health, now))
-        case Unsendable(waits=True):
-            return Verdict(Postpone(now + spread(POSTPONEMENT, chance)), health)
-        case Unsendable(reason, hopeless=True):
-            return Verdict(GiveUp(reason), health)
         case Unsendable():
-            return Verdict(_retry_or_give_up(delivery, endpoint, None, now, chance), health)
+            return Verdict(_after_unsendable(delivery, endpoint, outcome, chance), health)
         case Rejected(status, retry_after):
             failed = breaker.after_failure(health, now)
             if status in ASKS_FOR_SILENCE and retry_after is not None:
                 until = now + min(retry_after, RETRY_AFTER_LIMIT)
                 failed = replace(failed, held_until=max(health.held_until or 0.0, until))
-            action = _retry_or_give_up(delivery, endpoint, retry_after, now, chance)
+            action = _retry_or_give_up(delivery, endpoint, retry_after, chance)
             return Verdict(action, failed, "gone" if status == GONE else _failing_too_long(failed, now))
         case TimedOut() | Unreachable() | Blocked():
             failed = breaker.after_failure(health, now)
-            action = _retry_or_give_up(delivery, endpoint, None, now, chance)
+            action = _retry_or_give_up(delivery, endpoint, None, chance)
             return Verdict(action, failed, _failing_too_long(failed, now))
         case _:
             assert_never(outcome)
 
 
+def _after_unsendable(delivery: Delivery, endpoint: Endpoint, outcome: Unsendable, chance: float) -> Action:
+    match outcome.remedy:
+        case Remedy.ATTEMPT:
+            return _retry_or_give_up(delivery, endpoint, None, chance)
+        case Remedy.WAIT:
+            return Postpone(jitter(POSTPONEMENT, chance))
+        case Remedy.NONE:
+            return GiveUp(outcome.reason)
+        case _:
+            assert_never(outcome.remedy)
+
+
 def _retry_or_give_up(
-    delivery: Delivery, endpoint: Endpoint, retry_after: float | None, now: float, chance: float
-) -> RetryAt | GiveUp:
+    delivery: Delivery, endpoint: Endpoint, retry_after: float | None, chance: float
+) -> RetryIn | GiveUp:
     delay = delay_after(delivery.attempt, endpoint.schedule)
     if delay is None:
         return GiveUp("attempts_exhausted")
-    return RetryAt(now + at_least(spread(delay, chance), retry_after))
+    return RetryIn(at_least(jitter(delay, chance), retry_after))
 
 
 def _failing_too_long(health: Health, now: float) -> str | None:

@@ -17,36 +17,29 @@ from .model import Endpoint, EndpointState, Health
 
 
 class Reason(StrEnum):
-    """What a delivery that has not ended waits for."""
+    """What a delivery that has not ended waits for, with a sentence that says so to everybody."""
 
-    PAUSED = "paused"
-    """Somebody resumes the endpoint."""
-    DISABLED = "disabled"
-    """The same; the gateway has given the endpoint up."""
-    BREAKER = "breaker"
-    """The endpoint failed too often and is left alone for a while, or one request finds out whether it is back."""
-    RETRY_AFTER = "retry_after"
-    """The partner asked for silence."""
-    MAINTENANCE = "maintenance"
-    """The endpoint's maintenance window ends."""
-    RETRY = "retry"
-    """Its own next attempt is due later."""
-    KEY_MISSING = "key_missing"
-    """The same; for the last one an encryption key was missing."""
-    ORDERING_KEY = "ordering_key"
-    """An earlier delivery of its ordering key ends."""
-    HELD_KEY = "held_key"
-    """An operator decides on its ordering key, of which a delivery died."""
-    FAN_OUT = "fan_out"
-    """A worker takes it out of the outbox."""
-    SENDING = "sending"
-    """A worker has it; should that die, its lease ends."""
-    RATE = "rate"
-    """It is due: the endpoint's rate allows one more."""
-    SLOTS = "slots"
-    """It is due: the endpoint has a free slot."""
-    NO_WORKER = "no_worker"
-    """It is due, and no worker is alive."""
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Reason:
+        reason = str.__new__(cls, value)
+        reason._value_, reason.meaning = value, meaning
+        return reason
+
+    PAUSED = "paused", "Somebody has to resume its endpoint."
+    DISABLED = "disabled", "Its endpoint was given up: somebody has to resume it."
+    BREAKER = "breaker", "Its endpoint fails and is left alone for a while, or one delivery tries whether it is back."
+    RETRY_AFTER = "retry_after", "The partner asked for silence."
+    MAINTENANCE = "maintenance", "Its endpoint's maintenance window has to end."
+    RETRY = "retry", "Its next attempt is due later."
+    KEY_MISSING = "key_missing", "An encryption key is missing; it is looked for again with the next attempt."
+    ORDERING_KEY = "ordering_key", "An earlier delivery of its ordering key has to end."
+    HELD_KEY = "held_key", "A delivery of its ordering key is dead, and an operator has to decide."
+    FAN_OUT = "fan_out", "It is in the outbox, and a worker will take it out."
+    SENDING = "sending", "It is being attempted."
+    RATE = "rate", "It is due; its endpoint's rate has to allow it."
+    SLOTS = "slots", "It is due; its endpoint needs a free slot."
+    NO_WORKER = "no_worker", "It is due or in the outbox, and no worker is alive."
 
 
 class Waiting(msgspec.Struct, frozen=True):

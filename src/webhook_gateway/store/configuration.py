@@ -97,7 +97,7 @@ async def snapshot(connection: Connection, vault: Vault) -> Snapshot:
         except (KeyMissing, Tampered):
             sealed = dict.fromkeys(SEALED)
             unsendable.add(row["id"])
-        endpoints[row["id"]] = _endpoint(row, tuple(secrets[row["id"]]), sealed)
+        endpoints[row["id"]] = endpoint_from(row, tuple(secrets[row["id"]]), sealed)
     return Snapshot(current, endpoints, frozenset(unsendable), stale_at)
 
 
@@ -133,17 +133,19 @@ async def event_types(connection: Connection) -> list[tuple[UUID, str, str, Any,
 async def health_since(connection: Connection, since: datetime) -> tuple[dict[UUID, Health], datetime]:
     """What was learnt after a moment, and the moment up to which that is known."""
     rows = await connection.fetch(HEALTH, since)
-    learnt = {
-        row["endpoint_id"]: Health(
-            failures_in_a_row=row["failures_in_a_row"],
-            failing_since=_seconds(row["failing_since"]),
-            open_until=_seconds(row["open_until"]),
-            openings=row["openings"],
-            held_until=_seconds(row["held_until"]),
-        )
-        for row in rows
-    }
+    learnt = {row["endpoint_id"]: health_from(row) for row in rows}
     return learnt, rows[-1]["changed_at"] if rows else since
+
+
+def health_from(row: Any) -> Health:
+    """What was written down. Counters of a worker's own are not."""
+    return Health(
+        failures_in_a_row=row["failures_in_a_row"],
+        failing_since=seconds_of(row["failing_since"]),
+        open_until=seconds_of(row["open_until"]),
+        openings=row["openings"],
+        held_until=seconds_of(row["held_until"]),
+    )
 
 
 async def save_health(connection: Connection, learnt: Sequence[tuple[Endpoint, Health]]) -> None:
@@ -153,10 +155,10 @@ async def save_health(connection: Connection, learnt: Sequence[tuple[Endpoint, H
         [endpoint.id for endpoint, _ in learnt],
         [endpoint.tenant_id for endpoint, _ in learnt],
         [health.failures_in_a_row for _, health in learnt],
-        [_moment(health.failing_since) for _, health in learnt],
-        [_moment(health.open_until) for _, health in learnt],
+        [moment_of(health.failing_since) for _, health in learnt],
+        [moment_of(health.open_until) for _, health in learnt],
         [health.openings for _, health in learnt],
-        [_moment(health.held_until) for _, health in learnt],
+        [moment_of(health.held_until) for _, health in learnt],
     )
 
 
@@ -168,23 +170,11 @@ async def disable(connection: Connection, endpoint_id: UUID, reason: str) -> boo
     return True
 
 
-def _open_secrets(rows: Sequence[Any], vault: Vault) -> tuple[defaultdict[UUID, list[str]], datetime | None, set[UUID]]:
-    secrets: defaultdict[UUID, list[str]] = defaultdict(list)
-    unsendable: set[UUID] = set()
-    stale_at: datetime | None = None
-    for row in rows:
-        try:
-            opened = vault.open(row["tenant_id"], "endpoint_secrets", row["id"], row["secret"])
-        except (KeyMissing, Tampered):
-            unsendable.add(row["endpoint_id"])
-            continue
-        secrets[row["endpoint_id"]].append(opened.decode())
-        if row["expires_at"] is not None:
-            stale_at = min(stale_at or row["expires_at"], row["expires_at"])
-    return secrets, stale_at, unsendable
-
-
-def _endpoint(row: Any, secrets: tuple[str, ...], sealed: Mapping[str, dict[str, Any] | None]) -> Endpoint:
+def endpoint_from(
+    row: Any, secrets: tuple[str, ...] = (), sealed: Mapping[str, dict[str, Any] | None] | None = None
+) -> Endpoint:
+    """A row of the table, with what of it was opened: nothing, for who doesn't send."""
+    sealed = sealed or dict.fromkeys(SEALED)
     tls, authorization = sealed["tls"], sealed["authorization"]
     window = (row["maintenance_from"], row["maintenance_until"])
     return Endpoint(
@@ -208,9 +198,25 @@ def _endpoint(row: Any, secrets: tuple[str, ...], sealed: Mapping[str, dict[str,
     )
 
 
-def _seconds(moment: datetime | None) -> float | None:
+def _open_secrets(rows: Sequence[Any], vault: Vault) -> tuple[defaultdict[UUID, list[str]], datetime | None, set[UUID]]:
+    secrets: defaultdict[UUID, list[str]] = defaultdict(list)
+    unsendable: set[UUID] = set()
+    stale_at: datetime | None = None
+    for row in rows:
+        try:
+            opened = vault.open(row["tenant_id"], "endpoint_secrets", row["id"], row["secret"])
+        except (KeyMissing, Tampered):
+            unsendable.add(row["endpoint_id"])
+            continue
+        secrets[row["endpoint_id"]].append(opened.decode())
+        if row["expires_at"] is not None:
+            stale_at = min(stale_at or row["expires_at"], row["expires_at"])
+    return secrets, stale_at, unsendable
+
+
+def seconds_of(moment: datetime | None) -> float | None:
     return None if moment is None else moment.timestamp()
 
 
-def _moment(seconds: float | None) -> datetime | None:
+def moment_of(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -20,9 +20,8 @@ else:
     Connection = asyncpg.Connection
 
 
-COMPLETE_LOOK = 15.0
-"""Seconds that a look without a floor may take: while an old transaction is open it walks over everything that has been
-sent since."""
+FULL_SCAN = 15.0
+"""Seconds that a full scan may take: while an old transaction is open it walks over everything that was sent since."""
 
 
 class DatabaseUnavailable(Exception):
@@ -154,7 +153,7 @@ class Database:
                     server_settings={
                         **SESSION,
                         "jit": "off",
-                        # Fan-out is one's turn alone: who is cut off in it must not keep it from all the others.
+                        # Fan-out holds a lock: who is cut off in it must not keep it from all others.
                         "idle_in_transaction_session_timeout": f"{self._patience * 500:.0f}",
                     },
                 )

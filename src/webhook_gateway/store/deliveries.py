@@ -3,7 +3,7 @@
 A lease is ``due_at`` moved forward plus a ``lease_id``. When it expires the delivery is simply due again: nothing has
 to sweep. Who lost the lease changes nothing, since every settle asks for the ``lease_id``.
 
-Rows are found by a probe each (``LATERAL``) and changed at their place (``ctid``). A join would do while statistics are
+Rows are found by a probe each (``LATERAL``) and changed by their ``ctid``. A join would do while statistics are
 right. But this table is empty most of the time, and if it is analysed then, while an old transaction keeps what was
 deleted, the planner takes a walk over a whole index for the cheapest way to a row: seconds, for every statement.
 """
@@ -11,15 +11,17 @@ deleted, the planner takes a walk over a whole index for the cheapest way to a r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from uuid_utils.compat import uuid7
 
-from webhook_gateway.rules.model import Delivery
+from webhook_gateway.rules.model import Delivery, DeliveryState
 
-from .database import COMPLETE_LOOK, Connection
+from . import ordering
+from .database import FULL_SCAN, Connection
+from .ordering import Successor
+from .rows import columns
 
 READY = """
 -- ready: every endpoint that has an open delivery, with the time of its first, one index probe an endpoint
@@ -35,7 +37,7 @@ SELECT endpoint_id, due_at FROM ready
 """
 
 FIRST_DUE = """
--- first due: the same for some endpoints only, above their floors: it never walks over what is long gone
+-- first due: the same for some endpoints only, above their low-water marks: it never walks over what is long gone
 SELECT k.endpoint_id, first.due_at
 FROM unnest($1::uuid[], $2::timestamptz[]) AS k(endpoint_id, low_water_mark)
 CROSS JOIN LATERAL (
@@ -46,18 +48,18 @@ CROSS JOIN LATERAL (
 
 CLAIM = """
 -- claim: the first due deliveries of each wanted endpoint, up to its free slots. Counting the attempt here means that
--- a message which kills workers still ends as dead. The floor skips index entries of rows long gone.
+-- a message which kills workers still ends as dead. The mark skips index entries of rows long gone.
 WITH picked AS MATERIALIZED (
-    SELECT first.place, first.due_at, w.lease
-    FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::interval[]) AS w(endpoint_id, free, low_water_mark, lease)
+    SELECT first.ctid, first.due_at, w.lease
+    FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::float8[]) AS w(endpoint_id, free, low_water_mark, lease)
     CROSS JOIN LATERAL (
-        SELECT ctid AS place, due_at FROM deliveries d
+        SELECT ctid, due_at FROM deliveries d
         WHERE d.endpoint_id = w.endpoint_id AND d.due_at >= w.low_water_mark AND d.due_at <= now()
         ORDER BY d.due_at, d.id LIMIT w.free FOR NO KEY UPDATE SKIP LOCKED
     ) AS first
 )
-UPDATE deliveries d SET due_at = now() + picked.lease, lease_id = $5, attempt = d.attempt + 1
-FROM picked WHERE d.ctid = picked.place
+UPDATE deliveries d SET due_at = now() + make_interval(secs => picked.lease), lease_id = $5, attempt = d.attempt + 1
+FROM picked WHERE d.ctid = picked.ctid
 RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lease_id, d.ordering_key, d.sequence,
           d.skipped_event_id, picked.due_at, now() AS now
 """
@@ -70,10 +72,10 @@ SELECT id, tenant_id, body FROM events WHERE id = ANY($1::uuid[])
 RECORD = """
 -- record: the attempts, even of who lost the lease: the request was made. A settle may be repeated: DO NOTHING
 INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status, detail,
-                      tls_version, response_length, response_type, response_sha256, response_excerpt)
+                      tls_version, response_length, response_type, response_sha256, response_excerpt, sends)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[], $6::real[], $7::text[],
                      $8::text[], $9::smallint[], $10::text[], $11::text[], $12::int[], $13::text[], $14::bytea[],
-                     $15::bytea[])
+                     $15::bytea[], $16::smallint[])
 ON CONFLICT DO NOTHING
 """
 
@@ -82,13 +84,13 @@ FINISH = f"""
 -- meanwhile stays. Locked in the order given, in which fan-out locks them, but for keys that want only their latest:
 -- fan-out locks those first. Where both kinds meet Postgres may break a deadlock, and one of the two is repeated.
 WITH recorded AS ({RECORD}), ours AS MATERIALIZED (
-    SELECT mine.place, r.state, r.state_reason
-    FROM unnest($16::uuid[], $17::uuid[], $18::text[], $19::text[]) AS r(id, lease_id, state, state_reason)
+    SELECT mine.ctid, r.state, r.state_reason
+    FROM unnest($17::uuid[], $18::uuid[], $19::text[], $20::text[]) AS r(id, lease_id, state, state_reason)
     CROSS JOIN LATERAL (
-        SELECT ctid AS place FROM deliveries WHERE id = r.id AND lease_id = r.lease_id LIMIT 1 FOR UPDATE
+        SELECT ctid FROM deliveries WHERE id = r.id AND lease_id = r.lease_id LIMIT 1 FOR UPDATE
     ) AS mine
 ), gone AS (
-    DELETE FROM deliveries d USING ours WHERE d.ctid = ours.place RETURNING d.*, ours.state, ours.state_reason
+    DELETE FROM deliveries d USING ours WHERE d.ctid = ours.ctid RETURNING d.*, ours.state, ours.state_reason
 )
 INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
                                  state_reason, reason, created_at)
@@ -98,66 +100,15 @@ FROM gone
 RETURNING id
 """
 
-HOLD = """
--- hold: a dead delivery of a strict endpoint keeps its key until an operator decides
-INSERT INTO held_keys (endpoint_id, ordering_key, tenant_id, delivery_id, event_id)
-SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::uuid[]) ON CONFLICT DO NOTHING
-"""
-
-RELEASE = """
--- release: the next delivery of each key becomes due, or leased at once to who settles the one before it, if that has a
--- slot for it. The sequence is that of the one before: the probe starts there, so that a key with many finished
--- deliveries stays cheap. The lock walks on past one that is just being cancelled.
-UPDATE deliveries d
-SET due_at = now() + make_interval(secs => coalesce(next.lease, 0)), skipped_event_id = next.skipped,
-    lease_id = CASE WHEN next.lease IS NOT NULL THEN $6::uuid END, attempt = d.attempt + (next.lease IS NOT NULL)::int
-FROM (
-    SELECT n.place, k.skipped, k.lease
-    FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::float8[])
-        AS k(endpoint_id, ordering_key, after, skipped, lease)
-    CROSS JOIN LATERAL (
-        SELECT ctid AS place, due_at FROM deliveries
-        WHERE endpoint_id = k.endpoint_id AND ordering_key = k.ordering_key AND sequence > k.after
-        ORDER BY sequence LIMIT 1 FOR NO KEY UPDATE
-    ) AS n
-    WHERE n.due_at IS NULL
-) AS next
-WHERE d.ctid = next.place
-RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lease_id, d.ordering_key, d.sequence,
-          d.skipped_event_id
-"""
-
-SUPERSEDE = """
--- supersede: of a key that wants only its latest, the deliveries that nobody is sending and that a newer one follows
-WITH gone AS (
-    DELETE FROM deliveries d
-    USING unnest($1::uuid[], $2::bigint[]) AS k(endpoint_id, ordering_key)
-    CROSS JOIN LATERAL (
-        SELECT ctid AS place FROM deliveries
-        WHERE endpoint_id = k.endpoint_id AND ordering_key = k.ordering_key AND lease_id IS NULL
-          AND sequence < (SELECT max(sequence) FROM deliveries newer
-                          WHERE newer.endpoint_id = k.endpoint_id AND newer.ordering_key = k.ordering_key)
-        OFFSET 0
-    ) AS stale
-    WHERE d.ctid = stale.place AND d.lease_id IS NULL
-    RETURNING d.*
-)
-INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
-                                 state_reason, reason, created_at)
-SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, 'cancelled', 'superseded', reason,
-       created_at
-FROM gone
-"""
-
 RETRY = """
 -- retry: due again after a delay in seconds by the database's clock; `counted` is 0 where the attempt doesn't count
 UPDATE deliveries d
 SET due_at = now() + make_interval(secs => r.delay), lease_id = NULL, attempt = d.attempt - 1 + r.counted
 FROM unnest($1::uuid[], $2::uuid[], $3::float8[], $4::int[]) AS r(id, lease_id, delay, counted)
 CROSS JOIN LATERAL (
-    SELECT ctid AS place FROM deliveries WHERE id = r.id AND lease_id = r.lease_id LIMIT 1 FOR NO KEY UPDATE
+    SELECT ctid FROM deliveries WHERE id = r.id AND lease_id = r.lease_id LIMIT 1 FOR NO KEY UPDATE
 ) AS mine
-WHERE d.ctid = mine.place
+WHERE d.ctid = mine.ctid
 RETURNING d.id
 """
 
@@ -180,14 +131,9 @@ WITH gone AS (
 SELECT endpoint_id, ordering_key, sequence, due_at FROM gone
 """
 
-ORPHANS = """
--- orphans: deleted endpoints among those that have open deliveries, since fan-out and deletion can cross
+OF_DELETED = """
+-- of deleted: deleted endpoints among those that have open deliveries, since fan-out and deletion can cross
 SELECT id, tenant_id FROM endpoints WHERE id = ANY($1::uuid[]) AND deleted_at IS NOT NULL
-"""
-
-UNHOLD = """
--- unhold: an operator lets a held key go on
-DELETE FROM held_keys WHERE tenant_id = $1 AND endpoint_id = $2 AND ordering_key = $3 RETURNING event_id
 """
 
 
@@ -215,9 +161,12 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """A request as it is recorded. ``duration`` is in seconds, ``response_excerpt`` is sealed."""
+    """A request as it is recorded, in the order of `RECORD`. Seconds, and ``response_excerpt`` is sealed."""
 
+    delivery_id: UUID
     id: UUID
+    tenant_id: UUID
+    attempt: int
     started_at: datetime
     duration: float
     phase: str
@@ -229,6 +178,7 @@ class Attempt(msgspec.Struct, frozen=True):
     response_type: str | None = None
     response_sha256: bytes | None = None
     response_excerpt: bytes | None = None
+    sends: int = 1
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -238,7 +188,7 @@ class Finished(msgspec.Struct, frozen=True):
     """
 
     delivery: Delivery
-    state: str
+    state: DeliveryState
     reason: str | None = None
     hold: bool = False
     lease: float | None = None
@@ -264,28 +214,21 @@ class Retried(msgspec.Struct, frozen=True):
     latest: bool = False
 
 
-async def ready(connection: Connection, floors: Mapping[UUID, datetime] | None = None) -> dict[UUID, datetime]:
+async def ready(connection: Connection, marks: Mapping[UUID, datetime] | None = None) -> dict[UUID, datetime]:
     """By endpoint: when its first open delivery is due.
 
-    With ``floors`` only of those endpoints, and nothing below their floors.
+    With low-water ``marks`` only of those endpoints, and nothing below their marks.
     """
-    if floors is None:
-        rows = await connection.fetch(READY, timeout=COMPLETE_LOOK)
+    if marks is None:
+        rows = await connection.fetch(READY, timeout=FULL_SCAN)
     else:
-        rows = await connection.fetch(FIRST_DUE, list(floors), list(floors.values()))
+        rows = await connection.fetch(FIRST_DUE, list(marks), list(marks.values()))
     return {row["endpoint_id"]: row["due_at"] for row in rows}
 
 
 async def claim(connection: Connection, wanted: Sequence[Wanted], lease_id: UUID) -> Claim:
     """Leases what is due, up to each endpoint's free slots."""
-    rows = await connection.fetch(
-        CLAIM,
-        [w.endpoint_id for w in wanted],
-        [w.free for w in wanted],
-        [w.low_water_mark for w in wanted],
-        [timedelta(seconds=w.lease) for w in wanted],
-        lease_id,
-    )
+    rows = await connection.fetch(CLAIM, *columns(Wanted, wanted), lease_id)
     found: dict[UUID, Claimed] = {}
     for row in rows:
         *delivery, due_at, _ = row
@@ -304,7 +247,7 @@ async def bodies(connection: Connection, event_ids: Sequence[UUID]) -> dict[UUID
 
 async def settle(
     connection: Connection,
-    attempts: Sequence[tuple[Delivery, Attempt]],
+    attempts: Sequence[Attempt],
     finished: Sequence[Finished],
     retried: Sequence[Retried],
 ) -> Settled:
@@ -319,7 +262,7 @@ async def settle(
         finished = sorted(finished, key=_lock_order)
         rows = await connection.fetch(
             FINISH,
-            *_columns(attempts),
+            *columns(Attempt, attempts),
             [f.delivery.id for f in finished],
             [f.delivery.lease_id for f in finished],
             [f.state for f in finished],
@@ -328,24 +271,10 @@ async def settle(
         ours = {row["id"] for row in rows}
         leased, due = await _go_on(connection, [f for f in finished if f.delivery.id in ours])
     elif attempts:
-        await connection.execute(RECORD, *_columns(attempts))
+        await connection.execute(RECORD, *columns(Attempt, attempts))
     if retried:
         ours |= await _retry(connection, retried)
     return Settled(ours, leased, due)
-
-
-async def release(
-    connection: Connection, keys: Sequence[tuple[UUID, int]], after: Sequence[int], skipped: Sequence[UUID | None]
-) -> None:
-    """Makes the next delivery of each (endpoint, ordering key) due."""
-    none = [None] * len(keys)
-    await connection.execute(RELEASE, [key[0] for key in keys], [key[1] for key in keys], after, skipped, none, None)
-
-
-async def supersede(connection: Connection, keys: Sequence[tuple[UUID, int]]) -> None:
-    """Cancels what a newer delivery of the same key has made stale, and lets the newest go."""
-    await connection.execute(SUPERSEDE, [key[0] for key in keys], [key[1] for key in keys])
-    await release(connection, keys, [0] * len(keys), [None] * len(keys))
 
 
 async def cancel(
@@ -358,53 +287,24 @@ async def cancel(
     rows = await connection.fetch(CANCEL, tenant_id, ids or [], endpoint_id, reason)
     heads = [row for row in rows if row["ordering_key"] is not None and row["due_at"] is not None]
     if heads:
-        keys = [(row["endpoint_id"], row["ordering_key"]) for row in heads]
-        await release(connection, keys, [row["sequence"] for row in heads], [None] * len(heads))
+        await ordering.release(
+            connection, [Successor(row["endpoint_id"], row["ordering_key"], row["sequence"]) for row in heads]
+        )
     return len(rows)
 
 
-async def cancel_orphans(connection: Connection, endpoint_ids: Sequence[UUID]) -> int:
+async def cancel_of_deleted(connection: Connection, endpoint_ids: Sequence[UUID]) -> int:
     """Cancels the open deliveries of those endpoints that were deleted; in the caller's transaction."""
     cancelled = 0
-    for row in await connection.fetch(ORPHANS, endpoint_ids):
+    for row in await connection.fetch(OF_DELETED, endpoint_ids):
         cancelled += await cancel(
             connection, tenant_id=row["tenant_id"], ids=None, endpoint_id=row["id"], reason="endpoint_deleted"
         )
     return cancelled
 
 
-async def unhold(connection: Connection, *, tenant_id: UUID, endpoint_id: UUID, ordering_key: int) -> bool:
-    """Lets a held key go on after its dead delivery; false where the key isn't held."""
-    skipped = await connection.fetchval(UNHOLD, tenant_id, endpoint_id, ordering_key)
-    if skipped is None:
-        return False
-    await release(connection, [(endpoint_id, ordering_key)], [0], [skipped])
-    return True
-
-
 def _lock_order(finished: Finished) -> tuple[bytes, int]:
     return finished.delivery.endpoint_id.bytes, finished.delivery.ordering_key or 0
-
-
-def _columns(attempts: Sequence[tuple[Delivery, Attempt]]) -> tuple[list[object], ...]:
-    """What `RECORD` takes."""
-    return (
-        [d.id for d, _ in attempts],
-        [a.id for _, a in attempts],
-        [d.tenant_id for d, _ in attempts],
-        [d.attempt for d, _ in attempts],
-        [a.started_at for _, a in attempts],
-        [a.duration for _, a in attempts],
-        [a.phase for _, a in attempts],
-        [a.outcome for _, a in attempts],
-        [a.status for _, a in attempts],
-        [a.detail for _, a in attempts],
-        [a.tls_version for _, a in attempts],
-        [a.response_length for _, a in attempts],
-        [a.response_type for _, a in attempts],
-        [a.response_sha256 for _, a in attempts],
-        [a.response_excerpt for _, a in attempts],
-    )
 
 
 async def _go_on(connection: Connection, finished: Sequence[Finished]) -> tuple[list[Delivery], set[UUID]]:
@@ -414,30 +314,17 @@ async def _go_on(connection: Connection, finished: Sequence[Finished]) -> tuple[
     newer snapshot.
     """
     ordered = [f for f in finished if f.delivery.ordering_key is not None]
-    held = [f.delivery for f in ordered if f.hold]
-    if held:
-        await connection.execute(
-            HOLD,
-            [d.endpoint_id for d in held],
-            [d.ordering_key for d in held],
-            [d.tenant_id for d in held],
-            [d.id for d in held],
-            [d.event_id for d in held],
-        )
-    moving = [f for f in ordered if not f.hold]
-    if not moving:
+    if held := [f.delivery for f in ordered if f.hold]:
+        await ordering.hold(connection, held)
+    if len(held) == len(ordered):
         return [], set()
-    rows = await connection.fetch(
-        RELEASE,
-        [f.delivery.endpoint_id for f in moving],
-        [f.delivery.ordering_key for f in moving],
-        [f.delivery.sequence for f in moving],
-        [f.delivery.event_id if f.state == "dead" else None for f in moving],
-        [f.lease for f in moving],
-        uuid7(),
-    )
-    leased = [Delivery(*row) for row in rows if row["lease_id"] is not None]
-    return leased, {row["endpoint_id"] for row in rows if row["lease_id"] is None}
+    return await ordering.release(connection, [_successor(f) for f in ordered if not f.hold])
+
+
+def _successor(finished: Finished) -> Successor:
+    done = finished.delivery
+    skipped = done.event_id if finished.state is DeliveryState.DEAD else None
+    return Successor(done.endpoint_id, done.ordering_key, done.sequence, skipped, finished.lease)
 
 
 async def _retry(connection: Connection, retried: Sequence[Retried]) -> set[UUID]:
@@ -454,5 +341,5 @@ async def _retry(connection: Connection, retried: Sequence[Retried]) -> set[UUID
         if r.latest and r.delivery.ordering_key is not None
     ]
     if latest:
-        await supersede(connection, latest)
+        await ordering.supersede(connection, latest)
     return {row["id"] for row in rows}

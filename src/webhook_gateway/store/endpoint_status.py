@@ -31,17 +31,6 @@ OUTBOX = """
 SELECT count(*) AS depth, (SELECT event_id FROM outbox ORDER BY sequence LIMIT 1) AS oldest FROM outbox
 """
 
-OPEN = """
--- open: deliveries on their way, by what each waits for
-SELECT count(*) AS total,
-       count(*) FILTER (WHERE lease_id IS NOT NULL AND due_at > now()) AS sending,
-       count(*) FILTER (WHERE due_at <= now()) AS due,
-       count(*) FILTER (WHERE lease_id IS NULL AND due_at > now()) AS later,
-       count(*) FILTER (WHERE due_at IS NULL) AS in_order,
-       extract(epoch FROM now() - min(created_at))::float8 AS oldest
-FROM deliveries
-"""
-
 ENDED = """
 -- ended badly: deliveries that died or were cancelled since a moment
 SELECT count(*) FILTER (WHERE state = 'dead') AS dead, count(*) FILTER (WHERE state = 'cancelled') AS cancelled
@@ -52,7 +41,7 @@ IN_TROUBLE = """
 -- in trouble: endpoints that are off, failing, or being left alone
 SELECT e.id, s.name AS subscriber, e.url, e.state, e.state_reason,
        coalesce(h.failures_in_a_row, 0) AS failures_in_a_row,
-       h.failing_since, h.open_until, h.held_until,
+       h.failing_since,
        (SELECT count(*) FROM deliveries d WHERE d.endpoint_id = e.id) AS waiting,
        (SELECT count(*) FROM held_keys k WHERE k.endpoint_id = e.id) AS held_keys
 FROM endpoints e
@@ -86,10 +75,6 @@ async def has_keys(connection: Connection) -> bool:
 
 async def outbox(connection: Connection) -> dict[str, Any]:
     return dict(await connection.fetchrow(OUTBOX) or {})
-
-
-async def open_deliveries(connection: Connection) -> dict[str, Any]:
-    return dict(await connection.fetchrow(OPEN) or {})
 
 
 async def ended_badly(connection: Connection, since: datetime) -> dict[str, Any]:

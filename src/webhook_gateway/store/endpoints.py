@@ -12,7 +12,7 @@ from sqlalchemy import RowMapping, Select, func, insert, select, tuple_, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from . import deliveries
+from . import deliveries, ordering
 from .driver import driver_of
 from .rows import every, first, one
 from .tables import deliveries as deliveries_table
@@ -200,7 +200,7 @@ async def held_page(
 
 async def release_key(connection: AsyncConnection, tenant_id: UUID, endpoint_id: UUID, ordering_key: int) -> bool:
     """Lets a held key go on; false where it isn't held."""
-    return await deliveries.unhold(
+    return await ordering.unhold(
         await driver_of(connection), tenant_id=tenant_id, endpoint_id=endpoint_id, ordering_key=ordering_key
     )
 

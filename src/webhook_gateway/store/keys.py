@@ -52,7 +52,7 @@ class NewKey:
 
 async def issue(connection: AsyncConnection, tenant_id: UUID, new: NewKey) -> tuple[RowMapping, str]:
     """The new key's row, and the key itself: nobody can ever read it again."""
-    key = form.render(secrets.token_bytes(form.ENTROPY_BYTES))
+    key = form.new_key(secrets.token_bytes(form.ENTROPY_BYTES))
     statement = (
         insert(api_keys)
         .values(

@@ -13,7 +13,8 @@ from uuid import UUID
 
 import msgspec
 
-from .database import COMPLETE_LOOK, Connection
+from .database import FULL_SCAN, Connection
+from .rows import columns
 
 APPEND = """
 -- append: all events that arrived while the last commit was under way, with their idempotency keys, in one commit.
@@ -45,61 +46,27 @@ FROM unnest($1::uuid[], $2::bytea[]) AS w(tenant_id, key)
 JOIN idempotency_keys k ON k.tenant_id = w.tenant_id AND k.key = w.key
 """
 
-BIND = """
--- bind: a replay or a test is an outbox row that goes to one endpoint, as the delivery that the caller was promised
+ENQUEUE_FOR_ONE = """
+-- enqueue for one: a replay or a test is an outbox row for one endpoint, as the delivery that the caller was promised
 INSERT INTO outbox (tenant_id, event_id, type, ordering_key, endpoint_id, delivery_id, reason)
 VALUES ($1, $2, $3, NULL, $4, $5, $6)
 """
 
-TAKE = """
--- take: the oldest events not fanned out yet, with the configuration's version as of the same moment:
+DEQUEUE = """
+-- dequeue: the oldest events not fanned out yet, with the configuration's version as of the same moment:
 -- an endpoint that existed before the event was accepted is never missed. One at a time in the whole cluster does it,
 -- until the transaction's end, so that acceptance order survives. The array makes it index probes: with IN the planner
 -- reads the whole outbox when that is long.
-WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtextextended('webhook_gateway.fan_out', 0)) AS mine)
+WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtextextended('webhook_gateway.fan_out', 0)) AS mine)
 DELETE FROM outbox
-WHERE (SELECT mine FROM turn)
+WHERE (SELECT mine FROM lock)
   AND sequence = ANY(ARRAY(SELECT sequence FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2))
 RETURNING sequence, tenant_id, event_id, type, ordering_key, endpoint_id, delivery_id, reason,
           nextval('fan_out') AS number, (SELECT version FROM configuration) AS version
 """
 
-BUSY_KEYS = """
--- busy keys: which (endpoint, ordering key) pairs have an open delivery. Its lock makes the settle of that delivery
--- wait for us, so that it sees the successor which we are about to insert; a claim or a retry is not held up.
-SELECT k.endpoint_id, k.ordering_key
-FROM (SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS u(endpoint_id, ordering_key) ORDER BY 1, 2) AS k
-CROSS JOIN LATERAL (
-    SELECT id FROM deliveries d
-    WHERE d.endpoint_id = k.endpoint_id AND d.ordering_key = k.ordering_key
-    ORDER BY d.sequence DESC LIMIT 1 FOR KEY SHARE
-) AS tail
-"""
-
-HELD_KEYS = """
--- held keys: those of strict endpoints that wait for an operator. A statement of its own, after the locks of the
--- one before: what a settle that we waited for has written is seen only by a newer snapshot.
-SELECT h.endpoint_id, h.ordering_key
-FROM unnest($1::uuid[], $2::bigint[]) AS k(endpoint_id, ordering_key) JOIN held_keys h USING (endpoint_id, ordering_key)
-FOR KEY SHARE OF h
-"""
-
-LATEST_KEYS = """
--- latest keys: which keys that want only their latest have an open delivery. Every one of them is locked, since the
--- newest replaces whichever is not being sent: a settle of the one that is has to wait, and then sees the newest.
-SELECT DISTINCT endpoint_id, ordering_key FROM (
-    SELECT k.endpoint_id, k.ordering_key
-    FROM (SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS u(endpoint_id, ordering_key) ORDER BY 1, 2) AS k
-    CROSS JOIN LATERAL (
-        SELECT id FROM deliveries d
-        WHERE d.endpoint_id = k.endpoint_id AND d.ordering_key = k.ordering_key
-        ORDER BY d.sequence FOR NO KEY UPDATE
-    ) AS open
-) AS locked
-"""
-
 INSERT_DELIVERIES = """
--- insert deliveries: due at once, unless an earlier one of the same key is open; some are born with a lease, because
+-- insert deliveries: due at once, unless an earlier one of the same key is open; some are leased on insert, since
 -- the worker that fans out has a slot for them: that saves their claim
 INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due_at, attempt, lease_id,
                         reason)
@@ -112,18 +79,18 @@ FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigi
 """
 
 
-CANCEL_BOUND = """
--- cancel bound: a replay or a test whose endpoint was deleted meanwhile; its delivery was promised, so it ends visibly
+CANCEL_FOR_DELETED = """
+-- cancel for deleted: a replay or a test whose endpoint is gone by now; its delivery was promised, so it ends visibly
 INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, attempt, state, state_reason,
                                  reason, created_at)
 SELECT id, tenant_id, endpoint_id, event_id, type, sequence, 0, 'cancelled', 'endpoint_deleted', reason, now()
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::text[])
-    AS b(id, tenant_id, endpoint_id, event_id, type, sequence, reason)
+FROM unnest($1::bigint[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::uuid[], $7::uuid[], $8::text[])
+    AS e(sequence, tenant_id, event_id, type, ordering_key, endpoint_id, id, reason)
 """
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """An event as it goes into the outbox; ``body`` is sealed, ``key`` and ``fingerprint`` are keyed hashes."""
+    """An event as it goes into the outbox, in the order of `APPEND`. ``body`` is sealed, two are keyed hashes."""
 
     id: UUID
     tenant_id: UUID
@@ -136,7 +103,7 @@ class Appended(msgspec.Struct, frozen=True):
     fingerprint: bytes | None = None
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class OutboxEvent(msgspec.Struct, frozen=True):
     """An event taken out of the outbox; with an endpoint it is a replay or a test for that one only.
 
     ``sequence`` is its place in the order of fan-out.
@@ -153,6 +120,8 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class NewDelivery(msgspec.Struct, frozen=True):
+    """In the order of `INSERT_DELIVERIES`."""
+
     id: UUID
     tenant_id: UUID
     endpoint_id: UUID
@@ -161,35 +130,24 @@ class NewDelivery(msgspec.Struct, frozen=True):
     sequence: int
     ordering_key: int | None
     due: bool
-    reason: str | None
     lease: float | None = None
     """Seconds, for one that is sent at once by whoever makes it."""
+    reason: str | None = None
 
 
 async def append(connection: Connection, events: Sequence[Appended]) -> dict[UUID, datetime]:
     """Stores the events and says which were new, with the time of acceptance. Returns after the commit."""
-    rows = await connection.fetch(
-        APPEND,
-        [e.id for e in events],
-        [e.tenant_id for e in events],
-        [e.type for e in events],
-        [e.occurred_at for e in events],
-        [e.ordering_key for e in events],
-        [e.size for e in events],
-        [e.body for e in events],
-        [e.key for e in events],
-        [e.fingerprint for e in events],
-    )
+    rows = await connection.fetch(APPEND, *columns(Appended, events))
     return {row["event_id"]: row["accepted_at"] for row in rows}
 
 
 async def earlier(connection: Connection, keys: Sequence[tuple[UUID, bytes]]) -> dict[tuple[UUID, bytes], Any]:
     """By tenant and key: the fingerprint, event id and time of what was accepted before."""
-    rows = await connection.fetch(EARLIER, [tenant for tenant, _ in keys], [key for _, key in keys])
+    rows = await connection.fetch(EARLIER, *zip(*keys, strict=True))
     return {(row["tenant_id"], row["key"]): row for row in rows}
 
 
-async def replay(
+async def enqueue_for_one(
     connection: Connection,
     tenant_id: UUID,
     *,
@@ -200,73 +158,34 @@ async def replay(
     reason: str,
 ) -> None:
     """Queues an event for one endpoint again, outside any ordering key. ``reason`` is ``replay`` or ``test``."""
-    await connection.execute(BIND, tenant_id, event_id, type, endpoint_id, delivery_id, reason)
+    await connection.execute(ENQUEUE_FOR_ONE, tenant_id, event_id, type, endpoint_id, delivery_id, reason)
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class Dequeued:
     """Events in order, the lowest outbox sequence among them, and the configuration's version at that moment."""
 
-    events: list[Waiting]
+    events: list[OutboxEvent]
     lowest: int
     version: int
 
 
-async def take(connection: Connection, after: int, limit: int) -> Taken:
-    """The oldest waiting events, removed from the outbox; none where it is another process's turn.
+async def dequeue(connection: Connection, after: int, limit: int) -> Dequeued:
+    """The oldest waiting events, removed from the outbox; none while another process does it.
 
-    A look from the very bottom (0) may take longer, as an old transaction makes it do.
+    A full scan, from the very bottom (0), may take longer, as an old transaction makes it do.
     """
-    rows = await connection.fetch(TAKE, after, limit, timeout=COMPLETE_LOOK if after == 0 else None)
+    rows = await connection.fetch(DEQUEUE, after, limit, timeout=FULL_SCAN if after == 0 else None)
     rows.sort(key=lambda row: row["sequence"])  # a DELETE returns rows, and numbers them, in any order
     numbers = sorted(row["number"] for row in rows)
-    events = [Waiting(number, *tuple(row)[1:-2]) for number, row in zip(numbers, rows, strict=True)]
-    return Taken(events, rows[0]["sequence"] if rows else 0, rows[0]["version"] if rows else 0)
+    events = [OutboxEvent(number, *tuple(row)[1:-2]) for number, row in zip(numbers, rows, strict=True)]
+    return Dequeued(events, rows[0]["sequence"] if rows else 0, rows[0]["version"] if rows else 0)
 
 
-async def busy_keys(
-    connection: Connection,
-    keys: Sequence[tuple[UUID, int]],
-    strict: Sequence[tuple[UUID, int]],
-    latest: Sequence[tuple[UUID, int]],
-) -> set[tuple[UUID, int]]:
-    """Those of the (endpoint, ordering key) pairs for which a new delivery has to wait.
-
-    ``strict`` are those among them that an operator may hold, ``latest`` are further ones that want only their latest.
-    """
-    rows = []
-    for statement, asked in ((LATEST_KEYS, latest), (BUSY_KEYS, keys), (HELD_KEYS, strict)):
-        if asked:
-            rows += await connection.fetch(statement, [key[0] for key in asked], [key[1] for key in asked])
-    return {(row[0], row[1]) for row in rows}
+async def insert_deliveries(connection: Connection, new: Sequence[NewDelivery], lease_id: UUID) -> None:
+    await connection.execute(INSERT_DELIVERIES, *columns(NewDelivery, new), lease_id)
 
 
-async def insert_deliveries(connection: Connection, deliveries: Sequence[NewDelivery], lease_id: UUID) -> None:
-    await connection.execute(
-        INSERT_DELIVERIES,
-        [d.id for d in deliveries],
-        [d.tenant_id for d in deliveries],
-        [d.endpoint_id for d in deliveries],
-        [d.event_id for d in deliveries],
-        [d.type for d in deliveries],
-        [d.sequence for d in deliveries],
-        [d.ordering_key for d in deliveries],
-        [d.due for d in deliveries],
-        [d.lease for d in deliveries],
-        [d.reason for d in deliveries],
-        lease_id,
-    )
-
-
-async def cancel_bound(connection: Connection, bound: Sequence[Waiting]) -> None:
+async def cancel_for_deleted(connection: Connection, events: Sequence[OutboxEvent]) -> None:
     """Ends the promised deliveries of replays and tests whose endpoint is gone."""
-    await connection.execute(
-        CANCEL_BOUND,
-        [b.delivery_id for b in bound],
-        [b.tenant_id for b in bound],
-        [b.endpoint_id for b in bound],
-        [b.event_id for b in bound],
-        [b.type for b in bound],
-        [b.sequence for b in bound],
-        [b.reason for b in bound],
-    )
+    await connection.execute(CANCEL_FOR_DELETED, *columns(OutboxEvent, events))

@@ -23,7 +23,7 @@ from .tables import jobs
 OPEN = ("pending", "running")
 
 STORE_EVENT = """
--- store an event that is for one endpoint only: it enters the outbox bound to that endpoint
+-- store an event that is for one endpoint only: it goes into the outbox for that endpoint
 INSERT INTO events (id, tenant_id, type, occurred_at, size, body) VALUES ($1, $2, $3, $4, $5, $6)
 """
 
@@ -61,7 +61,7 @@ async def replay(
 ) -> UUID:
     """Queues the event for the endpoint again, and returns the id that the new delivery will have."""
     delivery_id = uuid_utils.uuid7()
-    await outbox.replay(
+    await outbox.enqueue_for_one(
         await driver_of(connection),
         tenant_id,
         event_id=event_id,
@@ -156,7 +156,7 @@ async def run_some(connection: Connection, limit: int) -> int | None:
         )
         # As one round trip, or a job of a million deliveries would wait for the network most of the time.
         await connection.executemany(
-            outbox.BIND,
+            outbox.ENQUEUE_FOR_ONE,
             [
                 (job["tenant_id"], row["event_id"], row["type"], row["endpoint_id"], uuid_utils.uuid7(), "replay")
                 for row in rows

@@ -1,7 +1,10 @@
-"""Rows of a statement, by column name."""
+"""Rows of a statement by column name, and columns for one that takes arrays (``unnest``)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
 from sqlalchemy import Executable, RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,3 +20,8 @@ async def one(connection: AsyncConnection, statement: Executable) -> RowMapping:
 
 async def every(connection: AsyncConnection, statement: Executable) -> list[RowMapping]:
     return list((await connection.execute(statement)).mappings())
+
+
+def columns(kind: type[msgspec.Struct], rows: Sequence[msgspec.Struct]) -> list[Sequence[object]]:
+    """An array for each field of the struct, in the order of its fields."""
+    return list(zip(*map(msgspec.structs.astuple, rows), strict=True)) or [()] * len(kind.__struct_fields__)

@@ -259,6 +259,7 @@ attempts = Table(
     Column("response_type", Text),
     Column("response_sha256", LargeBinary),
     Column("response_excerpt", LargeBinary),
+    Column("sends", SmallInteger, nullable=False, server_default="1"),
 )
 
 held_keys = Table(

@@ -124,29 +124,34 @@ def key_missing() -> Problem:
     return unavailable("An encryption key is missing. Nothing is lost; an operator has to configure it again.")
 
 
-def render(request_id: str, problem: Problem) -> Response:
+def answer_with(request_id: str, problem: Problem) -> Response:
     """The problem as a response."""
-    body: dict[str, Any] = {
+    body = members_of(problem) | {"request_id": request_id}
+    return Response(msgspec.json.encode(body), problem.status_code, problem.headers, MEDIA_TYPE)
+
+
+def members_of(problem: Problem) -> dict[str, Any]:
+    """The problem as JSON has it, also within a batch's answer."""
+    members: dict[str, Any] = {
         "type": TYPE + problem.name,
         "title": TITLES[problem.name],
         "status": problem.status_code,
         "detail": problem.detail,
-        "request_id": request_id,
     }
     if problem.faults:
-        body["errors"] = [
+        members["errors"] = [
             {name: value for name, value in (("pointer", f.pointer), ("parameter", f.parameter)) if value is not None}
             | {"rule": f.rule, "remedy": f.remedy}
             for f in problem.faults
         ]
-    return Response(msgspec.json.encode(body), problem.status_code, problem.headers, MEDIA_TYPE)
+    return members
 
 
 def install(app: FastAPI) -> None:
     """Makes the app answer with problems only. Unexpected exceptions are the guard's."""
 
     async def answer(request: Request, exception: Exception) -> Response:
-        return render(request.state.request_id, problem_of(request, exception))
+        return answer_with(request.state.request_id, problem_of(request, exception))
 
     for kind in (StarletteHTTPException, RequestValidationError, DatabaseUnavailable, KeyMissing, Tampered):
         app.add_exception_handler(kind, answer)

@@ -18,7 +18,7 @@ from webhook_gateway.rules import ids
 from webhook_gateway.store.database import DatabaseUnavailable
 
 from .callers import Callers
-from .errors import Problem, database_unavailable, key_missing, render
+from .errors import Problem, answer_with, database_unavailable, key_missing
 
 SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
@@ -62,7 +62,7 @@ class Guard:
         except Exception as unexpected:
             if answered.begun:
                 raise
-            await render(request_id, problem_behind(unexpected, request_id))(scope, receive, answered)
+            await answer_with(request_id, problem_behind(unexpected, request_id))(scope, receive, answered)
 
     def _counted(self, receive: Receive) -> Receive:
         """``receive`` that refuses a body which grows too large, or has too many values."""

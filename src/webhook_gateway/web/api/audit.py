@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -12,7 +13,7 @@ from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import audit
 from webhook_gateway.web.callers import Caller
 
-from .dependencies import Parts, needs, next_page, read_number_cursor
+from .dependencies import Parts, needs, page_of
 from .schemas.audit import AuditHead, AuditPage, AuditQuery, AuditVerification
 
 router = APIRouter(prefix="/v1/audit", tags=["Audit"])
@@ -23,17 +24,8 @@ Auditor = Annotated[Caller, needs(Scope.AUDIT_READ, whole_tenant=True)]
 @router.get("", response_model=AuditPage, operation_id="listAudit", summary="List audit entries")
 async def every(query: Annotated[AuditQuery, Query()], gateway: Parts, caller: Auditor) -> Any:
     """Lists changes and every look at a payload, newest first. Entries can only be added."""
-    async with gateway.database.begin() as connection:
-        rows = await audit.page(
-            connection,
-            caller.tenant_id,
-            before=read_number_cursor(query.cursor),
-            limit=query.limit + 1,
-            target=query.target,
-            actor=query.actor,
-        )
-    items, next_cursor = next_page(rows, query.limit, lambda row: int(row["sequence"]))
-    return {"items": [{**row, "hash": row["hash"].hex()} for row in items], "next_cursor": next_cursor}
+    fetch = partial(audit.page, tenant_id=caller.tenant_id, target=query.target, actor=query.actor)
+    return await page_of(gateway, query, fetch, by="sequence", show=lambda row: {**row, "hash": row["hash"].hex()})
 
 
 @router.get("/head", response_model=AuditHead, operation_id="getAuditHead", summary="Take a signed proof of the log")

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from webhook_gateway.intake.ingest import PATIENCE
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.web.callers import Caller, Callers
-from webhook_gateway.web.errors import invalid, render
+from webhook_gateway.web.errors import answer_with, invalid
 from webhook_gateway.web.guard import (
     CONTENT_SECURITY_POLICY,
     SECURITY_HEADERS,
@@ -64,7 +64,7 @@ class Hot:
             status, answer = await self._handlers[scope["path"]](caller, headers, body, until)
         except Exception as unexpected:
             problem = problem_behind(unexpected, request_id)
-            await render(request_id, problem)(scope, receive, Answered(send, request_id))
+            await answer_with(request_id, problem)(scope, receive, Answered(send, request_id))
             return
         length = (b"content-length", b"%d" % len(answer))
         ours = [*_JSON_HEADERS, length, (b"x-request-id", request_id.encode())]

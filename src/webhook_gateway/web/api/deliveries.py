@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -16,7 +17,7 @@ from webhook_gateway.store import keyring, reports
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
-from .dependencies import Gateway, Parts, needs, next_page, read_cursor
+from .dependencies import Gateway, Parts, needs, page_of
 from .schemas.deliveries import Delivery, DeliveryDetail, DeliveryPage, DeliveryQuery, KeptResponses, QueuedDelivery
 from .schemas.typed_ids import DeliveryId
 
@@ -32,12 +33,7 @@ async def every(query: Annotated[DeliveryQuery, Query()], gateway: Parts, caller
     """Lists open and finished deliveries, newest first."""
     asked = query.model_dump(exclude={"cursor", "limit"})
     wanted = reports.Filter(caller.tenant_id, caller.subscriber_id, **asked)
-    async with gateway.database.begin() as connection:
-        rows = await reports.deliveries_page(
-            connection, wanted, before=read_cursor(query.cursor), limit=query.limit + 1
-        )
-    items, next_cursor = next_page(rows, query.limit, lambda row: row["id"])
-    return {"items": items, "next_cursor": next_cursor}
+    return await page_of(gateway, query, partial(reports.deliveries_page, wanted=wanted))
 
 
 @router.get("/{delivery_id}", response_model=DeliveryDetail, operation_id="getDelivery", summary="Look at one delivery")

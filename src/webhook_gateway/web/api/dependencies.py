@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
@@ -22,6 +22,8 @@ from webhook_gateway.settings import Settings
 from webhook_gateway.store.database import Database
 from webhook_gateway.web.callers import Caller, Callers
 from webhook_gateway.web.errors import forbidden, invalid
+
+from .schemas.shapes import Paging
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,22 @@ def read_number_cursor(cursor: str | None) -> int | None:
     if not -(2**63) <= number < 2**63:
         raise _not_a_cursor()
     return number
+
+
+async def page_of(
+    gateway: Gateway,
+    query: Paging,
+    fetch: Callable[..., Awaitable[list[Any]]],
+    *,
+    by: str = "id",
+    show: Callable[[Any], object] = lambda row: row,
+) -> dict[str, Any]:
+    """A page of what ``fetch`` finds from below a cursor, in the order of the column ``by``, as ``show`` shows it."""
+    before = read_cursor(query.cursor) if by == "id" else read_number_cursor(query.cursor)
+    async with gateway.database.begin() as connection:
+        rows = await fetch(connection, before=before, limit=query.limit + 1)
+    items, next_cursor = next_page(rows, query.limit, lambda row: row[by])
+    return {"items": [show(row) for row in items], "next_cursor": next_cursor}
 
 
 def next_page(rows: list[Any], limit: int, last: Callable[[Any], UUID | int]) -> tuple[list[Any], str | None]:

@@ -33,15 +33,10 @@ async def document(request: Request) -> Response:
 
 
 async def page(request: Request) -> Response:
-    return HTMLResponse(render(request.app.openapi()), headers={"Content-Security-Policy": POLICY})
+    return HTMLResponse("".join(_parts(request.app.openapi())), headers={"Content-Security-Policy": POLICY})
 
 
 ROUTES = [Route("/openapi.json", document), Route("/docs", page)]
-
-
-def render(document: dict[str, Any]) -> str:
-    """The page."""
-    return "".join(_parts(document))
 
 
 def _parts(document: dict[str, Any]) -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""``GET /v1/events``: what was accepted, and what became of it. The hot routes that accept are in `web/events.py`."""
+"""``GET /v1/events``: what was accepted, and what became of it. The routes that accept are in `web/api/events.py`."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from webhook_gateway.store import keyring, reports
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import Problem, not_found
 
-from .dependencies import Gateway, Parts, needs, next_page, read_cursor
+from .dependencies import Gateway, Parts, needs, page_of
 from .schemas.events import EventDetail, EventPage, EventQuery, Payload
 from .schemas.typed_ids import EventId
 
@@ -32,18 +33,8 @@ MOST_DELIVERIES = 200
 @router.get("", response_model=EventPage, operation_id="listEvents", summary="List events")
 async def every(query: Annotated[EventQuery, Query()], gateway: Parts, caller: WholeReader) -> Any:
     """Lists accepted events, newest first, without their bodies. A subscriber's key asks for deliveries instead."""
-    async with gateway.database.begin() as connection:
-        rows = await reports.events_page(
-            connection,
-            caller.tenant_id,
-            type=query.type,
-            since=query.since,
-            until=query.until,
-            before=read_cursor(query.cursor),
-            limit=query.limit + 1,
-        )
-    items, next_cursor = next_page(rows, query.limit, lambda row: row["id"])
-    return {"items": items, "next_cursor": next_cursor}
+    asked = query.model_dump(exclude={"cursor", "limit"})
+    return await page_of(gateway, query, partial(reports.events_page, tenant_id=caller.tenant_id, **asked))
 
 
 @router.get("/{event_id}", response_model=EventDetail, operation_id="getEvent", summary="Look at one event")
@@ -58,7 +49,7 @@ async def one(event_id: EventId, gateway: Parts, caller: Reader) -> Any:
         raise _unknown()
     return {
         **row,
-        "fanout": "pending" if row["waiting"] else "done",
+        "fanout": "pending" if row["in_outbox"] else "done",
         "matched": len({delivery["endpoint_id"] for delivery in deliveries if delivery["reason"] is None}),
         "deliveries": deliveries,
     }

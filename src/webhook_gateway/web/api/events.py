@@ -15,7 +15,7 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.web.callers import Caller
-from webhook_gateway.web.errors import TITLES, TYPE, Problem, forbidden, invalid
+from webhook_gateway.web.errors import Problem, forbidden, invalid, members_of
 
 from .byte_routes import Handler, Headers
 from .event_bodies import read_batch, read_event
@@ -121,7 +121,7 @@ def _result(index: int, result: Receipt | Refusal | Problem) -> ResultOut | Refu
         problem = result if isinstance(result, Problem) else _problem(result)
         if isinstance(result, Refusal) and result.reason is Reason.TOO_MUCH_TOGETHER:
             raise problem
-        return RefusedOut(index, problem.status_code, _error(problem))
+        return RefusedOut(index, problem.status_code, members_of(problem))
     event_id = ids.render(ids.EVENT, result.event_id)
     return ResultOut(index, 202, event_id, result.type, result.accepted_at, result.duplicate)
 
@@ -146,16 +146,3 @@ def _problem(refusal: Refusal) -> Problem:
                 "Another event was posted with this idempotency key. Use a new key for a new event, "
                 "and the same body when you post one again.",
             )
-
-
-def _error(problem: Problem) -> dict[str, Any]:
-    """A problem within a batch's answer."""
-    error: dict[str, Any] = {
-        "type": TYPE + problem.name,
-        "title": TITLES[problem.name],
-        "status": problem.status_code,
-        "detail": problem.detail,
-    }
-    if problem.faults:
-        error["errors"] = [{"pointer": f.pointer, "rule": f.rule, "remedy": f.remedy} for f in problem.faults]
-    return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -14,7 +15,7 @@ from webhook_gateway.store import keys as stored
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
-from .dependencies import Parts, needs, next_page, read_cursor
+from .dependencies import Parts, needs, page_of
 from .schemas.keys import CreatedKey, Key, KeyPage, NewKey
 from .schemas.shapes import Paging
 from .schemas.typed_ids import KeyId
@@ -36,10 +37,7 @@ async def create(body: NewKey, gateway: Parts, caller: Admin) -> Any:
 @router.get("", response_model=KeyPage, operation_id="listKeys", summary="List API keys")
 async def every(query: Annotated[Paging, Query()], gateway: Parts, caller: Admin) -> Any:
     """Lists keys, newest first, also the revoked ones."""
-    async with gateway.database.begin() as connection:
-        rows = await stored.page(connection, caller.tenant_id, before=read_cursor(query.cursor), limit=query.limit + 1)
-    items, next_cursor = next_page(rows, query.limit, lambda row: row["id"])
-    return {"items": items, "next_cursor": next_cursor}
+    return await page_of(gateway, query, partial(stored.page, tenant_id=caller.tenant_id))
 
 
 @router.get("/{key_id}", response_model=Key, operation_id="getKey", summary="Look at one API key")

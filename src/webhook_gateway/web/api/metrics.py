@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from webhook_gateway import counters
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import reports
+from webhook_gateway.store import stats
 from webhook_gateway.web.callers import Caller
 
 from .dependencies import Parts, needs
@@ -37,9 +37,9 @@ EXAMPLE = "# HELP webhook_gateway_outbox_depth Events not fanned out yet.\nwebho
 async def metrics(gateway: Parts, caller: Scraper) -> Response:
     """Shows the metrics of the API's processes and of the database. Endpoints are named only to their own hospital."""
     async with gateway.database.begin() as connection:
-        whole = await reports.gauges(connection)
+        whole = await stats.gauges(connection)
         found = [
-            _gauge("outbox_depth", "Events not fanned out yet.", await reports.outbox_waiting(connection, None)),
+            _gauge("outbox_depth", "Events not fanned out yet.", await stats.outbox_waiting(connection, None)),
             _gauge("deliveries_open", "Open deliveries.", whole.open_deliveries),
             _gauge("deliveries_waiting", "Deliveries that wait for their ordering key.", whole.waiting_deliveries),
             _gauge("held_keys", "Ordering keys that wait for an operator.", whole.held_keys),
@@ -50,10 +50,10 @@ async def metrics(gateway: Parts, caller: Scraper) -> Response:
                 whole.oldest_transaction_seconds,
             ),
             _labelled("breakers", "Endpoints whose breaker is not closed.", "state", _breakers(whole)),
-            _labelled("endpoints", "Endpoints, by state.", "state", await reports.endpoint_states(connection)),
-            _labelled("dead_tuples", "Rows to be vacuumed.", "table", await reports.dead_tuples(connection)),
+            _labelled("endpoints", "Endpoints, by state.", "state", await stats.endpoint_states(connection)),
+            _labelled("dead_tuples", "Rows to be vacuumed.", "table", await stats.dead_tuples(connection)),
         ]
-        backlog = (await reports.backlog(connection, caller.tenant_id, None))[: reports.MOST_ENDPOINTS]
+        backlog = (await stats.backlog(connection, caller.tenant_id, None))[: stats.MOST_ENDPOINTS]
     ages = {ids.render(ids.ENDPOINT, row["endpoint_id"]): row["oldest_due_seconds"] or 0.0 for row in backlog}
     found.append(_labelled("oldest_due_seconds", "Age of the oldest due delivery.", "endpoint", ages))
     registry = CollectorRegistry()

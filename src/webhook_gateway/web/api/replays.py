@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from webhook_gateway.store import replays as stored
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
-from .dependencies import Parts, needs, next_page, read_cursor
+from .dependencies import Parts, needs, page_of
 from .schemas.replays import NewReplay, Replay, ReplayPage
 from .schemas.shapes import Paging
 from .schemas.typed_ids import JobId
@@ -39,16 +40,8 @@ async def create(body: NewReplay, gateway: Parts, caller: Operator) -> Any:
 @router.get("", response_model=ReplayPage, operation_id="listReplays", summary="List replay jobs")
 async def every(query: Annotated[Paging, Query()], gateway: Parts, caller: Reader) -> Any:
     """Lists jobs, newest first."""
-    async with gateway.database.begin() as connection:
-        rows = await stored.page(
-            connection,
-            caller.tenant_id,
-            subscriber_id=caller.subscriber_id,
-            before=read_cursor(query.cursor),
-            limit=query.limit + 1,
-        )
-    items, next_cursor = next_page(rows, query.limit, lambda row: row["id"])
-    return {"items": [_shown(row) for row in items], "next_cursor": next_cursor}
+    fetch = partial(stored.page, tenant_id=caller.tenant_id, subscriber_id=caller.subscriber_id)
+    return await page_of(gateway, query, fetch, show=_shown)
 
 
 @router.get("/{job_id}", response_model=Replay, operation_id="getReplay", summary="Look at one replay job")

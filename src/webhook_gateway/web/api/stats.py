@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import reports
+from webhook_gateway.store import stats
 from webhook_gateway.web.callers import Caller
 
 from .dependencies import Parts, needs
@@ -20,16 +20,16 @@ Reader = Annotated[Caller, needs(Scope.DELIVERIES_READ)]
 
 
 @router.get("", response_model=Stats, operation_id="getStats", summary="See how far behind the gateway is")
-async def stats(gateway: Parts, caller: Reader) -> Any:
+async def totals(gateway: Parts, caller: Reader) -> Any:
     """Counts what is open. A subscriber's key sees the deliveries to its own endpoints."""
     tenant_id, subscriber_id = caller.tenant_id, caller.subscriber_id
     async with gateway.database.begin() as connection:
-        backlog = await reports.backlog(connection, tenant_id, subscriber_id)
-        dead = await reports.died_since(connection, tenant_id, subscriber_id, datetime.now(UTC) - timedelta(days=1))
+        backlog = await stats.backlog(connection, tenant_id, subscriber_id)
+        dead = await stats.died_since(connection, tenant_id, subscriber_id, datetime.now(UTC) - timedelta(days=1))
         outbox = unmatched = None
         if subscriber_id is None:
-            outbox = await reports.outbox_waiting(connection, tenant_id)
-            unmatched = await reports.unmatched_of_recent(connection, tenant_id)
+            outbox = await stats.outbox_waiting(connection, tenant_id)
+            unmatched = await stats.unmatched_of_recent(connection, tenant_id)
     total, sending, waiting = (sum(row[name] for row in backlog) for name in ("open", "sending", "waiting"))
     ages = [row["oldest_due_seconds"] for row in backlog if row["oldest_due_seconds"] is not None]
     return {
@@ -41,5 +41,5 @@ async def stats(gateway: Parts, caller: Reader) -> Any:
         "oldest_due_seconds": max(ages, default=None),
         "dead_24h": dead,
         "unmatched_recent": unmatched,
-        "endpoints": backlog[: reports.MOST_ENDPOINTS],
+        "endpoints": backlog[: stats.MOST_ENDPOINTS],
     }

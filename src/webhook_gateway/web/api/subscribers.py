@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -14,7 +15,7 @@ from webhook_gateway.store import subscribers as stored
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
-from .dependencies import Parts, needs, next_page, read_cursor
+from .dependencies import Parts, needs, page_of
 from .schemas.shapes import Paging
 from .schemas.subscribers import NewSubscriber, Subscriber, SubscriberChanges, SubscriberPage
 from .schemas.typed_ids import SubscriberId
@@ -37,16 +38,7 @@ async def create(body: NewSubscriber, gateway: Parts, caller: Writer) -> Any:
 @router.get("", response_model=SubscriberPage, operation_id="listSubscribers", summary="List subscribers")
 async def every(query: Annotated[Paging, Query()], gateway: Parts, caller: Reader) -> Any:
     """Lists subscribers, newest first. A subscriber's own key sees that one only."""
-    async with gateway.database.begin() as connection:
-        rows = await stored.page(
-            connection,
-            caller.tenant_id,
-            only=caller.subscriber_id,
-            before=read_cursor(query.cursor),
-            limit=query.limit + 1,
-        )
-    items, next_cursor = next_page(rows, query.limit, lambda row: row["id"])
-    return {"items": items, "next_cursor": next_cursor}
+    return await page_of(gateway, query, partial(stored.page, tenant_id=caller.tenant_id, only=caller.subscriber_id))
 
 
 @router.get(

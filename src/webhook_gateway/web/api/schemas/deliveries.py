@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from pydantic import ConfigDict, Field
 
 from webhook_gateway.rules.model import DeliveryState
+from webhook_gateway.rules.waiting import Reason
 
 from .shapes import NextCursor, Paging, Shown, examples
 from .typed_ids import SUFFIX, AttemptId, DeliveryId, EndpointId, EventId
@@ -27,14 +27,12 @@ class QueuedDelivery(Shown):
     endpoint_id: EndpointId
 
 
-class WaitingFor(StrEnum):
-    """Why a pending delivery has no time."""
-
-    ORDERING_KEY = "ordering_key"
-    ENDPOINT_PAUSED = "endpoint_paused"
-    ENDPOINT_DISABLED = "endpoint_disabled"
-    FAN_OUT = "fan_out"
-
+WAITING_FOR = "\n".join(
+    (
+        "Why it is not attempted now, null where it has ended; of several reasons the one that lasts longest:\n",
+        *(f"- `{reason}`: {reason.meaning}" for reason in Reason),
+    )
+)
 
 DELIVERY: dict[str, Any] = {
     "id": f"dlv_{SUFFIX}",
@@ -46,7 +44,8 @@ DELIVERY: dict[str, Any] = {
     "reason": None,
     "attempt": 2,
     "next_attempt_at": "2026-11-23T08:01:07Z",
-    "waiting_for": None,
+    "waiting_for": "retry",
+    "due_before": None,
     "created_at": "2026-11-23T08:00:00Z",
     "finished_at": None,
 }
@@ -65,8 +64,14 @@ class Delivery(Shown):
     state_reason: str | None = Field(description="Why it is dead or cancelled.")
     reason: str | None = Field(description="`replay` or `test`; null for the first delivery of an event.")
     attempt: int = Field(description="Attempts so far.")
-    next_attempt_at: datetime | None = Field(validation_alias="due_at")
-    waiting_for: WaitingFor | None
+    next_attempt_at: datetime | None = Field(
+        validation_alias="due_at",
+        description="In the past where it is due; null where that is not a matter of time.",
+    )
+    waiting_for: Reason | None = Field(description=WAITING_FOR)
+    due_before: int | None = Field(
+        description="Where it is due: deliveries to the same endpoint that are due before it, counted up to 100."
+    )
     created_at: datetime | None
     finished_at: datetime | None
 
@@ -86,6 +91,7 @@ class Attempt(Shown):
                 "status": 503,
                 "detail": None,
                 "tls_version": "TLSv1.3",
+                "sends": 1,
                 "response_length": 19,
                 "response_type": "text/plain",
                 "response_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
@@ -102,6 +108,7 @@ class Attempt(Shown):
     status: int | None
     detail: str | None
     tls_version: str | None
+    sends: int = Field(description="2 where a kept connection was closed, and the same request was sent again at once.")
     response_length: int | None
     response_type: str | None
     response_sha256: str | None

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from webhook_gateway.rules.deadlines import LONGEST_DEADLINE
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE, EndpointState, Ordering, Signing
 
 from .credentials import Authorization, Headers, ShownAuthorization, ShownTls, Tls
@@ -25,7 +26,8 @@ Rate = Annotated[
 ]
 
 Deadline = Annotated[
-    float, Field(strict=True, ge=1, le=60, allow_inf_nan=False, description="Seconds for one request in all.")
+    float,
+    Field(strict=True, ge=1, le=LONGEST_DEADLINE, allow_inf_nan=False, description="Seconds for one request in all."),
 ]
 
 Delay = Annotated[float, Field(strict=True, ge=1, le=100_800, allow_inf_nan=False)]

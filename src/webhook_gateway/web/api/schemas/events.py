@@ -1,4 +1,4 @@
-"""Accepted events. How they come in is in `web/events.py`: the hot route has no pydantic."""
+"""Accepted events. How they come in is in `web/api/events.py`: the hot route has no pydantic."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
+
+from webhook_gateway.rules.waiting import Reason
 
 from .deliveries import DELIVERY, Delivery
 from .shapes import NextCursor, Paging, Shown, examples
@@ -37,10 +39,15 @@ class EventDetail(Event):
     """With what became of it."""
 
     model_config = ConfigDict(
-        json_schema_extra=examples({**_EVENT, "fanout": "done", "matched": 1, "deliveries": [DELIVERY]})
+        json_schema_extra=examples(
+            _EVENT | {"fanout": "done", "waiting_for": None, "matched": 1, "deliveries": [DELIVERY]}
+        )
     )
 
     fanout: Literal["pending", "done"] = Field(description="Whether its deliveries have been made.")
+    waiting_for: Literal[Reason.FAN_OUT, Reason.NO_WORKER] | None = Field(
+        description="Why they have not; `no_worker`: no worker is alive that could make them."
+    )
     matched: int = Field(description="Endpoints that wanted it.")
     deliveries: list[Delivery] = Field(description="The newest 200, replays included.")
 

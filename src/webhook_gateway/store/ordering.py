@@ -1,0 +1,165 @@
+"""Ordering keys: of one endpoint's deliveries that share a key, only the first that is open is due or leased.
+
+Fan-out looks at the last open delivery of a key before it adds one, and whatever ends a delivery looks for the next one
+after it, each under locks that make the other wait (docs/decisions/0003-order-by-locking-rows.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from webhook_gateway.rules.model import Delivery
+
+from .database import Connection
+from .rows import columns
+
+BUSY_KEYS = """
+-- busy keys: which (endpoint, ordering key) pairs have an open delivery. Its lock makes the settle of that delivery
+-- wait for us, so that it sees the successor which we are about to insert; a claim or a retry is not held up.
+SELECT k.endpoint_id, k.ordering_key
+FROM (SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS u(endpoint_id, ordering_key) ORDER BY 1, 2) AS k
+CROSS JOIN LATERAL (
+    SELECT id FROM deliveries d
+    WHERE d.endpoint_id = k.endpoint_id AND d.ordering_key = k.ordering_key
+    ORDER BY d.sequence DESC LIMIT 1 FOR KEY SHARE
+) AS tail
+"""
+
+HELD_KEYS = """
+-- held keys: those of strict endpoints that wait for an operator. A statement of its own, after the locks of the
+-- one before: what a settle that we waited for has written is seen only by a newer snapshot.
+SELECT h.endpoint_id, h.ordering_key
+FROM unnest($1::uuid[], $2::bigint[]) AS k(endpoint_id, ordering_key) JOIN held_keys h USING (endpoint_id, ordering_key)
+FOR KEY SHARE OF h
+"""
+
+LATEST_KEYS = """
+-- latest keys: which keys that want only their latest have an open delivery. Every one of them is locked, since the
+-- newest replaces whichever is not being sent: a settle of the one that is has to wait, and then sees the newest.
+SELECT DISTINCT endpoint_id, ordering_key FROM (
+    SELECT k.endpoint_id, k.ordering_key
+    FROM (SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS u(endpoint_id, ordering_key) ORDER BY 1, 2) AS k
+    CROSS JOIN LATERAL (
+        SELECT id FROM deliveries d
+        WHERE d.endpoint_id = k.endpoint_id AND d.ordering_key = k.ordering_key
+        ORDER BY d.sequence FOR NO KEY UPDATE
+    ) AS open
+) AS locked
+"""
+
+HOLD = """
+-- hold: a dead delivery of a strict endpoint keeps its key until an operator decides
+INSERT INTO held_keys (endpoint_id, ordering_key, tenant_id, delivery_id, event_id)
+SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::uuid[]) ON CONFLICT DO NOTHING
+"""
+
+RELEASE = """
+-- release: the next delivery of each key becomes due, or leased at once to who settles the one before it, if that has a
+-- slot for it. The sequence is that of the one before: the probe starts there, so that a key with many finished
+-- deliveries stays cheap. The lock walks on past one that is just being cancelled.
+UPDATE deliveries d
+SET due_at = now() + make_interval(secs => coalesce(next.lease, 0)), skipped_event_id = next.skipped,
+    lease_id = CASE WHEN next.lease IS NOT NULL THEN $6::uuid END, attempt = d.attempt + (next.lease IS NOT NULL)::int
+FROM (
+    SELECT n.ctid, k.skipped, k.lease
+    FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::float8[])
+        AS k(endpoint_id, ordering_key, after, skipped, lease)
+    CROSS JOIN LATERAL (
+        SELECT ctid, due_at FROM deliveries
+        WHERE endpoint_id = k.endpoint_id AND ordering_key = k.ordering_key AND sequence > k.after
+        ORDER BY sequence LIMIT 1 FOR NO KEY UPDATE
+    ) AS n
+    WHERE n.due_at IS NULL
+) AS next
+WHERE d.ctid = next.ctid
+RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lease_id, d.ordering_key, d.sequence,
+          d.skipped_event_id
+"""
+
+SUPERSEDE = """
+-- supersede: of a key that wants only its latest, the deliveries that nobody is sending and that a newer one follows
+WITH gone AS (
+    DELETE FROM deliveries d
+    USING unnest($1::uuid[], $2::bigint[]) AS k(endpoint_id, ordering_key)
+    CROSS JOIN LATERAL (
+        SELECT ctid FROM deliveries
+        WHERE endpoint_id = k.endpoint_id AND ordering_key = k.ordering_key AND lease_id IS NULL
+          AND sequence < (SELECT max(sequence) FROM deliveries newer
+                          WHERE newer.endpoint_id = k.endpoint_id AND newer.ordering_key = k.ordering_key)
+        OFFSET 0
+    ) AS stale
+    WHERE d.ctid = stale.ctid AND d.lease_id IS NULL
+    RETURNING d.*
+)
+INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
+                                 state_reason, reason, created_at)
+SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, 'cancelled', 'superseded', reason,
+       created_at
+FROM gone
+"""
+
+UNHOLD = """
+-- unhold: an operator lets a held key go on
+DELETE FROM held_keys WHERE tenant_id = $1 AND endpoint_id = $2 AND ordering_key = $3 RETURNING event_id
+"""
+
+
+Key = tuple[UUID, int]
+"""An endpoint, and an ordering key as it is stored."""
+
+
+class Successor(msgspec.Struct, frozen=True):
+    """The next of a key, ``after`` a sequence. ``lease`` is in seconds, where it is to be leased and not only due."""
+
+    endpoint_id: UUID
+    ordering_key: int | None
+    after: int = 0
+    skipped: UUID | None = None
+    """The event of the dead delivery that it follows."""
+    lease: float | None = None
+
+
+async def busy_keys(
+    connection: Connection, keys: Sequence[Key], strict: Sequence[Key], latest: Sequence[Key]
+) -> set[Key]:
+    """Those keys for which a new delivery has to wait.
+
+    ``strict`` are those among them that an operator may hold, ``latest`` are further ones that want only their latest.
+    """
+    rows = []
+    for statement, asked in ((LATEST_KEYS, latest), (BUSY_KEYS, keys), (HELD_KEYS, strict)):
+        if asked:
+            rows += await connection.fetch(statement, *zip(*asked, strict=True))
+    return {(row[0], row[1]) for row in rows}
+
+
+async def release(connection: Connection, successors: Sequence[Successor]) -> tuple[list[Delivery], set[UUID]]:
+    """Lets the next delivery of each key go: those leased, and the endpoints of those that are only due."""
+    rows = await connection.fetch(RELEASE, *columns(Successor, successors), uuid7())
+    leased = [Delivery(*row) for row in rows if row["lease_id"] is not None]
+    return leased, {row["endpoint_id"] for row in rows if row["lease_id"] is None}
+
+
+async def supersede(connection: Connection, keys: Sequence[Key]) -> None:
+    """Cancels what a newer delivery of the same key has made stale, and lets the newest go."""
+    await connection.execute(SUPERSEDE, *zip(*keys, strict=True))
+    await release(connection, [Successor(*key) for key in keys])
+
+
+async def hold(connection: Connection, dead: Sequence[Delivery]) -> None:
+    """Nothing of their keys moves until an operator decides."""
+    held = [(d.endpoint_id, d.ordering_key, d.tenant_id, d.id, d.event_id) for d in dead]
+    await connection.execute(HOLD, *zip(*held, strict=True))
+
+
+async def unhold(connection: Connection, *, tenant_id: UUID, endpoint_id: UUID, ordering_key: int) -> bool:
+    """Lets a held key go on after its dead delivery; false where the key isn't held."""
+    skipped = await connection.fetchval(UNHOLD, tenant_id, endpoint_id, ordering_key)
+    if skipped is None:
+        return False
+    await release(connection, [Successor(endpoint_id, ordering_key, skipped=skipped)])
+    return True

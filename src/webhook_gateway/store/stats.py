@@ -1,0 +1,113 @@
+"""How far behind the gateway is, in numbers: for the API's statistics, and for a scrape."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, RowMapping, Select, and_, case, func, literal_column, or_, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from webhook_gateway.rules.matching import OPERATIONAL
+
+from .reports import COUNTED, Filter, constant, owned
+from .rows import every
+from .tables import deliveries, endpoints, events, finished_deliveries, outbox
+
+MOST_ENDPOINTS = 50
+RECENT_EVENTS = 200
+
+
+async def backlog(connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None) -> list[RowMapping]:
+    """By endpoint, the largest backlog first: pending, sending and waiting deliveries, and the oldest due one's age."""
+    sending = and_(deliveries.c.lease_id.is_not(None), deliveries.c.due_at > func.now())
+    waiting = deliveries.c.due_at.is_(None)
+    overdue = func.now() - func.min(case((sending, None), else_=deliveries.c.due_at))
+    rows = (
+        select(
+            deliveries.c.endpoint_id,
+            func.count().label("open"),
+            func.count().filter(sending).label("sending"),
+            func.count().filter(waiting).label("waiting"),
+            func.greatest(func.extract("epoch", overdue), 0).label("oldest_due_seconds"),
+        )
+        .where(*owned(deliveries, Filter(tenant_id, subscriber_id)))
+        .group_by(deliveries.c.endpoint_id)
+        .order_by(literal_column("open").desc(), deliveries.c.endpoint_id)
+    )
+    return await every(connection, rows)
+
+
+async def outbox_waiting(connection: AsyncConnection, tenant_id: UUID | None) -> int:
+    """Events not fanned out yet, counted up to a million; of every tenant where none is given."""
+    rows: Select[Any] = select(literal_column("1")).select_from(outbox)
+    if tenant_id is not None:
+        rows = rows.where(outbox.c.tenant_id == tenant_id)
+    return int(await connection.scalar(select(func.count()).select_from(rows.limit(COUNTED).subquery())) or 0)
+
+
+async def died_since(connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None, since: datetime) -> int:
+    """Deliveries that have died since a moment."""
+    rows: Select[Any] = select(literal_column("1")).where(
+        finished_deliveries.c.state == constant("dead"),
+        finished_deliveries.c.state != constant("delivered"),  # what its index is about
+        finished_deliveries.c.finished_at >= since,
+        *owned(finished_deliveries, Filter(tenant_id, subscriber_id)),
+    )
+    return int(await connection.scalar(select(func.count()).select_from(rows.limit(COUNTED).subquery())) or 0)
+
+
+async def unmatched_of_recent(connection: AsyncConnection, tenant_id: UUID) -> int:
+    """How many of the hospital's last `RECENT_EVENTS` events no endpoint wanted."""
+    recent = (
+        select(events.c.id)
+        .where(events.c.tenant_id == tenant_id, ~events.c.type.startswith(OPERATIONAL))
+        .order_by(events.c.id.desc())
+        .limit(RECENT_EVENTS)
+        .subquery("e")
+    )
+    somewhere = [
+        select(literal_column("1")).where(table.c.event_id == recent.c.id).exists() for table in (outbox, deliveries)
+    ]
+    # A delivery is younger than its event: older partitions are not looked at.
+    finished = (
+        select(literal_column("1"))
+        .where(finished_deliveries.c.event_id == recent.c.id, finished_deliveries.c.id > recent.c.id)
+        .exists()
+    )
+    rows = select(func.count()).select_from(recent).where(~or_(*somewhere, finished))
+    return int(await connection.scalar(rows) or 0)
+
+
+async def gauges(connection: AsyncConnection) -> Row[Any]:
+    """The whole database at one glance, for a scrape."""
+    statement = text(
+        """
+        -- gauges: what a scrape shows of the database
+        SELECT (SELECT count(*) FROM deliveries) AS open_deliveries,
+               (SELECT count(*) FROM deliveries WHERE due_at IS NULL) AS waiting_deliveries,
+               (SELECT coalesce(extract(epoch FROM max(now() - xact_start)), 0) FROM pg_stat_activity
+                WHERE datname = current_database() AND xact_start IS NOT NULL) AS oldest_transaction_seconds,
+               (SELECT count(*) FROM endpoint_health WHERE open_until > now()) AS breakers_open,
+               (SELECT count(*) FROM endpoint_health WHERE open_until <= now()) AS breakers_half_open,
+               (SELECT count(*) FROM held_keys) AS held_keys,
+               (SELECT count(*) FROM workers WHERE seen_at > now() - interval '1 minute') AS workers
+        """
+    )
+    return (await connection.execute(statement)).one()
+
+
+async def endpoint_states(connection: AsyncConnection) -> dict[str, int]:
+    """How many endpoints are in each state."""
+    rows = select(endpoints.c.state, func.count()).where(endpoints.c.deleted_at.is_(None)).group_by(endpoints.c.state)
+    return dict(tuple(row) for row in await connection.execute(rows))
+
+
+async def dead_tuples(connection: AsyncConnection) -> dict[str, int]:
+    """By hot table: rows that vacuum has yet to clear away. A transaction left open makes them grow."""
+    rows = text(
+        "SELECT relname, n_dead_tup FROM pg_stat_user_tables"
+        " WHERE relname IN ('outbox', 'deliveries', 'endpoint_health', 'idempotency_keys')"
+    )
+    return dict(tuple(row) for row in await connection.execute(rows))
