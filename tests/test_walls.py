@@ -68,6 +68,33 @@ def test_no_log_line_is_worded_outside_of_telemetry() -> None:
     assert {name for name in speaking if not name.startswith("client")} == {"telemetry.py"}  # the HMS's own logs
 
 
+@pytest.mark.parametrize("file", within("delivery"), ids=lambda file: str(file.relative_to(SOURCE)))
+def test_each_part_of_a_worker_is_read_in_one_sitting(file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= 250
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ClassDef):
+            assert len(attributes(node)) <= 14, node.name
+            defined = (part for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef))
+            assert len([part for part in defined if not part.name.startswith("_")]) <= 15, node.name
+
+
+def attributes(definition: ast.ClassDef) -> set[str]:
+    """Its fields, and what its methods set on themselves."""
+    fields = {
+        part.target.id
+        for part in definition.body
+        if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+    }
+    return fields | {
+        node.attr
+        for node in ast.walk(definition)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+
+
 def test_contributing_names_the_rooms_in_the_order_of_the_contract() -> None:
     contracts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
