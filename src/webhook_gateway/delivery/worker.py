@@ -116,8 +116,9 @@ class Worker:
             async with asyncio.timeout(self._slots.longest_request() + SETTLING):
                 await asyncio.gather(*stages, self._sending.drain())
                 await self._settling.drain()
-        except TimeoutError:
-            telemetry.drain_cut_short(len(self._sending.in_flight), len(self._sending.unsettled))
+        except TimeoutError:  # perhaps only of a stage, which can be cut short without harm
+            if self._sending.in_flight or self._sending.unsettled:
+                telemetry.drain_cut_short(len(self._sending.in_flight), len(self._sending.unsettled))
 
     async def _fan_out(self) -> float:
         if pause := self._sending.must_wait():
