@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from . import children
 from .rates import FULL, HEAD, PARTS, TAKEN, Found, measure_load
 from .report import Report
 from .stand import Stand
@@ -36,14 +35,14 @@ DELAYS: dict[str, Figure] = {
 }
 
 
-async def compare(other: Path, loads: Sequence[str], seconds: float, pairs: int) -> Report:
+async def compare(one: Path, other: Path, loads: Sequence[str], seconds: float, pairs: int) -> Report:
     report = Report()
-    names = {"this": _version(children.CHECKOUT), "that": _version(other)}
+    names = {"this": _version(one), "that": _version(other)}
     report.say(f"this is {names['this']}, that is {names['that']}; starting both")
     found: dict[tuple[str, str], list[Found]] = {(side, load): [] for side in names for load in loads}
     stands: dict[str, Stand] = {}
     try:
-        stands["this"] = await Stand.start(children.CHECKOUT)
+        stands["this"] = await Stand.start(one)
         stands["that"] = await Stand.start(other)
         report.say(f"          {HEAD}")
         for pair in range(pairs):
@@ -51,17 +50,17 @@ async def compare(other: Path, loads: Sequence[str], seconds: float, pairs: int)
                 await asyncio.gather(*(stand.launch() for stand in stands.values()))
             for turn, load in enumerate(loads):
                 for side in ("this", "that") if (pair + turn) % 2 == 0 else ("that", "this"):
-                    found[side, load].append(one := await measure_load(stands[side], load, seconds))
-                    report.say(f"{pair + 1:>4} {side} {one.row()}")
+                    found[side, load].append(last := await measure_load(stands[side], load, seconds))
+                    report.say(f"{pair + 1:>4} {side} {last.row()}")
     finally:
         for stand in stands.values():
             await stand.close()
     for load in loads:
         both = found["this", load] + found["that", load]
-        report.strangers(load, statistics.median(one.others for one in both))
+        report.strangers(load, statistics.median(each.others for each in both))
     report.details = {
         "versions": names,
-        "found": {f"{side} {load}": [asdict(one) for one in each] for (side, load), each in found.items()},
+        "found": {f"{side} {load}": [asdict(each) for each in all_] for (side, load), all_ in found.items()},
     }
     _judge(report, found, loads)
     return report

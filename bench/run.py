@@ -176,14 +176,14 @@ def main() -> None:
         "--loads", type=_loads, help=f"of rates and --against: events a second, {rates.FULL}, {rates.TAKEN}"
     )
     parser.add_argument("--seconds", type=_seconds, help="of each of these loads")
-    parser.add_argument("--of", type=_checkout, help="a checkout with a .venv, whose gateway rates are measured of")
+    parser.add_argument("--of", type=_checkout, help="a checkout with a .venv whose gateway this is, instead of ours")
     parser.add_argument("--against", type=_checkout, help="a checkout with a .venv, to compare with this one by turns")
     parser.add_argument("--pairs", type=_pairs, default=PAIRS, help=f"of --against, by default {PAIRS}")
     given = parser.parse_args()
     size = QUICK if given.quick else FULL
     size = replace(size, load=given.seconds or size.load, loads=given.loads or size.loads, of=given.of or size.of)
     if given.against is not None:
-        report = uvloop.run(compare.compare(given.against, given.loads or AGAINST, size.load, given.pairs))
+        report = uvloop.run(compare.compare(size.of, given.against, given.loads or AGAINST, size.load, given.pairs))
         report.say(f"wrote {report.write('against')}")
         return
     if given.open is not None:
