@@ -6,7 +6,7 @@ import re
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
@@ -66,6 +66,8 @@ class Settings(BaseSettings):
     """Private networks that an operator allows, as ``10.20.0.0/16`` or ``10.20.0.0/16:8443``."""
     allow_names: Annotated[frozenset[str], NoDecode] = frozenset()
     """Internal names that an operator allows with everything below them, as ``lab.internal``, or ``partner``."""
+    resolver: Literal["dns", "system"] = "dns"
+    """Who resolves partners' names: DNS (and ``/etc/hosts``), or whatever the operating system is set up to ask."""
     egress_proxy: str | None = None
     """The URL of a CONNECT proxy that all requests go through. It must itself refuse private addresses."""
 

@@ -1,4 +1,4 @@
-"""A DNS server of the tests' own, and a resolver that asks it: names resolve to whatever a test says, or to nothing."""
+"""A DNS server of the tests' own, and the product's resolver for it: names resolve to what a test says, or not."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
-import dns.asyncresolver
 import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
 import dns.rdatatype
-import dns.resolver
 import dns.rrset
 
-from webhook_gateway.outbound.egress import NameNotFound, ResolverFailed
+from tests.support.partner import PATIENCE
+from webhook_gateway.outbound.resolvers import DnsResolver
 
 
 class DnsServer:
-    """Answers A, AAAA and CNAME over UDP and TCP with a TTL of 0.
+    """Answers A, AAAA and CNAME over UDP and TCP.
 
     ``records`` holds addresses, and names that stand for a CNAME. A name that is not in it does not exist (NXDOMAIN).
     """
@@ -30,26 +29,27 @@ class DnsServer:
         self.silent: set[str] = set()
         self.failing: set[str] = set()
         self.asked: list[str] = []
+        self._question = asyncio.Event()
         self.port = 0
+        self.ttl = 0
 
-    async def resolve(self, host: str) -> Sequence[str]:
-        """What the sender is given instead of the system's resolver."""
-        resolver = dns.asyncresolver.Resolver(configure=False)
-        resolver.nameservers = ["127.0.0.1"]
-        resolver.port = self.port
-        resolver.lifetime = 30.0
-        try:
-            return list((await resolver.resolve_name(host + ".", search=False)).addresses())
-        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer) as error:
-            raise NameNotFound(host) from error
-        except dns.exception.DNSException as error:
-            raise ResolverFailed(host) from error
+    async def until_asked(self, names: set[str]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not names.issubset(self.asked):
+                self._question.clear()
+                await self._question.wait()
+
+    @property
+    def resolve(self) -> DnsResolver:
+        """What the sender is given instead of the machine's own."""
+        return DnsResolver([f"127.0.0.1:{self.port}"])
 
     def answer(self, wire: bytes, room: int) -> bytes | None:
         query = dns.message.from_wire(wire)
         question = query.question[0]
         name = question.name.to_text(omit_final_dot=True).lower()
         self.asked.append(name)
+        self._question.set()
         if name in self.silent:
             return None
         response = dns.message.make_response(query)
@@ -69,13 +69,14 @@ class DnsServer:
     def _fill(self, response: dns.message.Message, name: str, kind: dns.rdatatype.RdataType) -> None:
         records = self.records[name]
         for alias in (record for record in records if not _is_address(record)):
-            response.answer.append(dns.rrset.from_text(name + ".", 0, "IN", "CNAME", alias + "."))
+            response.answer.append(dns.rrset.from_text(name + ".", self.ttl, "IN", "CNAME", alias + "."))
             self._fill(response, alias, kind)
         wanted = [
             record for record in records if _is_address(record) and (":" in record) == (kind == dns.rdatatype.AAAA)
         ]
         if wanted:
-            response.answer.append(dns.rrset.from_text_list(name + ".", 0, "IN", dns.rdatatype.to_text(kind), wanted))
+            type_ = dns.rdatatype.to_text(kind)
+            response.answer.append(dns.rrset.from_text_list(name + ".", self.ttl, "IN", type_, wanted))
 
 
 def _is_address(record: str) -> bool:

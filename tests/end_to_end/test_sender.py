@@ -23,9 +23,10 @@ import uvloop
 from tests.end_to_end import hostile as partners
 from tests.end_to_end.dns_server import DnsServer, dns_server
 from tests.end_to_end.hostile import hostile
-from tests.support.partner import OK, PATIENCE, Behaviour, Connection
-from webhook_gateway.outbound.egress import Egress, Refused, SystemResolver
+from tests.support.partner import OK, PATIENCE, Behaviour, Connection, status
+from webhook_gateway.outbound.egress import Egress, Refused
 from webhook_gateway.outbound.http1 import BODY_LIMIT
+from webhook_gateway.outbound.resolvers import DnsResolver, SystemResolver
 from webhook_gateway.outbound.sender import Request, Sender
 from webhook_gateway.rules.addresses import classify
 from webhook_gateway.rules.credentials import TlsSettings
@@ -430,13 +431,7 @@ async def test_one_forbidden_answer_refuses_them_all(
     async with opened(STRICT, resolver=dns.resolve) as sender:
         exchange = await post(sender, request(f"http://{PARTNER}/", deadline=3.0))
     assert exchange.outcome == Blocked(reason)
-    assert [address for address in connects if address != "127.0.0.1"] == []
-    assert [address for address in connects if address == "127.0.0.1"] == ["127.0.0.1"] * dns_streams(records)
-
-
-def dns_streams(records: list[str]) -> int:
-    """Lookups over TCP, which the resolver itself connects for when an answer is too long for UDP."""
-    return 1 if len(records) > 100 else 0
+    assert connects == []
 
 
 async def test_a_name_that_rebinds_between_two_attempts_is_refused_at_the_second(
@@ -500,6 +495,73 @@ async def test_a_name_that_hangs_holds_up_no_other_name(dns: DnsServer) -> None:
     assert dns.asked.count("slow.example.com") <= 4  # asked once for all fifty, with a retry of each family
 
 
+async def test_while_150_names_hang_a_healthy_partner_gets_all_of_its_deliveries(dns: DnsServer) -> None:
+    async def closes_after_each(connection: Connection) -> None:
+        await connection.receive()
+        await connection.send(status(200, "Connection: close"))
+
+    hanging = {f"partner-{number}.example.com" for number in range(150)}
+    dns.silent |= hanging
+    dns.records[PARTNER] = ["127.0.0.1"]
+    patient: dict[str, Any] = {"resolve_deadline": 60.0, "resolve_cache": 0.0}
+    async with hostile(closes_after_each) as partner, opened(resolver=dns.resolve, **patient) as sender:
+        waiting = [
+            asyncio.create_task(sender.post(request(f"http://{name}/", deadline=60.0, connect_deadline=60.0)))
+            for name in hanging
+        ]
+        await dns.until_asked(hanging)
+        endpoint_id = uuid4()
+        for _ in range(20):
+            assert (await post(sender, request(partner.url(), endpoint_id=endpoint_id))).outcome == Accepted(200)
+        assert not any(task.done() for task in waiting)
+        assert partner.accepted == 20
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+
+
+ONE, TWO, THREE = (UUID(int=number) for number in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("resolved_lately", "silent", "ours"),
+    [
+        ({"one.example.com": ONE, "two.example.com": TWO}, {"one.example.com", "two.example.com"}, True),
+        ({"one.example.com": ONE, "other.example.com": ONE}, {"one.example.com", "other.example.com"}, True),
+        ({"one.example.com": ONE, "two.example.com": TWO}, {"one.example.com"}, False),
+        (
+            {"one.example.com": ONE, "other.example.com": ONE, "two.example.com": TWO},
+            {"one.example.com", "other.example.com"},
+            False,
+        ),
+        (
+            {"three.example.com": THREE, "2.example.com": TWO, "1.example.com": TWO, "0.example.com": TWO},
+            {"one.example.com", "2.example.com", "1.example.com", "0.example.com"},
+            False,
+        ),
+        ({}, {"one.example.com"}, False),
+    ],
+    ids=["all", "one tenant only", "its own", "all of its own", "another's many names", "never heard"],
+)
+async def test_silence_is_the_resolvers_only_where_names_that_others_resolved_lately_are_silent_too(
+    dns: DnsServer, resolved_lately: dict[str, UUID], silent: set[str], ours: bool
+) -> None:
+    dns.ttl = 300  # what the resolver knows by heart says nothing of its servers
+    async with hostile(partners.friendly) as partner:
+        dns.records |= {name: ["127.0.0.1"] for name in resolved_lately}
+        short: dict[str, Any] = {"resolve_deadline": 0.3, "resolve_cache": 0.0}
+        async with opened(resolver=dns.resolve, **short) as sender:
+            for name, tenant_id in resolved_lately.items():
+                to_send = request(partner.url(host=name), tenant_id=tenant_id)
+                assert (await post(sender, to_send)).outcome == Accepted(200)
+            dns.silent |= silent
+            silenced = request("http://new.example.com/", tenant_id=ONE)
+            dns.silent.add("new.example.com")
+            exchange = await post(sender, silenced)
+    expected = Unsendable("resolver_silent", Remedy.WAIT) if ours else TimedOut(Phase.STARTED)
+    assert exchange.outcome == expected
+
+
 async def test_no_socket_is_made_for_a_forbidden_address_though_the_resolver_lies(connects: list[str]) -> None:
     """The last gate alone: addresses that nobody judged before."""
     gate = Egress(STRICT, to_loopback)
@@ -520,12 +582,13 @@ async def test_an_allowed_private_network_is_reached_only_on_its_port(connects: 
     assert connects == []
 
 
-async def test_the_systems_resolver_knows_the_hosts_file_and_what_does_not_exist() -> None:
-    resolver = SystemResolver(threads=1)
+@pytest.mark.parametrize("resolver", [DnsResolver, SystemResolver])
+async def test_both_resolvers_know_the_hosts_file(resolver: type[DnsResolver | SystemResolver]) -> None:
+    resolve = resolver()
     try:
-        assert {classify(ip_address(address)) for address in await resolver("localhost")} == {"loopback"}
+        assert {classify(ip_address(address)) for address in await resolve("localhost")} == {"loopback"}
     finally:
-        resolver.close()
+        await resolve.close()
 
 
 # TLS

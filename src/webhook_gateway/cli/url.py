@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-from queue import Empty, Queue
-from threading import Thread
+import asyncio
 from typing import Annotated
 
 import typer
 
 from webhook_gateway.outbound.policy import policy_from
+from webhook_gateway.outbound.resolvers import NameNotFound, ResolverFailed, resolver_named
 from webhook_gateway.rules.denials import Denied
 from webhook_gateway.rules.targets import Policy, judge, parse
 from webhook_gateway.settings import settings
@@ -57,21 +56,20 @@ def _judge(url: str, policy: Policy, *, resolve: bool) -> Denied | None:
 
 def _addresses(host: str) -> list[str]:
     """What the name resolves to now. A name that doesn't is no reason to deny: it may tomorrow, and is judged then."""
-    found: Queue[list[str]] = Queue()
-
-    def look_up() -> None:
-        try:
-            answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
-            answers = []
-        found.put(list(dict.fromkeys(str(answer[4][0]) for answer in answers)))
-
-    # The system's resolver can't be told how long it may take, so a thread waits for it that nobody waits for.
-    Thread(target=look_up, daemon=True).start()
     try:
-        addresses = found.get(timeout=PATIENCE)
-    except Empty:
+        addresses = asyncio.run(_look_up(host))
+    except (NameNotFound, ResolverFailed, OSError):  # TimeoutError is one
         addresses = []
     if not addresses:
         typer.echo(f"{host} has no address just now; the policy was asked about the URL alone", err=True)
     return addresses
+
+
+async def _look_up(host: str) -> list[str]:
+    """Asks whom a worker would ask. Address literals need nobody."""
+    resolve = resolver_named(settings().resolver)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return list(dict.fromkeys(await resolve(host)))
+    finally:
+        await resolve.close()

@@ -96,6 +96,7 @@ def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, ke
             deadline=endpoint.deadline,
             tls=endpoint.tls,
             keep_excerpt=keep,
+            tenant_id=endpoint.tenant_id,
         )
     except Exception as error:
         telemetry.stage_failed("sign", error)

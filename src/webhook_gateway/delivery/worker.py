@@ -17,6 +17,7 @@ from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.host import garbage
 from webhook_gateway.host.loop import POLL, Loop
 from webhook_gateway.outbound.policy import policy_from
+from webhook_gateway.outbound.resolvers import resolver_named
 from webhook_gateway.outbound.sender import Sender
 from webhook_gateway.outbound.tokens import Tokens
 from webhook_gateway.rules.deadlines import SETTLING
@@ -46,7 +47,7 @@ async def run(settings: Settings) -> None:
     telemetry.configure(settings.log_level)
     database = Database(str(settings.database_url), connections=6)
     vault = Vault(load_master_keys(settings))
-    sender = Sender(policy_from(settings), proxy=settings.egress_proxy)
+    sender = Sender(policy_from(settings), resolver=resolver_named(settings.resolver), proxy=settings.egress_proxy)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

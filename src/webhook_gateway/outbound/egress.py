@@ -12,13 +12,11 @@ import errno
 import socket
 import ssl
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Sequence
 from ipaddress import ip_address
 from itertools import zip_longest
-from time import monotonic
 from urllib.parse import unquote, urlsplit
+from uuid import UUID
 
 from webhook_gateway.rules.denials import Denial
 from webhook_gateway.rules.outcome import Phase
@@ -26,25 +24,13 @@ from webhook_gateway.rules.targets import Policy, Target, judge
 from webhook_gateway.rules.unreachable import Trouble
 
 from .http1 import Connection, NoAnswer
+from .names import CACHE_SECONDS, RESOLVE_DEADLINE, Names
+from .resolvers import Resolve
 
-RESOLVE_DEADLINE = 3.0  # seconds
-CACHE_SECONDS = 3.0  # how long an answer is used again; it is judged at every use
-CACHE_LIMIT = 10_000  # names
 ADDRESS_LIMIT = 8  # addresses of one name that are tried; all are judged
 STAGGER = 0.25  # seconds that an address has for itself before the next is tried beside it (RFC 8305, section 8)
 OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 """What the operating system says when the trouble is this machine's own."""
-
-Resolve = Callable[[str], Awaitable[Sequence[str]]]
-"""Looks up a host name: its addresses as text, or `NameNotFound`, or `ResolverFailed`."""
-
-
-class NameNotFound(Exception):
-    """DNS knows no address for the name."""
-
-
-class ResolverFailed(Exception):
-    """The resolver itself has trouble."""
 
 
 class Refused(Exception):
@@ -101,25 +87,24 @@ class Egress:
         cache_seconds: float = CACHE_SECONDS,
     ) -> None:
         self._policy = policy
-        self._resolve = resolve
+        self._names = Names(resolve, deadline, cache_seconds)
         self._proxy = proxy
         self._proxy_trust = proxy_trust
-        self._deadline = deadline
-        self._cache_seconds = cache_seconds
-        self._cache: dict[str, tuple[float, Sequence[str]]] = {}
-        self._lookups: dict[str, asyncio.Task[Sequence[str]]] = {}
 
-    async def connect(self, target: Target, trust: ssl.SSLContext | None, progress: Progress) -> Connection:
+    async def connect(
+        self, target: Target, trust: ssl.SSLContext | None, progress: Progress, tenant_id: UUID | None = None
+    ) -> Connection:
         """A new connection to a partner, secured where there is a ``trust``; ``progress`` says how far it got.
 
         Raises:
             Refused: policy forbids an address.
             NameNotFound, ResolverFailed: there is no address.
+            ResolverSilent: nobody's name is answered.
             NoAnswer: the egress proxy failed.
             OSError: what the network or TLS said.
         """
         if self._proxy is None:
-            return await self._reach(target.host, target.port, trust, progress)
+            return await self._reach(target.host, target.port, trust, progress, tenant_id)
         try:
             connection = await self._reach(self._proxy.host, self._proxy.port, self._proxy_trust, progress)
         except OSError as error:
@@ -137,9 +122,11 @@ class Egress:
             connection.abort()
             raise
 
-    async def _reach(self, host: str, port: int, trust: ssl.SSLContext | None, progress: Progress) -> Connection:
+    async def _reach(
+        self, host: str, port: int, trust: ssl.SSLContext | None, progress: Progress, tenant_id: UUID | None = None
+    ) -> Connection:
         """A connection to one of a host's addresses. Where TLS fails at one, it is tried with the others."""
-        addresses = await self.resolve(host, port)
+        addresses = await self.resolve(host, port, tenant_id)
         while True:
             progress.phase = Phase.RESOLVED
             plug, address = await self._dial_any(addresses, port)
@@ -155,9 +142,9 @@ class Egress:
             else:
                 return connection
 
-    async def resolve(self, host: str, port: int) -> list[str]:
+    async def resolve(self, host: str, port: int, tenant_id: UUID | None = None) -> list[str]:
         """All addresses of a host that may be tried, or `Refused` if any that it resolves to is forbidden."""
-        addresses = [host] if _is_address(host) else await self._look_up(host)
+        addresses = [host] if _is_address(host) else await self._names.look_up(host, tenant_id)
         for address in addresses:
             self._judge(address, port)
         return _by_turns(addresses)[:ADDRESS_LIMIT]
@@ -207,10 +194,7 @@ class Egress:
         return plug
 
     async def close(self) -> None:
-        for lookup in self._lookups.values():
-            lookup.cancel()
-        if isinstance(self._resolve, SystemResolver):
-            self._resolve.close()
+        await self._names.close()
 
     def _judge(self, address: str, port: int) -> None:
         if self._proxy is not None:
@@ -218,58 +202,6 @@ class Egress:
                 raise Refused(Denial.FORBIDDEN_PORT)
         elif (denied := judge(address, port, self._policy)) is not None:
             raise Refused(denied.reason)
-
-    async def _look_up(self, host: str) -> Sequence[str]:
-        known = self._cache.get(host)
-        if known is not None and known[0] > monotonic():
-            return known[1]
-        lookup = self._lookups.get(host)
-        if lookup is None:  # however many requests wait for a name, it is looked up once
-            lookup = self._lookups[host] = asyncio.create_task(self._ask(host))
-            lookup.add_done_callback(partial(self._forget, host))
-        async with asyncio.timeout(self._deadline):
-            return await asyncio.shield(lookup)
-
-    async def _ask(self, host: str) -> Sequence[str]:
-        addresses = tuple(dict.fromkeys(await self._resolve(host)))
-        if not addresses:
-            raise NameNotFound(host)
-        if len(self._cache) >= CACHE_LIMIT:
-            self._cache.clear()
-        self._cache[host] = (monotonic() + self._cache_seconds, addresses)
-        return addresses
-
-    def _forget(self, host: str, lookup: asyncio.Task[Sequence[str]]) -> None:
-        del self._lookups[host]
-        if not lookup.cancelled():
-            lookup.exception()  # whoever waited for it may have given up
-
-
-class SystemResolver:
-    """getaddrinfo() of the operating system, so /etc/hosts, split DNS and search order are the machine's own.
-
-    It blocks for as long as the system's resolver likes, so it has threads of its own: names that hang hold one thread
-    each, and nothing else.
-    """
-
-    def __init__(self, threads: int = 64) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolve")
-
-    async def __call__(self, host: str) -> Sequence[str]:
-        loop = asyncio.get_running_loop()
-        ask = partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-        try:
-            found = await loop.run_in_executor(self._threads, ask)
-        except socket.gaierror as error:
-            if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
-                raise NameNotFound(host) from error
-            raise ResolverFailed(host) from error
-        except (OSError, UnicodeError) as error:
-            raise ResolverFailed(host) from error
-        return [str(address[0]) for *_, address in found]
-
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 async def _ask_for_tunnel(connection: Connection, proxy: Proxy, target: Target) -> None:

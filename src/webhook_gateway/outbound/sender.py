@@ -39,9 +39,11 @@ from webhook_gateway.rules.retry_after import read_retry_after
 from webhook_gateway.rules.targets import Policy
 from webhook_gateway.rules.unreachable import Trouble
 
-from .egress import OUR_OWN, Egress, NameNotFound, Progress, Proxy, Refused, Resolve, ResolverFailed, SystemResolver
+from .egress import OUR_OWN, Egress, Progress, Proxy, Refused
 from .http1 import Answer, Connection, NoAnswer
+from .names import ResolverSilent
 from .pool import KEEPALIVE, Pool
+from .resolvers import DnsResolver, NameNotFound, Resolve, ResolverFailed
 from .tls import trust_in
 
 SWEEP = 1.0  # seconds between two looks for connections that were idle for so long
@@ -53,6 +55,7 @@ class Request:
     """One POST. ``headers`` are sent as they are, beside Host and Content-Length; deadlines are in seconds.
 
     ``keep_excerpt`` is how many bytes of the answer's body may be kept; by default only its measure is.
+    ``tenant_id`` tells whose name is resolved.
     """
 
     endpoint_id: UUID
@@ -64,6 +67,7 @@ class Request:
     connect_deadline: float = 5.0
     tls: TlsSettings | None = None
     keep_excerpt: int = 0
+    tenant_id: UUID | None = None
 
 
 class Sender:
@@ -87,7 +91,7 @@ class Sender:
         self._proxy = Proxy(proxy) if proxy is not None else None
         self._egress = Egress(
             policy,
-            resolver or SystemResolver(),
+            resolver or DnsResolver(),
             proxy=self._proxy,
             proxy_trust=self._system_trust if self._proxy is not None and self._proxy.secure else None,
             deadline=resolve_deadline,
@@ -170,8 +174,8 @@ class Sender:
         progress = Progress()
         try:
             async with asyncio.timeout(min(request.connect_deadline, request.deadline - (monotonic() - started))):
-                connection = await self._egress.connect(pool.target, pool.trust, progress)
-        except (NoAnswer, OSError, Refused, NameNotFound, ResolverFailed) as error:
+                connection = await self._egress.connect(pool.target, pool.trust, progress, request.tenant_id)
+        except (NoAnswer, OSError, Refused, NameNotFound, ResolverFailed, ResolverSilent) as error:
             return Exchange(_explain(error, progress.phase), progress.phase, monotonic() - started)
         self._connections.add(connection)
         if self._sweeping is None:
@@ -261,6 +265,8 @@ def _explain(error: Exception, phase: Phase) -> Outcome:
             return Unreachable(Trouble.NAME_NOT_FOUND)
         case ResolverFailed():
             return Unreachable(Trouble.RESOLVER_FAILED)
+        case ResolverSilent():
+            return Unsendable("resolver_silent", Remedy.WAIT)
         case NoAnswer():
             return Unreachable(error.trouble)
         case ssl.SSLCertVerificationError():

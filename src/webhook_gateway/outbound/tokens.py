@@ -96,6 +96,7 @@ def _request(endpoint: Endpoint, credentials: ClientCredentials) -> Request:
         deadline=TOKEN_DEADLINE,
         tls=endpoint.tls if credentials.own_tls else None,
         keep_excerpt=BODY_LIMIT,
+        tenant_id=endpoint.tenant_id,
     )
 
 
