@@ -4,6 +4,7 @@ import asyncio
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Self
 
 import pytest
 
+from webhook_gateway.crypto.master_keys import new_master_key
+from webhook_gateway.host import supervisor, watchdog
 from webhook_gateway.host.processes import (
     LONGEST_DELAY,
     DidNotStart,
@@ -22,14 +25,27 @@ from webhook_gateway.host.processes import (
 )
 
 WAIT = "import os, signal, sys\nos.write(int(sys.argv[1]), sys.argv[2].encode() + b'\\n')\nwhile True: signal.pause()"
+HANGS = """
+import asyncio, os, sys, threading
+from webhook_gateway.host import watchdog
+async def main():
+    watchdog.start()
+    os.write(int(sys.argv[1]), sys.argv[2].encode() + b'\\n')
+    held = threading.Lock()
+    held.acquire()
+    held.acquire()
+asyncio.run(main())
+"""
+"""Says that it works, and then holds its event loop for ever."""
+WORKS = HANGS.replace("held.acquire()", "await asyncio.Event().wait()")
 DEAF = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAIT
 
 
 class Running:
     """A tree in the background. Each process writes its name into a pipe when it is ready."""
 
-    def __init__(self, *names: str, code: str = WAIT, patience: float = 10.0) -> None:
-        self._names, self._code, self._patience = names, code, patience
+    def __init__(self, *names: str, code: str = WAIT, patience: float = 10.0, hangs_after: float = 30.0) -> None:
+        self._names, self._code, self._patience, self._hangs_after = names, code, patience, hangs_after
         self.said: list[str] = []
         self.until, self.hurry = asyncio.Event(), asyncio.Event()
 
@@ -59,7 +75,9 @@ class Running:
 
     def _program(self, name: str) -> Program:
         command = (sys.executable, "-c", self._code, str(self._write), name)
-        return Program(name, command, descriptors=(self._write,), patience=self._patience)
+        return Program(
+            name, command, descriptors=(self._write,), patience=self._patience, hangs_after=self._hangs_after
+        )
 
 
 async def test_a_process_that_dies_is_started_again() -> None:
@@ -72,6 +90,65 @@ async def test_a_process_that_dies_is_started_again() -> None:
         assert running.said == [f"worker (process {first.pid}) was ended by SIGKILL; starting it again in 0.5 s"]
         await running.stop()
         assert second.ended.result() == -signal.SIGTERM
+
+
+async def test_a_process_that_hangs_is_killed_and_started_again() -> None:
+    async with Running("API", code=HANGS, hangs_after=2.0) as running:
+        (first,) = running.tree.processes()
+        assert await running.one_is_ready() == "API"
+        (second,) = running.tree.processes()
+        assert second.pid != first.pid
+        assert first.ended.result() == -signal.SIGKILL
+        assert running.said == [f"API (process {first.pid}) hung for 2 s and was killed; starting it again in 0.5 s"]
+
+
+async def test_a_process_that_works_or_was_stopped_by_somebody_is_not_taken_for_hung() -> None:
+    async with Running("API", "worker", code=WORKS, hangs_after=2.0) as running:
+        works, stopped = running.tree.processes()
+        await asyncio.gather(works.watch.heard.wait(), stopped.watch.heard.wait())
+        os.kill(stopped.pid, signal.SIGSTOP)
+        for _ in range(4):
+            works.watch.heard.clear()
+            await works.watch.heard.wait()
+        assert not works.ended.done()
+        assert not stopped.ended.done()
+        os.kill(stopped.pid, signal.SIGCONT)
+        stopped.watch.heard.clear()
+        await stopped.watch.heard.wait()
+
+
+async def test_the_api_and_the_worker_say_that_they_work(database_url: str) -> None:
+    environment = {"DATABASE_URL": database_url, "WEBHOOK_GATEWAY_MASTER_KEYS": new_master_key()}
+    until = asyncio.Event()
+    with supervisor.listen_on("127.0.0.1", 0) as listener:
+        tree = Tree([supervisor.api(1, listener, environment), supervisor.workers(1, environment)], print)
+        running = asyncio.create_task(tree.run(until, asyncio.Event()))
+        try:
+            for _ in range(3):
+                await asyncio.sleep(0)  # they are started in the next turns of the loop
+            processes = tree.processes()
+            assert len(processes) == 2
+            await asyncio.gather(*(process.watch.heard.wait() for process in processes))
+        finally:
+            until.set()
+            await running
+    assert [process.ended.result() for process in processes] == [0, 0]
+
+
+async def test_systemd_is_told_by_the_process_that_it_watches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "60000000")
+        monkeypatch.setenv("WATCHDOG_PID", "1")
+        watchdog.start()
+        with pytest.raises(BlockingIOError):
+            systemd.recv(100)
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+        watchdog.start()
+        for _ in range(2):
+            assert await asyncio.get_running_loop().sock_recv(systemd, 100) == b"WATCHDOG=1"
 
 
 async def test_groups_stop_one_after_the_other() -> None:
@@ -114,6 +191,8 @@ async def test_why_it_did_not_start_is_in_the_last_lines_of_its_log(tmp_path: Pa
 def test_children_die_with_their_parent_even_if_it_is_killed() -> None:
     parent = """
 import asyncio, sys
+from webhook_gateway.crypto.master_keys import new_master_key
+from webhook_gateway.host import supervisor, watchdog
 from webhook_gateway.host.processes import Process, Program
 async def main():
     print(Process(Program("child", (sys.executable, "-c", "import signal; signal.pause()"))).pid, flush=True)

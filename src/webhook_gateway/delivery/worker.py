@@ -14,7 +14,7 @@ from functools import partial
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.master_keys import load_master_keys
 from webhook_gateway.crypto.vault import Vault
-from webhook_gateway.host import garbage
+from webhook_gateway.host import garbage, watchdog
 from webhook_gateway.host.loop import POLL, Loop
 from webhook_gateway.outbound.policy import policy_from
 from webhook_gateway.outbound.resolvers import resolver_named
@@ -54,6 +54,7 @@ async def run(settings: Settings) -> None:
     worker = Worker(settings, database, vault, sender, stopping)
     telemetry.serve(settings.worker_metrics_port)
     garbage.relax()
+    watchdog.start()
     try:
         await worker.run()
     finally:

@@ -18,6 +18,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import watchdog
+from .watchdog import PIPE, Watch
+
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 STEADY = 60.0
@@ -38,7 +41,8 @@ class Program:
     """What to run. ``log`` takes both of its outputs; without one they go where ours go.
 
     ``descriptors`` stay open in it (a listening socket, say). ``patience`` is how many seconds it has between SIGTERM
-    and SIGKILL.
+    and SIGKILL. One that has said that it works (`watchdog.start`) is killed after ``hangs_after`` seconds of
+    silence.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Program:
     descriptors: tuple[int, ...] = ()
     directory: Path | None = None
     patience: float = 30.0
+    hangs_after: float = 30.0
 
 
 class Process:
@@ -55,10 +60,19 @@ class Process:
 
     def __init__(self, program: Program) -> None:
         self.program = program
+        self.hung = False
         self._log_from = 0
-        self._popen = self._spawn()
+        heard, said = os.pipe()
+        try:
+            self._popen = self._spawn(said)
+        except BaseException:
+            os.close(heard)
+            raise
+        finally:
+            os.close(said)
         self.pid = self._popen.pid
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.watch = Watch(self.pid, heard, program.hangs_after, self._give_up)
         self._handle = os.pidfd_open(self.pid)
         asyncio.get_running_loop().add_reader(self._handle, self._notice)
 
@@ -76,6 +90,10 @@ class Process:
         if not self.ended.done():
             self._popen.kill()
 
+    def _give_up(self) -> None:
+        self.hung = True
+        self.kill()
+
     def said(self) -> list[str]:
         """The lines of its log since it was started; nothing where it has no log of its own."""
         if self.program.log is None:
@@ -89,7 +107,7 @@ class Process:
         where = f"; its log ends with\n{lines}" if lines else ": see what it said above"
         return DidNotStart(f"{self.program.name} {what}{where}")
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawn(self, said: int) -> subprocess.Popen[bytes]:
         log = None
         if self.program.log is not None:
             log = os.open(self.program.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -100,9 +118,9 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log if log is not None else sys.stderr,
                 stderr=log if log is not None else sys.stderr,
-                env={**os.environ, **self.program.environment},
+                env={**os.environ, **self.program.environment, PIPE: str(said)},
                 cwd=self.program.directory,
-                pass_fds=self.program.descriptors,
+                pass_fds=(*self.program.descriptors, said),
                 # Ctrl-C then reaches us alone, and we stop the others in order.
                 start_new_session=True,
                 preexec_fn=end_with_parent(),  # noqa: PLW1509
@@ -114,6 +132,7 @@ class Process:
     def _notice(self) -> None:
         asyncio.get_running_loop().remove_reader(self._handle)
         os.close(self._handle)
+        self.watch.end()
         self.ended.set_result(self._popen.wait())
 
 
@@ -128,6 +147,7 @@ class Tree:
 
     async def run(self, until: asyncio.Event, hurry: asyncio.Event) -> None:
         """Starts everything, starts again what dies, and stops it all when ``until`` is set; at once on ``hurry``."""
+        watchdog.start()
         keepers = [asyncio.create_task(self._keep(program)) for group in self._groups for program in group]
         try:
             await until.wait()
@@ -152,7 +172,8 @@ class Tree:
                 return
             failures = 0 if time.monotonic() - begun >= STEADY else failures + 1
             delay = delay_before_restart(failures)
-            self._say(f"{program.name} (process {process.pid}) {ending(status)}; starting it again in {delay:g} s")
+            how = f"hung for {program.hangs_after:g} s and was killed" if process.hung else ending(status)
+            self._say(f"{program.name} (process {process.pid}) {how}; starting it again in {delay:g} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
 

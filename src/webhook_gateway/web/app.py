@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from webhook_gateway import __version__, telemetry
 from webhook_gateway.crypto.master_keys import load_master_keys
 from webhook_gateway.crypto.vault import Vault
-from webhook_gateway.host import garbage
+from webhook_gateway.host import garbage, watchdog
 from webhook_gateway.host.loop import Loop
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.intake.ingest import Ingest
@@ -142,6 +142,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(refreshing.run()),
     ]
     garbage.relax()
+    watchdog.start()
     try:
         yield
     finally:
