@@ -34,15 +34,14 @@ def resolver_named(name: Literal["dns", "system"]) -> DnsResolver | SystemResolv
 
 
 class DnsResolver:
-    """Asks the servers of /etc/resolv.conf, after /etc/hosts; nothing else of nsswitch.conf.
+    """Asks /etc/hosts and the servers of /etc/resolv.conf, in the order of nsswitch.conf; nothing else of it.
 
     A name that hangs costs a question on the way and no thread, so however many do, they hold up no other name.
     ``servers`` are addresses with a port, in place of the machine's.
     """
 
-    def __init__(self, servers: Sequence[str] = (), lookups: str = "fb") -> None:
+    def __init__(self, servers: Sequence[str] = ()) -> None:
         self._servers = servers
-        self._lookups = lookups
         self._opened: aiodns.DNSResolver | None = None
 
     async def __call__(self, host: str) -> Sequence[str]:
@@ -57,12 +56,13 @@ class DnsResolver:
         return [node.addr[0].decode() for node in found.nodes]
 
     def anew(self) -> DnsResolver:
-        """One that has to ask the servers: it knows no answer, and c-ares keeps each for as long as its TTL says."""
-        return DnsResolver(self._servers, lookups="b")
+        """One that knows no answer yet: c-ares keeps each for as long as its TTL says."""
+        return DnsResolver(self._servers)
 
     def _open(self) -> aiodns.DNSResolver:
         try:
-            return aiodns.DNSResolver(self._servers or None, timeout=TIMEOUT, tries=TRIES, lookups=self._lookups)
+            # Not with ``lookups``: pycares 5.2 frees the text before c-ares has read it.
+            return aiodns.DNSResolver(self._servers or None, timeout=TIMEOUT, tries=TRIES)
         except AresError as error:
             raise OSError(EMFILE, "no resolver could be opened") from error
 
