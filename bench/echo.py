@@ -1,6 +1,6 @@
 """The floor under ingest: a bare ASGI app on the same server, which checks the same body and answers at once.
 
-It checks as the gateway's hot route does: jiter for what the body means, msgspec for its shape, and the event type's
+It checks as the gateway's byte route does: jiter for what the body means, msgspec for its shape, and the event type's
 JSON Schema. There is no key, no encryption and no database.
 
     python -m bench.echo PORT

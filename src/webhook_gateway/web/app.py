@@ -44,7 +44,7 @@ from .api import (
     subscribers,
     well_known,
 )
-from .api.byte_routes import Hot
+from .api.byte_routes import ByteRoutes
 from .api.dependencies import Gateway
 from .callers import Callers
 from .guard import Guard
@@ -74,12 +74,12 @@ REFRESH = 5.0
 
 
 class Application(FastAPI):
-    """The framework's application, with the hot routes' own door before it."""
+    """The framework's application, with the byte routes' own door before it."""
 
-    hot: Hot
+    byte_routes: ByteRoutes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (self.hot if self.hot.takes(scope) else super().__call__)(scope, receive, send)
+        await (self.byte_routes if self.byte_routes.takes(scope) else super().__call__)(scope, receive, send)
 
 
 def build() -> FastAPI:
@@ -117,7 +117,7 @@ def create_app(
     )
     callers = Callers(database, vault, settings.api_rate, issuer_from(settings))
     app.state.gateway = Gateway(settings, database, vault, catalogue, ingest, policy_from(settings), callers)
-    app.hot = Hot(events.handlers(ingest), callers, settings.body_limit)
+    app.byte_routes = ByteRoutes(events.handlers(ingest), callers, settings.body_limit)
     app.router.routes.extend(docs.ROUTES)
     for router in ROUTERS:
         app.include_router(router)

@@ -2,7 +2,7 @@
 
 In this order: a request id, security headers on whatever is answered, the API key (for every path but the few that are
 public), its rate, the body's kind and its size counted byte by byte. What nobody foresaw ends here, as a problem
-without detail. Plain ASGI; the hot routes have a door of their own (`byte_routes.py`) with the same rules.
+without detail. Plain ASGI; the byte routes have a door of their own (`byte_routes.py`) with the same rules.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The hot routes' own door: from the server's messages to a handler's bytes, past the framework.
+"""A door of their own for the byte routes: from the server's messages to a handler's bytes, past the framework.
 
 A framework's objects for request, response and routing cost more than storing an event does. The rules are those of
 `guard.py`, in the same order; the handlers are in `events.py`.
@@ -36,7 +36,7 @@ What is not stored by that moment is answered as unknown (`DatabaseUnavailable`)
 _JSON_HEADERS = [*SECURITY_HEADERS, CONTENT_SECURITY_POLICY, (b"content-type", b"application/json")]
 
 
-class Hot:
+class ByteRoutes:
     """POST requests for the ``handlers``, by path."""
 
     def __init__(self, handlers: Mapping[str, Handler], callers: Callers, body_limit: int) -> None:

@@ -1,4 +1,4 @@
-"""Events come in. The hot routes: from bytes to bytes (`byte_routes.py`), in the OpenAPI document like every other."""
+"""Events come in. The byte routes (`byte_routes.py`), in the OpenAPI document like every other."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class RefusedOut(msgspec.Struct):
 
 
 def handlers(ingest: Ingest) -> dict[str, Handler]:
-    """By path, for `hot.Hot`."""
+    """By path, for `ByteRoutes`."""
     return {"/v1/events": partial(post_event, ingest), "/v1/events/batch": partial(post_events, ingest)}
 
 

@@ -1,4 +1,4 @@
-"""Accepted events. How they come in is in `web/api/events.py`: the hot route has no pydantic."""
+"""Accepted events. How they come in is in `web/api/events.py`: the byte routes have no pydantic."""
 
 from __future__ import annotations
 
