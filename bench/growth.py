@@ -1,4 +1,4 @@
-"""How the road drains when there is much of everything: deliveries, of one key too, endpoints, workers, and time."""
+"""How the pipeline drains when there is much of everything: deliveries, of one key too, endpoints, workers, time."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .gateway import Gateway
 from .hospital import TYPES
 from .load import Posting
 from .machine import peak_megabytes
+from .pipeline import RAMP, WINDOW, plan
 from .report import Report
-from .road import RAMP, WINDOW, plan
 
 SMALL = 10_000
 DEEP = 100_000

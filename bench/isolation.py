@@ -23,9 +23,9 @@ from .backlog import fill_backlog
 from .gateway import Gateway
 from .load import Posting, percentiles
 from .machine import between, sample
+from .pipeline import plan
 from .receiver import firsts
 from .report import Goal, Report, judge
-from .road import plan
 
 VICTIMS = 100
 BAD = 10

@@ -3,7 +3,7 @@
 Open-loop (``rate``): arrivals come by chance (Poisson) and never wait for answers; where no connection is free they
 queue, and the wait counts, since every time is measured from when the event was due. Closed-loop (no ``rate``): each
 connection posts again as soon as it is answered. With ``window`` the closed loop also stops while more deliveries than
-that are under way, so that what it measures is what the whole road sustains.
+that are under way, so that what it measures is what the whole pipeline sustains.
 
     python -m bench.load < plan.json      prints "begun", then the place of its notes
 """

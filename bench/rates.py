@@ -20,9 +20,9 @@ from . import children
 from .gateway import Gateway
 from .load import Notes, Posting, percentiles
 from .meter import Cost, Meter
+from .pipeline import WINDOW
 from .receiver import Arrivals, firsts
 from .report import Report
-from .road import WINDOW
 from .stand import Stand
 
 FULL, TAKEN = "full", "taken"

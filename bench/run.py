@@ -17,7 +17,7 @@ from pathlib import Path
 
 import uvloop
 
-from . import children, compare, control, floors, growth, plots, rates, road
+from . import children, compare, control, floors, growth, pipeline, plots, rates
 from .gateway import Gateway
 from .machine import between, sample
 from .report import Goal, Report, judge
@@ -149,15 +149,15 @@ Measure = Callable[[Gateway, Report, Size], Awaitable[None]]
 
 async def _full(gateway: Gateway, report: Report, size: Size) -> None:
     for fanout in (1, 10):
-        await road.measure_full(gateway, report, fanout, size.full)
+        await pipeline.measure_full(gateway, report, fanout, size.full)
 
 
 MEASURES: dict[str, Measure] = {
     "floors": lambda g, r, s: floors.measure_floors(g, r, s.floor),
-    "ingest": lambda g, r, s: road.measure_ingest(g, r, s.floor),
+    "ingest": lambda g, r, s: pipeline.measure_ingest(g, r, s.floor),
     "full": _full,
     "rates": lambda g, r, s: rates.measure_rates(g, r, s.of, s.loads, s.load),
-    "latency": lambda g, r, s: road.measure_latency(g, r, s.latency),
+    "latency": lambda g, r, s: pipeline.measure_latency(g, r, s.latency),
     "depth": lambda g, r, s: growth.measure_depth(g, r, s.open),
     "hotkey": lambda g, r, s: growth.measure_hot_key(g, r, s.key, s.drain),
     "endpoints": lambda g, r, s: growth.measure_endpoints(g, r, (10, 1_000, 5_000), s.drain),

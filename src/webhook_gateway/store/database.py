@@ -1,4 +1,4 @@
-"""Connections to Postgres: a pool for the road's hot statements, and SQLAlchemy for everything else."""
+"""Connections to Postgres: a pool for the hot statements of the pipeline, and SQLAlchemy for everything else."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Database:
     """Both ways into one Postgres. Everything opens lazily, so a process can start before its database.
 
     ``patience`` bounds, in seconds, how long a statement or a wait for a connection may take. Half of it is how long
-    Postgres waits for the next statement of a transaction on the road.
+    Postgres waits for the next statement of a transaction of the pipeline.
     """
 
     def __init__(self, url: str, *, connections: int = 8, patience: float = 4.0) -> None:

@@ -1,4 +1,4 @@
-"""The driver's connection below a SQLAlchemy one, so that a change and the road can share a transaction."""
+"""The driver's connection below a SQLAlchemy one, so that a change and the pipeline can share a transaction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .database import Connection
 
 
 async def driver_of(connection: AsyncConnection) -> Connection:
-    """What statements of the road run on; they become part of the open transaction."""
+    """What statements of the pipeline run on; they become part of the open transaction."""
     # SQLAlchemy begins a transaction with the first statement that it sees itself.
     await connection.execute(text("SELECT"))
     raw = await connection.get_raw_connection()

@@ -131,7 +131,7 @@ class Callers:
         if row is None:
             return None
         if row["stale"]:
-            # On a road of its own: whatever goes wrong is a DatabaseUnavailable only at its end.
+            # By a connection of its own: that it failed may show only when it is closed.
             with suppress(DatabaseUnavailable):
                 async with self._database.connection() as connection:
                     await keys.touch(connection, row["id"])

@@ -173,7 +173,7 @@ def _add_problem(components: dict[str, Any]) -> None:
     components["Problem"] = schema
 
 
-# The byte routes are plain Starlette, so what they take and answer is written down here.
+# The byte routes go past the framework, so what they take and answer is written down here.
 
 _EVENT = {
     "type": "staff_shift.assigned",

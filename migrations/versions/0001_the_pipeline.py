@@ -1,4 +1,4 @@
-"""The road: outbox, deliveries, what became of them, and the configuration around it."""
+"""The pipeline: outbox, deliveries, what became of them, and the configuration around it."""
 
 from alembic import op
 

@@ -22,7 +22,7 @@ from .report import Report
 WINDOW = 2_000
 """Deliveries that may be under way while throughput is measured: the backlog can't grow beyond."""
 RAMP = 2.0
-"""Seconds that are not counted, until the road is full."""
+"""Seconds that are not counted, until the pipeline is full."""
 WARM = 1.0
 """Seconds of a load whose delays are not counted: tables were just emptied, and connections are not open yet."""
 LOADS = (0.25, 0.5, 0.8)
@@ -56,7 +56,7 @@ async def measure_ingest(gateway: Gateway, report: Report, seconds: float) -> No
 
 
 async def measure_full(gateway: Gateway, report: Report, fanout: int, seconds: float) -> None:
-    """The most that the whole road sustains, with the API and one worker, and what it costs."""
+    """The most that the whole pipeline sustains, with the API and one worker, and what it costs."""
     name = f"full_{fanout}"
     await gateway.empty()
     await gateway.set_endpoints(10, types=TYPES if fanout == 1 else ("*",))
