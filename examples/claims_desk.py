@@ -21,7 +21,7 @@ def work(store: sqlite3.Connection, event: Event) -> str:
         with open_gateway() as gateway:
             posted = post_event(gateway, event["type"], event["data"], claim, claim, idempotency_key=event["id"])
     except httpx.TransportError as error:
-        raise OSError("the gateway is away") from error
+        raise OSError("the gateway is unavailable") from error
     except httpx.HTTPStatusError as error:
         if error.response.is_server_error or error.response.status_code == 429:
             raise OSError("the gateway is busy") from error

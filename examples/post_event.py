@@ -20,7 +20,7 @@ def open_gateway() -> httpx.Client:
 def post_event(
     gateway: httpx.Client, type: str, data: dict[str, Any], subject: str, ordering_key: str, idempotency_key: str
 ) -> str:
-    """Returns the event's id. Raises httpx.HTTPError if the gateway is away or refuses the event."""
+    """Returns the event's id. Raises httpx.HTTPError if the gateway is unavailable or refuses the event."""
     event = {"type": type, "data": data, "subject": subject, "ordering_key": ordering_key}
     answer = gateway.post("/v1/events", json={**event, "idempotency_key": idempotency_key})
     answer.raise_for_status()

@@ -13,7 +13,7 @@ from . import audit, check, demo, keys, listen, migrate, receive, replay, serve,
 from .exits import explain
 
 EPILOGUE = (
-    "Exit codes: 0 done (or: yes), 1 failed (or: no), 2 wrong usage or a bad setting, 3 the database is away, "
+    "Exit codes: 0 done (or: yes), 1 failed (or: no), 2 wrong usage or a bad setting, 3 the database is unavailable, "
     "130 interrupted. Settings come from WEBHOOK_GATEWAY_* and DATABASE_URL."
 )
 

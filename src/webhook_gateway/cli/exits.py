@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 NO = 1
 WRONG = 2
-AWAY = 3
+UNAVAILABLE = 3
 
 
 class CannotGoOn(Exception):
@@ -80,8 +80,7 @@ def explain(problem: BaseException) -> CannotGoOn | None:
     from webhook_gateway.host.postgres_binaries import EmbeddedPostgresError
     from webhook_gateway.host.processes import DidNotStart
     from webhook_gateway.host.supervisor import AddressTaken
-    from webhook_gateway.store.database import AWAY as UNREACHABLE
-    from webhook_gateway.store.database import DatabaseUnavailable
+    from webhook_gateway.store import database
 
     for cause in _causes(problem):
         match cause:
@@ -93,14 +92,9 @@ def explain(problem: BaseException) -> CannotGoOn | None:
                 return CannotGoOn(f"a setting can't be read: {cause}", WRONG)
             case MasterKeysUnusable():
                 return CannotGoOn(str(cause), WRONG)
-            case (
-                EmbeddedPostgresError()
-                | DidNotStart()
-                | AddressTaken()
-                | NoExamples()
-                | Refused()
-                | GatewayUnavailable()
-            ):
+            case EmbeddedPostgresError() | DidNotStart() | AddressTaken() | NoExamples():
+                return CannotGoOn(str(cause))
+            case Refused() | GatewayUnavailable():
                 return CannotGoOn(str(cause))
             case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
                 return CannotGoOn("the database refuses the name or the password in DATABASE_URL: correct them", WRONG)
@@ -110,15 +104,15 @@ def explain(problem: BaseException) -> CannotGoOn | None:
                 return CannotGoOn("the account in DATABASE_URL lacks a privilege on the database: grant it", WRONG)
             case asyncpg.UndefinedTableError() | asyncpg.UndefinedColumnError():
                 return CannotGoOn("the database has not the newest schema: run `webhook-gateway migrate`", NO)
-            case DatabaseUnavailable() | asyncpg.PostgresConnectionError() | asyncpg.CannotConnectNowError():
+            case database.DatabaseUnavailable() | asyncpg.PostgresConnectionError() | asyncpg.CannotConnectNowError():
                 return database_unavailable(cause)
-    return database_unavailable(problem) if isinstance(problem, UNREACHABLE) else None
+    return database_unavailable(problem) if isinstance(problem, database.UNAVAILABLE) else None
 
 
 def database_unavailable(problem: BaseException) -> CannotGoOn:
     reason = str(problem) if type(problem).__name__ == "DatabaseUnavailable" else type(problem).__name__
     return CannotGoOn(
-        f"the database does not answer ({reason}): check that it runs and that DATABASE_URL points to it", AWAY
+        f"the database does not answer ({reason}): check that it runs and that DATABASE_URL points to it", UNAVAILABLE
     )
 
 
@@ -127,8 +121,8 @@ def setting_faults(problem: ValidationError) -> list[str]:
     return [f"{_variable(error['loc'])} is wrong: {_lower(error['msg'])}" for error in problem.errors()]
 
 
-def _variable(place: tuple[int | str, ...]) -> str:
-    name = str(place[0]) if place else "a setting"
+def _variable(path: tuple[int | str, ...]) -> str:
+    name = str(path[0]) if path else "a setting"
     return name if name.isupper() else f"WEBHOOK_GATEWAY_{name.upper()}"
 
 

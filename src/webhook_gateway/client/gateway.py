@@ -23,7 +23,7 @@ from .calls import (
     read_subscriber,
     write,
 )
-from .sending import Later, ask, ask_async, away, headers, judge, patience
+from .sending import Later, ask, ask_async, headers, judge, patience, unavailable
 from .values import Accepted, Endpoint, Event, Refused, Subscriber
 
 
@@ -111,7 +111,7 @@ class Gateway:
                 with attempt:
                     return judge(call, ask(self._http, call, until))
         except Later as error:
-            raise away(error, call) from None
+            raise unavailable(error, call) from None
         raise AssertionError("unreachable: Retrying returns or raises")
 
 
@@ -180,5 +180,5 @@ class AsyncGateway:
                 with attempt:
                     return judge(call, await ask_async(self._http, call, until))
         except Later as error:
-            raise away(error, call) from None
+            raise unavailable(error, call) from None
         raise AssertionError("unreachable: AsyncRetrying returns or raises")

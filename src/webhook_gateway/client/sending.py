@@ -114,5 +114,5 @@ def _problem_of(state: RetryCallState) -> Later:
     return problem
 
 
-def away(problem: Later, call: Call) -> GatewayUnavailable:
+def unavailable(problem: Later, call: Call) -> GatewayUnavailable:
     return GatewayUnavailable(problem.reason, call.idempotency_key, problem.after)

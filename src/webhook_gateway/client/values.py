@@ -18,7 +18,7 @@ class GatewayUnavailable(Exception):
     """
 
     def __init__(self, reason: str, idempotency_key: str | None, retry_after: float | None) -> None:
-        super().__init__(f"the gateway is away: {reason}")
+        super().__init__(f"the gateway is unavailable: {reason}")
         self.idempotency_key = idempotency_key
         self.retry_after = retry_after
         self.results: tuple[Accepted | Refused, ...] = ()

@@ -11,7 +11,7 @@ from webhook_gateway.store.database import DatabaseUnavailable
 
 POLL = 1.0
 """Seconds after which a stage of a worker looks by itself, notified or not."""
-AWAY = (0.2, 2.0)
+BACKOFF = (0.2, 2.0)
 """Seconds to wait after an error: first, and at most."""
 
 
@@ -33,20 +33,20 @@ class Loop:
         self.wake.set()
 
     async def run(self) -> None:
-        patience = AWAY[0]
+        patience = BACKOFF[0]
         while not self._stopping.is_set():
             self.wake.clear()
             ends_sleep = self.wake
             try:
                 pause = await self._poll()
-                patience = AWAY[0]
+                patience = BACKOFF[0]
             except Exception as error:
                 if isinstance(error, DatabaseUnavailable):
                     telemetry.database_unavailable(self._stage, error)
                 else:
                     telemetry.stage_failed(self._stage, error)
                 ends_sleep = self._stopping  # a notification doesn't correct what failed
-                pause, patience = patience, min(patience * 2, AWAY[1])
+                pause, patience = patience, min(patience * 2, BACKOFF[1])
             if pause > 0:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):

@@ -28,7 +28,7 @@ class DatabaseUnavailable(Exception):
     """The database can't be reached or didn't answer in time. Whether a write happened may be unknown: ask again."""
 
 
-AWAY = (
+UNAVAILABLE = (
     OSError,
     TimeoutError,
     asyncio.TimeoutError,
@@ -83,7 +83,7 @@ class Database:
             pool = await self._open()
             async with pool.acquire(timeout=self._patience) as connection:
                 yield connection
-        except AWAY as error:
+        except UNAVAILABLE as error:
             if isinstance(error, ValueError):  # what the driver calls a DataError is a bug of ours, not an absence
                 raise
             raise DatabaseUnavailable(type(error).__name__) from error
@@ -107,10 +107,10 @@ class Database:
         try:
             async with self._engine.begin() as connection:
                 yield connection
-        except (*AWAY, PoolTimeout) as error:
+        except (*UNAVAILABLE, PoolTimeout) as error:
             raise DatabaseUnavailable(type(error).__name__) from error
         except DBAPIError as error:
-            if error.connection_invalidated or isinstance(_driver_error(error), AWAY):
+            if error.connection_invalidated or isinstance(_driver_error(error), UNAVAILABLE):
                 raise DatabaseUnavailable(type(error.orig).__name__) from error
             raise
 
@@ -124,7 +124,7 @@ class Database:
             return await asyncpg.connect(
                 self._dsn, timeout=self._patience, command_timeout=self._patience, server_settings=SESSION
             )
-        except AWAY as error:
+        except UNAVAILABLE as error:
             raise DatabaseUnavailable(type(error).__name__) from error
 
     async def close(self) -> None:

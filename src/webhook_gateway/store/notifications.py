@@ -22,7 +22,7 @@ ANSWER = 5.0
 
 
 async def notify(database: Database, what: str) -> None:
-    """Tells every process, after the commit and outside any transaction. Lost when the database is away: no harm."""
+    """Tells every process, after the commit and outside any transaction. Lost where there is no database: no harm."""
     with contextlib.suppress(DatabaseUnavailable):
         async with database.connection() as connection:
             await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, what)

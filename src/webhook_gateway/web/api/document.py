@@ -32,7 +32,7 @@ PROBLEMS: dict[int, tuple[str, str]] = {
     422: ("invalid-request", "The request breaks a rule; `errors` says where and what to do."),
     429: ("too-many-requests", "The key is used too often."),
     500: ("internal-error", "The gateway failed."),
-    503: ("unavailable", "The database or an encryption key is away: ask again."),
+    503: ("unavailable", "The database or an encryption key is unavailable: ask again."),
 }
 
 ABOUT = """
