@@ -185,9 +185,7 @@ async def test_a_change_leaves_what_it_does_not_name(api: Api, admin: httpx.Asyn
     assert (await admin.patch(path, json={"maintenance": backwards})).status_code == 422
 
 
-async def test_pause_and_resume_are_announced_and_clear_what_workers_remember(
-    api: Api, admin: httpx.AsyncClient
-) -> None:
+async def test_pause_and_resume_notify_and_clear_what_workers_remember(api: Api, admin: httpx.AsyncClient) -> None:
     world = await make_world(api, admin, api.tenant_id)
     endpoint_id = ids.parse(ids.ENDPOINT, world.endpoint_id)
     path = f"/v1/endpoints/{world.endpoint_id}"

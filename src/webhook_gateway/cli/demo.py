@@ -23,4 +23,4 @@ def demo(
     """
     from webhook_gateway.demo import run
 
-    raise typer.Exit(run(leave=exit, seed=seed, patients=patients, port=port))
+    raise typer.Exit(run(ends=exit, seed=seed, patients=patients, port=port))

@@ -118,7 +118,7 @@ async def _run(found: Settings, listener: socket.socket, counts: tuple[int, int]
         await asyncio.wait((ready, stopping), return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             ready.result()
-            _announce(address, await first_key(str(found.database_url), load_master_keys(found)))
+            _show(address, await first_key(str(found.database_url), load_master_keys(found)))
             await running
     finally:
         until.set()
@@ -142,7 +142,7 @@ def _environment(found: Settings, listener: socket.socket) -> dict[str, str]:
     return environment
 
 
-def _announce(address: str, key: str | None) -> None:
+def _show(address: str, key: str | None) -> None:
     print(f"API      {address}")
     print(f"docs     {address}/docs")
     if key is not None:

@@ -92,8 +92,8 @@ class Due:
 
     def next_after(self, now: float) -> float | None:
         """When something becomes due that isn't yet."""
-        coming = (record.due_at for record in self._expected.values())
-        return min((due_at for due_at in coming if due_at is not None and due_at > now), default=None)
+        known = (record.due_at for record in self._expected.values())
+        return min((due_at for due_at in known if due_at is not None and due_at > now), default=None)
 
     def unknown(self) -> list[UUID]:
         """Endpoints with open deliveries that the configuration doesn't know: they were deleted meanwhile."""

@@ -36,8 +36,8 @@ class NoExamples(Exception):
     """The samples, or what they need, are not installed with the product: the demo runs from a checkout."""
 
 
-def run(*, leave: bool, seed: int, patients: int, port: int) -> int:
-    """Runs the demo to its end; returns the exit status. With ``leave`` it ends by itself.
+def run(*, ends: bool, seed: int, patients: int, port: int) -> int:
+    """Runs the demo to its end; returns the exit status. With ``ends`` it does so by itself.
 
     Raises:
         NoExamples: there is no checkout of the project around us.
@@ -57,7 +57,7 @@ def run(*, leave: bool, seed: int, patients: int, port: int) -> int:
             with EmbeddedPostgres.start(directory / "postgres", settings=settings, die_with_parent=True) as server:
                 migrate.upgrade(server.url)
                 stage = Stage(directory, examples, server.url, listener, screen)
-                status = asyncio.run(_play(stage, screen, leave=leave, seed=seed, patients=patients))
+                status = asyncio.run(_play(stage, screen, ends=ends, seed=seed, patients=patients))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     screen.conclude()
@@ -82,15 +82,15 @@ def find_examples() -> Path:
     )
 
 
-async def _play(stage: Stage, screen: Screen, *, leave: bool, seed: int, patients: int) -> int:
+async def _play(stage: Stage, screen: Screen, *, ends: bool, seed: int, patients: int) -> int:
     until, hurry = watch_signals()
     interrupted = asyncio.create_task(until.wait())
-    playing = asyncio.create_task(_acts(stage, screen, leave=leave, seed=seed, patients=patients))
+    playing = asyncio.create_task(_acts(stage, screen, ends=ends, seed=seed, patients=patients))
     try:
         await asyncio.wait((playing, interrupted), return_when=asyncio.FIRST_COMPLETED)
         if playing.done():
             return playing.result()
-        return INTERRUPTED if leave else 0
+        return INTERRUPTED if ends else 0
     finally:
         interrupted.cancel()
         playing.cancel()
@@ -99,16 +99,16 @@ async def _play(stage: Stage, screen: Screen, *, leave: bool, seed: int, patient
         await stage.clear(hurry)
 
 
-async def _acts(stage: Stage, screen: Screen, *, leave: bool, seed: int, patients: int) -> int:
+async def _acts(stage: Stage, screen: Screen, *, ends: bool, seed: int, patients: int) -> int:
     key = await stage.set()
     async with stage.open_gateway(key) as gateway:
         await stage.register(gateway)
         day = Day(stage, screen, gateway)
         screen.open()
-        whole = await day.live_through(seed, patients, pause=0.0 if leave else 0.1)
+        whole = await day.live_through(seed, patients, pause=0.0 if ends else 0.1)
         account = await day.account()
         screen.closing = str(account)
-        if leave:
+        if ends:
             return 0 if whole and account.is_whole(len(day.expected())) else 1
         screen.close()
         screen.explain(stage.address, key, stage.pid_of("worker 1"))

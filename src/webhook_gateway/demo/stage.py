@@ -63,10 +63,10 @@ class Stage:
         self._gateway = asyncio.create_task(self._tree.run(self._ending, self._hurry))
         await supervisor.wait_until_ready(self._tree, self.address)
         sink = self._start("smtp_sink", "examples.partners.smtp_sink", "--smtp-port", "0", environment={})
-        self._mails = await _announced(sink, "smtp on ")
+        self._mails = await _told_after(sink, "smtp on ")
         environment = {"WEBHOOK_SECRET": self.desk.secret, "GATEWAY_URL": self.address, "GATEWAY_API_KEY": desk_key}
         desk = self._start(self.desk.name, "examples.claims_desk", "--port", "0", environment=environment)
-        self.desk.url = await _announced(desk, "listening on ")
+        self.desk.url = await _told_after(desk, "listening on ")
         self.desk.is_up = True
         return key
 
@@ -133,7 +133,7 @@ class Stage:
         }
         module = f"examples.partners.{partner.name}"
         process = self._start(partner.name, module, "--port", str(port), *partner.flags, environment=environment)
-        partner.url = await _announced(process, "listening on ")
+        partner.url = await _told_after(process, "listening on ")
         partner.is_up = True
 
     def _start(self, name: str, module: str, *flags: str, environment: dict[str, str]) -> Process:
@@ -163,7 +163,7 @@ def _hold_port() -> socket.socket:
     return place
 
 
-async def _announced(process: Process, words: str) -> str:
+async def _told_after(process: Process, words: str) -> str:
     """What a program prints behind the words when it is ready.
 
     Raises:
