@@ -14,7 +14,7 @@ from webhook_gateway.settings import Settings
 
 
 @pytest.fixture(autouse=True)
-def _without_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _without_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("ALLOW_NAMES", "HOST", "PORT", "PUBLIC_URL", "DEVELOPMENT"):
         monkeypatch.delenv(f"WEBHOOK_GATEWAY_{name}", raising=False)
 

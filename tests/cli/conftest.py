@@ -16,7 +16,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def surroundings(tmp_path: Path) -> dict[str, str]:
+def environment(tmp_path: Path) -> dict[str, str]:
     """An environment in which nothing is configured, with a data directory of its own."""
     return bare_environment(WEBHOOK_GATEWAY_DATA=str(tmp_path / "data"))
 
@@ -28,11 +28,11 @@ def command_line() -> Iterator[CommandLine]:
 
 
 @pytest.fixture
-def cli(surroundings: dict[str, str], command_line: CommandLine) -> Cli:
+def cli(environment: dict[str, str], command_line: CommandLine) -> Cli:
     """Runs a command to its end: ``cli("keys", "list", stdin="", DATABASE_URL=url)``."""
 
     def run(*arguments: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
-        found = command_line.run(*arguments, environment={**surroundings, **settings}, stdin=stdin)
+        found = command_line.run(*arguments, environment={**environment, **settings}, stdin=stdin)
         assert "Traceback" not in found.stderr, found.stderr
         return found
 
@@ -40,14 +40,14 @@ def cli(surroundings: dict[str, str], command_line: CommandLine) -> Cli:
 
 
 @pytest.fixture
-def start(surroundings: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a command that goes on; whatever is left of it is killed after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def run(*arguments: str, settings: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             command(*arguments),
-            env={**surroundings, **(settings or {})},
+            env={**environment, **(settings or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

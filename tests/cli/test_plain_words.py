@@ -13,8 +13,8 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 AWAY = "postgresql://gateway:hunter2@127.0.0.1:1/gateway"
 
 
-def test_the_version_is_printed(surroundings: dict[str, str]) -> None:
-    found = subprocess.run(command("--version"), env=surroundings, capture_output=True, text=True, check=True)
+def test_the_version_is_printed(environment: dict[str, str]) -> None:
+    found = subprocess.run(command("--version"), env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.split()[0] == "webhook-gateway"
 
 

@@ -64,14 +64,14 @@ class Up:
 
 
 @pytest.fixture
-def data(surroundings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def data(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A data directory that PostgreSQL's account can reach, too: pytest's own are closed to it."""
     import shutil
     import tempfile
 
     top = Path(tempfile.mkdtemp(prefix="webhook-gateway-test-"))
     top.chmod(0o711)
-    surroundings["WEBHOOK_GATEWAY_DATA"] = str(top / "data")
+    environment["WEBHOOK_GATEWAY_DATA"] = str(top / "data")
     yield top / "data"
     shutil.rmtree(top)
 
@@ -100,8 +100,8 @@ def test_up_brings_everything_and_sigterm_leaves_nothing_behind(cli: Cli, start:
     assert (up.children("serve"), up.children("work")) == (apis, workers)
 
     # The other commands find the embedded database by themselves.
-    standing = json.loads(cli("status", "--json").stdout)
-    assert 1 <= len(standing["workers"]) <= workers
+    status = json.loads(cli("status", "--json").stdout)
+    assert 1 <= len(status["workers"]) <= workers
     assert cli("check").returncode == 0
     assert json.loads(cli("keys", "list", "--json").stdout)[0]["name"] == "first administrator"
 

@@ -677,7 +677,7 @@ async def test_a_client_certificate_is_shown_where_one_is_set(sender: Sender, au
     "settings",
     [TlsSettings(ca="rubbish"), TlsSettings(ca=""), TlsSettings(certificate="rubbish", key="rubbish")],
 )
-async def test_broken_tls_settings_wait_for_whoever_mends_them(sender: Sender, settings: TlsSettings) -> None:
+async def test_broken_tls_settings_wait_for_whoever_corrects_them(sender: Sender, settings: TlsSettings) -> None:
     exchange = await post(sender, request(f"https://{PARTNER}/", tls=settings))
     assert exchange.outcome == Unsendable("tls_settings_invalid", Remedy.WAIT)
 

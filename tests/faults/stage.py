@@ -346,10 +346,10 @@ class Stage:
             "count(*) FILTER (WHERE due_at IS NULL) AS behind_another FROM deliveries"
         )
         self._note_errors()
-        standing = "; ".join([*self._standing(), *self.notes])
-        return f"{len(missing)} events are missing; deliveries: {dict(row)}; {standing}"
+        told = "; ".join([*self._status_of_workers(), *self.notes])
+        return f"{len(missing)} events are missing; deliveries: {dict(row)}; {told}"
 
-    def _standing(self) -> list[str]:
+    def _status_of_workers(self) -> list[str]:
         return [f"{p.program.name}: {p.ended.result() if p.ended.done() else 'runs'}" for p in self._processes]
 
     async def settle_counted(self) -> None:

@@ -82,7 +82,7 @@ async def emptied(postgres: Server, template: str) -> AsyncIterator[asyncpg.Conn
 
 
 async def test_no_hot_statement_reads_more_than_it_needs(full: asyncpg.Connection) -> None:
-    hot = await hot_statements(full, endpoints=range(1, 11), floor=LONG_AGO, after=0)
+    hot = await hot_statements(full, endpoints=range(1, 11), low_water_mark=LONG_AGO, after=0)
     allowed = {
         "ready": 6 * ENDPOINTS,
         "first due": 100,
@@ -104,7 +104,7 @@ async def test_nor_where_the_planner_takes_a_table_full_of_dead_rows_for_empty(
 ) -> None:
     recent = await emptied.fetchval("SELECT min(due_at) FROM deliveries")
     lowest = await emptied.fetchval("SELECT min(sequence) - 1 FROM outbox")
-    hot = await hot_statements(emptied, endpoints=range(10), floor=recent, after=lowest)
+    hot = await hot_statements(emptied, endpoints=range(10), low_water_mark=recent, after=lowest)
     allowed = {
         "first due": 100,
         "claim": 6_000,
@@ -124,7 +124,7 @@ async def test_nor_where_the_planner_takes_a_table_full_of_dead_rows_for_empty(
 
 
 async def hot_statements(
-    connection: asyncpg.Connection, *, endpoints: Sequence[int], floor: datetime, after: int
+    connection: asyncpg.Connection, *, endpoints: Sequence[int], low_water_mark: datetime, after: int
 ) -> dict[str, tuple[str, list[Any]]]:
     """By name: the statement and its arguments, for a hundred deliveries or keys that are there, and ten endpoints."""
     some = [row["id"] for row in await connection.fetch("SELECT id FROM deliveries LIMIT 100")]
@@ -139,8 +139,8 @@ async def hot_statements(
     nothing: list[list[Any]] = [[]] * 16
     return {
         "ready": (deliveries.READY, []),
-        "first due": (deliveries.FIRST_DUE, [ten, [floor] * 10]),
-        "claim": (deliveries.CLAIM, [ten, [10] * 10, [floor] * 10, [30.0] * 10, uuid7()]),
+        "first due": (deliveries.FIRST_DUE, [ten, [low_water_mark] * 10]),
+        "claim": (deliveries.CLAIM, [ten, [10] * 10, [low_water_mark] * 10, [30.0] * 10, uuid7()]),
         "finish": (deliveries.FINISH, [*nothing, some, leases, ["delivered"] * 100, [None] * 100]),
         "retry": (deliveries.RETRY, [some, leases, [1.0] * 100, [1] * 100]),
         "release": (ordering.RELEASE, [endpoint_ids, keys, [0] * len(keys), *[[None] * len(keys)] * 2, None]),
