@@ -87,16 +87,16 @@ def _reserve(share: Path) -> bool:
 
 def _make() -> Path | None:
     try:
-        place = MEMORY if os.access(MEMORY, os.W_OK | os.X_OK) else Path(gettempdir())
-        _clear(place)
-        return Path(mkdtemp(prefix=PREFIX, dir=place))
+        parent = MEMORY if os.access(MEMORY, os.W_OK | os.X_OK) else Path(gettempdir())
+        _clear(parent)
+        return Path(mkdtemp(prefix=PREFIX, dir=parent))
     except OSError:
         return None
 
 
-def _clear(place: Path) -> None:
+def _clear(parent: Path) -> None:
     """Removes what those have left behind who were killed."""
-    for left in place.glob(PREFIX + "*"):
+    for left in parent.glob(PREFIX + "*"):
         with suppress(OSError):  # its owner lives, or it is somebody else's
             directory = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:

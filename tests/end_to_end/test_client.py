@@ -106,12 +106,12 @@ async def test_a_refusal_says_where_and_why_and_never_what(api: Api, key: str) -
         with pytest.raises(Refused) as unknown:
             gateway.post_event("lab_order.lost", ORDER)
         assert unknown.value.status == 422
-        assert [fault.place for fault in unknown.value.faults] == ["/type"]
+        assert [fault.pointer for fault in unknown.value.faults] == ["/type"]
 
         with pytest.raises(Refused) as wrong:
             gateway.post_event("lab_order.placed", {**ORDER, "priority": PATIENT})
         assert wrong.value.status == 422
-        assert [fault.place for fault in wrong.value.faults] == ["/data/priority"]
+        assert [fault.pointer for fault in wrong.value.faults] == ["/data/priority"]
         assert PATIENT not in str(wrong.value) + repr(wrong.value)
 
         gateway.post_event("lab_order.placed", ORDER, idempotency_key="once")

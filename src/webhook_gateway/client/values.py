@@ -28,10 +28,10 @@ class GatewayUnavailable(Exception):
 class Fault:
     """One thing that is wrong: the rule that it breaks, and what to do about it. Never the value.
 
-    ``place`` is a JSON pointer into what was posted (RFC 6901), or the name of a parameter.
+    ``pointer`` is a JSON pointer into what was posted (RFC 6901), or the name of a parameter.
     """
 
-    place: str
+    pointer: str
     rule: str
     remedy: str
 
@@ -45,7 +45,7 @@ class Refused(Exception):
     def __init__(self, status: int, title: str, detail: str = "", faults: Sequence[Fault] = ()) -> None:
         self.status, self.title, self.detail, self.faults = status, title, detail, tuple(faults)
         self.results: tuple[Accepted | Refused, ...] = ()
-        reasons = [detail, *(f"{fault.place or '/'} ({fault.rule}): {fault.remedy}" for fault in faults)]
+        reasons = [detail, *(f"{fault.pointer or '/'} ({fault.rule}): {fault.remedy}" for fault in faults)]
         super().__init__(f"{status} {title}" + "".join(f"; {reason}" for reason in reasons if reason))
 
 

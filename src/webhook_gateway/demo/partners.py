@@ -27,7 +27,7 @@ class Partner:
     url: str = ""
     endpoint_id: str = ""
     is_up: bool = False
-    place: socket.socket | None = None
+    reserved: socket.socket | None = None
     """Keeps the port of one that is not there yet."""
     ledger: list[dict[str, Any]] = field(default_factory=list, repr=False)
     """Every request that it received, oldest first, by its own account."""

@@ -77,8 +77,8 @@ class Stage:
         """Each partner as an administrator would: a subscriber, and an endpoint with what it wants."""
         for partner in self.partners:
             if partner.absent:
-                partner.place = _hold_port()
-                partner.url = "http://{}:{}".format(*partner.place.getsockname())
+                partner.reserved = _reserve_port()
+                partner.url = "http://{}:{}".format(*partner.reserved.getsockname())
             else:
                 await self._start_partner(partner, port=0)
             subscriber = await gateway.create_subscriber(partner.name, partner.what)
@@ -95,9 +95,9 @@ class Stage:
         """Starts, after a while, whoever was absent."""
         await asyncio.sleep(seconds)
         for partner in self.partners:
-            if partner.place is not None:
-                port = partner.place.getsockname()[1]
-                partner.place.close()
+            if partner.reserved is not None:
+                port = partner.reserved.getsockname()[1]
+                partner.reserved.close()
                 await self._start_partner(partner, port)
                 self._screen.event(partner, "is back")
 
@@ -155,12 +155,12 @@ class Stage:
             process.kill()
 
 
-def _hold_port() -> socket.socket:
+def _reserve_port() -> socket.socket:
     """Bound but not listening: nobody else gets the port, and whoever connects is refused."""
-    place = socket.socket()
-    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    place.bind(("127.0.0.1", 0))
-    return place
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 async def _told_after(process: Process, words: str) -> str:

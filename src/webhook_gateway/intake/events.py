@@ -100,11 +100,11 @@ def _fill(template: str, data: Any) -> str | None:
     if not isinstance(data, dict):
         return None
     parts = list(_parts_of(template))
-    for place in range(1, len(parts), 2):
-        value = data.get(parts[place])
+    for at in range(1, len(parts), 2):
+        value = data.get(parts[at])
         if not isinstance(value, str | int):
             return None
-        parts[place] = str(value)
+        parts[at] = str(value)
     return "".join(parts)
 
 

@@ -95,72 +95,72 @@ class Faults:
             patience.left -= thread_time() - began
         return tuple(found)
 
-    def _explain(self, here: str, value: Any, place: str) -> Iterator[Fault]:
+    def _explain(self, here: str, value: Any, pointer: str) -> Iterator[Fault]:
         """Faults of a value that breaks the subschema at ``here``: at least one."""
-        schema, self._nearest = at(self._schema, here), place
+        schema, self._nearest = at(self._schema, here), pointer
         if not isinstance(schema, dict):
-            yield Fault("false", "Remove it: the event type's schema allows nothing here.", place)
+            yield Fault("false", "Remove it: the event type's schema allows nothing here.", pointer)
             return
         found = False
-        for fault in self._look(here, schema, value, place):
+        for fault in self._faults_at(here, schema, value, pointer):
             found = True
             yield fault
         if not found:
             rule = next((keyword for keyword in _FROM_PARTS if keyword in schema), "schema")
-            yield Fault(rule, _remedy(rule, None, schema), place)
+            yield Fault(rule, _remedy(rule, None, schema), pointer)
 
-    def _look(self, here: str, schema: Mapping[str, Any], value: Any, place: str) -> Iterator[Fault]:
+    def _faults_at(self, here: str, schema: Mapping[str, Any], value: Any, pointer: str) -> Iterator[Fault]:
         for keyword, argument in schema.items():
             path = f"{here}/{keyword}"
             match keyword:
                 case "$ref":
-                    yield from self._break(unquote(argument.partition("#")[2]), value, place)
+                    yield from self._break(unquote(argument.partition("#")[2]), value, pointer)
                 case "allOf":
                     for index in range(len(argument)):
-                        yield from self._break(f"{path}/{index}", value, place)
+                        yield from self._break(f"{path}/{index}", value, pointer)
                 case "anyOf" | "oneOf":
                     fitting = sum(self._holds(f"{path}/{index}", value) for index in range(len(argument)))
                     if fitting == 0 or (keyword == "oneOf" and fitting > 1):
-                        yield Fault(keyword, _remedy(keyword, argument, schema), place)
+                        yield Fault(keyword, _remedy(keyword, argument, schema), pointer)
                 case "not":
                     if self._holds(path, value):
-                        yield Fault(keyword, _remedy(keyword, argument, schema), place)
+                        yield Fault(keyword, _remedy(keyword, argument, schema), pointer)
                 case "if":
                     branch = "then" if self._holds(path, value) else "else"
                     if branch in schema:
-                        yield from self._break(f"{here}/{branch}", value, place)
+                        yield from self._break(f"{here}/{branch}", value, pointer)
                 case "required" if isinstance(value, dict):
                     for name in argument:
                         if name not in value:
-                            yield Fault(keyword, f"Add the member {_cut(name, 128)}.", place)
+                            yield Fault(keyword, f"Add the member {_cut(name, 128)}.", pointer)
                 case "dependentSchemas" | "properties" | "patternProperties" | "additionalProperties":
                     if isinstance(value, dict):
-                        yield from self._members(keyword, here, schema, value, place)
+                        yield from self._members(keyword, here, schema, value, pointer)
                 case "prefixItems" | "items" if isinstance(value, list):
-                    yield from self._items(keyword, here, schema, value, place)
+                    yield from self._items(keyword, here, schema, value, pointer)
                 case _ if keyword in _ALONE and not self._says(self._judge(path, keyword, argument), value):
-                    yield Fault(keyword, _remedy(keyword, argument, schema), place)
+                    yield Fault(keyword, _remedy(keyword, argument, schema), pointer)
                 case _:
                     pass
 
     def _members(
-        self, keyword: str, here: str, schema: Mapping[str, Any], value: dict[str, Any], place: str
+        self, keyword: str, here: str, schema: Mapping[str, Any], value: dict[str, Any], pointer: str
     ) -> Iterator[Fault]:
         argument, path = schema[keyword], f"{here}/{keyword}"
         match keyword:
             case "properties":
                 for name in argument:
                     if name in value:
-                        yield from self._break(f"{path}/{escape(name)}", value[name], f"{place}/{escape(name)}")
+                        yield from self._break(f"{path}/{escape(name)}", value[name], f"{pointer}/{escape(name)}")
             case "dependentSchemas":
                 for name in argument:
                     if name in value:
-                        yield from self._break(f"{path}/{escape(name)}", value, place)
+                        yield from self._break(f"{path}/{escape(name)}", value, pointer)
             case "patternProperties":
                 for pattern in argument:
                     for name, member in value.items():
                         if self._fits(pattern, name):
-                            yield from self._break(f"{path}/{escape(pattern)}", member, f"{place}/*")
+                            yield from self._break(f"{path}/{escape(pattern)}", member, f"{pointer}/*")
             case _:
                 for name, member in value.items():
                     if name in schema.get("properties", {}) or any(
@@ -168,17 +168,17 @@ class Faults:
                     ):
                         continue
                     if argument is False:
-                        yield Fault(keyword, _remedy(keyword, argument, schema), place)
+                        yield Fault(keyword, _remedy(keyword, argument, schema), pointer)
                         return
-                    yield from self._break(path, member, f"{place}/*")
+                    yield from self._break(path, member, f"{pointer}/*")
 
     def _items(
-        self, keyword: str, here: str, schema: Mapping[str, Any], value: list[Any], place: str
+        self, keyword: str, here: str, schema: Mapping[str, Any], value: list[Any], pointer: str
     ) -> Iterator[Fault]:
         first = schema.get("prefixItems", ())
         if keyword == "prefixItems":
             for index, item in enumerate(value[: len(first)]):
-                yield from self._break(f"{here}/{keyword}/{index}", item, f"{place}/{index}")
+                yield from self._break(f"{here}/{keyword}/{index}", item, f"{pointer}/{index}")
             return
         path = f"{here}/{keyword}"
         together = self._judge(path, keyword, {"$ref": _outside(path)})
@@ -187,11 +187,11 @@ class Faults:
             if self._says(together, run):
                 continue
             for index, item in enumerate(run, start):
-                yield from self._break(path, item, f"{place}/{index}")
+                yield from self._break(path, item, f"{pointer}/{index}")
 
-    def _break(self, here: str, value: Any, place: str) -> Iterator[Fault]:
+    def _break(self, here: str, value: Any, pointer: str) -> Iterator[Fault]:
         if not self._holds(here, value):
-            yield from self._explain(here, value, place)
+            yield from self._explain(here, value, pointer)
 
     def _holds(self, here: str, value: Any) -> bool:
         return self._says(self._judge(here, "$ref", _outside(here)), value)

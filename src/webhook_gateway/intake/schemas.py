@@ -59,7 +59,7 @@ class Schema:
 
 
 def _remedy(pointer: str) -> str:
-    """The parser's own sentence may quote the schema: the place says enough."""
+    """The parser's own sentence may quote the schema: its pointer says enough."""
     keyword = pointer.rpartition("/")[2]
     if keyword == "pattern" or pointer.rpartition("/")[0].endswith("/patternProperties"):
         return "Give a regular expression without look-around and back-references."

@@ -83,29 +83,29 @@ def _faults(wanted: NewKey, role: str | None) -> Iterator[Fault]:
     for name, most in (("event_types", MOST_PATTERNS), ("networks", MOST_NETWORKS)):
         if len(getattr(wanted, name) or ()) > most:
             yield Fault("too_many", f"Give at most {most}.", pointer=f"/{name}")
-    for place, pattern in enumerate(wanted.event_types or ()):
+    for index, pattern in enumerate(wanted.event_types or ()):
         if not is_pattern(pattern):
-            yield Fault("pattern", "Give lab_result.final, lab_result.* or *.", pointer=f"/event_types/{place}")
-    for place, network in enumerate(wanted.networks or ()):
+            yield Fault("pattern", "Give lab_result.final, lab_result.* or *.", pointer=f"/event_types/{index}")
+    for index, network in enumerate(wanted.networks or ()):
         try:
             ip_network(network)
         except ValueError:
             remedy = "Give a network in CIDR notation without host bits, as in 10.20.0.0/16."
-            yield Fault("network", remedy, pointer=f"/networks/{place}")
+            yield Fault("network", remedy, pointer=f"/networks/{index}")
 
 
 def _faults_of_scopes(wanted: NewKey, role: str | None) -> Iterator[Fault]:
     """A subscriber's key never reaches beyond its subscriber."""
-    place = "/scopes" if role is None else "/role"
+    member = "/scopes" if role is None else "/role"
     if (role is None) is not bool(wanted.scopes):
         yield Fault("role_or_scopes", "Give either a role or scopes.", pointer="/role")
     elif role is not None and role not in ROLES:
-        yield Fault("role", f"Choose among {', '.join(ROLES)}.", pointer=place)
+        yield Fault("role", f"Choose among {', '.join(ROLES)}.", pointer=member)
     elif role == Role.PARTNER and wanted.subscriber_id is None:
         yield Fault("required", "Name the subscriber that the partner is.", pointer="/subscriber_id")
     elif wanted.subscriber_id is not None and (beyond := (ROLES[role] if role else {*wanted.scopes}) - OF_A_SUBSCRIBER):
         remedy = f"A subscriber's key can't have {', '.join(sorted(beyond))}: that is about the whole hospital."
-        yield Fault("beyond_subscriber", remedy, pointer=place)
+        yield Fault("beyond_subscriber", remedy, pointer=member)
 
 
 def _noted(row: RowMapping, role: str | None) -> dict[str, Any]:

@@ -142,9 +142,9 @@ def _read(body: bytes) -> dict[str, Any]:
 
 
 def _malformed(reason: str) -> Problem:
-    """The parser's sentence may quote a member's name: only its place is told."""
-    place = re.search(r"line \d+ column \d+", reason)
-    where = f" at {place[0]}" if place else ""
+    """The parser's sentence may quote a member's name: only its position is told."""
+    position = re.search(r"line \d+ column \d+", reason)
+    where = f" at {position[0]}" if position else ""
     if "recursion" in reason:
         return Problem(400, "malformed-json", f"The body is nested too deep{where}. Nest at most 200 levels.")
     if "out of range" in reason:
@@ -171,14 +171,14 @@ def _shape(decoder: msgspec.json.Decoder[Any], body: bytes, parsed: Mapping[str,
         raise _malformed("") from None
 
 
-_PLACE = re.compile(r" - at `\$(.*)`$")
+_PATH = re.compile(r" - at `\$(.*)`$")
 
 
 def _fault(sentence: str, remedies: Mapping[str, str]) -> Fault:
     """msgspec says "Expected `str`, got `int` - at `$.type`", and never the value."""
-    place = _PLACE.search(sentence)
-    pointer = place[1].replace("[...]", "/*").replace(".", "/") if place else ""
-    what = sentence[: place.start()] if place else sentence
+    path = _PATH.search(sentence)
+    pointer = path[1].replace("[...]", "/*").replace(".", "/") if path else ""
+    what = sentence[: path.start()] if path else sentence
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", what):
         name = unknown[1] if re.fullmatch(r"\w{1,64}", unknown[1], re.ASCII) else "*"
         return Fault("unknown", "Remove the member: it is not known here.", pointer=f"{pointer}/{name}")
