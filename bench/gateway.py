@@ -204,7 +204,7 @@ class Gateway:
         )
         secrets = []
         for endpoint_id in made:
-            secret_id, secret = uuid7(), signing.render_secret(os.urandom(32)).encode()
+            secret_id, secret = uuid7(), signing.encode_secret(os.urandom(32)).encode()
             sealed = self.vault.seal(self.tenant_id, "endpoint_secrets", secret_id, secret)
             secrets.append((secret_id, self.tenant_id, endpoint_id, sealed))
         await self.connection.executemany(

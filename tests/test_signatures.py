@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from joserfc.jwk import OKPKey
 
 from webhook_gateway.crypto import signatures
-from webhook_gateway.rules.signing import BadSecret, BadSignature, render_secret
+from webhook_gateway.rules.signing import BadSecret, BadSignature, encode_secret
 
 # RFC 8032, section 7.1, test 2; and RFC 8037, appendix A, whose key is that of test 1.
 SEED = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
@@ -29,7 +29,7 @@ def whpk(raw: bytes) -> str:
 
 
 def test_a_seed_gives_the_public_key_of_rfc_8032() -> None:
-    assert signatures.public_key_of(signatures.render_private_key(SEED)) == whpk(PUBLIC)
+    assert signatures.public_key_of(signatures.encode_private_key(SEED)) == whpk(PUBLIC)
     assert signatures.public_key_of("whsk_" + base64.b64encode(SEED).decode()) == whpk(PUBLIC)
 
 
@@ -71,7 +71,7 @@ def test_a_message_signed_elsewhere_is_verified() -> None:
 
 
 def test_during_a_change_of_kind_each_live_secret_signs_in_its_own() -> None:
-    shared, private = render_secret(bytes(32)), signatures.render_private_key(SEED)
+    shared, private = encode_secret(bytes(32)), signatures.encode_private_key(SEED)
     header = signatures.sign([private, shared], "msg_1", NOW, b"{}")
     assert [part.partition(",")[0] for part in header.split()] == ["v1a", "v1"]
     signatures.verify(shared, "msg_1", NOW, b"{}", header, NOW)

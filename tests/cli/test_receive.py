@@ -10,9 +10,9 @@ import pytest
 from standardwebhooks import Webhook
 
 from webhook_gateway.crypto import signatures
-from webhook_gateway.rules.signing import render_secret
+from webhook_gateway.rules.signing import encode_secret
 
-SECRET = render_secret(secrets.token_bytes(32))
+SECRET = encode_secret(secrets.token_bytes(32))
 BODY = '{"id":"evt_1","type":"lab_result.final","data":{"result_id":"r1"}}'
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -17,7 +17,7 @@ from tests.support.partner import OK, Partner, Received, status
 from webhook_gateway.rules import ids, signing
 
 Open = Callable[..., Awaitable[Partner]]
-SECRET = signing.render_secret(b"a secret of thirty-two bytes....")
+SECRET = signing.encode_secret(b"a secret of thirty-two bytes....")
 FAST = [0.01] * 9
 
 FINISHED = "SELECT * FROM finished_deliveries WHERE state = $1"
@@ -85,7 +85,7 @@ async def test_a_partner_who_closes_kept_connections_has_each_event_at_the_first
 async def test_while_a_secret_is_rotated_both_sign(hospital: Hospital, open_partner: Open) -> None:
     partner = await open_partner()
     endpoint_id = await hospital.endpoint(url=partner.url(), secret=SECRET)
-    newer = signing.render_secret(b"another secret of 32 bytes......")
+    newer = signing.encode_secret(b"another secret of 32 bytes......")
     await hospital.secret(endpoint_id, newer)
     async with hospital.worker():
         await hospital.post()

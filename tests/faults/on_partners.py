@@ -38,7 +38,7 @@ async def f13_hostile_partners(house: House) -> Report:
 
 
 async def f14_poison(house: House) -> Report:
-    """a poison message: rendering or signing raises, or kills"""
+    """a poison message: signing raises, or kills"""
     async with house.stage(workers=1, settings={"WEBHOOK_GATEWAY_LEASE_MARGIN": "1"}) as stage:
         schedule = (0.2,) * stage.length.times(8)
         attempts_allowed = len(schedule) + 1
@@ -60,7 +60,7 @@ async def f14_poison(house: House) -> Report:
 
 
 async def _kill_with_one_message(stage: Stage, attempts_allowed: int) -> None:
-    """A message that kills whoever renders it ends as dead, and the next worker lives."""
+    """A message that kills whoever signs it ends as dead, and the next worker lives."""
     for worker in list(stage.workers):
         await stage.terminate(worker)
     for name, endpoint_id in stage.endpoints.items():
@@ -74,9 +74,9 @@ async def _kill_with_one_message(stage: Stage, attempts_allowed: int) -> None:
         killer,
     )
     for _ in range(attempts_allowed):
-        armed = await stage.start_worker(WEBHOOK_GATEWAY_FAILPOINT="render")
+        armed = await stage.start_worker(WEBHOOK_GATEWAY_FAILPOINT="while_signing")
         await stage.dies(armed)
-    await stage.start_worker(WEBHOOK_GATEWAY_FAILPOINT="render")
+    await stage.start_worker(WEBHOOK_GATEWAY_FAILPOINT="while_signing")
     await until(lambda: _dead(stage, killer, 1), "what kills workers is dead", 10 + LEASE_MARGIN)
     for endpoint_id in stage.endpoints.values():
         await stage.value("UPDATE endpoints SET state = 'enabled' WHERE id = $1", endpoint_id)

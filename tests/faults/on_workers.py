@@ -15,7 +15,7 @@ from .report import Report
 from .stage import HERE, LEASE, QUICK, Never, Stage, moment, until
 
 GRACE = 5.0
-FAILPOINTS = ("after_lease", "render", "within_settle", "after_answer")
+FAILPOINTS = ("after_lease", "while_signing", "within_settle", "after_answer")
 GONE_WITHIN = 30.0
 
 

@@ -255,7 +255,7 @@ class Stage:
                     self.tenant_id,
                     "endpoint_secrets",
                     secret_id,
-                    (secret or signing.render_secret(os.urandom(32))).encode(),
+                    (secret or signing.encode_secret(os.urandom(32))).encode(),
                 )
                 await connection.execute(
                     "INSERT INTO endpoint_secrets (id, tenant_id, endpoint_id, secret) VALUES ($1, $2, $3, $4)",

@@ -23,14 +23,14 @@ def test_the_vector_holds() -> None:
 
 @given(keys, st.text(), st.integers(0, 2**33))
 def test_signed_and_the_independent_library_agrees(key: bytes, body: str, timestamp: int) -> None:
-    secret = signing.render_secret(key)
+    secret = signing.encode_secret(key)
     theirs = Webhook(secret).sign("msg_1", datetime.fromtimestamp(timestamp, UTC), body)
     assert signing.sign([secret], "msg_1", timestamp, body.encode()) == theirs
 
 
 @given(keys, keys, st.binary())
 def test_while_a_secret_is_rotated_both_verify(old: bytes, new: bytes, body: bytes) -> None:
-    secrets = [signing.render_secret(new), signing.render_secret(old)]
+    secrets = [signing.encode_secret(new), signing.encode_secret(old)]
     signature = signing.sign(secrets, "evt_1", 1000, body)
     assert signature.count("v1,") == 2
     for secret in secrets:
@@ -39,7 +39,7 @@ def test_while_a_secret_is_rotated_both_verify(old: bytes, new: bytes, body: byt
 
 @given(keys, st.binary(min_size=1), st.data())
 def test_a_changed_byte_is_noticed(key: bytes, body: bytes, data: st.DataObject) -> None:
-    secret = signing.render_secret(key)
+    secret = signing.encode_secret(key)
     signature = signing.sign([secret], "evt_1", 1000, body)
     at = data.draw(st.integers(0, len(body) - 1))
     changed = body[:at] + bytes([body[at] ^ data.draw(st.integers(1, 255))]) + body[at + 1 :]
@@ -49,7 +49,7 @@ def test_a_changed_byte_is_noticed(key: bytes, body: bytes, data: st.DataObject)
 
 @pytest.mark.parametrize("way", [-1, 1])
 def test_a_timestamp_may_be_five_minutes_off_and_no_more(way: int) -> None:
-    secret = signing.render_secret(b"k" * 32)
+    secret = signing.encode_secret(b"k" * 32)
     signature = signing.sign([secret], "evt_1", 1000, b"{}")
     signing.verify(secret, "evt_1", 1000, b"{}", signature, now=1000 + way * 300.0)
     with pytest.raises(signing.BadSignature, match="five minutes"):
@@ -58,9 +58,9 @@ def test_a_timestamp_may_be_five_minutes_off_and_no_more(way: int) -> None:
 
 @pytest.mark.parametrize("length", [24, 64])
 def test_a_secret_has_24_to_64_bytes(length: int) -> None:
-    assert signing.parse_secret(signing.render_secret(bytes(length))) == bytes(length)
+    assert signing.parse_secret(signing.encode_secret(bytes(length))) == bytes(length)
     with pytest.raises(signing.BadSecret):
-        signing.parse_secret(signing.render_secret(bytes(length + (1 if length == 64 else -1))))
+        signing.parse_secret(signing.encode_secret(bytes(length + (1 if length == 64 else -1))))
 
 
 def test_a_secret_of_ours_has_as_many_bytes_as_what_hmac_makes_with_it() -> None:

@@ -76,7 +76,7 @@ class Hospital:
         places = ", ".join(f"${number}" for number in range(1, len(values) + 1))
         async with self.database.connection() as connection:
             await connection.execute(f"INSERT INTO endpoints ({names}) VALUES ({places})", *values.values())
-        await self.secret(endpoint_id, secret or signing.render_secret(os.urandom(32)))
+        await self.secret(endpoint_id, secret or signing.encode_secret(os.urandom(32)))
         return endpoint_id
 
     async def secret(self, endpoint_id: UUID, secret: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.web.serving import Api, running
 from tests.web.world import HELD, World, make_world, post, store_event, store_open, store_worker
 from webhook_gateway.rules import ids
-from webhook_gateway.rules.signing import render_secret
+from webhook_gateway.rules.signing import encode_secret
 from webhook_gateway.store import configuration
 
 URL = "https://lab.example.com/in"
@@ -80,7 +80,7 @@ async def test_secrets_and_header_values_are_shown_never_again(api: Api, admin: 
 async def test_a_rotated_secret_ends_after_the_overlap(admin: httpx.AsyncClient) -> None:
     endpoint = await make_endpoint(admin)
     path = f"/v1/endpoints/{endpoint['id']}"
-    own = render_secret(bytes(32))
+    own = encode_secret(bytes(32))
     assert (await post(admin, f"{path}/rotate-secret", {"secret": own}))["secret"] == own
     newest, oldest = (await admin.get(path)).json()["secrets"]
     assert newest["expires_at"] is None

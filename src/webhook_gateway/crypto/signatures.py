@@ -33,10 +33,10 @@ class BadPublicKey(BadSecret):
 
 
 def new_private_key() -> str:
-    return render_private_key(Ed25519PrivateKey.generate().private_bytes_raw())
+    return encode_private_key(Ed25519PrivateKey.generate().private_bytes_raw())
 
 
-def render_private_key(seed: bytes) -> str:
+def encode_private_key(seed: bytes) -> str:
     """Seed and public key together, as other implementations of the specification write and expect it."""
     public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
     return PRIVATE_PREFIX + base64.b64encode(seed + public).decode()

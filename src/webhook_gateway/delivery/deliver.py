@@ -86,7 +86,7 @@ def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, ke
         }
         if delivery.skipped_event_id is not None:
             headers["webhook-skipped-id"] = ids.render(ids.EVENT, delivery.skipped_event_id)
-        reach("render")
+        reach("while_signing")
         return Request(
             endpoint.id,
             endpoint.revision,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from webhook_gateway.rules.matching import fits
-from webhook_gateway.rules.signing import SECRET_BYTES, render_secret
+from webhook_gateway.rules.signing import SECRET_BYTES, encode_secret
 
 POSTED = "posted as "
 """How the claims desk's ledger tells of a decision that the gateway took."""
@@ -23,7 +23,7 @@ class Partner:
     what: str
     flags: tuple[str, ...] = ()
     absent: bool = False
-    secret: str = field(default_factory=lambda: render_secret(secrets.token_bytes(SECRET_BYTES)), repr=False)
+    secret: str = field(default_factory=lambda: encode_secret(secrets.token_bytes(SECRET_BYTES)), repr=False)
     url: str = ""
     endpoint_id: str = ""
     is_up: bool = False

@@ -1,1 +1,1 @@
-"""From the HMS to the outbox: a posted event comes in, is checked, rendered, sealed; its id goes out."""
+"""From the HMS to the outbox: a posted event comes in, is checked, encoded, sealed; its id goes out."""

@@ -1,4 +1,4 @@
-"""An event becomes what is stored: the body that every partner gets, rendered once and sealed."""
+"""An event becomes what is stored: the body that every partner gets, encoded once and sealed."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ async def emit(connection: Connection, vault: Vault, tenant_id: UUID, name: str,
 
 
 def prepare(vault: Vault, tenant_id: UUID, event: NewEvent, known: EventType | None) -> Appended:
-    """Renders the body that every partner gets, once, and seals it.
+    """Encodes the body that every partner gets, once, and seals it.
 
     Raises:
         KeyMissing: there is no key to seal it with.
     """
     event_id = uuid7()
     occurred_at = datetime.now(UTC) if event.timestamp is None else event.timestamp.astimezone(UTC)
-    body = render_body(event_id, event, occurred_at)
+    body = encode_body(event_id, event, occurred_at)
     ordering_key = (
         event.ordering_key or (known and known.ordering_key and _fill(known.ordering_key, event.parsed)) or None
     )
@@ -78,7 +78,7 @@ class Body(msgspec.Struct, omit_defaults=True):
     subject: str | None = None
 
 
-def render_body(event_id: UUID, event: NewEvent, occurred_at: datetime) -> bytes:
+def encode_body(event_id: UUID, event: NewEvent, occurred_at: datetime) -> bytes:
     """The body. ``data`` stays byte for byte what the hospital sent: no number changes its digits."""
     body = Body(ids.render(ids.EVENT, event_id), event.type, occurred_at, msgspec.Raw(event.data), event.subject)
     return msgspec.json.encode(body)

@@ -19,7 +19,7 @@ from webhook_gateway.rules.denials import Denied
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.model import Signing
-from webhook_gateway.rules.signing import SECRET_BYTES, BadSecret, parse_secret, render_secret
+from webhook_gateway.rules.signing import SECRET_BYTES, BadSecret, encode_secret, parse_secret
 from webhook_gateway.rules.targets import Policy, parse
 from webhook_gateway.store import endpoints, event_types, subscribers
 from webhook_gateway.store.configuration import open_column, seal_column
@@ -144,7 +144,7 @@ async def _add_secret(change: Change, vault: Vault, endpoint_id: UUID, own: str 
 
 
 def _new_secret() -> str:
-    return render_secret(chance.token_bytes(SECRET_BYTES))
+    return encode_secret(chance.token_bytes(SECRET_BYTES))
 
 
 def _columns(

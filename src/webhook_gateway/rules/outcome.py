@@ -8,7 +8,7 @@ A partner's failure is data, never an exception: an exception means that the gat
     ├── TimedOut      the deadline passed, in a named phase
     ├── Unreachable   no answer could be had: refused, reset, no such name, TLS failure, protocol error
     ├── Blocked       policy forbids the address; no connection was opened
-    └── Unsendable    the gateway could not build the request (no key for the body, a value it can't render)
+    └── Unsendable    the gateway could not build the request (no key for the body, a value it can't encode)
 """
 
 from __future__ import annotations

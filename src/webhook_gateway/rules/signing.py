@@ -26,7 +26,7 @@ class BadSignature(ValueError):
     """The message was not signed with this secret, or was changed, or is too old."""
 
 
-def render_secret(key: bytes) -> str:
+def encode_secret(key: bytes) -> str:
     return SECRET_PREFIX + base64.b64encode(key).decode()
 
 

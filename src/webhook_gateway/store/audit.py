@@ -18,7 +18,7 @@ from sqlalchemy import RowMapping, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.crypto.audit_chain import FIRST, Head, hash_of, sign_head
-from webhook_gateway.crypto.signatures import public_key_of, render_private_key
+from webhook_gateway.crypto.signatures import encode_private_key, public_key_of
 from webhook_gateway.crypto.vault import Vault
 
 from .driver import driver_of
@@ -105,7 +105,7 @@ async def head(connection: AsyncConnection, vault: Vault, tenant_id: UUID, now: 
         KeyMissing, Tampered: the key is there and can't be unwrapped.
     """
     seed, made = await audit_key(await driver_of(connection), vault, tenant_id)
-    key = render_private_key(seed)
+    key = encode_private_key(seed)
     if made:
         await write(connection, tenant_id, Change("gateway", "local", "audit_key.created", public_key_of(key)))
     return sign_head(key, tenant_id, *await _last(connection, tenant_id), now)

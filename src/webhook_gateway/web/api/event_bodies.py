@@ -1,7 +1,7 @@
 """What is posted to the byte routes, from bytes to events.
 
 The body is read once for what it means (refusing members given twice, NaN and broken UTF-8) and once for its shape,
-which keeps ``data`` as the very bytes that came: nothing is rendered again on its way to the partner.
+which keeps ``data`` as the very bytes that came: nothing is encoded again on its way to the partner.
 """
 
 from __future__ import annotations
