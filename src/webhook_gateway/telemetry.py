@@ -137,7 +137,7 @@ def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, ver
 
 
 _unwritten: list[bytes] = []
-"""Lines of this turn of the event loop."""
+"""Lines of this round of the event loop."""
 _ATOMIC = 4096
 """Bytes that are written whole, whoever else writes to the same pipe (pipe(7))."""
 

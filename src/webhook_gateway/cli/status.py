@@ -27,8 +27,8 @@ BAD_LAST = timedelta(hours=24)
 
 def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, until Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a look.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two reports.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a report.")] = False,
 ) -> None:
     """Show the outbox, the open deliveries, endpoints in trouble and the workers alive.
 
@@ -46,20 +46,20 @@ async def _show(*, watch: bool, every: float, as_json: bool) -> None:
     try:
         if not watch or as_json or not sys.stdout.isatty():
             while True:
-                found = await look(database)
+                found = await read(database)
                 write_json(found) if as_json else answers.print(_drawn(found))
                 if not watch:
                     return
                 await asyncio.sleep(every)
-        with Live(_drawn(await look(database)), console=answers, auto_refresh=False) as live:
+        with Live(_drawn(await read(database)), console=answers, auto_refresh=False) as live:
             while True:
                 await asyncio.sleep(every)
-                live.update(_drawn(await look(database)), refresh=True)
+                live.update(_drawn(await read(database)), refresh=True)
     finally:
         await database.close()
 
 
-async def look(database: Database) -> dict[str, Any]:
+async def read(database: Database) -> dict[str, Any]:
     """The figures, of all tenants together."""
     from webhook_gateway.store import endpoint_status, waiting
     from webhook_gateway.store.workers import ALIVE

@@ -23,7 +23,7 @@ from .screen import say
 
 FEWEST = 200
 OTHERS = 20
-"""Connections for commands and for whoever looks."""
+"""Connections for commands, and for operators."""
 
 
 def up(

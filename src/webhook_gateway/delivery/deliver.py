@@ -123,6 +123,6 @@ def _authorize(authorization: Authorization | None) -> dict[str, str]:
         case Basic() | Bearer():
             return {"authorization": authorization.header}
         case ClientCredentials() | None:
-            return {}  # a token is had when it is time to send
+            return {}  # a token is fetched when it is time to send
         case _:
             assert_never(authorization)

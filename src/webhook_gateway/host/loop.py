@@ -10,7 +10,7 @@ from webhook_gateway import telemetry
 from webhook_gateway.store.database import DatabaseUnavailable
 
 POLL = 1.0
-"""Seconds after which a stage of a worker looks by itself, notified or not."""
+"""Seconds after which a stage of a worker begins a round, notified or not."""
 BACKOFF = (0.2, 2.0)
 """Seconds to wait after an error: first, and at most."""
 

@@ -34,10 +34,10 @@ LARGEST_COMMIT_BYTES = 8_388_608
 LONGEST_QUEUE = 20_000
 PATIENCE = 4.5
 """Seconds that a caller waits for the commit before it is told to ask again."""
-MOST_TOGETHER, TURN = 5.0 * MOST, MOST / 2
-"""Nanoseconds that judging the events of one request may cost, and after which others have their turn meanwhile."""
+MOST_TOGETHER, YIELD_AFTER = 5.0 * MOST, MOST / 2
+"""Nanoseconds that judging the events of one request may cost, and after which other requests go on."""
 SWEEP = 0.1
-"""Seconds between two looks for callers who have waited too long: one timer for all of them."""
+"""Seconds between two sweeps for callers who have waited too long: one timer for all of them."""
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -134,8 +134,8 @@ class Ingest:
                 results.append(checked)
             else:
                 results.append(self._enqueue(prepare(self._vault, tenant_id, event, checked), until))
-            since += TURN if isinstance(checked, Refusal) or isinstance(judge, Refusal) else judge.cost
-            if since > TURN:
+            since += YIELD_AFTER if isinstance(checked, Refusal) or isinstance(judge, Refusal) else judge.cost
+            if since > YIELD_AFTER:
                 await asyncio.sleep(0)
                 since = 0.0
         return [result if isinstance(result, Refusal) else await result for result in results]

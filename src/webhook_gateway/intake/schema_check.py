@@ -33,8 +33,8 @@ AT_ONCE = 2
 TOO_HARD = SchemaRefused("", "It takes too much to check: make it smaller or simpler.")
 
 
-async def check(schema: Mapping[str, Any], example: object, turns: asyncio.Semaphore) -> tuple[Fault, ...]:
-    """Where a type's own example breaks its schema; none where it fits. ``turns`` holds the others back.
+async def check(schema: Mapping[str, Any], example: object, running: asyncio.Semaphore) -> tuple[Fault, ...]:
+    """Where a type's own example breaks its schema; none where it fits. ``running`` holds the others back.
 
     Raises:
         SchemaRefused: the schema can't be used.
@@ -42,7 +42,7 @@ async def check(schema: Mapping[str, Any], example: object, turns: asyncio.Semap
     given = json.dumps([schema, example]).encode()
     # It needs no secret of ours, so it gets none.
     environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    async with turns:
+    async with running:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "webhook_gateway.intake.schema_check"),
             stdin=asyncio.subprocess.PIPE,

@@ -55,7 +55,7 @@ class Verdict(msgspec.Struct, frozen=True):
 def decide(
     delivery: Delivery, endpoint: Endpoint, health: Health, outcome: Outcome, now: float, chance: float
 ) -> Verdict:
-    """The verdict on one attempt. ``chance`` in [0, 1) spreads retries."""
+    """The verdict on one attempt. ``chance`` in [0, 1) is the jitter of retries."""
     match outcome:
         case Accepted():
             return Verdict(Done(), breaker.after_success(health, now))

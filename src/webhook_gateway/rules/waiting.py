@@ -57,7 +57,7 @@ class OpenDelivery(msgspec.Struct, frozen=True):
     """What rows say of a delivery that has not ended. ``due_at`` is when its lease ends where it is leased."""
 
     due_at: float | None
-    """None while it is not its turn within its ordering key."""
+    """None while an earlier one of its ordering key is open."""
     leased: bool = False
     key_held: bool = False
     """Nothing of its ordering key moves until an operator decides."""

@@ -87,7 +87,7 @@ async def changed(connection: Connection) -> None:
 
 async def snapshot(connection: Connection, vault: Vault) -> Snapshot:
     """Every endpoint with its open secrets. One whose key is missing is named as unsendable: its deliveries wait."""
-    # The version first: a change that commits in between makes the next look find it newer, never older.
+    # The version first: a change that commits in between makes the next read find it newer, never older.
     current = await version(connection)
     secrets, stale_at, unsendable = _open_secrets(await connection.fetch(SECRETS), vault)
     endpoints = {}

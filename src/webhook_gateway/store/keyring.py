@@ -120,7 +120,7 @@ async def needed(connection: Connection) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Rewrapped:
-    """One data key after its turn. ``problem`` says why it still has its old master key."""
+    """One data key after it was tried. ``problem`` says why it still has its old master key."""
 
     tenant_id: UUID
     problem: str | None = None

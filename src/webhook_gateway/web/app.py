@@ -70,7 +70,7 @@ ROUTERS = tuple(
 )
 PUBLIC = frozenset({"/healthz", "/readyz", well_known.PATH})
 REFRESH = 5.0
-"""Seconds between looks at the configuration where no notification comes."""
+"""Seconds between two reads of the configuration where no notification comes."""
 
 
 class Application(FastAPI):

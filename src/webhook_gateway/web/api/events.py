@@ -21,7 +21,7 @@ from .byte_routes import Handler, Headers
 from .event_bodies import read_batch, read_event
 
 LARGE = 65_536
-"""Bytes of a body after whose parsing others have their turn first."""
+"""Bytes of a body after whose parsing other requests go on first."""
 
 
 class ReceiptOut(msgspec.Struct):

@@ -67,7 +67,7 @@ class BearerAuthorization(Body):
 
 
 class OAuth2Authorization(Body):
-    """A token for each while, had with the client's credentials (RFC 6749, section 4.4)."""
+    """An access token, fetched with the client's credentials (RFC 6749, section 4.4)."""
 
     kind: Literal["oauth2"]
     token_url: Url
