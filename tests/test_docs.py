@@ -74,6 +74,11 @@ PAGES = sorted(
     ]
 )
 SOURCE = CHECKOUT / "src" / "webhook_gateway"
+FORMER_WORDS = (
+    r"\b(?:[Rr]oad|born|stranded|Hinter|hints?|give_back|hand_back|surroundings|hindrance|in vain|had with"
+    r"|[Mm]end(?:s|ed)?|wants_deaths|lease_at_birth|CompleteLooks|AHEAD|AWAY|DatabaseAway|BIND|Journey|_Lane|_lanes?|[Ll]anes?)\b"
+)
+"""What the words of the glossary were before they were the field's own."""
 SECRET = "whsec_" + b64encode(bytes(range(32))).decode()
 
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -295,6 +300,37 @@ def test_the_headers_are_those_that_are_sent() -> None:
     assert {name.strip("`") for name, _ in rows} == set(request.headers)
 
 
+def test_the_trails_lead_to_definitions_as_long_as_they_say() -> None:
+    text = (DOCS / "trails.md").read_text()
+    sums: list[int] = []
+    for trail in text.split("\n## ")[1:]:
+        steps = re.findall(r"^\| (\d+) \| `([\w/]+\.py)`(?: `([\w.]+)`)? \| (\d+) \| .+ \|$", trail, re.MULTILINE)
+        assert [int(step) for step, *_ in steps] == list(range(1, trail.count("\n| ") - 1)), trail[:20]
+        for _, file, name, lines in steps:
+            assert is_about(int(lines), lines_of(SOURCE / file, name)), (
+                f"{file} {name}: {lines_of(SOURCE / file, name)}"
+            )
+        sums.append(sum(int(lines) for *_, lines in steps))
+        assert f"\n{sums[-1]} lines, " in trail, trail[:20]
+    assert len(sums) == 4
+    assert f"\n{sum(sums)} lines, " in text
+
+
+def test_the_words_of_the_glossary_are_those_of_the_code() -> None:
+    code = "\n".join(file.read_text() for file in SOURCE.rglob("*.py"))
+    rows = re.findall(r"^\| ([a-z][a-z, -]+) \|", (DOCS / "glossary.md").read_text(), re.MULTILINE)
+    words = [word for row in rows if row != "word" for word in row.split(", ")]
+    assert len(words) == len(set(words)) > 50
+    for word in words:
+        assert re.search(r"\b_?" + re.sub("[ -]", "[ _-]?", word), code, re.IGNORECASE), word
+
+
+@pytest.mark.parametrize("text", [*PAGES, *SOURCE.rglob("*.py")], ids=named)
+def test_no_private_word_comes_back(text: Path) -> None:
+    if "outbound" not in text.parts:
+        assert re.findall(FORMER_WORDS, text.read_text()) == []
+
+
 def test_every_dependency_is_told_with_its_reason() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     required = {
@@ -424,6 +460,24 @@ def definitions_of(file: Path) -> dict[str, str]:
             case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(ast.Name(id=name), value=value):
                 found[name] = "" if value is None else ast.unparse(value)
     return found
+
+
+def lines_of(file: Path, name: str) -> int:
+    """The length of a definition (``Class.method``), its decorators included; without a name that of the file."""
+    found: Any = ast.parse(file.read_text())
+    for part in filter(None, name.split(".")):
+        (found,) = (node for node in found.body if part in (getattr(node, "name", ""), *map(assigned, [node])))
+    if not name:
+        return len(file.read_text().splitlines())
+    return int(found.end_lineno - min(node.lineno for node in (found, *getattr(found, "decorator_list", ()))) + 1)
+
+
+def assigned(node: ast.AST) -> str:
+    return node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else ""
+
+
+def is_about(told: int, true: int) -> bool:
+    return abs(told - true) <= max(1, true / 10)
 
 
 ENDPOINT = Endpoint(UUID(int=1), UUID(int=1), UUID(int=1), 1, "https://partner.example/", ("*",))
