@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from . import cores
-from .cores import AUTO, Processes
-from .rules.deadlines import LEASE_MARGIN
-from .rules.scopes import Role, Scope
+from webhook_gateway import cores
+from webhook_gateway.cores import AUTO, Processes
+from webhook_gateway.rules.deadlines import LEASE_MARGIN
+from webhook_gateway.rules.scopes import Role, Scope
 
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
@@ -162,8 +162,6 @@ def network_and_port(text: str) -> tuple[IPv4Network | IPv6Network, int | None]:
     Raises:
         ValueError: no network, or no port, is written there.
     """
-    from ipaddress import ip_network
-
     if text.startswith("["):
         network, _, port = text[1:].partition("]")
         port = port.removeprefix(":")

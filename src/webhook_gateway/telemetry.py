@@ -16,11 +16,11 @@ import msgspec
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
-from . import counters
-from .rules import ids
-from .rules.model import Delivery, Endpoint
-from .rules.outcome import Exchange, detail_of, name_of, status_of
-from .rules.verdict import Verdict
+from webhook_gateway import counters
+from webhook_gateway.rules import ids
+from webhook_gateway.rules.model import Delivery, Endpoint
+from webhook_gateway.rules.outcome import Exchange, detail_of, name_of, status_of
+from webhook_gateway.rules.verdict import Verdict
 
 log = structlog.get_logger("webhook_gateway")
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from webhook_gateway.crypto import signatures
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.signing import BadSecret
 from webhook_gateway.settings import settings
 
 from .environment import TenantName, configured_vault, database_url, tenant_named, with_database
@@ -202,9 +204,7 @@ def _verify_export(file: Path, public_key: str, since: int, *, as_json: bool) ->
 
 
 def _check(file: Path, public_key: str, since: int) -> Checked:
-    from webhook_gateway.crypto import signatures
     from webhook_gateway.crypto.audit_chain import check_export
-    from webhook_gateway.rules.signing import BadSecret
 
     if not public_key and not _has_database():
         raise CannotGoOn("say with --public-key which key signs heads: `webhook-gateway audit head` shows it", WRONG)

@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
-from webhook_gateway import cores
+from webhook_gateway import cores, failpoints
+from webhook_gateway.crypto.master_keys import MasterKeysUnusable, load_master_keys
+from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.host import supervisor
+from webhook_gateway.settings import Settings
 
+from .environment import database_url, key_settings
 from .exits import NO, explain, setting_faults
 from .screen import answers, write_json
 
 if TYPE_CHECKING:
-    from webhook_gateway.crypto.vault import MasterKeys
-    from webhook_gateway.settings import Settings
     from webhook_gateway.store.database import Database
 
 OLDEST_POSTGRES = 150_000
@@ -68,11 +72,6 @@ def check(
 
 
 def _look() -> list[Finding]:
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
-
-    from webhook_gateway.settings import Settings
-
     try:
         found = Settings()
     except ValidationError as error:
@@ -85,8 +84,6 @@ def _look() -> list[Finding]:
 
 
 def _settings(found: Settings) -> Iterator[Finding]:
-    from webhook_gateway import failpoints
-
     known = {failpoints.VARIABLE} | {f"WEBHOOK_GATEWAY_{name.upper()}" for name in type(found).model_fields}
     unknown = sorted(name for name in os.environ if name.startswith("WEBHOOK_GATEWAY_") and name not in known)
     for name in unknown:
@@ -141,10 +138,6 @@ def _egress(found: Settings) -> Iterator[Finding]:
 
 
 def _master_keys(found: Settings) -> tuple[MasterKeys | None, list[Finding]]:
-    from webhook_gateway.crypto.master_keys import MasterKeysUnusable, load_master_keys
-
-    from .environment import key_settings
-
     chosen = key_settings(found)
     try:
         keys = load_master_keys(chosen)
@@ -160,8 +153,6 @@ def _master_keys(found: Settings) -> tuple[MasterKeys | None, list[Finding]]:
 
 async def _database(found: Settings, keys: MasterKeys | None) -> list[Finding]:
     from webhook_gateway.store.database import Database
-
-    from .environment import database_url
 
     database: Database | None = None
     try:
@@ -179,7 +170,6 @@ async def _database(found: Settings, keys: MasterKeys | None) -> list[Finding]:
 
 
 async def _ask(database: Database, url: str, found: Settings, keys: MasterKeys | None) -> AsyncIterator[Finding]:
-    from webhook_gateway.crypto.vault import Vault
     from webhook_gateway.store import endpoint_status, keyring, migrate
 
     async with database.connection() as connection:

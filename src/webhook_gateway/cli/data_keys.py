@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from webhook_gateway.crypto.vault import Vault
+from webhook_gateway.rules import ids
+
 from .environment import configured_vault, with_database
 from .exits import NO, CannotGoOn
 from .screen import progress, say, write_json
 
 if TYPE_CHECKING:
-    from webhook_gateway.crypto.vault import Vault
     from webhook_gateway.store.database import Database
 
 
@@ -103,7 +105,6 @@ async def _needed(database: Database) -> dict[str, int]:
 
 async def _rotate(database: Database, vault: Vault) -> list[dict[str, Any]]:
     from webhook_gateway.operations.change import changing, local_actor
-    from webhook_gateway.rules import ids
     from webhook_gateway.store import keyring, tenants
     from webhook_gateway.store.driver import driver_of
     from webhook_gateway.store.notifications import CONFIGURATION

@@ -10,16 +10,16 @@ from uuid import UUID
 
 import typer
 
-from webhook_gateway.crypto.master_keys import KEY_FILE, data_directory
+from webhook_gateway.crypto.master_keys import KEY_FILE, data_directory, load_master_keys
+from webhook_gateway.crypto.vault import Vault
+from webhook_gateway.operations.refusals import Refusal
 from webhook_gateway.rules import ids
 from webhook_gateway.settings import Settings, settings
 
 from .exits import WRONG, CannotGoOn, granted
 
 if TYPE_CHECKING:
-    from webhook_gateway.crypto.vault import Vault
     from webhook_gateway.operations.change import Change
-    from webhook_gateway.operations.refusals import Refusal
     from webhook_gateway.store.database import Database
 
 T = TypeVar("T")
@@ -82,9 +82,6 @@ def key_settings(found: Settings) -> Settings:
 
 def configured_vault() -> Vault:
     """An empty vault with the configured master keys."""
-    from webhook_gateway.crypto.master_keys import load_master_keys
-    from webhook_gateway.crypto.vault import Vault
-
     return Vault(load_master_keys(key_settings(settings())))
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
-if TYPE_CHECKING:
-    from pydantic import ValidationError
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
-    from webhook_gateway.operations.refusals import Refusal
+from webhook_gateway.crypto.master_keys import MasterKeysUnusable
+from webhook_gateway.host.processes import DidNotStart
+from webhook_gateway.host.supervisor import AddressTaken
+from webhook_gateway.operations.refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
 
 T = TypeVar("T")
 
@@ -44,16 +47,12 @@ def granted(answer: T | Refusal) -> T:
     Raises:
         CannotGoOn: it was refused. Raised inside of a change, it leaves nothing of it.
     """
-    from webhook_gateway.operations.refusals import Refusal
-
     if isinstance(answer, Refusal):
         raise refused(answer)
     return answer
 
 
 def refused(refusal: Refusal) -> CannotGoOn:
-    from webhook_gateway.operations.refusals import Conflict, Invalid, NotFound, NotHeld
-
     match refusal:
         case NotFound():
             return CannotGoOn(f"there is no such {refusal.value} in this tenant: check the id", NO)
@@ -71,15 +70,10 @@ def refused(refusal: Refusal) -> CannotGoOn:
 def explain(problem: BaseException) -> CannotGoOn | None:
     """What an operator is told of a problem, or None where it is a bug of ours."""
     import asyncpg
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
 
     from webhook_gateway.client import GatewayUnavailable, Refused
-    from webhook_gateway.crypto.master_keys import MasterKeysUnusable
     from webhook_gateway.demo import NoExamples
     from webhook_gateway.host.postgres_binaries import EmbeddedPostgresError
-    from webhook_gateway.host.processes import DidNotStart
-    from webhook_gateway.host.supervisor import AddressTaken
     from webhook_gateway.store import database
 
     for cause in _causes(problem):

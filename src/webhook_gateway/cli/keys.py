@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from webhook_gateway.crypto.master_keys import new_master_key
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import ROLES, Scope
 
@@ -123,8 +124,6 @@ def master() -> None:
 
     [dim]Example:[/dim]  (umask 077; webhook-gateway keys master > /etc/webhook-gateway/master.key)
     """
-    from webhook_gateway.crypto.master_keys import new_master_key
-
     print(new_master_key())
 
 

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from webhook_gateway.crypto import signatures
 from webhook_gateway.rules.signing import BadSecret, BadSignature
@@ -87,7 +88,6 @@ def _why_not(request: Request, secret: str, body: bytes) -> str | None:
 
 def _show(request: Request, body: bytes, reason: str | None, *, as_json: bool) -> None:
     from rich.json import JSON
-    from rich.text import Text
 
     try:
         event = json.loads(body)

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from webhook_gateway import cores, counters
+from webhook_gateway.crypto.master_keys import load_master_keys
 from webhook_gateway.host import supervisor
 from webhook_gateway.host.processes import Program, Tree, watch_signals
 from webhook_gateway.rules.deadlines import API_STOPS
@@ -135,8 +136,6 @@ def _serve_here(listener: socket.socket, trusted_proxies: str) -> None:
 
 def _check_production(found: Settings) -> None:
     """Without a database or a key a gateway can accept nothing, so it doesn't start."""
-    from webhook_gateway.crypto.master_keys import load_master_keys
-
     if found.database_url is None:
         raise CannotGoOn("DATABASE_URL is not set: set it, or try `webhook-gateway up`, which brings its own", WRONG)
     load_master_keys(found)

@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.waiting import Reason, Waiting
@@ -17,8 +19,6 @@ from .environment import database_url
 from .screen import answers, table, write_json
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from webhook_gateway.store.database import Database
 
 MOST_ENDPOINTS = 50
@@ -88,9 +88,6 @@ async def read(database: Database) -> dict[str, Any]:
 
 
 def _drawn(found: dict[str, Any]) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
     deliveries, outbox, workers = found["deliveries"], found["outbox"], found["workers"]
     lines = Text()
     lines.append("outbox      ", "bold").append(f"{outbox['depth']:,} events{_age(outbox['oldest_seconds'])}\n")
