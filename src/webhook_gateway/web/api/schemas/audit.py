@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from .shapes import NextCursor, Paging, Shown, examples
 from .typed_ids import SUFFIX
@@ -14,20 +14,18 @@ from .typed_ids import SUFFIX
 class AuditEntry(Shown):
     """Who changed what. Each entry's hash covers the one before it."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples(
-            {
-                "sequence": 17,
-                "at": "2026-11-23T08:00:00Z",
-                "actor": f"key_{SUFFIX}",
-                "source": "10.20.1.4",
-                "action": "endpoint.pause",
-                "target": f"ep_{SUFFIX}",
-                "before": {"state": "enabled"},
-                "after": {"state": "paused"},
-                "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-            }
-        )
+    model_config = examples(
+        {
+            "sequence": 17,
+            "at": "2026-11-23T08:00:00Z",
+            "actor": f"key_{SUFFIX}",
+            "source": "10.20.1.4",
+            "action": "endpoint.pause",
+            "target": f"ep_{SUFFIX}",
+            "before": {"state": "enabled"},
+            "after": {"state": "paused"},
+            "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        }
     )
 
     sequence: int
@@ -61,19 +59,15 @@ class AuditHead(Shown):
     The signature is Ed25519 over the other members as JSON with sorted members, no white space and only ASCII.
     """
 
-    model_config = ConfigDict(
-        json_schema_extra=examples(
-            {
-                "tenant": f"ten_{SUFFIX}",
-                "sequence": 17,
-                "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-                "at": "2026-11-23T08:00:00.000000+00:00",
-                "key": "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
-                "signature": (
-                    "5VZDAMNgrHKQhuLMgG6CioSHfx645dl02HPgZSJJAVVfuIIVkKM7rMYeOXAc+bRr0lv18FlbviRlUUFDjnoQCw=="
-                ),
-            }
-        )
+    model_config = examples(
+        {
+            "tenant": f"ten_{SUFFIX}",
+            "sequence": 17,
+            "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            "at": "2026-11-23T08:00:00.000000+00:00",
+            "key": "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+            "signature": ("5VZDAMNgrHKQhuLMgG6CioSHfx645dl02HPgZSJJAVVfuIIVkKM7rMYeOXAc+bRr0lv18FlbviRlUUFDjnoQCw=="),
+        }
     )
 
     tenant: str
@@ -87,15 +81,13 @@ class AuditHead(Shown):
 class AuditVerification(Shown):
     """Whether the chain of entries is whole. Note the last hash elsewhere: it shows that none was cut off the end."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples(
-            {
-                "intact": True,
-                "entries": 17,
-                "broken_at": None,
-                "last_hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-            }
-        )
+    model_config = examples(
+        {
+            "intact": True,
+            "entries": 17,
+            "broken_at": None,
+            "last_hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        }
     )
 
     intact: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from .shapes import Body, Shown, examples
@@ -38,7 +38,7 @@ Credential = Annotated[str, Field(min_length=1, max_length=4_000, pattern=r"^[^\
 class Tls(Body):
     """TLS of the endpoint's own, as PEM. Encrypted at rest; the private key is never shown again."""
 
-    model_config = ConfigDict(json_schema_extra=examples({"ca": "-----BEGIN CERTIFICATE-----\nMIIB…"}))
+    model_config = examples({"ca": "-----BEGIN CERTIFICATE-----\nMIIB…"})
 
     ca: Pem | None = Field(None, description="Only certificates that these CAs have issued are trusted.")
     certificate: Pem | None = Field(None, description="Shown to the partner (mTLS), with those up to its CA.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from webhook_gateway.rules.model import DeliveryState
 from webhook_gateway.rules.waiting import Reason
@@ -18,9 +18,7 @@ from .values import EventTypeName, Time
 class QueuedDelivery(Shown):
     """A delivery that is on its way."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples({"id": f"dlv_{SUFFIX}", "event_id": f"evt_{SUFFIX}", "endpoint_id": f"ep_{SUFFIX}"})
-    )
+    model_config = examples({"id": f"dlv_{SUFFIX}", "event_id": f"evt_{SUFFIX}", "endpoint_id": f"ep_{SUFFIX}"})
 
     id: DeliveryId
     event_id: EventId
@@ -54,7 +52,7 @@ DELIVERY: dict[str, Any] = {
 class Delivery(Shown):
     """One event on its way to one endpoint."""
 
-    model_config = ConfigDict(json_schema_extra=examples(DELIVERY))
+    model_config = examples(DELIVERY)
 
     id: DeliveryId
     event_id: EventId
@@ -79,24 +77,22 @@ class Delivery(Shown):
 class Attempt(Shown):
     """One HTTP request. `phase` says how far it got: from `sent` on, the partner may have the event."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples(
-            {
-                "id": f"att_{SUFFIX}",
-                "attempt": 1,
-                "started_at": "2026-11-23T08:00:00Z",
-                "duration": 0.182,
-                "phase": "answered",
-                "outcome": "rejected",
-                "status": 503,
-                "detail": None,
-                "tls_version": "TLSv1.3",
-                "sends": 1,
-                "response_length": 19,
-                "response_type": "text/plain",
-                "response_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-            }
-        )
+    model_config = examples(
+        {
+            "id": f"att_{SUFFIX}",
+            "attempt": 1,
+            "started_at": "2026-11-23T08:00:00Z",
+            "duration": 0.182,
+            "phase": "answered",
+            "outcome": "rejected",
+            "status": 503,
+            "detail": None,
+            "tls_version": "TLSv1.3",
+            "sends": 1,
+            "response_length": 19,
+            "response_type": "text/plain",
+            "response_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        }
     )
 
     id: AttemptId
@@ -117,16 +113,14 @@ class Attempt(Shown):
 class KeptResponse(Shown):
     """What is kept of a partner's answer to one attempt."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples(
-            {
-                "id": f"att_{SUFFIX}",
-                "attempt": 1,
-                "status": 422,
-                "response_type": "text/plain",
-                "excerpt": "no such lab",
-            }
-        )
+    model_config = examples(
+        {
+            "id": f"att_{SUFFIX}",
+            "attempt": 1,
+            "status": 422,
+            "response_type": "text/plain",
+            "excerpt": "no such lab",
+        }
     )
 
     id: AttemptId

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from .shapes import Body, NextCursor, Shown, examples
 from .typed_ids import SUFFIX, DeliveryId, EventId
@@ -33,7 +33,7 @@ class EndpointHealth(Shown):
 class TestSend(Body):
     """What to send: an event type's example, or `gateway.test`."""
 
-    model_config = ConfigDict(json_schema_extra=examples({"event_type": "lab_result.final"}))
+    model_config = examples({"event_type": "lab_result.final"})
 
     event_type: EventTypeName = "gateway.test"
 
@@ -50,7 +50,7 @@ _HELD_KEY = {
 class HeldKey(Shown):
     """An ordering key of a strict endpoint that waits, since a delivery of it is dead."""
 
-    model_config = ConfigDict(json_schema_extra=examples(_HELD_KEY))
+    model_config = examples(_HELD_KEY)
 
     ordering_key: str = Field(description="The key's 64-bit hash: the key itself is not kept.")
     delivery_id: DeliveryId = Field(description="The dead delivery.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from webhook_gateway.rules.deadlines import LONGEST_DEADLINE
@@ -43,9 +43,7 @@ EventTypes = Annotated[list[EventTypePattern], Field(min_length=1, max_length=10
 class Maintenance(Body):
     """No attempt begins in between; deliveries wait."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples({"from": "2026-11-28T22:00:00Z", "until": "2026-11-29T02:00:00Z"})
-    )
+    model_config = examples({"from": "2026-11-28T22:00:00Z", "until": "2026-11-29T02:00:00Z"})
 
     from_: Time = Field(alias="from")
     until: Time
@@ -74,7 +72,7 @@ _ENDPOINT: dict[str, Any] = {
 class NewEndpoint(Body):
     """A URL to be, and what it wants."""
 
-    model_config = ConfigDict(json_schema_extra=examples({**_ENDPOINT, "headers": {"X-Api-Key": "a value of theirs"}}))
+    model_config = examples({**_ENDPOINT, "headers": {"X-Api-Key": "a value of theirs"}})
 
     subscriber_id: SubscriberId
     url: Url
@@ -98,7 +96,7 @@ class NewEndpoint(Body):
 class EndpointChanges(Body):
     """What is left out stays as it is; `null` goes back to the default, where there is one."""
 
-    model_config = ConfigDict(json_schema_extra=examples({"slots": 4, "rate": 20.0}))
+    model_config = examples({"slots": 4, "rate": 20.0})
 
     url: Url = unchanged()
     event_types: EventTypes = unchanged()
@@ -135,7 +133,7 @@ _SHOWN_ENDPOINT: dict[str, Any] = {
 class Endpoint(Shown):
     """A partner's URL, its limits, its state and its health."""
 
-    model_config = ConfigDict(json_schema_extra=examples(_SHOWN_ENDPOINT))
+    model_config = examples(_SHOWN_ENDPOINT)
 
     id: EndpointId
     subscriber_id: SubscriberId
@@ -165,7 +163,7 @@ class Endpoint(Shown):
 class CreatedEndpoint(Endpoint):
     """With its signing secret, which is never shown again, or its public key."""
 
-    model_config = ConfigDict(json_schema_extra=examples({**_SHOWN_ENDPOINT, "secret": SECRET, "public_key": None}))
+    model_config = examples({**_SHOWN_ENDPOINT, "secret": SECRET, "public_key": None})
 
     secret: str | None
     public_key: PublicKey | None

@@ -6,7 +6,7 @@ import math
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from .shapes import Body, Shown, examples, unchanged
@@ -76,7 +76,7 @@ OrderingKeyTemplate = Annotated[
 class NewEventType(Body):
     """An event type of one's own."""
 
-    model_config = ConfigDict(json_schema_extra=examples(_EVENT_TYPE))
+    model_config = examples(_EVENT_TYPE)
 
     name: EventTypeName
     description: Description = ""
@@ -88,7 +88,7 @@ class NewEventType(Body):
 class EventTypeChanges(Body):
     """What is left out stays as it is. Events that were accepted before are not judged again."""
 
-    model_config = ConfigDict(json_schema_extra=examples({"description": "A dialysis session has ended"}))
+    model_config = examples({"description": "A dialysis session has ended"})
 
     description: Description = unchanged()
     schema_: JsonObject = unchanged(alias="schema")
@@ -99,10 +99,8 @@ class EventTypeChanges(Body):
 class EventTypeSummary(Shown):
     """An event type, but for its schema and example."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples(
-            {name: _EVENT_TYPE[name] for name in ("name", "description", "ordering_key")} | {"source": "tenant"}
-        )
+    model_config = examples(
+        {name: _EVENT_TYPE[name] for name in ("name", "description", "ordering_key")} | {"source": "tenant"}
     )
 
     name: str
@@ -114,7 +112,7 @@ class EventTypeSummary(Shown):
 class EventType(EventTypeSummary):
     """What may happen, and what its data looks like."""
 
-    model_config = ConfigDict(json_schema_extra=examples({**_EVENT_TYPE, "source": "tenant"}))
+    model_config = examples({**_EVENT_TYPE, "source": "tenant"})
 
     schema_: dict[str, Any] = Field(alias="schema")
     example: dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from webhook_gateway.rules.waiting import Reason
 
@@ -26,7 +26,7 @@ _EVENT: dict[str, Any] = {
 class Event(Shown):
     """An accepted event, but for its body."""
 
-    model_config = ConfigDict(json_schema_extra=examples(_EVENT))
+    model_config = examples(_EVENT)
 
     id: EventId
     type: str
@@ -38,11 +38,7 @@ class Event(Shown):
 class EventDetail(Event):
     """With what became of it."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples(
-            _EVENT | {"fanout": "done", "waiting_for": None, "matched": 1, "deliveries": [DELIVERY]}
-        )
-    )
+    model_config = examples(_EVENT | {"fanout": "done", "waiting_for": None, "matched": 1, "deliveries": [DELIVERY]})
 
     fanout: Literal["pending", "done"] = Field(description="Whether its deliveries have been made.")
     waiting_for: Literal[Reason.FAN_OUT, Reason.NO_WORKER] | None = Field(
@@ -70,15 +66,13 @@ class EventQuery(Paging):
 class Payload(Shown):
     """The body that partners get."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples(
-            {
-                "id": f"evt_{SUFFIX}",
-                "type": "staff_shift.assigned",
-                "timestamp": "2026-11-23T07:59:59.000Z",
-                "data": {"staff_id": "st_19"},
-            }
-        )
+    model_config = examples(
+        {
+            "id": f"evt_{SUFFIX}",
+            "type": "staff_shift.assigned",
+            "timestamp": "2026-11-23T07:59:59.000Z",
+            "data": {"staff_id": "st_19"},
+        }
     )
 
     id: str

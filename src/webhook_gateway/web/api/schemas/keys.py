@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from webhook_gateway.rules.api_keys import MOST_NETWORKS, MOST_PATTERNS
@@ -30,10 +30,8 @@ Network = Annotated[str, Field(max_length=49, description="A network in CIDR not
 class NewKey(Body):
     """An API key to be: with a `role` or with `scopes`, and as narrow as you can."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples(
-            {"name": "Laboratory information system", "role": "producer", "event_types": ["lab_result.*"]}
-        )
+    model_config = examples(
+        {"name": "Laboratory information system", "role": "producer", "event_types": ["lab_result.*"]}
     )
 
     name: Name
@@ -63,17 +61,15 @@ class NewKey(Body):
 class Key(Shown):
     """An API key, but for the key itself."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples(
-            {
-                "id": f"key_{SUFFIX}",
-                "prefix": "whk_3kTMd09a",
-                **_KEY,
-                "created_at": "2026-11-23T08:00:00Z",
-                "last_used_at": "2026-11-23T08:30:00Z",
-                "revoked_at": None,
-            }
-        )
+    model_config = examples(
+        {
+            "id": f"key_{SUFFIX}",
+            "prefix": "whk_3kTMd09a",
+            **_KEY,
+            "created_at": "2026-11-23T08:00:00Z",
+            "last_used_at": "2026-11-23T08:30:00Z",
+            "revoked_at": None,
+        }
     )
 
     id: KeyId

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from .shapes import Body, NextCursor, Shown, examples
 from .typed_ids import SUFFIX, EndpointId, JobId
@@ -16,9 +16,7 @@ from .values import EventTypeName, Time
 class NewReplay(Body):
     """Which finished deliveries to send again."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples({"endpoint_id": f"ep_{SUFFIX}", "state": "dead", "since": "2026-11-22T00:00:00Z"})
-    )
+    model_config = examples({"endpoint_id": f"ep_{SUFFIX}", "state": "dead", "since": "2026-11-22T00:00:00Z"})
 
     endpoint_id: EndpointId | None = None
     type: EventTypeName | None = None
@@ -39,22 +37,20 @@ class ReplayState(StrEnum):
 class Replay(Shown):
     """A job that sends many deliveries again. Those to endpoints that are deleted or disabled are left out."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples(
-            {
-                "id": f"job_{SUFFIX}",
-                "state": "running",
-                "endpoint_id": f"ep_{SUFFIX}",
-                "type": None,
-                "delivery_state": "dead",
-                "since": "2026-11-22T00:00:00Z",
-                "until": None,
-                "total": 1_204,
-                "done": 500,
-                "created_at": "2026-11-23T08:00:00Z",
-                "finished_at": None,
-            }
-        )
+    model_config = examples(
+        {
+            "id": f"job_{SUFFIX}",
+            "state": "running",
+            "endpoint_id": f"ep_{SUFFIX}",
+            "type": None,
+            "delivery_state": "dead",
+            "since": "2026-11-22T00:00:00Z",
+            "until": None,
+            "total": 1_204,
+            "done": 500,
+            "created_at": "2026-11-23T08:00:00Z",
+            "finished_at": None,
+        }
     )
 
     id: JobId

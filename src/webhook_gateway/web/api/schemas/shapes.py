@@ -22,9 +22,9 @@ def unchanged(alias: str | None = None) -> Any:
     return Field(default=None, alias=alias, json_schema_extra=without_default)
 
 
-def examples(*shown: dict[str, Any]) -> dict[str, Any]:
-    """What a model adds to its JSON Schema, so that readers see it filled in."""
-    return {"examples": list(shown)}
+def examples(*shown: dict[str, Any]) -> ConfigDict:
+    """A model's configuration that shows it filled in, in its JSON Schema."""
+    return ConfigDict(json_schema_extra={"examples": list(shown)})
 
 
 class Body(BaseModel):

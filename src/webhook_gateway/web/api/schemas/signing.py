@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from .shapes import Body, Shown, examples
 
@@ -39,7 +39,7 @@ class SecretTimes(Shown):
 class Rotation(Body):
     """A new signing secret. The old ones sign, too, until the overlap ends, so that no event is refused meanwhile."""
 
-    model_config = ConfigDict(json_schema_extra=examples({"overlap_seconds": 86_400}))
+    model_config = examples({"overlap_seconds": 86_400})
 
     overlap_seconds: int = Field(86_400, strict=True, ge=0, le=604_800)
     secret: SigningSecret | None = Field(None, description="Their own; one is made where none is given.")
@@ -48,9 +48,7 @@ class Rotation(Body):
 class RotatedSecret(Shown):
     """The new secret, which is never shown again."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples({"secret": SECRET, "public_key": None, "previous_expire_at": "2026-11-24T08:00:00Z"})
-    )
+    model_config = examples({"secret": SECRET, "public_key": None, "previous_expire_at": "2026-11-24T08:00:00Z"})
 
     secret: str | None
     public_key: PublicKey | None
@@ -60,21 +58,19 @@ class RotatedSecret(Shown):
 class PublicKeys(Shown):
     """A JSON Web Key Set."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples(
-            {
-                "keys": [
-                    {
-                        "kty": "OKP",
-                        "crv": "Ed25519",
-                        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
-                        "use": "sig",
-                        "alg": "EdDSA",
-                        "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
-                    }
-                ]
-            }
-        )
+    model_config = examples(
+        {
+            "keys": [
+                {
+                    "kty": "OKP",
+                    "crv": "Ed25519",
+                    "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+                    "use": "sig",
+                    "alg": "EdDSA",
+                    "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
+                }
+            ]
+        }
     )
 
     keys: list[dict[str, str]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from .shapes import Shown, examples
 from .typed_ids import SUFFIX, EndpointId
@@ -21,28 +21,26 @@ class EndpointBacklog(Shown):
 class Stats(Shown):
     """How far behind the gateway is. Counts stop at a million."""
 
-    model_config = ConfigDict(
-        json_schema_extra=examples(
-            {
-                "outbox_waiting": 0,
-                "open": 120,
-                "pending": 90,
-                "sending": 10,
-                "waiting": 20,
-                "oldest_due_seconds": 3.5,
-                "dead_24h": 2,
-                "unmatched_recent": 0,
-                "endpoints": [
-                    {
-                        "endpoint_id": f"ep_{SUFFIX}",
-                        "open": 120,
-                        "sending": 10,
-                        "waiting": 20,
-                        "oldest_due_seconds": 3.5,
-                    }
-                ],
-            }
-        )
+    model_config = examples(
+        {
+            "outbox_waiting": 0,
+            "open": 120,
+            "pending": 90,
+            "sending": 10,
+            "waiting": 20,
+            "oldest_due_seconds": 3.5,
+            "dead_24h": 2,
+            "unmatched_recent": 0,
+            "endpoints": [
+                {
+                    "endpoint_id": f"ep_{SUFFIX}",
+                    "open": 120,
+                    "sending": 10,
+                    "waiting": 20,
+                    "oldest_due_seconds": 3.5,
+                }
+            ],
+        }
     )
 
     outbox_waiting: int | None = Field(description="Accepted events not fanned out yet; null for a subscriber's key.")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import ConfigDict
-
 from .shapes import Body, NextCursor, Shown, examples, unchanged
 from .typed_ids import SUFFIX, SubscriberId
 from .values import TIMES, Description, Name
@@ -16,7 +14,7 @@ _SUBSCRIBER = {"name": "Northside Laboratory", "description": "Receives orders, 
 class NewSubscriber(Body):
     """A partner organisation to be."""
 
-    model_config = ConfigDict(json_schema_extra=examples(_SUBSCRIBER))
+    model_config = examples(_SUBSCRIBER)
 
     name: Name
     description: Description = ""
@@ -25,7 +23,7 @@ class NewSubscriber(Body):
 class SubscriberChanges(Body):
     """What is left out stays as it is."""
 
-    model_config = ConfigDict(json_schema_extra=examples({"description": "Now also pathology"}))
+    model_config = examples({"description": "Now also pathology"})
 
     name: Name = unchanged()
     description: Description = unchanged()
@@ -34,7 +32,7 @@ class SubscriberChanges(Body):
 class Subscriber(Shown):
     """A partner organisation."""
 
-    model_config = ConfigDict(json_schema_extra=examples({"id": f"sub_{SUFFIX}", **_SUBSCRIBER, **TIMES}))
+    model_config = examples({"id": f"sub_{SUFFIX}", **_SUBSCRIBER, **TIMES})
 
     id: SubscriberId
     name: str
