@@ -16,6 +16,7 @@ from webhook_gateway.web.errors import MEDIA_TYPE, TITLES, TYPE
 
 from . import well_known
 from .event_bodies import BatchIn, EventIn
+from .events import ReceiptOut
 from .schemas.problems import Problem
 
 REFERENCE = "#/components/schemas/{}"
@@ -194,52 +195,17 @@ _RECEIPT = {
     "accepted_at": "2026-11-23T08:00:00.123456Z",
     "duplicate": False,
 }
-_RECEIPT_SCHEMA: dict[str, Any] = {
-    "title": "Receipt",
-    "description": "The event is committed. `duplicate`: it was before, under the same idempotency key.",
-    "type": "object",
-    "properties": {
-        "id": {"type": "string"},
-        "type": {"type": "string"},
-        "accepted_at": {"type": "string", "format": "date-time"},
-        "duplicate": {"type": "boolean"},
-    },
-    "required": ["id", "type", "accepted_at", "duplicate"],
-    "examples": [_RECEIPT],
-}
-_RESULTS_SCHEMA: dict[str, Any] = {
-    "title": "BatchResult",
-    "description": "A result for each event, in the order given: a receipt, or a problem as `error`.",
-    "type": "object",
-    "properties": {
-        "accepted": {"type": "integer"},
-        "refused": {"type": "integer"},
-        "results": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "index": {"type": "integer"},
-                    "status": {"type": "integer"},
-                    **_RECEIPT_SCHEMA["properties"],
-                    "error": {"type": "object"},
-                },
-                "required": ["index", "status"],
-            },
-        },
-    },
-    "required": ["accepted", "refused", "results"],
-    "examples": [{"accepted": 1, "refused": 0, "results": [{"index": 0, "status": 202, **_RECEIPT}]}],
-}
 
 
 def _add_events(paths: dict[str, Any], components: dict[str, Any]) -> None:
-    _, given = msgspec.json.schema_components([EventIn, BatchIn], ref_template=REFERENCE.format("{name}"))
+    shapes = [EventIn, BatchIn, ReceiptOut]
+    _, given = msgspec.json.schema_components(shapes, ref_template=REFERENCE.format("{name}"))
+    receipt = given.pop("ReceiptOut") | {"title": "Receipt", "examples": [_RECEIPT]}
     given["EventIn"]["properties"]["data"] |= {"type": "object"}
     given["EventIn"]["examples"] = [_EVENT]
     given["BatchIn"]["examples"] = [{"events": [_EVENT]}]
     components |= given
-    components["Receipt"], components["BatchResult"] = _RECEIPT_SCHEMA, _RESULTS_SCHEMA
+    components["Receipt"], components["BatchResult"] = receipt, _results(receipt)
     paths.setdefault("/v1/events", {})["post"] = {
         "tags": ["Events"],
         "summary": "Post an event",
@@ -268,6 +234,33 @@ def _add_events(paths: dict[str, Any], components: dict[str, Any]) -> None:
         "requestBody": _json_body("BatchIn"),
         "responses": {"200": _json_response("A result for each event.", "BatchResult")},
         "security": SECURITY,
+    }
+
+
+def _results(receipt: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "title": "BatchResult",
+        "description": "A result for each event, in the order given: a receipt, or a problem as `error`.",
+        "type": "object",
+        "properties": {
+            "accepted": {"type": "integer"},
+            "refused": {"type": "integer"},
+            "results": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "index": {"type": "integer"},
+                        "status": {"type": "integer"},
+                        **receipt["properties"],
+                        "error": {"type": "object"},
+                    },
+                    "required": ["index", "status"],
+                },
+            },
+        },
+        "required": ["accepted", "refused", "results"],
+        "examples": [{"accepted": 1, "refused": 0, "results": [{"index": 0, "status": 202, **_RECEIPT}]}],
     }
 
 

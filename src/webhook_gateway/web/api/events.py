@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -25,11 +25,11 @@ LARGE = 65_536
 
 
 class ReceiptOut(msgspec.Struct):
-    """The event is committed."""
+    """The event is committed. `duplicate`: it was before, under the same idempotency key."""
 
     id: str
     type: str
-    accepted_at: datetime
+    accepted_at: Annotated[datetime, msgspec.Meta(tz=True)]
     duplicate: bool
 
 
