@@ -15,6 +15,14 @@ from webhook_gateway.rules import api_keys
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 MASTER = new_master_key()
 
+IN_TROUBLE = """
+WITH subscriber AS (
+    INSERT INTO subscribers (id, tenant_id, name) SELECT gen_random_uuid(), id, $1 FROM tenants RETURNING *
+)
+INSERT INTO endpoints (id, tenant_id, subscriber_id, url, event_types, state)
+SELECT gen_random_uuid(), tenant_id, id, 'https://lab.example.com/in', '{}', 'disabled' FROM subscriber
+"""
+
 
 @pytest.fixture
 def keys(cli: Cli, database_url: str) -> Cli:
@@ -57,6 +65,25 @@ def test_a_revoked_key_stays_in_the_list_and_both_are_audited(keys: Cli, cli: Cl
     assert [entry["actor"] for entry in json.loads(audited.stdout)] == ["cli", "cli"]
     verified = cli("audit", "verify", "--json", DATABASE_URL=database_url)
     assert (verified.returncode, json.loads(verified.stdout)["whole"]) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "name", ["[/x]", "[link=https://evil.example]here[/link]", "a\x1b[2Jb", "a\x9b2Jb", "a\u202eb"]
+)
+def test_whatever_a_key_or_subscriber_was_named_lists_show_it_as_text(
+    keys: Cli, cli: Cli, database_url: str, name: str
+) -> None:
+    made = json.loads(keys("create", "lab", "--role", "producer", "--json").stdout)
+    asyncio.run(_execute(database_url, "UPDATE api_keys SET name = $1", name))
+    asyncio.run(_execute(database_url, IN_TROUBLE, name))
+    printed = name.translate({0x1B: r"\u001b", 0x9B: r"\u009b", 0x202E: r"\u202e"})
+    for shown in (keys("list"), cli("status", DATABASE_URL=database_url)):
+        assert shown.returncode == 0, shown.stderr
+        assert printed in "".join(shown.stdout.split())
+    assert json.loads(keys("list", "--json").stdout)[0]["name"] == name
+    said = keys("revoke", made["id"])
+    assert said.returncode == 0
+    assert printed in said.stderr
 
 
 def test_what_holds_a_key_back_is_audited_but_not_the_key(keys: Cli, cli: Cli, database_url: str) -> None:
@@ -160,5 +187,13 @@ async def _fetch(url: str, statement: str) -> list[asyncpg.Record]:
     connection = await asyncpg.connect(url)
     try:
         return list(await connection.fetch(statement))
+    finally:
+        await connection.close()
+
+
+async def _execute(url: str, statement: str, *arguments: object) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement, *arguments)
     finally:
         await connection.close()

@@ -36,16 +36,6 @@ def test_ids_sort_as_their_uuids_do(one: UUID, other: UUID) -> None:
     assert (ids.render("x", one) < ids.render("x", other)) == (one < other)
 
 
-@pytest.mark.parametrize("label", ["A", "Central laboratory", "M\u00fcnchen 3", "a" * 200])
-def test_a_label_is_what_people_call_a_thing(label: str) -> None:
-    assert ids.is_label(label)
-
-
-@pytest.mark.parametrize("label", ["", " ", " a", "a ", "a\n", "a\tb", "\x7f", "a" * 201])
-def test_a_label_has_at_most_200_characters_all_printable_and_no_space_around_them(label: str) -> None:
-    assert not ids.is_label(label)
-
-
 @given(st.text())
 def test_whatever_else_is_no_id_and_nothing_worse(text: str) -> None:
     with pytest.raises(ids.NotAnId):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from webhook_gateway import __version__
+from webhook_gateway.rules.labels import visible
 
 from . import audit, check, demo, keys, listen, migrate, receive, replay, serve, status, up, url
 from .exits import explain
@@ -69,5 +70,5 @@ def main() -> None:
         known = explain(error)
         if known is None:
             raise
-        print(f"webhook-gateway: {known}", file=sys.stderr)
+        print(visible(f"webhook-gateway: {known}"), file=sys.stderr)
         sys.exit(known.status)

@@ -99,7 +99,7 @@ def head(
         write_json(found)
         return
     for name, value in found.items():
-        answers.print(f"{name:<10}{value}", soft_wrap=True, markup=False)
+        answers.print(f"{name:<10}{value}", soft_wrap=True)
 
 
 @app.command()
@@ -193,9 +193,9 @@ def _verify_export(file: Path, public_key: str, since: int, *, as_json: bool) ->
     elif problem is None and checked.head is not None:
         also = ", and the database still holds them" if compared else ""
         sentence = f"whole: entries {since + 1:,} to {checked.sequence:,}, signed at {checked.head.at}{also}"
-        answers.print(sentence, soft_wrap=True, markup=False)
+        answers.print(sentence, soft_wrap=True)
     else:
-        answers.print(f"broken: {problem}", soft_wrap=True, markup=False)
+        answers.print(f"broken: {problem}", soft_wrap=True)
     if not public_key:
         say(
             "without --public-key, nobody knows whose signature that is: the export was only compared with the database"

@@ -53,6 +53,8 @@ def check(
 
     [dim]Example:[/dim]  webhook-gateway check && webhook-gateway serve
     """
+    from rich.text import Text
+
     findings = _look()
     errors = sum(finding.level is Level.ERROR for finding in findings)
     warnings = sum(finding.level is Level.WARNING for finding in findings)
@@ -60,13 +62,13 @@ def check(
         write_json({"errors": errors, "warnings": warnings, "findings": [asdict(finding) for finding in findings]})
     else:
         marks = {
-            Level.ERROR: "[bold red]error  [/]",
-            Level.WARNING: "[yellow]warning[/]",
-            Level.FINE: "[green]ok     [/]",
+            Level.ERROR: Text("error  ", "bold red"),
+            Level.WARNING: Text("warning", "yellow"),
+            Level.FINE: Text("ok     ", "green"),
         }
         for finding in findings:
-            answers.print(marks[finding.level], f"[bold]{finding.about}[/]:", end=" ")
-            answers.print(finding.text, markup=False, soft_wrap=True)
+            answers.print(Text.assemble(marks[finding.level], " ", (finding.about, "bold"), ":"), end=" ")
+            answers.print(finding.text, soft_wrap=True)
         answers.print(f"{errors} errors, {warnings} warnings")
     raise typer.Exit(NO if errors else 0)
 

@@ -103,7 +103,7 @@ def _show(request: Request, body: bytes, reason: str | None, *, as_json: bool) -
     if event is not None:
         answers.print(JSON.from_data(event))
     else:
-        answers.print(f"{len(body):,} bytes that are not JSON", markup=False)
+        answers.print(f"{len(body):,} bytes that are not JSON")
 
 
 def _open(host: str, port: int) -> socket.socket:

@@ -7,23 +7,43 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.segment import Segment
+
+from webhook_gateway.rules.labels import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import ConsoleOptions, RenderableType
     from rich.progress import Progress
     from rich.table import Table
+    from rich.text import Text
 
-answers = Console(highlight=False)
-remarks = Console(stderr=True, highlight=False)
+
+class PlainConsole(Console):
+    """Whatever is printed is text: ``[/x]`` is no markup, and no character of it commands the terminal."""
+
+    def render_str(self, text: str, **how: Any) -> Text:  # before columns are laid out
+        return super().render_str(visible(text), **how)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else visible(text), style, control)
+
+
+answers = PlainConsole(highlight=False, markup=False)
+remarks = PlainConsole(stderr=True, highlight=False, markup=False)
 
 
 def say(sentence: str) -> None:
     """A remark about the work under way."""
-    remarks.print(sentence, markup=False, soft_wrap=True)
+    remarks.print(sentence, soft_wrap=True)
 
 
 def write_json(value: Any) -> None:
     """One JSON document, for scripts: indented for people, on one line into a pipe."""
-    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, default=str, ensure_ascii=False), flush=True)
+    text = json.dumps(value, indent=2 if sys.stdout.isatty() else None, default=str, ensure_ascii=False)
+    print(visible(text), flush=True)
 
 
 def progress(doing: str, *, quiet: bool) -> Progress:

@@ -14,6 +14,7 @@ from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.api_keys import MOST_NETWORKS, MOST_PATTERNS
 from webhook_gateway.rules.faults import Fault
+from webhook_gateway.rules.labels import LONGEST_LABEL, is_label
 from webhook_gateway.rules.matching import is_pattern
 from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER, ROLES, Role, Scope, not_held
 from webhook_gateway.store import keys, subscribers, tenants
@@ -76,8 +77,8 @@ async def revoke(change: Change, key_id: UUID) -> RowMapping | NotFound | Confli
 
 
 def _faults(wanted: NewKey, role: str | None) -> Iterator[Fault]:
-    if not ids.is_label(wanted.name):
-        remedy = f"Give 1 to {ids.LONGEST_LABEL} printable characters and no space around them."
+    if not is_label(wanted.name):
+        remedy = f"Give 1 to {LONGEST_LABEL} printable characters and no space around them."
         yield Fault("name", remedy, pointer="/name")
     yield from _faults_of_scopes(wanted, role)
     for name, most in (("event_types", MOST_PATTERNS), ("networks", MOST_NETWORKS)):

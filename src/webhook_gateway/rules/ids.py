@@ -8,7 +8,6 @@ a person sees holds the TypeID.
 from __future__ import annotations
 
 import base64
-import re
 from functools import lru_cache
 from uuid import UUID
 
@@ -20,10 +19,6 @@ ATTEMPT = "att"
 KEY = "key"
 TENANT = "ten"
 JOB = "job"
-
-LABEL = r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$"
-"""What people call a thing: printable text that neither begins nor ends with a space."""
-LONGEST_LABEL = 200
 
 _HEX32 = b"0123456789ABCDEFGHIJKLMNOPQRSTUV"
 _CROCKFORD = b"0123456789abcdefghjkmnpqrstvwxyz"
@@ -45,10 +40,6 @@ def render(prefix: str, value: UUID) -> str:
         f"{pairs[n >> 80 & 1023]}{pairs[n >> 70 & 1023]}{pairs[n >> 60 & 1023]}{pairs[n >> 50 & 1023]}"
         f"{pairs[n >> 40 & 1023]}{pairs[n >> 30 & 1023]}{pairs[n >> 20 & 1023]}{pairs[n >> 10 & 1023]}{pairs[n & 1023]}"
     )
-
-
-def is_label(text: str) -> bool:
-    return len(text) <= LONGEST_LABEL and re.fullmatch(LABEL, text) is not None
 
 
 recall = lru_cache(maxsize=16_384)(render)

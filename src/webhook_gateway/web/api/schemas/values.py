@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from webhook_gateway.rules.ids import LABEL, LONGEST_LABEL
+from webhook_gateway.rules.labels import LABEL, LONGEST_LABEL, PROSE
 from webhook_gateway.rules.matching import LONGEST_NAME
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -41,7 +41,7 @@ Name = Annotated[
     ),
 ]
 
-Description = Annotated[str, Field(max_length=1_000, pattern=r"^[^\x00]*$", description="For people.")]
+Description = Annotated[str, Field(max_length=1_000, pattern=PROSE, description="For people.")]
 
 EventTypeName = Annotated[
     str,
