@@ -25,42 +25,82 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
 # What is an answer
 
 
+ODD = [
+    b"\nContent-Length: 2\n\nok",
+    b"\r\nX: y\nContent-Length: 2\r\n\r\nok",
+    b"\r\nX: y\r\n folded\r\nContent-Length: 2\r\n\r\nok",
+    b"\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+    b"\r\nContent-Length: 2\r\nContent-Length: 40\r\n\r\nok",
+    b"\r\nContent-Length: 2, 2\r\n\r\nok",
+    b"\r\nContent-Length: +2\r\n\r\nok",
+    b"\r\nContent-Length: -2\r\n\r\nok",
+    b"\r\nContent-Length: 99999999999999999999999\r\n\r\nok",
+    b"\r\nContent-Length : 2\r\n\r\nok",
+    b"\r\nContent-Length: 2\r\n" + CHUNKED + b"\r\n2\r\nok\r\n0\r\n\r\n",
+    b"\r\n" + CHUNKED + b"Content-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    b"\r\n" + CHUNKED + CHUNKED + b"\r\n2\r\nok\r\n0\r\n\r\n",
+    b"\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    b"\r\nTransfer-Encoding: xchunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    b"\r\nX: a\x00b\r\nContent-Length: 0\r\n\r\n",
+    b"\r\nX y: b\r\nContent-Length: 0\r\n\r\n",
+]
+"""What another reader could read differently, after the reason phrase."""
+LARGE = [
+    b"\r\nX: " + 9_000 * b"y" + b"\r\nContent-Length: 0\r\n\r\n",
+    b"\r\n" + 150 * b"X: y\r\n" + b"Content-Length: 0\r\n\r\n",
+]
+
+
 @pytest.mark.parametrize(
-    "data",
+    ("data", "why"),
     [
-        b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
-        HEAD + b"X: y\nContent-Length: 2\r\n\r\nok",
-        HEAD + b"X: y\r\n folded\r\nContent-Length: 2\r\n\r\nok",
-        HEAD + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nok",
-        HEAD + b"Content-Length: 2\r\nContent-Length: 40\r\n\r\nok",
-        HEAD + b"Content-Length: 2, 2\r\n\r\nok",
-        HEAD + b"Content-Length: +2\r\n\r\nok",
-        HEAD + b"Content-Length: -2\r\n\r\nok",
-        HEAD + b"Content-Length: 99999999999999999999999\r\n\r\nok",
-        HEAD + b"Content-Length : 2\r\n\r\nok",
-        HEAD + b"Content-Length: 2\r\n" + CHUNKED + b"\r\n2\r\nok\r\n0\r\n\r\n",
-        HEAD + CHUNKED + b"Content-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-        HEAD + CHUNKED + CHUNKED + b"\r\n2\r\nok\r\n0\r\n\r\n",
-        HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-        HEAD + b"Transfer-Encoding: xchunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-        HEAD + b"X: a\x00b\r\nContent-Length: 0\r\n\r\n",
-        HEAD + b"X y: b\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/0.9 200 OK\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 099 Low\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 1000 High\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 101 Switching\r\n\r\n" + OK,
-        b"HTTP/1.1 100 Continue\r\nContent-Length: 2\r\n\r\nok" + OK,
+        *[(b"HTTP/1.1 503 Later" + rest, "protocol_error") for rest in ODD],
+        *[(b"HTTP/1.1 503 Later" + rest, "response_headers_too_large") for rest in LARGE],
+        (b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n", "protocol_error"),
+        (b"HTTP/0.9 200 OK\r\nContent-Length: 0\r\n\r\n", "protocol_error"),
+        (b"HTTP/1.1 099 Low\r\nContent-Length: 0\r\n\r\n", "protocol_error"),
+        (b"HTTP/1.1 1000 High\r\nContent-Length: 0\r\n\r\n", "protocol_error"),
+        (b"HTTP/1.1 2000 High\r\nContent-Length: 0\r\n\r\n", "protocol_error"),
+        (b"HTTP/1.1 20\r\nContent-Length: 0\r\n\r\n", "protocol_error"),
+        (b"HTTP/1.1  200 OK\nContent-Length: 0\r\n\r\n", "protocol_error"),
+        (b"\x00HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "protocol_error"),
+        (b"HTTP/1.1 101 Switching\r\n\r\n" + OK, "protocol_error"),
+        (b"HTTP/1.1 100 Continue\r\nContent-Length: 2\r\n\r\nok" + OK, "protocol_error"),
     ],
 )
-async def test_what_another_reader_could_read_differently_is_no_answer(data: bytes) -> None:
+async def test_what_another_reader_could_read_differently_is_no_answer(data: bytes, why: str) -> None:
     async with hostile(partners.answers(data)) as partner, opened() as sender:
         endpoint_id = uuid4()
         for _ in range(2):
             exchange = await post(sender, request(partner.url(), endpoint_id=endpoint_id))
-            assert exchange.outcome == Unreachable("protocol_error")
+            assert exchange.outcome == Unreachable(why)
             assert exchange.phase is Phase.SENT
         assert partner.accepted == 2
+
+
+@pytest.mark.parametrize("rest", ODD + LARGE)
+@pytest.mark.parametrize(("line", "status"), [(b"HTTP/1.1 200 OK", 200), (b"HTTP/1.0 202", 202)])
+async def test_an_odd_2xx_is_accepted_and_its_connection_not_used_again(line: bytes, status: int, rest: bytes) -> None:
+    async with hostile(partners.answers(line + rest)) as partner, opened() as sender:
+        endpoint_id = uuid4()
+        for _ in range(2):
+            exchange = await post(sender, request(partner.url(), endpoint_id=endpoint_id))
+            assert (exchange.outcome, exchange.phase) == (Accepted(status, malformed=True), Phase.ANSWERED)
+            assert exchange.response is not None
+            assert (exchange.response.length, exchange.response.truncated) == (0, True)
+        assert partner.accepted == 2
+
+
+async def test_an_odd_2xx_may_come_byte_by_byte() -> None:
+    async def dawdles(connection: Connection) -> None:
+        await connection.receive()
+        for number in range(len(answer)):
+            await connection.send(answer[number : number + 1])
+            await asyncio.sleep(0)
+
+    answer = b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok"
+    async with hostile(dawdles) as partner, opened() as sender:
+        assert (await post(sender, request(partner.url()))).outcome == Accepted(200, malformed=True)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,16 @@ async def test_a_partner_who_closes_kept_connections_has_each_event_at_the_first
     assert (first.headers, first.body) == (again.headers, again.body)
 
 
+async def test_an_odd_2xx_ends_the_delivery_and_the_attempt_says_so(hospital: Hospital, open_partner: Open) -> None:
+    partner = await open_partner(OK.replace(b"\r\n", b"\n"))
+    await hospital.endpoint(url=partner.url(), schedule=FAST)
+    async with hospital.worker():
+        await hospital.post()
+        await hospital.until(FINISHED, "delivered")
+    attempts = await hospital.rows("SELECT attempt, outcome, status, detail FROM attempts")
+    assert [tuple(a) for a in attempts] == [(1, "accepted", 200, "answer_malformed")]
+
+
 async def test_while_a_secret_is_rotated_both_sign(hospital: Hospital, open_partner: Open) -> None:
     partner = await open_partner()
     endpoint_id = await hospital.endpoint(url=partner.url(), secret=SECRET)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from re import compile as regex
 from time import monotonic
 from typing import cast
 
@@ -19,6 +20,7 @@ from webhook_gateway.rules.unreachable import Trouble
 
 BODY_LIMIT = 16 * 1024  # bytes of an answer's body that are read
 LINE_LIMIT = 8190  # bytes
+STATUS_LINE = 256  # bytes of an answer's beginning that are kept, at least
 HEADER_LIMIT = 128
 INFORMATIONAL_LIMIT = 8  # 1xx answers before the real one
 FRAMING_LIMIT = 8 * BODY_LIMIT  # bytes that a body may take with its chunks' sizes, extensions and trailers
@@ -29,12 +31,14 @@ class Answer:
     """A final answer. ``headers`` have lower-case names, and of a repeated one the first value.
 
     ``whole`` is false where the body was cut: by our limit, by the deadline, or by the partner.
+    ``malformed`` is true where only the status line could be read, and says success.
     """
 
     status: int
     headers: dict[bytes, bytes]
     body: bytes
     whole: bool
+    malformed: bool = False
 
 
 class NoAnswer(Exception):
@@ -73,7 +77,7 @@ class Connection(asyncio.Protocol):
     @property
     def unanswered(self) -> bool:
         """Not a byte of an answer to the last request came."""
-        return not (self._line or self._fields or self._informational or self._answered)
+        return not self._start
 
     @property
     def ended(self) -> bool:
@@ -95,6 +99,7 @@ class Connection(asyncio.Protocol):
         self._status = self._fields = self._line = self._informational = self._raw = 0
         self._headers: dict[bytes, bytes] = {}
         self._body = bytearray()
+        self._start = b""
         self._answered = self._end = self._to_close = self.sent = self.reusable = False
         self._trouble = Trouble.PROTOCOL_ERROR
         self._head_only = head_only
@@ -134,6 +139,8 @@ class Connection(asyncio.Protocol):
             self._over = NoAnswer(Trouble.PROTOCOL_ERROR)
             self.transport.abort()
             return
+        if len(self._start) < STATUS_LINE:
+            self._start += data
         self._line += len(data)  # of a line that does not end; a header that ends makes it 0
         try:
             self._parser.feed_data(data)
@@ -141,7 +148,7 @@ class Connection(asyncio.Protocol):
             if self._answered and not self._head_only:
                 self._conclude(whole=self._end)
             else:
-                self._fail(NoAnswer(self._trouble))
+                self._read_status_line(self._trouble)
             return
         if self._end:
             self._conclude(whole=True, clean=self.sent and self.reusable)
@@ -150,7 +157,7 @@ class Connection(asyncio.Protocol):
             if len(self._body) > BODY_LIMIT or self._raw > FRAMING_LIMIT:
                 self._conclude(whole=False)
         elif self._line > LINE_LIMIT:
-            self._fail(NoAnswer(Trouble.RESPONSE_HEADERS_TOO_LARGE))
+            self._read_status_line(Trouble.RESPONSE_HEADERS_TOO_LARGE)
 
     def eof_received(self) -> None:
         self._lose(None)
@@ -233,6 +240,17 @@ class Connection(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(Answer(self._status, self._headers, bytes(self._body[:BODY_LIMIT]), whole))
 
+    def _read_status_line(self, trouble: Trouble) -> None:
+        """What of an answer counts that can't be read. A partner who says 2xx has it, however odd the rest is."""
+        said = None if self._head_only else _SUCCESS.match(self._start)
+        if said is None:
+            self._fail(NoAnswer(trouble))
+            return
+        waiter, self._waiter = self._waiter, None
+        self.abort()
+        if waiter is not None and not waiter.done():
+            waiter.set_result(Answer(int(said[1]), {}, b"", whole=False, malformed=True))
+
     def _fail(self, error: Exception) -> None:
         waiter, self._waiter = self._waiter, None
         self.abort()
@@ -263,6 +281,7 @@ class _Refused(Exception):
     """Stops the parser from within."""
 
 
+_SUCCESS = regex(rb"HTTP/1\.[01] (2[0-9]{2})( [\t -~\x80-\xff]*)?\r?\n")
 _VERSIONS = frozenset({"1.1", "1.0"})
 _INFORMATIONAL = frozenset({100, 102, 103})
 _BODILESS = frozenset({204, 304})

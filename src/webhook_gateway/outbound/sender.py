@@ -247,7 +247,7 @@ def _summarize(answer: Answer, keep: int) -> ResponseSummary:
 
 def _judge_answer(answer: Answer) -> Accepted | Rejected:
     if 200 <= answer.status < 300:
-        return Accepted(answer.status)
+        return Accepted(answer.status, answer.malformed)
     asked = answer.headers.get(b"retry-after")
     return Rejected(
         answer.status, read_retry_after(asked.decode("latin-1"), datetime.now(UTC)) if asked is not None else None

@@ -30,7 +30,10 @@ class Phase(StrEnum):
 
 
 class Accepted(msgspec.Struct, frozen=True):
+    """``malformed`` is true where nothing of the answer could be read but its status line."""
+
     status: int
+    malformed: bool = False
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -132,5 +135,7 @@ def detail_of(outcome: Outcome) -> str | None:
             return phase.value
         case Unreachable(reason) | Blocked(reason) | Unsendable(reason):
             return reason
+        case Accepted(malformed=True):
+            return "answer_malformed"
         case _:
             return None
