@@ -12,6 +12,7 @@ import pytest
 from tests.web.serving import Api, running
 from tests.web.world import HELD, World, make_world, post, store_event, store_open, store_worker
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.credentials import NEVER_SENT
 from webhook_gateway.rules.signing import encode_secret
 from webhook_gateway.store import configuration
 
@@ -130,7 +131,8 @@ async def test_development_allows_a_laptops_own_addresses(database_url: str) -> 
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Host": "x"},
+        *({name.title(): "x"} for name in sorted(NEVER_SENT)),
+        {"User-Agent": "x"},
         {"content-type": "x"},
         {"Transfer-Encoding": "chunked"},
         {"Connection": "close"},

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from joserfc import jwt
+from joserfc import jws, jwt
 from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 from pydantic import ValidationError
 
@@ -62,7 +62,8 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 def token(key: Key = FIRST, algorithm: str = "RS256", **changes: Any) -> str:
-    return jwt.encode({"alg": algorithm, "kid": key.kid}, claims(**changes), key, algorithms=[algorithm])
+    payload = json.dumps(claims(**changes)).encode()  # with escapes, so that half a character can be in it
+    return jws.serialize_compact({"alg": algorithm, "kid": key.kid}, payload, key, algorithms=[algorithm])
 
 
 def settings(there: Partner, **changes: Any) -> dict[str, Any]:
@@ -130,6 +131,11 @@ def with_public_key_as_secret() -> str:
     return f"{head}.{body}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
 
 
+def nested() -> str:
+    body = b'{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}"
+    return jws.serialize_compact({"alg": "RS256", "kid": "first"}, body, FIRST)
+
+
 BAD: dict[str, Callable[[], str]] = {
     "of another issuer": lambda: token(iss="https://elsewhere.example"),
     "for another audience": lambda: token(aud="something-else"),
@@ -148,6 +154,13 @@ BAD: dict[str, Callable[[], str]] = {
     "no JSON": lambda: "AAAA.AAAA.AAAA",
     "too long": lambda: token(filler="a" * 20_000),
     "a list as subject": lambda: token(sub=["u"]),
+    "no subject": lambda: token(sub=""),
+    "a subject with NUL": lambda: token(sub="a\0b"),
+    "half a character as subject": lambda: token(sub="a\ud800"),
+    "an end beyond any number": lambda: token(exp=10**400),
+    "an end that never comes": lambda: token(exp=float("inf")),
+    "an end that is no number": lambda: token(exp=float("nan")),
+    "nested without end": nested,
     "an end that is text": lambda: token(exp="tomorrow"),
 }
 
@@ -180,7 +193,8 @@ async def test_a_tenant_claim_decides_whose_things_are_seen(database_url: str) -
             assert (await client.post("/v1/subscribers", json={"name": "Only theirs"})).status_code == 201
         async with api.client(token(scope="hms-admins", org={"name": "default"})) as client:
             assert (await client.get("/v1/subscribers")).json()["items"] == []
-        assert await status(api, token(org={"name": "nowhere"})) == 401
+        for claim in ({"name": "nowhere"}, {"name": ""}, {"name": None}, {"name": "a\0"}, {"name": "\ud800"}, {}, ""):
+            assert await status(api, token(org=claim)) == 401, claim
         assert await status(api, token()) == 401
 
 

@@ -15,6 +15,7 @@ from webhook_gateway.crypto import signatures
 from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.credentials import NEVER_SENT
 from webhook_gateway.rules.denials import Denied
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import OPERATIONAL
@@ -32,12 +33,7 @@ from .refusals import Conflict, Invalid, NotFound, Refusal
 MOST_SECRETS = 5
 """Live signing secrets of an endpoint: each makes every request longer."""
 
-NOT_THEIRS = re.compile(
-    r"host|connection|transfer-encoding|te|trailer|upgrade|keep-alive|proxy-.*|expect|user-agent|accept-encoding"
-    r"|content-.*|webhook-.*",
-    re.IGNORECASE,
-)
-"""Header names that HTTP or the gateway uses itself."""
+_OURS = re.compile(r"user-agent|accept-encoding|proxy-.*|content-.*|webhook-.*", re.IGNORECASE)
 
 
 async def find(
@@ -170,7 +166,7 @@ def _faults(given: Mapping[str, Any], policy: Policy) -> Iterator[Fault]:
     if "url" in given and isinstance(target := parse(given["url"], policy), Denied):
         yield Fault(target.reason, target.remedy, pointer="/url")
     headers = given.get("headers") or {}
-    for name in filter(NOT_THEIRS.fullmatch, headers):
+    for name in (name for name in headers if name.lower() in NEVER_SENT or _OURS.fullmatch(name)):
         remedy = "Remove it: HTTP or the gateway uses this header itself."
         yield Fault("reserved_header", remedy, pointer=f"/headers/{name}")
     if len({name.lower() for name in headers}) < len(headers):
@@ -223,4 +219,5 @@ def _may_want(actor: Actor, pattern: str) -> bool:
 def _noted(vault: Vault, row: RowMapping, changed: Iterable[str]) -> dict[str, Any]:
     """What the audit log says of the columns that changed: of headers, their names; of credentials, no secrets."""
     shown = {"headers": header_names(vault, row), **shown_credentials(vault, row)}
+    (shown["authorization"] or {}).pop("username", None)  # for ever in the log, and often somebody's name
     return {name: shown.get(name, row[name]) for name in changed if name in row}

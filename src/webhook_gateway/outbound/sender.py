@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 from msgspec.structs import replace
 
-from webhook_gateway.rules.credentials import TlsSettings
+from webhook_gateway.rules.credentials import NEVER_SENT, TlsSettings
 from webhook_gateway.rules.outcome import (
     Accepted,
     Blocked,
@@ -218,17 +218,11 @@ def _write(opening: str, headers: Mapping[str, str], body: bytes) -> bytes | Uns
 
 @lru_cache(1024)
 def _are_ours_to_send(names: tuple[str, ...]) -> bool:
-    return all(_TOKEN.fullmatch(name) is not None and name.lower() not in _FRAMING for name in names)
+    return all(_TOKEN.fullmatch(name) is not None and name.lower() not in NEVER_SENT for name in names)
 
 
 _UNPRINTABLE = regex(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _TOKEN = regex(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_FRAMING = frozenset(
-    {
-        *("host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer"),
-        *("expect", "cookie", "proxy-authorization", "proxy-connection", "content-encoding"),
-    }
-)
 
 
 # The answer

@@ -80,6 +80,13 @@ class ClientCredentials:
 Authorization = Basic | Bearer | ClientCredentials
 
 _KINDS: dict[str, type[Authorization]] = {"basic": Basic, "bearer": Bearer, "oauth2": ClientCredentials}
+NEVER_SENT = frozenset(
+    {
+        *("host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer"),
+        *("expect", "cookie", "proxy-authorization", "proxy-connection", "content-encoding"),
+    }
+)
+"""Headers, in lower case, that no endpoint has of its own: they frame the request, or are between other parties."""
 NEVER_SHOWN = frozenset({"password", "token", "client_secret", "key"})
 
 

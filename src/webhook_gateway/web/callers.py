@@ -144,7 +144,7 @@ class Callers:
             found = await issuer.identify(token)
         except NotAToken:
             return None
-        name = found.tenant or tenants.DEFAULT
+        name = found.tenant
         known = self._tenants.get(name)
         if known is None or known[0] <= time.monotonic():
             async with self._database.connection() as connection:

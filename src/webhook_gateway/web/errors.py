@@ -224,6 +224,8 @@ def _remedy(error: Mapping[str, Any]) -> str:
             return "Remove it: it is not known here."
         case "model_attributes_type" | "dict_type":
             return "Give a JSON object."
+        case "union_tag_invalid":
+            return f"Give a {error['ctx']['discriminator'].strip(chr(39))} of {error['ctx']['expected_tags']}."
         case "string_pattern_mismatch":
             return f"Give text that matches {error['ctx']['pattern']}"
         case _:

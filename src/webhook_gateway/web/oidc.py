@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import httpx
@@ -22,6 +23,7 @@ from joserfc.jwk import KeySet
 
 from webhook_gateway.rules.scopes import SCOPES_OF, Role, Scope
 from webhook_gateway.settings import Settings
+from webhook_gateway.store import tenants
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519")
 """Signatures with a pair of keys only: with a shared secret, or none, whoever verifies could also have signed."""
@@ -46,11 +48,11 @@ class NotAToken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whom a token stands for. ``tenant`` is a tenant's name, or None for the only one; ``ends_at`` is Unix time."""
+    """Whom a token stands for. ``tenant`` is a tenant's name; ``ends_at`` is Unix time."""
 
     subject: str
     scopes: frozenset[str]
-    tenant: str | None
+    tenant: str
     ends_at: float
 
 
@@ -91,17 +93,20 @@ class Issuer:
         try:
             decoded = jwt.decode(token, keys, algorithms=ALGORITHMS)
             self._claims.validate(decoded.claims)
-        except (JoseError, ValueError, TypeError, KeyError):
+            return self._read(decoded.claims)
+        except (JoseError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             raise NotAToken from None
-        return self._read(decoded.claims)
 
     def _read(self, claims: Mapping[str, Any]) -> Identity:
         scopes = frozenset(scope for value in _values(claims, self._role_claim) for scope in self._grants(value))
-        tenant = None if self._tenant_claim is None else _at(claims, self._tenant_claim)
-        subject = str(claims["sub"])
-        if not scopes or not subject.isprintable() or (self._tenant_claim is not None and not isinstance(tenant, str)):
+        tenant = tenants.DEFAULT if self._tenant_claim is None else _at(claims, self._tenant_claim)
+        subject, ends_at = str(claims["sub"]), float(claims["exp"])
+        is_named = (
+            isinstance(tenant, str) and tenant.isprintable() and subject.isprintable() and "" not in (tenant, subject)
+        )
+        if not scopes or not is_named or not isfinite(ends_at):
             raise NotAToken
-        return Identity(subject[:200], scopes, tenant, float(claims["exp"]))
+        return Identity(subject[:200], scopes, tenant, ends_at)
 
     def _grants(self, value: str) -> frozenset[str]:
         mapped = self._roles.get(value)
