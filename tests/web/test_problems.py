@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
@@ -13,6 +13,7 @@ import pytest
 from tests.web.serving import Api, running, serve
 from webhook_gateway.rules import api_keys
 from webhook_gateway.store import subscribers
+from webhook_gateway.web.api.schemas.shapes import MEANINGS
 
 SECRET_VALUE = "Jane-Doe-1961-04-17"
 
@@ -57,6 +58,30 @@ async def test_a_fault_has_a_pointer_and_a_remedy_but_no_value(
     problem = check_problem(response, 422, "invalid-request")
     assert [fault["pointer"] for fault in problem["errors"]] == [pointer]
     assert all(fault["rule"] and fault["remedy"] for fault in problem["errors"])
+
+
+async def test_every_pattern_that_text_may_break_is_told_in_words(admin: httpx.AsyncClient) -> None:
+    response = await admin.post("/v1/event-types", json={"name": "Dialysis", "schema": {}, "example": {}})
+    (fault,) = check_problem(response, 422, "invalid-request")["errors"]
+    assert fault["remedy"] == "Give words of a-z, 0-9 and _, joined by dots, as in lab_result.final"
+    patterns = set(patterns_in((await admin.get("/openapi.json")).json()))
+    judged_elsewhere = {"^-?[0-9]{1,19}$", "^[a-z0-9_.]+$", "^[!-~]+$"}  # in paths, and a header
+    typed_ids = {pattern for pattern in patterns if pattern.endswith("_[0-7][0-9a-hjkmnp-tv-z]{25}$")}
+    assert patterns - judged_elsewhere - typed_ids <= MEANINGS.keys()
+
+
+def patterns_in(part: Any) -> Iterator[str]:
+    match part:
+        case dict():
+            if isinstance(part.get("pattern"), str):
+                yield part["pattern"]
+            for value in part.values():
+                yield from patterns_in(value)
+        case list():
+            for value in part:
+                yield from patterns_in(value)
+        case _:
+            pass
 
 
 async def test_a_faulty_parameter_is_named(admin: httpx.AsyncClient) -> None:

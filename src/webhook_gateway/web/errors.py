@@ -28,6 +28,8 @@ from webhook_gateway.operations.refusals import Conflict, Invalid, NotFound, Not
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.store.database import DatabaseUnavailable
 
+from .api.schemas.shapes import MEANINGS
+
 T = TypeVar("T")
 
 MEDIA_TYPE = "application/problem+json"
@@ -227,7 +229,8 @@ def _remedy(error: Mapping[str, Any]) -> str:
         case "union_tag_invalid":
             return f"Give a {error['ctx']['discriminator'].strip(chr(39))} of {error['ctx']['expected_tags']}."
         case "string_pattern_mismatch":
-            return f"Give text that matches {error['ctx']['pattern']}"
+            pattern = error["ctx"]["pattern"]
+            return f"Give {MEANINGS.get(pattern, f'text that matches {pattern}')}"
         case _:
             message = str(error["msg"]).removeprefix("Value error, ")
             return message.replace("Input should", "It should")

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from .shapes import NextCursor, Paging, Shown, examples
 from .typed_ids import SUFFIX
+from .values import WITHOUT_NUL
 
 
 class AuditEntry(Shown):
@@ -49,8 +50,8 @@ class AuditPage(Shown):
 class AuditQuery(Paging):
     """Which entries."""
 
-    target: str | None = Field(None, max_length=200, pattern=r"^[^\x00]*$", description="What was changed.")
-    actor: str | None = Field(None, max_length=200, pattern=r"^[^\x00]*$", description="Who changed it.")
+    target: str | None = Field(None, max_length=200, pattern=WITHOUT_NUL, description="What was changed.")
+    actor: str | None = Field(None, max_length=200, pattern=WITHOUT_NUL, description="Who changed it.")
 
 
 class AuditHead(Shown):

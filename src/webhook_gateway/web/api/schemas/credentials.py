@@ -8,21 +8,28 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from .shapes import Body, Shown, examples
+from .shapes import Body, Shown, examples, matching
 from .values import Url
 
 HeaderName = Annotated[
     str,
     Field(
         max_length=100,
-        pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
+        pattern=matching(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", "a field name: letters, digits and !#$%&'*+-.^_`|~"),
         description="A field name (RFC 9110) that HTTP or the gateway doesn't need for itself.",
     ),
 ]
 
 HeaderValue = Annotated[
     str,
-    Field(max_length=2_000, pattern=r"^([\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?)?$", description="Printable ASCII."),
+    Field(
+        max_length=2_000,
+        pattern=matching(
+            r"^([\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?)?$",
+            "printable ASCII that neither begins nor ends with a space",
+        ),
+        description="Printable ASCII.",
+    ),
 ]
 
 Headers = Annotated[
@@ -30,9 +37,19 @@ Headers = Annotated[
     Field(max_length=20, description="Sent with every request. Encrypted at rest; values are never shown again."),
 ]
 
-Pem = Annotated[str, Field(min_length=1, max_length=100_000, pattern=r"^[\x20-\x7e\t\r\n]*$")]
+Pem = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=100_000,
+        pattern=matching(r"^[\x20-\x7e\t\r\n]*$", "PEM, which is lines of printable ASCII"),
+    ),
+]
 
-Credential = Annotated[str, Field(min_length=1, max_length=4_000, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Credential = Annotated[
+    str,
+    Field(min_length=1, max_length=4_000, pattern=matching(r"^[^\x00-\x1f\x7f]*$", "text without control characters")),
+]
 
 
 class Tls(Body):
@@ -55,7 +72,9 @@ class BasicAuthorization(Body):
     """User name and password (RFC 7617)."""
 
     kind: Literal["basic"]
-    username: Annotated[Credential, Field(pattern=r"^[^:\x00-\x1f\x7f]*$")]
+    username: Annotated[
+        Credential, Field(pattern=matching(r"^[^:\x00-\x1f\x7f]*$", "text without a colon and control characters"))
+    ]
     password: Credential
 
 
@@ -63,7 +82,15 @@ class BearerAuthorization(Body):
     """A token that the partner gave out (RFC 6750)."""
 
     kind: Literal["bearer"]
-    token: Annotated[str, Field(max_length=4_000, pattern=r"^[A-Za-z0-9._~+/-]+=*$")]
+    token: Annotated[
+        str,
+        Field(
+            max_length=4_000,
+            pattern=matching(
+                r"^[A-Za-z0-9._~+/-]+=*$", "a bearer token: letters, digits and -._~+/, then = or nothing"
+            ),
+        ),
+    ]
 
 
 class OAuth2Authorization(Body):

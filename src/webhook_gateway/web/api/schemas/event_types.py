@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from .shapes import Body, Shown, examples, unchanged
+from .shapes import Body, Shown, examples, matching, unchanged
 from .values import Description, EventTypeName
 
 
@@ -66,7 +66,10 @@ OrderingKeyTemplate = Annotated[
     str,
     Field(
         max_length=256,
-        pattern=r"^[^{}\x00-\x1f\x7f]*(\{[A-Za-z0-9_]+\}[^{}\x00-\x1f\x7f]*)+$",
+        pattern=matching(
+            r"^[^{}\x00-\x1f\x7f]*(\{[A-Za-z0-9_]+\}[^{}\x00-\x1f\x7f]*)+$",
+            "text with at least one member of the data in braces, as in patient:{patient_id}",
+        ),
         description="How the ordering key is made from the data.",
         examples=["patient:{patient_id}"],
     ),

@@ -6,8 +6,23 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MEANINGS: dict[str, str] = {}
+"""What text that matches a pattern is, in words: a regular expression tells most people nothing."""
+
+
+def matching(pattern: str, meaning: str) -> str:
+    """The pattern. ``meaning`` is what an error says: "Give …"."""
+    MEANINGS[pattern] = meaning
+    return pattern
+
+
 Cursor = Annotated[
-    str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]*$", description="The `next_cursor` of the page before.")
+    str,
+    Field(
+        max_length=64,
+        pattern=matching(r"^[A-Za-z0-9_-]*$", "the `next_cursor` of the page before, as it came"),
+        description="The `next_cursor` of the page before.",
+    ),
 ]
 
 NextCursor = Annotated[str | None, Field(description="Where the next page begins; null on the last one.")]

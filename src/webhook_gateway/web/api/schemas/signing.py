@@ -7,12 +7,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .shapes import Body, Shown, examples
+from .shapes import Body, Shown, examples, matching
 
 SigningSecret = Annotated[
     str,
     Field(
-        pattern=r"^whsec_[A-Za-z0-9+/]{32,86}={0,2}$",
+        pattern=matching(r"^whsec_[A-Za-z0-9+/]{32,86}={0,2}$", "`whsec_` and base64 of 24 to 64 bytes"),
         description="`whsec_` and base64 of 24 to 64 bytes (Standard Webhooks).",
         examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw3ZQ3u7Yt3zI="],
     ),

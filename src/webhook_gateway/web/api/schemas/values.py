@@ -12,6 +12,8 @@ from pydantic_core import PydanticCustomError
 from webhook_gateway.rules.labels import LABEL, LONGEST_LABEL, PROSE
 from webhook_gateway.rules.matching import LONGEST_NAME
 
+from .shapes import matching
+
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
@@ -36,18 +38,29 @@ Name = Annotated[
     Field(
         min_length=1,
         max_length=LONGEST_LABEL,
-        pattern=LABEL,
+        pattern=matching(LABEL, "printable text that neither begins nor ends with a space"),
         description="Printable text that neither begins nor ends with a space.",
     ),
 ]
 
-Description = Annotated[str, Field(max_length=1_000, pattern=PROSE, description="For people.")]
+WITHOUT_NUL = matching(r"^[^\x00]*$", "text without the character U+0000")
+Description = Annotated[
+    str,
+    Field(
+        max_length=1_000,
+        pattern=matching(PROSE, "text without control characters and such as change its direction"),
+        description="For people.",
+    ),
+]
 
 EventTypeName = Annotated[
     str,
     Field(
         max_length=LONGEST_NAME,
-        pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$",
+        pattern=matching(
+            r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$",
+            "words of a-z, 0-9 and _, joined by dots, as in lab_result.final",
+        ),
         description="Words joined by dots.",
         examples=["lab_result.final"],
     ),
@@ -57,7 +70,10 @@ EventTypePattern = Annotated[
     str,
     Field(
         max_length=LONGEST_NAME,
-        pattern=r"^(\*|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*(\.\*)?)$",
+        pattern=matching(
+            r"^(\*|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*(\.\*)?)$",
+            "the name of an event type, the beginning of some as in lab_result.*, or * for all",
+        ),
         description="A name, a prefix (`lab_result.*`), or `*` for every type but the gateway's own.",
         examples=["lab_result.*"],
     ),
