@@ -229,8 +229,8 @@ def _add_events(paths: dict[str, Any], components: dict[str, Any]) -> None:
     paths.setdefault("/v1/events/batch", {})["post"] = {
         "tags": ["Events"],
         "summary": "Post many events",
-        "description": "Stores up to 1,000 events in the order given. Each has its own result: whatever is wrong with one "
-        "refuses that one alone. The header `Idempotency-Key` is for single events.",
+        "description": "Stores up to 1,000 events in the order given. Each has its own result: whatever is wrong with "
+        "one refuses that one alone. The header `Idempotency-Key` is for single events.",
         "operationId": "postEvents",
         "requestBody": _json_body("BatchIn"),
         "responses": {"200": _json_response("A result for each event.", "BatchResult")},
