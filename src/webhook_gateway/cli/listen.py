@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -76,7 +77,7 @@ def _why_not(request: Request, secret: str, body: bytes) -> str | None:
     for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
         if name not in headers:
             return f"the header {name} is missing"
-    if not headers["webhook-timestamp"].isdecimal():
+    if not re.fullmatch("[0-9]{1,12}", headers["webhook-timestamp"]):
         return "webhook-timestamp is not a number of seconds"
     try:
         moment = int(headers["webhook-timestamp"])

@@ -54,7 +54,7 @@ def sign(
 def verify(
     secret: Secret,
     id: Annotated[str, typer.Option("--id", help="The webhook-id header.")],
-    timestamp: Annotated[int, typer.Option("--timestamp", help="The webhook-timestamp header.")],
+    timestamp: Annotated[int, typer.Option("--timestamp", min=0, max=10**12, help="The webhook-timestamp header.")],
     signature: Annotated[str, typer.Option("--signature", help="The webhook-signature header, whole.")],
     any_age: Annotated[
         bool, typer.Option("--any-age", help="Don't mind an old timestamp: for a recorded one.")

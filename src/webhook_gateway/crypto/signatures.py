@@ -82,7 +82,7 @@ def verify(key: str, message_id: str, timestamp: int, body: bytes, signature: st
         signing.verify(key, message_id, timestamp, body, signature, now)
         return
     public = _private(key).public_key() if is_private_key(key) else _public(key)
-    if abs(now - timestamp) > TOLERANCE:
+    if not now - TOLERANCE <= timestamp <= now + TOLERANCE:
         raise BadSignature(
             "the timestamp is more than five minutes off: check both clocks, or it is a replayed request"
         )

@@ -18,7 +18,8 @@ def trust_in(settings: TlsSettings | None) -> ssl.SSLContext:
     if settings is None or settings.ca is None:
         context.load_default_certs()
     else:
-        context.load_verify_locations(cadata=settings.ca)
+        # What may stand around certificates is anything; ssl takes ASCII only.
+        context.load_verify_locations(cadata=settings.ca.encode("ascii", "ignore").decode())
     if settings is not None and settings.certificate is not None and settings.key is not None:
         _show_certificate(context, settings.certificate, settings.key)
     return context

@@ -23,16 +23,19 @@ from .sender import Request, Sender
 
 LIFETIME = 300.0
 """Seconds that a token is used for where the server doesn't say (RFC 6749, section 5.1)."""
+LONGEST = 86_400.0
+"""Seconds that one is used for at most, whatever the server says."""
 MARGIN = 30.0
 """Seconds before its end from which a token is not used any more; less for one that lives shortly."""
 MOST_KEPT = 20_000
 
 _LANE = UUID("5a3e3b0e-7f0c-5d6e-9a53-6f6b1f6f7a11")
+_SECONDS = re.compile(r"[0-9]{1,300}")
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
+class Token:
     text: str
     until: float
     """Monotonic seconds."""
@@ -43,8 +46,8 @@ class Tokens:
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
-        self._kept: dict[tuple[UUID, int], _Token] = {}
-        self._asking: dict[tuple[UUID, int], asyncio.Task[_Token | Outcome]] = {}
+        self._kept: dict[tuple[UUID, int], Token] = {}
+        self._asking: dict[tuple[UUID, int], asyncio.Task[Token | Outcome]] = {}
 
     async def of(self, endpoint: Endpoint, credentials: ClientCredentials) -> str | Outcome:
         """A live token, or why none could be had."""
@@ -57,7 +60,7 @@ class Tokens:
             asking = self._asking[place] = asyncio.create_task(self._ask(endpoint, credentials))
             asking.add_done_callback(lambda done: self._asked(place, done))
         got = await asyncio.shield(asking)
-        return got.text if isinstance(got, _Token) else got
+        return got.text if isinstance(got, Token) else got
 
     def drop(self, endpoint: Endpoint, token: str) -> None:
         """The partner didn't take the token: the next delivery gets a new one, unless it already has."""
@@ -66,17 +69,17 @@ class Tokens:
         if kept is not None and kept.text == token:
             del self._kept[place]
 
-    async def _ask(self, endpoint: Endpoint, credentials: ClientCredentials) -> _Token | Outcome:
+    async def _ask(self, endpoint: Endpoint, credentials: ClientCredentials) -> Token | Outcome:
         asked_at = monotonic()
         exchange = await self._sender.post(_request(endpoint, credentials))
-        return _read(exchange, asked_at)
+        return read(exchange, asked_at)
 
-    def _asked(self, place: tuple[UUID, int], done: asyncio.Task[_Token | Outcome]) -> None:
+    def _asked(self, place: tuple[UUID, int], done: asyncio.Task[Token | Outcome]) -> None:
         del self._asking[place]
         if done.cancelled() or done.exception() is not None:
             return
         got = done.result()
-        if isinstance(got, _Token):
+        if isinstance(got, Token):
             if len(self._kept) >= MOST_KEPT:
                 self._kept.clear()
             self._kept[place] = got
@@ -100,7 +103,8 @@ def _request(endpoint: Endpoint, credentials: ClientCredentials) -> Request:
     )
 
 
-def _read(exchange: Exchange, asked_at: float) -> _Token | Outcome:
+def read(exchange: Exchange, asked_at: float) -> Token | Outcome:
+    """What the token server's answer comes to. ``asked_at`` is in monotonic seconds."""
     match exchange.outcome:
         case Accepted():
             return _token_in(exchange, asked_at) or Unreachable(Trouble.TOKEN_UNUSABLE)
@@ -112,7 +116,7 @@ def _read(exchange: Exchange, asked_at: float) -> _Token | Outcome:
             return blocked_or_unsendable
 
 
-def _token_in(exchange: Exchange, asked_at: float) -> _Token | None:
+def _token_in(exchange: Exchange, asked_at: float) -> Token | None:
     """The token of a successful answer (RFC 6749, section 5.1), or None where there is none that could be sent."""
     if exchange.response is None or exchange.response.truncated:
         return None
@@ -120,13 +124,20 @@ def _token_in(exchange: Exchange, asked_at: float) -> _Token | None:
         answer = json.loads(exchange.response.excerpt)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(answer, dict) or str(answer.get("token_type", "")).lower() != "bearer":
+    if not isinstance(answer, dict):
         return None
-    token, lifetime = answer.get("access_token"), answer.get("expires_in", LIFETIME)
+    kind, token, lifetime = answer.get("token_type"), answer.get("access_token"), _lifetime(answer.get("expires_in"))
+    if not isinstance(kind, str) or kind.lower() != "bearer":
+        return None
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
         return None
-    if isinstance(lifetime, str) and lifetime.isdigit():  # against the RFC, but seen in the wild
-        lifetime = int(lifetime)
-    if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or not 0 < lifetime < float("inf"):
-        lifetime = LIFETIME
-    return _Token(token, asked_at + lifetime - min(MARGIN, lifetime / 2))
+    return Token(token, asked_at + lifetime - min(MARGIN, lifetime / 2))
+
+
+def _lifetime(said: object) -> float:
+    """Seconds. A number as text is against the RFC, but seen in the wild."""
+    if isinstance(said, str) and _SECONDS.fullmatch(said):
+        said = int(said)
+    if isinstance(said, bool) or not isinstance(said, int | float) or not said > 0:
+        return LIFETIME
+    return float(min(said, LONGEST))

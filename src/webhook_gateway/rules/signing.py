@@ -61,13 +61,15 @@ def verify(secret: str, message_id: str, timestamp: int, body: bytes, signature:
     Raises:
         BadSignature: nothing offered fits, or the timestamp is more than five minutes off.
     """
-    if abs(now - timestamp) > TOLERANCE:
+    if not now - TOLERANCE <= timestamp <= now + TOLERANCE:
         raise BadSignature(
             "the timestamp is more than five minutes off: check both clocks, or it is a replayed request"
         )
-    expected = _mac(parse_secret(secret), f"{message_id}.{timestamp}.".encode() + body)
+    expected = _mac(parse_secret(secret), f"{message_id}.{timestamp}.".encode() + body).encode()
     offered = (part.partition(",") for part in signature.split())
-    if not any(version == "v1" and hmac.compare_digest(mac, expected) for version, _, mac in offered):
+    if not any(
+        version == "v1" and hmac.compare_digest(mac.encode(errors="replace"), expected) for version, _, mac in offered
+    ):
         raise BadSignature("no signature fits: check the secret, and that the body's bytes are the ones received")
 
 
