@@ -39,6 +39,7 @@ class Claiming:
     full_scans: FullScanBudget = field(default_factory=FullScanBudget)
 
     async def claim(self) -> float:
+        """Leases as much of what is due as there are free slots, and sends it."""
         if pause := self.sending.must_wait():
             return pause
         reservations = self.slots.reserve()

@@ -36,6 +36,7 @@ class Configuration:
     """Up to when."""
 
     async def poll(self) -> float:
+        """Takes over what has changed since the last round; the first one is what a worker may send by."""
         snapshot, newer = self.registry.snapshot, None
         async with self.database.connection() as connection:
             if not snapshot.version:

@@ -96,6 +96,7 @@ class Worker:
         ]
 
     async def run(self) -> None:
+        """Until `stopping`: then claiming ends first, what is under way is settled, and the heartbeat ends last."""
         telemetry.started("worker", id=str(self._membership.id), concurrency=self._slots.concurrency)
         supporting = [asyncio.create_task(self._listening()), asyncio.create_task(self._notifier.run())]
         until_drained = [asyncio.create_task(loop.run()) for loop in self._until_drained]
