@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.model import EndpointState
 from webhook_gateway.store import deliveries, endpoints, replays, reports
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.notifications import DELIVERIES, OUTBOX
@@ -33,7 +34,7 @@ async def replay(change: Change, delivery_id: UUID) -> dict[str, UUID] | Refusal
     endpoint = await endpoints.get(connection, actor.tenant_id, row["endpoint_id"], lock=True)
     if endpoint is None:
         return Conflict.ENDPOINT_DELETED
-    if endpoint["state"] == "disabled":
+    if endpoint["state"] == EndpointState.DISABLED:
         return Conflict.ENDPOINT_DISABLED
     if await reports.event(connection, actor.tenant_id, row["event_id"]) is None:
         return Conflict.BODY_GONE

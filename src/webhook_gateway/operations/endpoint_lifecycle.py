@@ -13,6 +13,7 @@ from webhook_gateway.intake.catalogue import Catalogue, EventType
 from webhook_gateway.intake.events import NewEvent, emit, prepare
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
+from webhook_gateway.rules.model import EndpointState
 from webhook_gateway.store import endpoints, replays
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.notifications import CONFIGURATION, DELIVERIES, OUTBOX
@@ -27,19 +28,19 @@ from .refusals import Conflict, Invalid, NotFound, Refusal
 async def pause(change: Change, vault: Vault, endpoint_id: UUID) -> RowMapping | NotFound | Conflict:
     """Stops attempts. Deliveries wait, also new ones; none is dropped."""
     row = await find(change.connection, change.actor, endpoint_id, lock=True)
-    if isinstance(row, NotFound) or row["state"] == "paused":
+    if isinstance(row, NotFound) or row["state"] == EndpointState.PAUSED:
         return row
-    if row["state"] == "disabled":
+    if row["state"] == EndpointState.DISABLED:
         return Conflict.NOTHING_TO_PAUSE
-    return await _set_state(change, vault, row, "paused", BY_HAND)
+    return await _set_state(change, vault, row, EndpointState.PAUSED, BY_HAND)
 
 
 async def resume(change: Change, vault: Vault, endpoint_id: UUID) -> RowMapping | NotFound:
     """Starts attempts again, also where the gateway has disabled the endpoint."""
     row = await find(change.connection, change.actor, endpoint_id, lock=True)
-    if isinstance(row, NotFound) or row["state"] == "enabled":
+    if isinstance(row, NotFound) or row["state"] == EndpointState.ENABLED:
         return row
-    return await _set_state(change, vault, row, "enabled", None)
+    return await _set_state(change, vault, row, EndpointState.ENABLED, None)
 
 
 async def send_test(
@@ -48,7 +49,7 @@ async def send_test(
     """Queues the type's example for this endpoint only; the ids of the delivery, its event and its endpoint."""
     if isinstance(row := await find(change.connection, change.actor, endpoint_id, lock=True), NotFound):
         return row
-    if row["state"] == "disabled":
+    if row["state"] == EndpointState.DISABLED:
         return Conflict.ENDPOINT_DISABLED
     known = await known_type(change.connection, catalogue, change.actor.tenant_id, event_type)
     if known is None:
@@ -74,9 +75,11 @@ async def release_key(change: Change, endpoint_id: UUID, ordering_key: int) -> R
     return row
 
 
-async def _set_state(change: Change, vault: Vault, row: RowMapping, state: str, reason: str | None) -> RowMapping:
+async def _set_state(
+    change: Change, vault: Vault, row: RowMapping, state: EndpointState, reason: str | None
+) -> RowMapping:
     """Moves the endpoint, and tells whoever subscribes to the gateway's own events."""
-    tenant_id, done = change.actor.tenant_id, "resumed" if state == "enabled" else state
+    tenant_id, done = change.actor.tenant_id, "resumed" if state is EndpointState.ENABLED else state
     moved = await endpoints.set_state(change.connection, tenant_id, row["id"], state, reason)
     change.note(
         f"endpoint.{done}",

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import is_name
+from webhook_gateway.rules.model import EndpointState
 from webhook_gateway.store import replays, reports
 from webhook_gateway.store.notifications import OUTBOX
 
@@ -28,7 +29,7 @@ async def count(connection: AsyncConnection, actor: Actor, wanted: Mapping[str, 
     if "endpoint_id" in wanted:
         if isinstance(endpoint := await endpoints.find(connection, actor, wanted["endpoint_id"]), NotFound):
             return endpoint
-        if endpoint["state"] == "disabled":
+        if endpoint["state"] == EndpointState.DISABLED:
             return Conflict.ENDPOINT_DISABLED
     return await reports.finished_count(connection, reports.Filter(actor.tenant_id, actor.subscriber_id, **wanted))
 

@@ -12,6 +12,8 @@ from sqlalchemy import RowMapping, Select, func, insert, select, tuple_, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from webhook_gateway.rules.model import EndpointState
+
 from . import deliveries, ordering
 from .driver import driver_of
 from .rows import every, first, one
@@ -75,11 +77,11 @@ async def change(
 
 
 async def set_state(
-    connection: AsyncConnection, tenant_id: UUID, endpoint_id: UUID, state: str, reason: str | None
+    connection: AsyncConnection, tenant_id: UUID, endpoint_id: UUID, state: EndpointState, reason: str | None
 ) -> RowMapping:
     """One that is enabled again starts with a clean health, or the failures of last week would disable it at once."""
-    if state == "enabled":
-        # Not deleted: workers look for what has changed since they last looked.
+    if state is EndpointState.ENABLED:
+        # Not deleted: workers look for what has changed since they last asked.
         await connection.execute(
             update(endpoint_health)
             .where(endpoint_health.c.endpoint_id == endpoint_id)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import RowMapping
 
-from webhook_gateway.rules.model import Endpoint, EndpointState, Health
+from webhook_gateway.rules.model import DeliveryState, Endpoint, EndpointState, Health
 from webhook_gateway.rules.waiting import OpenDelivery, Reason, Waiting, why_in_outbox, why_waiting
 
 from .configuration import endpoint_from, health_from, moment_of, seconds_of
@@ -137,7 +137,7 @@ async def why_endpoints_wait(connection: Connection, ids: Collection[UUID]) -> d
 def _why(row: RowMapping, facts: Any, endpoint: tuple[Endpoint, Health], workers: int) -> Waiting:
     delivery = OpenDelivery(
         seconds_of(row["due_at"]),
-        leased=row["state"] == "sending",
+        leased=row["state"] == DeliveryState.SENDING,
         key_held=bool(facts["key_held"]),
         key_missing=bool(facts["key_missing"]),
         before=facts["before"],
