@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+Host = Annotated[str, typer.Option("--host", envvar="WEBHOOK_GATEWAY_HOST", help="Address to listen on.")]
+
+Port = Annotated[
+    int, typer.Option("--port", "-p", envvar="WEBHOOK_GATEWAY_PORT", min=0, max=65_535, help="0: any free one.")
+]
+
 TenantName = Annotated[str, typer.Option("--tenant", metavar="NAME", help="The tenant that is meant.")]
 
 NO_DATABASE = (

@@ -18,6 +18,7 @@ from webhook_gateway.host.processes import Program, Tree, watch_signals
 from webhook_gateway.rules.deadlines import API_STOPS
 from webhook_gateway.settings import Settings, settings
 
+from .environment import Host, Port
 from .exits import WRONG, CannotGoOn
 from .screen import say
 
@@ -25,12 +26,8 @@ PROCESSES = "How many, or auto for one a core."
 
 
 def serve(
-    host: Annotated[
-        str, typer.Option("--host", envvar="WEBHOOK_GATEWAY_HOST", help="Address to listen on.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", "-p", envvar="WEBHOOK_GATEWAY_PORT", min=0, max=65_535, help="0: any free one.")
-    ] = 8_080,
+    host: Host = "127.0.0.1",
+    port: Port = 8_080,
     processes: Annotated[
         str,
         typer.Option("--processes", envvar="WEBHOOK_GATEWAY_API_PROCESSES", metavar="NUMBER", help=PROCESSES),

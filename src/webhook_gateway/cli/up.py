@@ -18,7 +18,7 @@ from webhook_gateway.host import supervisor
 from webhook_gateway.host.processes import Tree, watch_signals
 from webhook_gateway.settings import Settings, settings
 
-from .environment import url_file
+from .environment import Host, Port, url_file
 from .screen import say
 
 FEWEST = 200
@@ -27,12 +27,8 @@ OTHERS = 20
 
 
 def up(
-    host: Annotated[
-        str, typer.Option("--host", envvar="WEBHOOK_GATEWAY_HOST", help="Address to listen on.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", "-p", envvar="WEBHOOK_GATEWAY_PORT", min=0, max=65_535, help="0: any free one.")
-    ] = 8_080,
+    host: Host = "127.0.0.1",
+    port: Port = 8_080,
     data: Annotated[
         Path | None,
         typer.Option("--data", envvar="WEBHOOK_GATEWAY_DATA", help="Where the embedded PostgreSQL and the key live."),
