@@ -16,9 +16,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from webhook_gateway.crypto.master_keys import data_directory
 from webhook_gateway.host import postgres_binaries
-from webhook_gateway.host.embedded_postgres import EmbeddedPostgres, default_data_directory
+from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
 from webhook_gateway.host.postgres_binaries import EmbeddedPostgresError
+from webhook_gateway.settings import Settings
 
 SMALL = {"shared_buffers": "16MB", "max_connections": "20"}
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the server to another account")
@@ -165,17 +167,16 @@ def test_a_directory_that_the_account_cannot_reach_is_refused_and_stays_closed(d
 
 
 @as_root
-def test_root_keeps_its_data_where_another_account_can_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WEBHOOK_GATEWAY_DATA", raising=False)
-    assert default_data_directory().is_relative_to("/var/lib/webhook-gateway")
+def test_root_keeps_its_data_where_another_account_can_reach_it() -> None:
+    assert data_directory(Settings(data=None)) == Path("/var/lib/webhook-gateway")
 
 
 @as_somebody
-def test_a_normal_user_keeps_its_data_in_the_working_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WEBHOOK_GATEWAY_DATA", raising=False)
-    assert default_data_directory() == Path.cwd() / ".webhook-gateway" / "postgres"
+def test_a_normal_user_keeps_its_data_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    assert data_directory(Settings(data=None)) == Path.home() / ".local" / "share" / "webhook-gateway"
 
 
 def test_the_data_directory_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEBHOOK_GATEWAY_DATA", "/srv/gateway")
-    assert default_data_directory() == Path("/srv/gateway/postgres")
+    assert data_directory(Settings()) == Path("/srv/gateway")

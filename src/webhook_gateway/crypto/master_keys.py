@@ -82,7 +82,7 @@ def make_key_file(directory: Path) -> Path:
         return path
     draft = directory / f"{KEY_FILE}.{secrets.token_hex(4)}"
     try:
-        _make_directory(directory)
+        make_directory(directory)
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
             file.write(new_master_key() + "\n")
             file.flush()
@@ -118,8 +118,8 @@ def data_directory(settings: Settings) -> Path:
     return Path(homes) / "webhook-gateway"
 
 
-def _make_directory(path: Path) -> None:
-    """With those above it that are missing, each open for passing through: PostgreSQL's account has to."""
+def make_directory(path: Path) -> None:
+    """With those above it that are missing, each open for passing through only: PostgreSQL's account has to."""
     for directory in reversed([path, *path.parents]):
         if not directory.exists():
             directory.mkdir(exist_ok=True)

@@ -16,7 +16,6 @@ binaries are copied into the data directory. No directory that was there before 
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import random
 import secrets
@@ -29,6 +28,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Final, Self
+
+from webhook_gateway.crypto.master_keys import make_directory
 
 from .account import Account
 from .pids import children_of, watched
@@ -140,7 +141,7 @@ class EmbeddedPostgres:
 
     def _prepare(self) -> None:
         """Make the data directory, private and the account's, and find binaries which the account can run."""
-        _make_directory(self.data_directory)
+        make_directory(self.data_directory)
         if self._account.uid not in (None, self.data_directory.stat().st_uid):
             if any(self.data_directory.iterdir()):
                 raise EmbeddedPostgresError(
@@ -269,21 +270,6 @@ class EmbeddedPostgres:
             yield
 
 
-def default_data_directory() -> Path:
-    """`postgres/` below WEBHOOK_GATEWAY_DATA; else below `.webhook-gateway/` in the working directory.
-
-    For root, who has to hand the directory to another account that may not reach the working directory: below
-    /var/lib/webhook-gateway, with a name of its own for each working directory.
-    """
-    if chosen := os.environ.get("WEBHOOK_GATEWAY_DATA"):
-        return Path(chosen).absolute() / "postgres"
-    here = Path.cwd()
-    if os.geteuid() != 0:
-        return here / ".webhook-gateway" / "postgres"
-    digest = hashlib.sha256(os.fsencode(here)).hexdigest()[:12]
-    return Path("/var/lib/webhook-gateway") / digest / "postgres"
-
-
 def _account() -> Account:
     if (account := Account.of_a_server(("postgres", "nobody"))) is None:
         raise EmbeddedPostgresError(
@@ -291,14 +277,6 @@ def _account() -> Account:
             "Run the gateway as a normal user, or set DATABASE_URL to a PostgreSQL of your own."
         )
     return account
-
-
-def _make_directory(path: Path) -> None:
-    """With those above it that are missing, each open for passing through only (whatever the umask says)."""
-    for directory in reversed([path, *path.parents]):
-        if not directory.exists():
-            directory.mkdir(exist_ok=True)
-            directory.chmod(0o711)
 
 
 def _free_port() -> int:
