@@ -167,22 +167,22 @@ def endpoint_changed(endpoint: Endpoint, change: str, reason: str | None) -> Non
     log.warning("endpoint_changed", endpoint_id=ids.render(ids.ENDPOINT, endpoint.id), change=change, reason=reason)
 
 
-def notifications_interrupted(problem: BaseException) -> None:
+def notifications_interrupted(error: BaseException) -> None:
     """Who waits for them polls as well."""
-    log.warning("notifications_interrupted", error=type(problem).__name__)
+    log.warning("notifications_interrupted", error=type(error).__name__)
 
 
-def database_unavailable(stage: str, problem: Exception) -> None:
-    log.warning("database_unavailable", stage=stage, error=str(problem))
+def database_unavailable(stage: str, error: Exception) -> None:
+    log.warning("database_unavailable", stage=stage, error=str(error))
 
 
-def stage_failed(stage: str, problem: BaseException) -> None:
+def stage_failed(stage: str, error: BaseException) -> None:
     """A bug: the stage goes on. Only the error's type and place are told, since its text may hold data."""
-    trace = problem.__traceback__
+    trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else "unknown"
-    log.error("stage_failed", stage=stage, error=type(problem).__name__, place=place)
+    log.error("stage_failed", stage=stage, error=type(error).__name__, place=place)
 
 
 def keys_missing(missing: list[str]) -> None:

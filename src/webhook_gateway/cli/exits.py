@@ -67,8 +67,8 @@ def refused(refusal: Refusal) -> CannotGoOn:
             assert_never(refusal)
 
 
-def explain(problem: BaseException) -> CannotGoOn | None:
-    """What an operator is told of a problem, or None where it is a bug of ours."""
+def explain(error: BaseException) -> CannotGoOn | None:
+    """What an operator is told of an error, or None where it is a bug of ours."""
     import asyncpg
 
     from webhook_gateway.client import GatewayUnavailable, Refused
@@ -76,7 +76,7 @@ def explain(problem: BaseException) -> CannotGoOn | None:
     from webhook_gateway.host.postgres_binaries import EmbeddedPostgresError
     from webhook_gateway.store import database
 
-    for cause in _causes(problem):
+    for cause in _causes(error):
         match cause:
             case CannotGoOn():
                 return cause
@@ -100,19 +100,19 @@ def explain(problem: BaseException) -> CannotGoOn | None:
                 return CannotGoOn("the database has not the newest schema: run `webhook-gateway migrate`", NO)
             case database.DatabaseUnavailable() | asyncpg.PostgresConnectionError() | asyncpg.CannotConnectNowError():
                 return database_unavailable(cause)
-    return database_unavailable(problem) if isinstance(problem, database.UNAVAILABLE) else None
+    return database_unavailable(error) if isinstance(error, database.UNAVAILABLE) else None
 
 
-def database_unavailable(problem: BaseException) -> CannotGoOn:
-    reason = str(problem) if type(problem).__name__ == "DatabaseUnavailable" else type(problem).__name__
+def database_unavailable(error: BaseException) -> CannotGoOn:
+    reason = str(error) if type(error).__name__ == "DatabaseUnavailable" else type(error).__name__
     return CannotGoOn(
         f"the database does not answer ({reason}): check that it runs and that DATABASE_URL points to it", UNAVAILABLE
     )
 
 
-def setting_faults(problem: ValidationError) -> list[str]:
+def setting_faults(error: ValidationError) -> list[str]:
     """One phrase for each wrong setting, by the name that it has in the environment. Never its value."""
-    return [f"{_variable(error['loc'])} is wrong: {_lower(error['msg'])}" for error in problem.errors()]
+    return [f"{_variable(fault['loc'])} is wrong: {_lower(fault['msg'])}" for fault in error.errors()]
 
 
 def _variable(path: tuple[int | str, ...]) -> str:
@@ -130,9 +130,9 @@ def _lower(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _causes(problem: BaseException) -> Iterator[BaseException]:
-    """The problem and what is behind it: drivers and SQLAlchemy wrap what we know."""
-    seen: BaseException | None = problem
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what is behind it: drivers and SQLAlchemy wrap what we know."""
+    seen: BaseException | None = error
     while seen is not None:
         yield seen
         original = getattr(seen, "orig", None)

@@ -58,11 +58,11 @@ def _timeout(until: float) -> httpx.Timeout:
     return httpx.Timeout(min(LONGEST_REQUEST, left), connect=min(CONNECT, left))
 
 
-def _unanswered(call: Call, problem: httpx.TransportError) -> Exception:
-    if isinstance(problem, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+def _unanswered(call: Call, error: httpx.TransportError) -> Exception:
+    if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
         return ValueError("the gateway's URL must begin with https:// or http://")
-    not_begun = isinstance(problem, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-    return Later(type(problem).__name__, again=call.repeatable or not_begun)
+    not_begun = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+    return Later(type(error).__name__, again=call.repeatable or not_begun)
 
 
 def judge(call: Call, response: httpx.Response) -> httpx.Response:
@@ -90,7 +90,7 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 def patience(deadline: float) -> dict[str, Any]:
     return {
-        "retry": retry_if_exception(lambda problem: isinstance(problem, Later) and problem.again),
+        "retry": retry_if_exception(lambda error: isinstance(error, Later) and error.again),
         "wait": _wait,
         "stop": stop_before_delay(deadline),
         "before_sleep": _say,
@@ -101,18 +101,18 @@ def patience(deadline: float) -> dict[str, Any]:
 def _wait(state: RetryCallState) -> float:
     """Full jitter, so that a gateway that comes back isn't met by everybody at once; never before Retry-After."""
     backoff = random.uniform(0, min(LONGEST_WAIT, 0.1 * 2**state.attempt_number))  # noqa: S311
-    return max(backoff, _problem_of(state).after or 0.0)
+    return max(backoff, _later(state).after or 0.0)
 
 
 def _say(state: RetryCallState) -> None:
-    _log.warning("webhook gateway: %s, asking again in %.1f s", _problem_of(state).reason, state.upcoming_sleep)
+    _log.warning("webhook gateway: %s, asking again in %.1f s", _later(state).reason, state.upcoming_sleep)
 
 
-def _problem_of(state: RetryCallState) -> Later:
-    problem = state.outcome.exception() if state.outcome is not None else None
-    assert isinstance(problem, Later)
-    return problem
+def _later(state: RetryCallState) -> Later:
+    error = state.outcome.exception() if state.outcome is not None else None
+    assert isinstance(error, Later)
+    return error
 
 
-def unavailable(problem: Later, call: Call) -> GatewayUnavailable:
-    return GatewayUnavailable(problem.reason, call.idempotency_key, problem.after)
+def unavailable(error: Later, call: Call) -> GatewayUnavailable:
+    return GatewayUnavailable(error.reason, call.idempotency_key, error.after)

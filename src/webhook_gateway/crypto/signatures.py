@@ -160,13 +160,13 @@ def _public(key: str) -> Ed25519PublicKey:
     return Ed25519PublicKey.from_public_bytes(_decode(key, PUBLIC_PREFIX, BadPublicKey, {32}))
 
 
-def _decode(key: str, prefix: str, problem: type[BadSecret], lengths: set[int]) -> bytes:
+def _decode(key: str, prefix: str, wrong: type[BadSecret], lengths: set[int]) -> bytes:
     try:
         raw = base64.b64decode(key.removeprefix(prefix), validate=True)
     except (binascii.Error, ValueError):
-        raise problem(str(problem.__doc__)) from None
+        raise wrong(str(wrong.__doc__)) from None
     if not key.startswith(prefix) or len(raw) not in lengths:
-        raise problem(str(problem.__doc__))
+        raise wrong(str(wrong.__doc__))
     return raw
 
 

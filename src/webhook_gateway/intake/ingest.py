@@ -257,8 +257,8 @@ async def _in_time(work: Coroutine[Any, Any, None], until: float) -> None:
         raise DatabaseUnavailable("the database took too long") from None
 
 
-def _fail(stored: Stored, problem: DatabaseUnavailable) -> None:
-    stored.set_exception(problem)
+def _fail(stored: Stored, error: DatabaseUnavailable) -> None:
+    stored.set_exception(error)
     stored.exception()  # seen: its caller may have given up
 
 

@@ -168,8 +168,8 @@ def plain(url: str) -> str:
     return url
 
 
-def _driver_error(problem: DBAPIError) -> BaseException | None:
-    return problem.orig.__cause__ if problem.orig is not None else None
+def _driver_error(error: DBAPIError) -> BaseException | None:
+    return error.orig.__cause__ if error.orig is not None else None
 
 
 async def _leave(connection: asyncpg.Connection) -> None:

@@ -167,7 +167,7 @@ def _unwrap(vault: Vault, data_keys: list[DataKey]) -> tuple[list[tuple[DataKey,
     return opened, missing
 
 
-def _sentence(data_key: DataKey, problem: Exception) -> str:
-    if isinstance(problem, Tampered):
+def _sentence(data_key: DataKey, error: Exception) -> str:
+    if isinstance(error, Tampered):
         return f"data key {data_key.id} does not open with the master key named {data_key.master_key!r}"
-    return f"data key {data_key.id}: {problem}"
+    return f"data key {data_key.id}: {error}"
