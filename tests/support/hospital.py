@@ -137,7 +137,7 @@ class Hospital:
 
     async def fan_out(self) -> int:
         taken = 0
-        while done := (await self.dispatch.fan_out()).taken:
+        while done := (await self.dispatch.fan_out()).dequeued:
             taken += done
         return taken
 

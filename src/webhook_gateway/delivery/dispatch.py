@@ -26,14 +26,14 @@ from .slots import Slots
 from .watermark import LowWaterMark
 
 ROUND = 500
-"""Events taken in one round."""
+"""Events dequeued in one round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """What one round did: how many events it took, which endpoints have something due, and what it leased."""
 
-    taken: int
+    dequeued: int
     due: frozenset[EndpointRecord]
     leased: list[Leased]
 
@@ -59,7 +59,7 @@ class Dispatch:
         The slots of what it leased are taken: the caller sends those deliveries.
 
         Raises:
-            DatabaseUnavailable: nothing was taken, or it is unknown: what was not committed is still in the outbox.
+            DatabaseUnavailable: nothing was dequeued, or it is unknown: what was not committed is still in the outbox.
         """
         began, lease_id = time.perf_counter(), uuid7()
         leased: list[Leased] = []
@@ -67,31 +67,31 @@ class Dispatch:
             async with self._database.connection() as connection, connection.transaction():
                 after = self._low_water_mark.value()
                 try:
-                    taken = await outbox.dequeue(connection, after, ROUND)
+                    dequeued = await outbox.dequeue(connection, after, ROUND)
                 finally:
                     self._low_water_mark.scanned(after, time.perf_counter() - began)
-                if not taken.events:
+                if not dequeued.events:
                     return NOTHING
-                if taken.version > self._registry.snapshot.version:
+                if dequeued.version > self._registry.snapshot.version:
                     # An endpoint whose key isn't here yet would count as unsendable until the next change of any.
                     await keyring.fill(self._database, self._vault)
                     self._registry.learn(await configuration.snapshot(connection, self._vault))
                 self._endpoints, self._matcher = self._registry.snapshot.endpoints, self._registry.matcher
-                new = [delivery for event in taken.events for delivery in self._deliveries_of(event)]
+                new = [delivery for event in dequeued.events for delivery in self._deliveries_of(event)]
                 if any(delivery.ordering_key is not None for delivery in new):
                     new = await self._put_in_order(connection, new)
                 due = self._lease(new, lease_id, leased)
                 await self._insert(connection, new, lease_id)
-                if gone := [e for e in taken.events if e.endpoint_id and e.endpoint_id not in self._endpoints]:
+                if gone := [e for e in dequeued.events if e.endpoint_id and e.endpoint_id not in self._endpoints]:
                     await outbox.cancel_for_deleted(connection, gone)
         except BaseException:
             for one in leased:
                 self._slots.not_sent(one.record)
             raise
-        self._low_water_mark.found(taken.lowest - 1)
+        self._low_water_mark.found(dequeued.lowest - 1)
         telemetry.fanned_out.inc(len(new))
         telemetry.fan_out_seconds.observe(time.perf_counter() - began)
-        return Round(len(taken.events), due, leased)
+        return Round(len(dequeued.events), due, leased)
 
     def _deliveries_of(self, event: OutboxEvent) -> list[NewDelivery]:
         if event.endpoint_id is not None:

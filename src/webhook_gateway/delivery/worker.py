@@ -127,7 +127,7 @@ class Worker:
         if pause := self._sending.must_wait():
             return pause
         done = await self._dispatch.fan_out()
-        if not done.taken:
+        if not done.dequeued:
             return POLL
         for record in done.due:
             self._due.expect(record)

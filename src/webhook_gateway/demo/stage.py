@@ -157,10 +157,10 @@ class Stage:
 
 def _reserve_port() -> socket.socket:
     """Bound but not listening: nobody else gets the port, and whoever connects is refused."""
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    return held
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
 
 
 async def _told_after(process: Process, words: str) -> str:
