@@ -76,7 +76,7 @@ PAGES = sorted(
 SOURCE = CHECKOUT / "src" / "webhook_gateway"
 FORMER_WORDS = (
     r"\b(?:[Rr]oad|born|stranded|Hinter|hints?|give_back|hand_back|surroundings|hindrance|in vain|had with"
-    r"|[Mm]end(?:s|ed)?|wants_deaths|lease_at_birth|CompleteLooks|AHEAD|AWAY|DatabaseAway|BIND|Journey|_Lane|_lanes?|[Ll]anes?)\b"
+    r"|[Mm]end(?:s|ed)?|wants_deaths|lease_at_birth|CompleteLooks|AHEAD|AWAY|DatabaseAway|BIND|Journey|_Lane|_lanes?|lanes?)\b"
 )
 """What the words of the glossary were before they were the field's own."""
 SECRET = "whsec_" + b64encode(bytes(range(32))).decode()

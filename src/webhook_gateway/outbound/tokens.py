@@ -1,4 +1,4 @@
-"""OAuth 2.0 access tokens for endpoints that ask for them: had with the client's credentials, kept until they end.
+"""OAuth 2.0 access tokens for endpoints that ask for them: fetched with the client's credentials, kept until they end.
 
 The token request is a POST like any other: the same egress policy, the same limits, the same bounded answer.
 """
@@ -29,7 +29,7 @@ MARGIN = 30.0
 """Seconds before its end from which a token is not used any more; less for one that lives shortly."""
 MOST_KEPT = 20_000
 
-_LANE = UUID("5a3e3b0e-7f0c-5d6e-9a53-6f6b1f6f7a11")
+_POOLS = UUID("5a3e3b0e-7f0c-5d6e-9a53-6f6b1f6f7a11")
 _SECONDS = re.compile(r"[0-9]{1,300}")
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 
@@ -90,8 +90,8 @@ def _request(endpoint: Endpoint, credentials: ClientCredentials) -> Request:
     if credentials.header is not None:
         headers["authorization"] = credentials.header
     return Request(
-        # A lane of its own, or the connections of partner and token server would push each other out.
-        uuid5(_LANE, endpoint.id.bytes.hex()),
+        # A pool of its own, or the connections of partner and token server would push each other out.
+        uuid5(_POOLS, endpoint.id.bytes.hex()),
         endpoint.revision,
         credentials.token_url,
         headers,
