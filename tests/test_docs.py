@@ -327,8 +327,7 @@ def test_the_words_of_the_glossary_are_those_of_the_code() -> None:
 
 @pytest.mark.parametrize("text", [*PAGES, *SOURCE.rglob("*.py")], ids=named)
 def test_no_private_word_comes_back(text: Path) -> None:
-    if text.name not in {"pool.py", "sender.py"}:
-        assert re.findall(FORMER_WORDS, text.read_text()) == []
+    assert re.findall(FORMER_WORDS, text.read_text()) == []
 
 
 def test_every_dependency_is_told_with_its_reason() -> None:

@@ -69,7 +69,7 @@ class Pool:
             connection.abort()
         return None
 
-    def give_back(self, connection: Connection, now: float) -> None:
+    def put_back(self, connection: Connection, now: float) -> None:
         if self.retired or now < self._fresh_until:
             connection.abort()
             return

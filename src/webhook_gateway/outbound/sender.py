@@ -160,7 +160,7 @@ class Sender:
             return Exchange(_explain(error, phase), phase, monotonic() - started, connection.tls_version)
         ended = monotonic()
         if connection.reusable:
-            pool.give_back(connection, ended)
+            pool.put_back(connection, ended)
         return Exchange(
             _judge_answer(answer),
             Phase.ANSWERED,
