@@ -54,6 +54,15 @@ class Settings(BaseSettings):
     """Its values as roles or scopes: ``hms-operators=operator,hms-auditors=auditor``. Others give nothing."""
     oidc_tenant_claim: str | None = None
     """The claim that names the tenant. Without it, tokens are for the default tenant."""
+    partner_endpoints: int = Field(50, ge=0)
+    """Endpoints that a subscriber may have for one of its own keys to make another."""
+    partner_header_bytes: int = Field(4_096, ge=0)
+    """Bytes of all headers that a partner's key may give one endpoint."""
+    partner_tests_a_day: int = Field(1_000, ge=0)
+    partner_replays_a_day: int = Field(100_000, ge=0)
+    """Deliveries that a subscriber's own keys may have sent again in a day, one by one or by jobs."""
+    partner_open_replays: int = Field(2, ge=0)
+    """Jobs of one subscriber that may be under way for one of its own keys to make another."""
     public_docs: bool = False
     """Serve the OpenAPI document and its pages without a key."""
 

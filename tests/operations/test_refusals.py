@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -24,9 +25,10 @@ from webhook_gateway.operations import (
     subscribers,
 )
 from webhook_gateway.operations.change import Actor, Change, changing, local_actor
-from webhook_gateway.operations.refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
+from webhook_gateway.operations.refusals import Conflict, Exhausted, Invalid, NotFound, NotHeld, Refusal
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
+from webhook_gateway.rules.rights import Quotas
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.rules.targets import Policy
 from webhook_gateway.store import audit, configuration, keyring, notifications, tenants
@@ -36,6 +38,7 @@ from webhook_gateway.web import errors
 
 URL = "https://lab.example.com/in"
 NOBODY = UUID(int=7)
+NOTHING = Quotas(endpoints=0, header_bytes=0, tests_a_day=0, replays_a_day=0, open_replays=0)
 OWN_TYPE = {"name": "dialysis.ended", "schema": {"type": "object"}, "example": {}, "description": ""}
 OWN_TYPE_STORED = """
 INSERT INTO event_types (tenant_id, name, description, schema, example)
@@ -131,6 +134,10 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
         "UPDATE endpoints SET state = 'disabled'",
         lambda h, c: deliveries.replay(c, h.dead),
     ),
+    Conflict.EVENT_TYPE_CHANGED: (
+        OWN_TYPE_STORED,
+        lambda h, c: event_types.change_one(c, h.catalogue, OWN_TYPE | {"example": {"minutes": 1}}, {}),  # type: ignore[arg-type]
+    ),
     Conflict.EVENT_TYPE_EXISTS: (
         OWN_TYPE_STORED,
         lambda h, c: event_types.create(c, h.catalogue, OWN_TYPE),
@@ -150,6 +157,11 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
         "",
         lambda h, c: keys.create_with_tenant(c, h.vault, "default", NewKey("x", ["admin"]), new=True),
     ),
+    Conflict.TOO_MANY_ENDPOINTS: ("", lambda h, c: h.add_endpoint(_as(c, subscriber_id=h.subscriber, quotas=NOTHING))),
+    Conflict.TOO_MANY_REPLAYS: (
+        "",
+        lambda h, c: replays.create(_as(c, subscriber_id=h.subscriber, quotas=NOTHING), {"state": "dead"}),
+    ),
     Conflict.TOO_MANY_SECRETS: (
         FIVE_SECRETS,
         lambda h, c: endpoints.rotate_secret(c, h.vault, h.endpoint, None, 60),
@@ -158,6 +170,7 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
 ALL: tuple[Refusal, ...] = (
     *NotFound,
     *Conflict,
+    *Exhausted,
     NotHeld((Scope.PAYLOAD_READ,)),
     Invalid((Fault("network", "Give a network in CIDR notation.", pointer="/networks/0"),)),
 )
@@ -231,6 +244,84 @@ async def test_nobody_grants_what_they_do_not_hold(hospital: Hospital) -> None:
     assert answer == NotHeld((Scope.PAYLOAD_READ,))
 
 
+LAB = ("lab_order.*",)
+
+
+async def test_who_is_held_to_some_event_types_redirects_and_sends_no_others(hospital: Hospital) -> None:
+    async with changing(hospital.database, hospital.actor) as change:
+        own = value(await hospital.add_endpoint(change, event_types=["lab_order.placed"]))[0]["id"]
+    (type_of,) = {row["type"] for row in await hospital.fetch("SELECT type FROM finished_deliveries")}
+    beyond = NotHeld(("lab_result.*",))
+    for bound in ({"event_types": LAB}, {"event_types": LAB, "subscriber_id": hospital.subscriber}):
+        async with changing(hospital.database, replace(hospital.actor, **bound)) as change:
+            assert await hospital.change_endpoint(change, url="https://elsewhere.example.com/") == beyond
+            assert await hospital.change_endpoint(change, event_types=["lab_order.placed"]) == beyond
+            assert await endpoints.rotate_secret(change, hospital.vault, hospital.endpoint, None, 0) == beyond
+            assert isinstance(await hospital.add_endpoint(change, event_types=["lab_result.final"]), Invalid)
+            assert await deliveries.replay(change, hospital.dead) == NotHeld((type_of,))
+            assert isinstance(await replays.create(change, {"state": "dead"}), NotHeld)
+            assert await replays.create(change, {"state": "dead", "type": type_of}) == NotHeld((type_of,))
+            assert await _test(hospital, change, own, "lab_result.final") == NotHeld(("lab_result.final",))
+            assert not isinstance(await _test(hospital, change, own, "gateway.test"), Refusal)
+            assert not isinstance(await replays.create(change, {"state": "dead", "type": "lab_order.placed"}), Refusal)
+            changed = await endpoints.change_one(
+                change, hospital.vault, hospital.catalogue, hospital.policy, own, {"url": URL}
+            )
+            assert not isinstance(changed, Refusal)
+
+
+async def _test(hospital: Hospital, change: Change, endpoint_id: UUID, event_type: str) -> object:
+    return await endpoint_lifecycle.send_test(change, hospital.vault, hospital.catalogue, endpoint_id, event_type)
+
+
+async def test_a_partner_sends_no_more_in_a_day_than_its_quotas_and_the_hospital_as_much_as_it_likes(
+    hospital: Hospital,
+) -> None:
+    partner = replace(
+        hospital.actor,
+        subscriber_id=hospital.subscriber,
+        quotas=Quotas(endpoints=2, header_bytes=10, tests_a_day=2, replays_a_day=3, open_replays=2),
+    )
+    dead = {"state": "dead"}
+
+    async def ask(use_case: Callable[[Change], Awaitable[Any]], actor: Actor = partner) -> Any:
+        try:
+            async with changing(hospital.database, actor) as change:
+                answer = await use_case(change)
+                if isinstance(answer, Refusal):
+                    raise Undone(answer)
+                return None
+        except Undone as undone:
+            return undone.args[0]
+
+    async def send_test(change: Change) -> object:
+        return await _test(hospital, change, hospital.endpoint, "gateway.test")
+
+    assert [await ask(send_test) for _ in range(3)] == [None, None, Exhausted.TESTS]
+    assert await ask(hospital.add_endpoint) is None
+    assert await ask(hospital.add_endpoint) is Conflict.TOO_MANY_ENDPOINTS
+    long = await ask(lambda change: hospital.change_endpoint(change, headers={"X-Name": "value"}))
+    assert [fault.pointer for fault in long.faults] == ["/headers"]
+    assert await ask(lambda change: hospital.change_endpoint(change, headers={"X-Nam": "value"})) is None
+
+    asked = await asyncio.gather(*(ask(lambda change: replays.create(change, dead)) for _ in range(5)))
+    assert sorted(asked, key=str) == [Conflict.TOO_MANY_REPLAYS] * 3 + [None] * 2
+    assert await ask(lambda change: deliveries.replay(change, hospital.dead)) is None
+    assert await ask(lambda change: deliveries.replay(change, hospital.dead)) is Exhausted.REPLAYS
+    await hospital.fetch("UPDATE jobs SET state = 'done'")
+    assert await ask(lambda change: replays.create(change, dead)) is Exhausted.REPLAYS
+
+    for _ in range(3):
+        for use_case in (send_test, hospital.add_endpoint, lambda change: replays.create(change, dead)):
+            assert await ask(use_case, hospital.actor) is None
+    await hospital.fetch("UPDATE partner_usage SET day = day - 1")
+    assert await ask(send_test) is None
+
+
+class Undone(Exception):
+    """Refused: nothing of it is kept."""
+
+
 @pytest.mark.parametrize("refusal", ALL, ids=str)
 def test_the_api_and_the_command_line_say_the_same_of_it(refusal: Refusal) -> None:
     problem, end = errors.refused(refusal), exits.refused(refusal)
@@ -240,6 +331,9 @@ def test_the_api_and_the_command_line_say_the_same_of_it(refusal: Refusal) -> No
             remedy = refusal.value
         case Conflict():
             assert (problem.status_code, problem.name, end.status) == (409, "conflict", exits.NO)
+            remedy = refusal.value[1:].removesuffix(".")
+        case Exhausted():
+            assert (problem.status_code, problem.name, end.status) == (429, "too-many-requests", exits.NO)
             remedy = refusal.value[1:].removesuffix(".")
         case NotHeld():
             assert (problem.status_code, problem.name, end.status) == (403, "forbidden", exits.NO)

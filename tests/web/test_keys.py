@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.web.serving import Api
+from tests.web.serving import Api, running
 from tests.web.world import post
 from webhook_gateway.rules import api_keys
 from webhook_gateway.rules.scopes import SCOPES_OF, Role
@@ -105,6 +105,43 @@ async def test_a_key_may_be_bound_to_networks_and_event_types(api: Api) -> None:
     async with api.client(await api.make_key("events:write", **bound)) as producer:
         assert (await producer.post("/v1/events", json=SHIFT)).status_code == 202
         assert (await producer.post("/v1/events", json={**SHIFT, "type": "lab_order.placed"})).status_code == 403
+
+
+async def test_a_bounded_administrator_makes_only_keys_with_the_same_bounds(api: Api) -> None:
+    ends = datetime.now(UTC) + timedelta(hours=1)
+    bounds: dict[str, Any] = {"networks": ["127.0.0.0/8"], "event_types": ["lab_order.*"]}
+    async with api.client(await api.make_key("admin", **bounds, expires_at=ends)) as admin:
+        body: dict[str, Any] = {"name": "x", "scopes": ["admin"], **bounds, "expires_at": ends.isoformat()}
+        assert (await admin.post("/v1/keys", json=body)).status_code == 201
+        for name, wider in (
+            ("expires_at", (ends + timedelta(seconds=1)).isoformat()),
+            ("expires_at", None),
+            ("networks", ["126.0.0.0/7"]),
+            ("networks", None),
+            ("event_types", ["*"]),
+            ("event_types", None),
+        ):
+            refused = await admin.post("/v1/keys", json={**body, name: wider})
+            assert (refused.status_code, name in refused.json()["detail"]) == (403, True), refused.text
+
+
+async def test_a_partners_key_has_quotas(database_url: str) -> None:
+    bounds = {"partner_endpoints": 1, "partner_header_bytes": 10, "partner_tests_a_day": 1, "partner_open_replays": 0}
+    async with running(database_url, **bounds) as api, api.client(await api.make_key("admin")) as admin:
+        subscriber = (await post(admin, "/v1/subscribers", {"name": "Lab"}))["id"]
+        made = await post(admin, "/v1/keys", {"name": "x", "role": "partner", "subscriber_id": subscriber})
+        body = {"subscriber_id": subscriber, "url": "https://a.example.com/", "event_types": ["*"]}
+        async with api.client(made["key"]) as partner:
+            large = await partner.post("/v1/endpoints", json={**body, "headers": {"X-A": "12345678"}})
+            assert (large.status_code, large.json()["errors"][0]["pointer"]) == (422, "/headers")
+            endpoint = await post(partner, "/v1/endpoints", body)
+            assert (await partner.post("/v1/endpoints", json=body)).status_code == 409
+            await post(partner, f"/v1/endpoints/{endpoint['id']}/test")
+            again = await partner.post(f"/v1/endpoints/{endpoint['id']}/test")
+            assert (again.status_code, again.headers["retry-after"]) == (429, "3600")
+            assert (await partner.post("/v1/replays", json={})).status_code == 409
+        await post(admin, "/v1/endpoints", {**body, "headers": {"X-A": "12345678"}})
+        await post(admin, f"/v1/endpoints/{endpoint['id']}/test")
 
 
 async def test_a_partners_key_may_want_only_what_the_hospital_gave_it(admin: httpx.AsyncClient, api: Api) -> None:

@@ -11,7 +11,7 @@ from pydantic_settings import SettingsError
 from webhook_gateway.crypto.master_keys import MasterKeysUnusable
 from webhook_gateway.host.processes import DidNotStart
 from webhook_gateway.host.supervisor import AddressTaken
-from webhook_gateway.operations.refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
+from webhook_gateway.operations.refusals import Conflict, Exhausted, Invalid, NotFound, NotHeld, Refusal
 
 T = TypeVar("T")
 
@@ -56,10 +56,10 @@ def refused(refusal: Refusal) -> CannotGoOn:
     match refusal:
         case NotFound():
             return CannotGoOn(f"there is no such {refusal.value} in this tenant: check the id", NO)
-        case Conflict():
+        case Conflict() | Exhausted():
             return CannotGoOn(_lower(refusal.value).removesuffix("."), NO)
         case NotHeld():
-            return CannotGoOn(f"nobody can grant what they don't hold: {', '.join(refusal.scopes)}", NO)
+            return CannotGoOn(f"nobody can grant what they don't hold: {', '.join(refusal.beyond)}", NO)
         case Invalid():
             wrong = (f"{_option(fault.pointer)}: {_lower(fault.remedy).removesuffix('.')}" for fault in refusal.faults)
             return CannotGoOn("; ".join(wrong), WRONG)

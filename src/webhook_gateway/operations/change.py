@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from webhook_gateway.rules.matching import fits
+from webhook_gateway.rules.rights import Quotas, Rights
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import audit, configuration
 from webhook_gateway.store.database import Database
@@ -19,22 +19,13 @@ from webhook_gateway.store.notifications import CONFIGURATION, notify
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Actor:
-    """Who asks, and what bounds them. ``name`` and ``source`` (an address) are what the audit log knows them by.
-
-    ``subscriber_id`` is the only one whose things they see and change; ``event_types`` are patterns.
-    """
+class Actor(Rights):
+    """Who asks, and what they may do. ``name`` and ``source`` (an address) are what the audit log knows them by."""
 
     tenant_id: UUID
     name: str
     source: str
-    scopes: frozenset[str]
-    subscriber_id: UUID | None = None
-    event_types: tuple[str, ...] | None = None
-
-    def may_post(self, event_type: str) -> bool:
-        """Whether events of the type are theirs (or, given a pattern, of all the types that it fits)."""
-        return self.event_types is None or any(fits(pattern, event_type) for pattern in self.event_types)
+    quotas: Quotas | None = None
 
 
 def local_actor(tenant_id: UUID) -> Actor:

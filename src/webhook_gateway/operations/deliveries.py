@@ -14,7 +14,8 @@ from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.notifications import DELIVERIES, OUTBOX
 
 from .change import Actor, Change
-from .refusals import Conflict, NotFound, Refusal
+from .quotas import replays_more
+from .refusals import Conflict, NotFound, NotHeld, Refusal
 
 BY_HAND = "by_hand"
 
@@ -38,6 +39,10 @@ async def replay(change: Change, delivery_id: UUID) -> dict[str, UUID] | Refusal
         return Conflict.ENDPOINT_DISABLED
     if await reports.event(connection, actor.tenant_id, row["event_id"]) is None:
         return Conflict.BODY_GONE
+    if not actor.may_send(row["type"]):
+        return NotHeld((row["type"],))
+    if refused := await replays_more(change, 1, as_job=False):
+        return refused
     about = {"event_id": row["event_id"], "endpoint_id": row["endpoint_id"]}
     new = await replays.replay(connection, actor.tenant_id, type=row["type"], reason="replay", **about)
     after = {"delivery_id": ids.render(ids.DELIVERY, new)}

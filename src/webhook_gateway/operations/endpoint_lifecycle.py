@@ -22,7 +22,8 @@ from .change import Change
 from .deliveries import BY_HAND
 from .endpoints import find
 from .event_types import known_type
-from .refusals import Conflict, Invalid, NotFound, Refusal
+from .quotas import one_test_more
+from .refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
 
 
 async def pause(change: Change, vault: Vault, endpoint_id: UUID) -> RowMapping | NotFound | Conflict:
@@ -55,6 +56,10 @@ async def send_test(
     if known is None:
         remedy = "Give one of the types that GET /v1/event-types lists."
         return Invalid((Fault("unknown_event_type", remedy, pointer="/event_type"),))
+    if not change.actor.may_send(event_type):
+        return NotHeld((event_type,))
+    if exhausted := await one_test_more(change):
+        return exhausted
     event = prepare(vault, change.actor.tenant_id, _example_of(known, row), None)
     delivery_id = await replays.send_only_to(change.connection, event, endpoint_id)
     after = {"type": known.name, "delivery_id": ids.render(ids.DELIVERY, delivery_id)}

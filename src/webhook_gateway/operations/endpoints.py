@@ -18,8 +18,8 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.credentials import NEVER_SENT
 from webhook_gateway.rules.denials import Denied
 from webhook_gateway.rules.faults import Fault
-from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.model import Signing
+from webhook_gateway.rules.rights import Quotas
 from webhook_gateway.rules.signing import SECRET_BYTES, BadSecret, encode_secret, parse_secret
 from webhook_gateway.rules.targets import Policy, parse
 from webhook_gateway.store import endpoints, event_types, subscribers
@@ -28,7 +28,8 @@ from webhook_gateway.store.notifications import CONFIGURATION
 
 from .change import Actor, Change
 from .credentials import CREDENTIALS, faults_of, shown_credentials
-from .refusals import Conflict, Invalid, NotFound, Refusal
+from .quotas import one_endpoint_more
+from .refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
 
 MOST_SECRETS = 5
 """Live signing secrets of an endpoint: each makes every request longer."""
@@ -43,6 +44,14 @@ async def find(
     return NotFound.ENDPOINT if row is None else row
 
 
+async def find_theirs(connection: AsyncConnection, actor: Actor, endpoint_id: UUID) -> RowMapping | NotFound | NotHeld:
+    """The endpoint, locked, for who may change where its events go: only who could have asked for all of them."""
+    if isinstance(row := await find(connection, actor, endpoint_id, lock=True), NotFound):
+        return row
+    beyond = tuple(pattern for pattern in row["event_types"] if not actor.may_want(pattern))
+    return NotHeld(beyond) if beyond else row
+
+
 async def create(
     change: Change, vault: Vault, catalogue: Catalogue, policy: Policy, given: Mapping[str, Any]
 ) -> tuple[RowMapping, str] | Refusal:
@@ -54,8 +63,10 @@ async def create(
         return NotFound.SUBSCRIBER
     if await subscribers.get(change.connection, actor.tenant_id, subscriber_id, lock=True) is None:
         return NotFound.SUBSCRIBER
+    if too_many := await one_endpoint_more(change):
+        return too_many
     faults = [
-        *_faults(wanted, policy),
+        *_faults(wanted, policy, actor.quotas),
         *_faults_of_secret(given["secret"], given["signing"]),
         *_header_given_twice(list(given["headers"]), given["authorization"]),
         *await _faults_of_types(change, catalogue, given["event_types"]),
@@ -74,11 +85,12 @@ async def change_one(
     change: Change, vault: Vault, catalogue: Catalogue, policy: Policy, endpoint_id: UUID, given: Mapping[str, Any]
 ) -> RowMapping | Refusal:
     """Changes the columns that are ``given`` and leaves the rest."""
-    if isinstance(before := await find(change.connection, change.actor, endpoint_id, lock=True), NotFound):
+    before = await find_theirs(change.connection, change.actor, endpoint_id)
+    if isinstance(before, NotFound | NotHeld):
         return before
     headers = header_names(vault, before) if "headers" not in given else list(given["headers"] or {})
     faults = [
-        *_faults(given, policy),
+        *_faults(given, policy, change.actor.quotas),
         *_header_given_twice(headers, given.get("authorization", before["authorization"])),
         *await _faults_of_types(change, catalogue, given.get("event_types", ())),
     ]
@@ -110,7 +122,8 @@ async def rotate_secret(
     change: Change, vault: Vault, endpoint_id: UUID, own: str | None, overlap: int
 ) -> str | Refusal:
     """A new signing secret, ``own`` where the partner has one. The live ones sign, too, for ``overlap`` seconds."""
-    if isinstance(row := await find(change.connection, change.actor, endpoint_id, lock=True), NotFound):
+    row = await find_theirs(change.connection, change.actor, endpoint_id)
+    if isinstance(row, NotFound | NotHeld):
         return row
     if faults := tuple(_faults_of_secret(own, row["signing"])):
         return Invalid(faults)
@@ -162,13 +175,16 @@ def _columns(
     return values
 
 
-def _faults(given: Mapping[str, Any], policy: Policy) -> Iterator[Fault]:
+def _faults(given: Mapping[str, Any], policy: Policy, quotas: Quotas | None) -> Iterator[Fault]:
     if "url" in given and isinstance(target := parse(given["url"], policy), Denied):
         yield Fault(target.reason, target.remedy, pointer="/url")
     headers = given.get("headers") or {}
     for name in (name for name in headers if name.lower() in NEVER_SENT or _OURS.fullmatch(name)):
         remedy = "Remove it: HTTP or the gateway uses this header itself."
         yield Fault("reserved_header", remedy, pointer=f"/headers/{name}")
+    if quotas is not None and sum(len(name) + len(value) for name, value in headers.items()) > quotas.header_bytes:
+        remedy = f"Give names and values of at most {quotas.header_bytes:,} bytes together."
+        yield Fault("too_large", remedy, pointer="/headers")
     if len({name.lower() for name in headers}) < len(headers):
         yield Fault("duplicate_header", "Give each header once: case makes no difference.", pointer="/headers")
     yield from faults_of(given, policy)
@@ -202,18 +218,13 @@ async def _faults_of_types(change: Change, catalogue: Catalogue, patterns: Seque
         unknown -= {row["name"] for row in await event_types.all_of(change.connection, actor.tenant_id)}
     for index, pattern in enumerate(patterns):
         pointer = f"/event_types/{index}"
-        if actor.subscriber_id is not None and not _may_want(actor, pattern):
-            remedy = "Remove it: the hospital decides which events this subscriber gets, and this key says no."
+        if not actor.may_want(pattern):
+            remedy = "Remove it: the hospital decides who gets which events, and this key says no."
             faults.append(Fault("not_allowed", remedy, pointer=pointer))
         if pattern in unknown:
             remedy = "Give one of the types that GET /v1/event-types lists, or a pattern such as lab_result.*"
             faults.append(Fault("unknown_event_type", remedy, pointer=pointer))
     return faults
-
-
-def _may_want(actor: Actor, pattern: str) -> bool:
-    """A subscriber's key may want what it names. The gateway's own types tell of other subscribers, so never those."""
-    return actor.may_post(pattern) and not pattern.startswith(OPERATIONAL)
 
 
 def _noted(vault: Vault, row: RowMapping, changed: Iterable[str]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from webhook_gateway.rules.api_keys import MOST_NETWORKS, MOST_PATTERNS
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.labels import LONGEST_LABEL, is_label
 from webhook_gateway.rules.matching import is_pattern
-from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER, ROLES, Role, Scope, not_held
+from webhook_gateway.rules.rights import Rights, not_granted
+from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER, ROLES, Role, Scope
 from webhook_gateway.store import keys, subscribers, tenants
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.keys import NewKey
@@ -31,13 +32,21 @@ async def create(change: Change, wanted: NewKey, role: str | None = None) -> tup
     if faults := tuple(_faults(wanted, role)):
         return Invalid(faults)
     scopes = frozenset(map(Scope, wanted.scopes)) if role is None else ROLES[role]
-    if lacking := not_held(change.actor.scopes, scopes):
-        return NotHeld(tuple(lacking))
     connection, tenant_id, subscriber_id = change.connection, change.actor.tenant_id, wanted.subscriber_id
+    networks = None if wanted.networks is None else tuple(map(ip_network, wanted.networks))
+    rights = Rights(
+        scopes=frozenset(scopes),
+        subscriber_id=subscriber_id,
+        event_types=None if wanted.event_types is None else tuple(wanted.event_types),
+        networks=networks,
+        expires_at=None if wanted.expires_at is None else wanted.expires_at.timestamp(),
+    )
+    if beyond := not_granted(change.actor, rights):
+        return NotHeld(tuple(beyond))
     if subscriber_id and not await subscribers.get(connection, tenant_id, subscriber_id, lock=True):
         return NotFound.SUBSCRIBER
-    networks = wanted.networks and [str(ip_network(network)) for network in wanted.networks]
-    row, key = await keys.issue(connection, tenant_id, replace(wanted, scopes=sorted(scopes), networks=networks))
+    written = None if networks is None else [str(network) for network in networks]
+    row, key = await keys.issue(connection, tenant_id, replace(wanted, scopes=sorted(scopes), networks=written))
     change.note("key.created", ids.render(ids.KEY, row["id"]), after=_noted(row, role))
     return row, key
 

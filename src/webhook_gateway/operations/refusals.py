@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 from webhook_gateway.rules.faults import Fault
-from webhook_gateway.rules.scopes import Scope
 
 
 class NotFound(Enum):
@@ -43,14 +42,23 @@ class Conflict(Enum):
     SUBSCRIBER_NAME_TAKEN = "Another subscriber has this name. Choose another name, or use that subscriber."
     NO_TENANT = "There is no tenant of this name: --new-tenant makes one."
     TENANT_EXISTS = "There is a tenant of this name already: leave --new-tenant out."
+    TOO_MANY_ENDPOINTS = "The subscriber has as many endpoints as a partner may make: delete one, or ask the hospital."
+    TOO_MANY_REPLAYS = "As many of the subscriber's replays as may be are under way: wait for one, or cancel it."
     TOO_MANY_SECRETS = "The endpoint has as many live secrets as it can: wait, or rotate with overlap_seconds 0."
 
 
 @dataclass(frozen=True, slots=True)
 class NotHeld:
-    """Nobody can grant what they don't hold themselves."""
+    """Nobody can grant what they don't hold themselves: scopes, bounds or event types, by name."""
 
-    scopes: tuple[Scope, ...]
+    beyond: tuple[str, ...]
+
+
+class Exhausted(Enum):
+    """A partner has used up what it may in a day. The value says what to do."""
+
+    REPLAYS = "As many deliveries as a partner may send again in a day are: wait, ask for fewer, or ask the hospital."
+    TESTS = "As many tests as a partner may send in a day are sent: wait until tomorrow (UTC), or ask the hospital."
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +68,4 @@ class Invalid:
     faults: tuple[Fault, ...]
 
 
-Refusal = NotFound | Conflict | NotHeld | Invalid
+Refusal = NotFound | Conflict | Exhausted | NotHeld | Invalid

@@ -18,7 +18,8 @@ from webhook_gateway.store.notifications import OUTBOX
 
 from . import endpoints
 from .change import Actor, Change
-from .refusals import Conflict, Invalid, NotFound, Refusal
+from .quotas import replays_more
+from .refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
 
 
 async def count(connection: AsyncConnection, actor: Actor, wanted: Mapping[str, Any]) -> int | Refusal:
@@ -26,6 +27,8 @@ async def count(connection: AsyncConnection, actor: Actor, wanted: Mapping[str, 
     if not is_name(wanted.get("type", "any.type")):
         remedy = "Give an event type, as in lab_result.final."
         return Invalid((Fault("event_type", remedy, pointer="/type"),))
+    if not actor.may_send(wanted.get("type", "*")):
+        return NotHeld((wanted.get("type", "every event type: name one"),))
     if "endpoint_id" in wanted:
         if isinstance(endpoint := await endpoints.find(connection, actor, wanted["endpoint_id"]), NotFound):
             return endpoint
@@ -40,6 +43,8 @@ async def create(change: Change, wanted: Mapping[str, Any]) -> RowMapping | Refu
     total = await count(change.connection, actor, wanted)
     if not isinstance(total, int):
         return total
+    if refused := await replays_more(change, total, as_job=True):
+        return refused
     written = {name: value.isoformat() if name in ("since", "until") else str(value) for name, value in wanted.items()}
     bound = {} if actor.subscriber_id is None else {"subscriber_id": str(actor.subscriber_id)}
     job = await replays.create(change.connection, actor.tenant_id, written | bound, total)

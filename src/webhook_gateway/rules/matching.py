@@ -15,6 +15,9 @@ LONGEST_NAME = 128
 OPERATIONAL = "gateway."
 """Types about the gateway itself. ``*`` leaves them out: a partner wants the hospital's events, not ours."""
 
+TEST = f"{OPERATIONAL}test"
+"""What is sent to try an endpoint: it tells nothing."""
+
 
 def is_name(text: str) -> bool:
     return len(text) <= LONGEST_NAME and NAME.fullmatch(text) is not None

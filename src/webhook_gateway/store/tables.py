@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     Double,
     Integer,
     LargeBinary,
@@ -166,6 +167,15 @@ jobs = Table(
     Column("done", BigInteger, nullable=False, server_default="0"),
     _now("created_at"),
     Column("finished_at", _Time),
+)
+
+partner_usage = Table(
+    "partner_usage",
+    metadata,
+    _id("subscriber_id"),
+    Column("kind", Text, primary_key=True),
+    _required("day", Date),
+    _required("used", BigInteger),
 )
 
 workers = Table("workers", metadata, _id(), _required("name", Text), _now("started_at"), _now("seen_at"))

@@ -19,6 +19,7 @@ from webhook_gateway.host.loop import Loop
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.intake.ingest import Ingest
 from webhook_gateway.outbound.policy import policy_from
+from webhook_gateway.rules.rights import Quotas
 from webhook_gateway.settings import Settings
 from webhook_gateway.settings import settings as process_settings
 from webhook_gateway.store import keyring
@@ -115,7 +116,14 @@ def create_app(
         # It would record parameters and bodies; what the gateway tells of itself is in telemetry.py.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    callers = Callers(database, vault, settings.api_rate, issuer_from(settings))
+    quotas = Quotas(
+        endpoints=settings.partner_endpoints,
+        header_bytes=settings.partner_header_bytes,
+        tests_a_day=settings.partner_tests_a_day,
+        replays_a_day=settings.partner_replays_a_day,
+        open_replays=settings.partner_open_replays,
+    )
+    callers = Callers(database, vault, settings.api_rate, issuer_from(settings), quotas)
     app.state.gateway = Gateway(settings, database, vault, catalogue, ingest, policy_from(settings), callers)
     app.byte_routes = ByteRoutes(events.handlers(ingest), callers, settings.body_limit)
     app.router.routes.extend(docs.ROUTES)

@@ -19,13 +19,14 @@ from starlette.types import Scope
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.operations.change import Actor
 from webhook_gateway.rules import api_keys, ids
+from webhook_gateway.rules.rights import Quotas
 from webhook_gateway.rules.scopes import Scope as Permission
 from webhook_gateway.rules.scopes import allows
 from webhook_gateway.store import keyring, keys, tenants
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 
 from .errors import Problem, forbidden
-from .oidc import LEEWAY, Issuer, NotAToken, is_token
+from .oidc import Issuer, NotAToken, is_token
 
 REMEMBERED = 5.0
 """Seconds for which a key that was found is not looked up again, so a revoked one may live that much longer."""
@@ -41,8 +42,6 @@ class Caller(Actor):
     """Who asks over HTTP, with a live key or, if ``by_token``, with one from the identity provider."""
 
     source: str = ""
-    networks: tuple[IPv4Network | IPv6Network, ...] | None = None
-    expires_at: float | None
     by_token: bool = False
 
     def may(self, needed: Permission) -> bool:
@@ -60,11 +59,14 @@ class Caller(Actor):
 class Callers:
     """Finds out who asks. ``rate`` is in requests a second for each key and process; 0 means no limit."""
 
-    def __init__(self, database: Database, vault: Vault, rate: float, issuer: Issuer | None = None) -> None:
+    def __init__(
+        self, database: Database, vault: Vault, rate: float, issuer: Issuer | None = None, quotas: Quotas | None = None
+    ) -> None:
         self._database = database
         self._vault = vault
         self._rate = rate
         self._issuer = issuer
+        self._quotas = quotas
         self._known: dict[tuple[bytes, str], tuple[float, Caller]] = {}
         self._finding: dict[bytes, asyncio.Task[Caller | None]] = {}
         self._buckets: dict[str, Bucket] = {}
@@ -137,7 +139,7 @@ class Callers:
                     await keys.touch(connection, row["id"])
         if not self._vault.knows(row["tenant_id"]):
             await keyring.fill(self._database, self._vault)
-        return _caller(row)
+        return _caller(row, self._quotas)
 
     async def _identify(self, issuer: Issuer, token: str) -> Caller | None:
         try:
@@ -154,11 +156,11 @@ class Callers:
             if not self._vault.knows(tenant_id):
                 await keyring.fill(self._database, self._vault)
             known = self._tenants[name] = (time.monotonic() + REMEMBERED, tenant_id)
+        # A token ends and is read anew with each request; what its person may do, and grant, has no end.
         return Caller(
             tenant_id=known[1],
             name=f"oidc:{found.subject}",
             scopes=found.scopes,
-            expires_at=found.ends_at + LEEWAY,
             by_token=True,
         )
 
@@ -229,12 +231,13 @@ def _has_expired(caller: Caller) -> bool:
     return caller.expires_at is not None and caller.expires_at <= time.time()
 
 
-def _caller(row: Mapping[str, Any]) -> Caller:
+def _caller(row: Mapping[str, Any], quotas: Quotas | None) -> Caller:
     return Caller(
         tenant_id=row["tenant_id"],
         name=ids.render(ids.KEY, row["id"]),
         scopes=frozenset(row["scopes"]),
         subscriber_id=row["subscriber_id"],
+        quotas=quotas if row["subscriber_id"] is not None else None,
         event_types=None if row["event_types"] is None else tuple(row["event_types"]),
         networks=None if row["networks"] is None else tuple(ip_network(text) for text in row["networks"]),
         expires_at=None if row["expires_at"] is None else row["expires_at"].timestamp(),

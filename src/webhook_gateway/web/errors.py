@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
 from webhook_gateway.crypto.vault import KeyMissing, Tampered
-from webhook_gateway.operations.refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
+from webhook_gateway.operations.refusals import Conflict, Exhausted, Invalid, NotFound, NotHeld, Refusal
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.store.database import DatabaseUnavailable
 
@@ -88,8 +88,10 @@ def refused(refusal: Refusal) -> Problem:
             return not_found(refusal.value)
         case Conflict():
             return conflict(refusal.value)
+        case Exhausted():
+            return Problem(429, "too-many-requests", refusal.value, headers={"Retry-After": "3600"})
         case NotHeld():
-            return forbidden(f"This key can't grant what it doesn't hold itself: {', '.join(refusal.scopes)}.")
+            return forbidden(f"This key can't grant what it doesn't hold itself: {', '.join(refusal.beyond)}.")
         case Invalid():
             return invalid(*refusal.faults)
         case _:

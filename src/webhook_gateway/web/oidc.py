@@ -48,12 +48,11 @@ class NotAToken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whom a token stands for. ``tenant`` is a tenant's name; ``ends_at`` is Unix time."""
+    """Whom a token stands for. ``tenant`` is a tenant's name."""
 
     subject: str
     scopes: frozenset[str]
     tenant: str
-    ends_at: float
 
 
 class Issuer:
@@ -100,13 +99,13 @@ class Issuer:
     def _read(self, claims: Mapping[str, Any]) -> Identity:
         scopes = frozenset(scope for value in _values(claims, self._role_claim) for scope in self._grants(value))
         tenant = tenants.DEFAULT if self._tenant_claim is None else _at(claims, self._tenant_claim)
-        subject, ends_at = str(claims["sub"]), float(claims["exp"])
+        subject = str(claims["sub"])
         is_named = (
             isinstance(tenant, str) and tenant.isprintable() and subject.isprintable() and "" not in (tenant, subject)
         )
-        if not scopes or not is_named or not isfinite(ends_at):
+        if not scopes or not is_named or not isfinite(claims["exp"]):
             raise NotAToken
-        return Identity(subject[:200], scopes, tenant, ends_at)
+        return Identity(subject[:200], scopes, tenant)
 
     def _grants(self, value: str) -> frozenset[str]:
         mapped = self._roles.get(value)

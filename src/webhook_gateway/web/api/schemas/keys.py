@@ -44,7 +44,7 @@ class NewKey(Body):
         None,
         min_length=1,
         max_length=MOST_PATTERNS,
-        description="The only event types that it may post; for a subscriber's key, that its endpoints may want.",
+        description="The only event types that it may post, have sent, or let an endpoint want.",
     )
     networks: list[Network] | None = Field(
         None, min_length=1, max_length=MOST_NETWORKS, description="The only networks that it may be used from."
