@@ -50,8 +50,8 @@ async def test_an_endpoint_is_trusted_through_the_ca_that_it_is_pinned_to_and_no
         rows = await hospital.rows("SELECT outcome, detail, tls_version FROM attempts ORDER BY outcome")
         assert [tuple(row) for row in rows] == [
             ("accepted", None, "TLSv1.3"),
-            ("unreachable", "tls_certificate_invalid", None),
-            ("unreachable", "tls_certificate_invalid", None),
+            ("unreachable", "tls_chain_incomplete", None),
+            ("unreachable", "tls_chain_incomplete", None),
         ]
 
 

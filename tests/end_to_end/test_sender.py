@@ -622,12 +622,26 @@ async def test_a_pinned_authority_is_trusted_and_the_tls_version_recorded(
         assert exchange.tls_version == "TLSv1.3"
 
 
-@pytest.mark.parametrize("fault", ["expired", "not yet valid", "another host", "unknown authority", "self-signed"])
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("expired", "tls_certificate_expired"),
+        ("not yet valid", "tls_certificate_expired"),
+        ("another host", "tls_certificate_name"),
+        ("without an intermediate", "tls_chain_incomplete"),
+        ("unknown root", "tls_ca_unknown"),
+        ("self-signed", "tls_ca_unknown"),
+        ("nothing pinned", "tls_chain_incomplete"),
+    ],
+)
 async def test_a_bad_certificate_is_refused_before_anything_is_sent(
-    sender: Sender, authority: trustme.CA, fault: str
+    sender: Sender, authority: trustme.CA, fault: str, reason: str
 ) -> None:
     now = datetime.now(UTC)
     settings: TlsSettings | None = pinned(authority)
+    certificate = authority.issue_cert(PARTNER)
+    key: trustme.Blob | None = None
+    shown: list[trustme.Blob] = []
     match fault:
         case "expired":
             certificate = authority.issue_cert(PARTNER, not_before=now - timedelta(9), not_after=now - timedelta(1))
@@ -635,13 +649,24 @@ async def test_a_bad_certificate_is_refused_before_anything_is_sent(
             certificate = authority.issue_cert(PARTNER, not_before=now + timedelta(1), not_after=now + timedelta(9))
         case "another host":
             certificate = authority.issue_cert("other.example.com", f"*.{PARTNER}")
-        case "unknown authority":
-            certificate = trustme.CA().issue_cert(PARTNER)
+        case "without an intermediate":
+            certificate = authority.create_child_ca().issue_cert(PARTNER)
+            shown = certificate.cert_chain_pems[:1]
+        case "unknown root":
+            root = trustme.CA()
+            certificate = root.issue_cert(PARTNER)
+            shown = [*certificate.cert_chain_pems, root.cert_pem]
+        case "self-signed":
+            key, shown = (root := trustme.CA()).private_key_pem, [root.cert_pem]
         case _:
-            certificate, settings = trustme.CA().issue_cert(PARTNER), None
-    async with hostile(partners.friendly, tls=server_context(certificate)) as partner:
+            settings = None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    pems = [key or certificate.private_key_pem, *(shown or certificate.cert_chain_pems)]
+    with trustme.Blob(b"".join(pem.bytes() for pem in pems)).tempfile() as file:
+        context.load_cert_chain(file)
+    async with hostile(partners.friendly, tls=context) as partner:
         exchange = await post(sender, request(partner.url(scheme="https"), tls=settings))
-        assert exchange.outcome == Unreachable("tls_certificate_invalid")
+        assert exchange.outcome == Unreachable(reason)
         assert exchange.phase is Phase.CONNECTED
         assert partner.received == []
 
@@ -747,7 +772,7 @@ def test_phases_are_the_same_under_uvloop(authority: trustme.CA) -> None:
                 exchange = await post(sender, request(url, tls=settings))
                 assert (exchange.outcome, exchange.tls_version) == (Accepted(200), "TLSv1.3")
                 exchange = await post(sender, request(url))
-                assert exchange.outcome == Unreachable("tls_certificate_invalid")
+                assert exchange.outcome == Unreachable("tls_chain_incomplete")
             async with hostile(partners.never_shakes_hands) as partner:
                 exchange = await post(sender, request(partner.url(scheme="https"), deadline=SOON))
                 assert exchange.outcome == TimedOut(Phase.CONNECTED)

@@ -47,6 +47,7 @@ async def test_a_partner_gets_the_event_signed_so_that_the_independent_library_a
     assert received.id == ids.render(ids.EVENT, event_id)
     assert json.loads(received.body)["data"] == {"n": 0}
     assert received.headers["user-agent"].startswith("webhook-gateway/")
+    assert received.headers["accept"] == "*/*"
 
 
 async def test_retries_carry_the_same_id_and_bytes_and_a_fresh_timestamp_until_the_partner_has_it(

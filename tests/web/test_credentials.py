@@ -10,6 +10,9 @@ from typing import Any
 import httpx
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc.jwk import KeySet
 
 from tests.web.serving import Api, running
@@ -130,6 +133,29 @@ async def test_tls_that_can_not_work_is_refused_where_it_is_wrong(admin: httpx.A
         assert refused.json()["errors"][0]["pointer"] == pointer
     alone = await make(admin, tls={"certificate": given["certificate"]})
     assert alone.json()["errors"][0]["pointer"] == "/tls/key"
+
+
+async def test_a_ca_that_can_never_verify_a_certificate_is_refused(admin: httpx.AsyncClient) -> None:
+    root = trustme.CA()
+    intermediate = root.create_child_ca().cert_pem.bytes().decode()
+    for ca, rule in ((intermediate, "not_a_root"), (expired_root(), "expired")):
+        refused = await make(admin, tls={"ca": ca})
+        (fault,) = refused.json()["errors"]
+        assert (fault["pointer"], fault["rule"]) == ("/tls/ca", rule)
+        made = await make(admin, tls={"ca": ca + root.cert_pem.bytes().decode()})
+        assert made.status_code == 201, made.text
+
+
+def expired_root() -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "once a root")])
+    past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, past, past + datetime.timedelta(1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
 async def test_of_an_ed25519_pair_only_the_public_key_is_given_out(api: Api, admin: httpx.AsyncClient) -> None:

@@ -26,6 +26,8 @@ from .clock import Clock
 from .health import EndpointHealth
 
 USER_AGENT = f"webhook-gateway/{__version__}"
+ACCEPT = {"accept": "*/*"}
+"""Some servers and firewalls refuse a request without one."""
 UNAUTHORIZED = 401
 
 
@@ -76,6 +78,7 @@ def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, ke
     message_id = ids.recall(ids.EVENT, delivery.event_id)
     try:
         headers = {
+            **({} if any(name.lower() == "accept" for name in endpoint.headers) else ACCEPT),
             **endpoint.headers,
             **_authorize(endpoint.authorization),
             "content-type": "application/json",

@@ -66,9 +66,16 @@ def _faults_of_ca(ca: str | None) -> Iterator[Fault]:
     if ca is None:
         return
     try:
-        _certificates(ca)
+        found = _certificates(ca)
     except ValueError:
         yield Fault("not_pem", "Give one or more certificates in PEM: -----BEGIN CERTIFICATE-----…", pointer="/tls/ca")
+        return
+    roots = [certificate for certificate in found if certificate.subject == certificate.issuer]
+    if not roots:
+        remedy = "Give the root, too, which is issued by itself: a chain that doesn't end there is never trusted."
+        yield Fault("not_a_root", remedy, pointer="/tls/ca")
+    elif all(root.not_valid_after_utc <= datetime.now(UTC) for root in roots):
+        yield Fault("expired", "Give a CA that is still valid.", pointer="/tls/ca")
 
 
 def _faults_of_certificate(certificate: str | None, key: str | None) -> Iterator[Fault]:

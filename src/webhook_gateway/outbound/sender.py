@@ -44,7 +44,7 @@ from .http1 import Answer, Connection, NoAnswer
 from .names import ResolverSilent
 from .pool import KEEPALIVE, Pool
 from .resolvers import DnsResolver, NameNotFound, Resolve, ResolverFailed
-from .tls import trust_in
+from .tls import trouble_with_certificate, trust_in
 
 SWEEP = 1.0  # seconds between two looks for connections that were idle for so long
 POOL_LIMIT = 20_000
@@ -264,7 +264,7 @@ def _explain(error: Exception, phase: Phase) -> Outcome:
         case NoAnswer():
             return Unreachable(error.trouble)
         case ssl.SSLCertVerificationError():
-            return Unreachable(Trouble.TLS_CERTIFICATE_INVALID)
+            return Unreachable(trouble_with_certificate(error))
         case ssl.SSLError():  # TLS 1.3 tells of a refused client certificate only after the handshake
             return Unreachable(Trouble.TLS_FAILED)
         case TimeoutError():

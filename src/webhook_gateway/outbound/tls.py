@@ -7,6 +7,7 @@ import ssl
 from functools import lru_cache
 
 from webhook_gateway.rules.credentials import TlsSettings
+from webhook_gateway.rules.unreachable import Trouble
 
 
 @lru_cache(1024)
@@ -23,6 +24,19 @@ def trust_in(settings: TlsSettings | None) -> ssl.SSLContext:
     if settings is not None and settings.certificate is not None and settings.key is not None:
         _show_certificate(context, settings.certificate, settings.key)
     return context
+
+
+def trouble_with_certificate(error: ssl.SSLCertVerificationError) -> Trouble:
+    """What OpenSSL found wrong (X509_V_ERR_…, in its x509_vfy.h)."""
+    return _TROUBLES.get(error.verify_code, Trouble.TLS_CERTIFICATE_INVALID)
+
+
+_TROUBLES = {
+    **dict.fromkeys((9, 10), Trouble.TLS_CERTIFICATE_EXPIRED),  # not yet valid, has expired
+    **dict.fromkeys((62, 64), Trouble.TLS_CERTIFICATE_NAME),  # another host name, another address
+    **dict.fromkeys((2, 20, 21), Trouble.TLS_CHAIN_INCOMPLETE),  # an issuer is neither sent nor known
+    **dict.fromkeys((18, 19), Trouble.TLS_CA_UNKNOWN),  # self-signed: the certificate itself, or one above it
+}
 
 
 def _show_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:

@@ -12,6 +12,10 @@ class Trouble(StrEnum):
     CONNECTION_RESET = "connection_reset"
     CONNECTION_CLOSED = "connection_closed"
     NETWORK_UNREACHABLE = "network_unreachable"
+    TLS_CERTIFICATE_EXPIRED = "tls_certificate_expired"
+    TLS_CERTIFICATE_NAME = "tls_certificate_name"
+    TLS_CHAIN_INCOMPLETE = "tls_chain_incomplete"
+    TLS_CA_UNKNOWN = "tls_ca_unknown"
     TLS_CERTIFICATE_INVALID = "tls_certificate_invalid"
     TLS_FAILED = "tls_failed"
     PROXY_FAILED = "proxy_failed"
@@ -29,7 +33,11 @@ MEANINGS: dict[Trouble, str] = {
     Trouble.CONNECTION_RESET: "The partner, or a firewall before it, broke the connection off.",
     Trouble.CONNECTION_CLOSED: "The partner closed the connection without an answer.",
     Trouble.NETWORK_UNREACHABLE: "There is no route to the partner's network.",
-    Trouble.TLS_CERTIFICATE_INVALID: "The partner's certificate is expired, self-signed, or for another host.",
+    Trouble.TLS_CERTIFICATE_EXPIRED: "The partner's certificate, or one above it, has expired or isn't valid yet.",
+    Trouble.TLS_CERTIFICATE_NAME: "The partner's certificate is for another host.",
+    Trouble.TLS_CHAIN_INCOMPLETE: "The partner's server doesn't send all certificates up to a CA that is known here.",
+    Trouble.TLS_CA_UNKNOWN: "The partner's certificate is self-signed, or comes from a CA that is not known here.",
+    Trouble.TLS_CERTIFICATE_INVALID: "The partner's certificate is not valid for another reason.",
     Trouble.TLS_FAILED: "No common version or cipher of TLS (1.2 or later), or a client certificate was refused.",
     Trouble.PROXY_FAILED: "The gateway's egress proxy could not be reached or refused the connection.",
     Trouble.RESPONSE_HEADERS_TOO_LARGE: "The answer has a line over 8 KiB, or over 128 headers, and is no 2xx.",
