@@ -65,6 +65,16 @@ def test_the_address_that_it_listens_on_and_its_public_name_are_its_own() -> Non
     assert judge("10.1.2.4", 8443, policy) is None
 
 
+def test_a_nat64_prefix_of_ones_own_is_a_setting_of_one_of_six_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBHOOK_GATEWAY_NAT64_PREFIXES", "2001:db8:64::/96, fd00:64::/48")
+    policy = policy_from(Settings())
+    assert judge("2001:db8:64::808:808", 443, policy) is None
+    assert judge("2001:db8:64::7f00:1", 443, policy) == Denied(Denial.LOOPBACK)
+    monkeypatch.setenv("WEBHOOK_GATEWAY_NAT64_PREFIXES", "2001:db8:64::/95")
+    with pytest.raises(ValidationError):
+        Settings()
+
+
 @pytest.mark.parametrize("url", ["gateway.example.org", "ftp://gateway.example.org", "https://", "https://a:b"])
 def test_a_public_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ValidationError):

@@ -73,6 +73,8 @@ class Settings(BaseSettings):
     allow_ip_literals: bool = False
     allow_networks: Annotated[tuple[str, ...], NoDecode] = ()
     """Private networks that an operator allows, as ``10.20.0.0/16`` or ``10.20.0.0/16:8443``."""
+    nat64_prefixes: Annotated[tuple[IPv6Network, ...], NoDecode] = ()
+    """Translation prefixes of one's own network (RFC 6052), as ``2001:db8:64::/96``: what is behind them is judged."""
     allow_names: Annotated[frozenset[str], NoDecode] = frozenset()
     """Internal names that an operator allows with everything below them, as ``lab.internal``, or ``partner``."""
     resolver: Literal["dns", "system"] = "dns"
@@ -101,7 +103,7 @@ class Settings(BaseSettings):
     free port. 0: nowhere."""
     log_level: str = "info"
 
-    @field_validator("egress_ports", "allow_networks", "allow_names", mode="before")
+    @field_validator("egress_ports", "allow_networks", "nat64_prefixes", "allow_names", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -156,6 +158,13 @@ class Settings(BaseSettings):
             if url.scheme != "https" and not (self.development and url.scheme == "http"):
                 raise ValueError("OIDC_JWKS_URL has to be https: whoever can change the answer can be anybody")
         return self
+
+    @field_validator("nat64_prefixes")
+    @classmethod
+    def _check_prefixes(cls, value: tuple[IPv6Network, ...]) -> tuple[IPv6Network, ...]:
+        if any(prefix.prefixlen not in {32, 40, 48, 56, 64, 96} for prefix in value):
+            raise ValueError("a prefix has 32, 40, 48, 56, 64 or 96 bits, as in 2001:db8:64::/96")
+        return value
 
     @field_validator("allow_networks")
     @classmethod

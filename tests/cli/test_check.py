@@ -44,14 +44,21 @@ def test_a_misspelt_setting_and_every_loosened_guard_are_warnings(cli: Cli, dura
     loose = {
         "WEBHOOK_GATEWAY_PROT": "8080",
         "WEBHOOK_GATEWAY_ALLOW_HTTP": "true",
-        "WEBHOOK_GATEWAY_ALLOW_NETWORKS": "10.20.0.0/16",
+        "WEBHOOK_GATEWAY_ALLOW_NETWORKS": "10.20.0.0/16,127.0.0.0/8",
         "WEBHOOK_GATEWAY_KEEP_RESPONSES": "100",
         "WEBHOOK_GATEWAY_HOST": "0.0.0.0",
     }
     found = cli("check", "--json", DATABASE_URL=durable_url, WEBHOOK_GATEWAY_MASTER_KEYS=MASTER, **loose)
     assert found.returncode == 0, found.stdout
     warnings = findings(found, "warning")
-    for said in ("WEBHOOK_GATEWAY_PROT", "unencrypted", "10.20.0.0/16", "100 bytes", "0.0.0.0"):
+    for said in (
+        "WEBHOOK_GATEWAY_PROT",
+        "unencrypted",
+        "10.20.0.0/16",
+        "no effect for 127.0.0.0/8",
+        "100 bytes",
+        "0.0.0.0",
+    ):
         assert said in warnings
 
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from webhook_gateway import cores
-from webhook_gateway.client import Gateway
+from webhook_gateway.client import Gateway, Refused
 from webhook_gateway.crypto.master_keys import new_master_key
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -146,6 +146,23 @@ def test_serve_and_work_alone_take_every_core_and_say_so(
     assert process.stderr is not None
     said = next(line for line in process.stderr if line.startswith(f"{half} processes"))
     assert said.startswith(f"{half} processes: {cores.usable()}, one for each core")
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_no_endpoint_may_be_where_serve_is_told_to_listen(
+    cli: Cli, start: Start, database_url: str, processes: str
+) -> None:
+    settings = {"DATABASE_URL": database_url, "WEBHOOK_GATEWAY_MASTER_KEYS": new_master_key()}
+    settings |= {"WEBHOOK_GATEWAY_DEVELOPMENT": "true"}
+    key = cli("keys", "create", "ops", "--role", "admin", **settings).stdout.strip()
+    process = start("serve", "--host", "127.0.0.2", "--port", "0", "--processes", processes, settings=settings)
+    assert process.stderr is not None
+    url = next(line.split()[-1] for line in process.stderr if "listens on" in line)
+    with Gateway(url, key) as gateway:
+        subscriber = gateway.create_subscriber("laboratory")
+        with pytest.raises(Refused, match="own_origin"):
+            gateway.create_endpoint(subscriber.id, f"{url}/v1/events", ["lab_result.*"])
+        gateway.create_endpoint(subscriber.id, "http://127.0.0.3:9000/", ["lab_result.*"])
 
 
 @pytest.mark.parametrize("number", ["0", "257", "some"])

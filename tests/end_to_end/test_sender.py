@@ -9,6 +9,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -569,6 +570,25 @@ async def test_no_socket_is_made_for_a_forbidden_address_though_the_resolver_lie
         with pytest.raises(Refused):
             await gate.dial(address, 80)
     assert connects == []
+
+
+async def test_listening_on_every_address_no_address_of_this_machine_is_a_target() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.connect(("192.0.2.1", 9))  # sends nothing, but shows which address would
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        address = asking.getsockname()[0]
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        port = listener.getsockname()[1]
+        policy = Policy(
+            allow_http=True, ports=None, allow_ip_literals=True, allowed_networks=((ip_network(f"{address}/32"), None),)
+        )
+        url = f"http://{address}:{port}/"
+        own = replace(policy, own_origins=frozenset({("127.0.0.1", port)}))
+        async with opened(own) as sender, opened(policy) as other:
+            assert (await post(sender, request(url))).outcome == Blocked("own_origin")
+            assert (await post(other, request(url, deadline=SOON))).outcome == TimedOut(Phase.SENT)
 
 
 async def test_an_allowed_private_network_is_reached_only_on_its_port(connects: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address, IPv6Network, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ from yarl import URL
 from tests.rules.registries import addresses_v4, oracle_says_public
 from webhook_gateway.rules.denials import REMEDIES, Denial, Denied
 from webhook_gateway.rules.hosts import read_name
-from webhook_gateway.rules.targets import Policy, Target, development, judge, parse
+from webhook_gateway.rules.targets import Policy, Target, development, judge, never_opens, parse
 
 CASES = [
     line.encode("ascii", "backslashreplace").decode("unicode_escape")
@@ -204,6 +204,40 @@ def test_an_operator_can_allow_an_internal_name_but_not_a_metadata_name() -> Non
     assert isinstance(parse("https://partner/", policy), Target)
     assert parse("https://evilhospital.local/", policy) == Denied("local_name")
     assert parse("https://metadata.google.internal/", policy) == Denied("metadata")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "inside"),  # 192.0.2.33 by RFC 6052, section 2.4, and 10.0.0.1 in the same places
+    [
+        ("2001:db8::/32", ("2001:db8:c000:221::", "2001:db8:a00:1::")),
+        ("2001:db8:100::/40", ("2001:db8:1c0:2:21::", "2001:db8:10a:0:1::")),
+        ("2001:db8:122::/48", ("2001:db8:122:c000:2:2100::", "2001:db8:122:a00:0:100::")),
+        ("2001:db8:122:300::/56", ("2001:db8:122:3c0:0:221::", "2001:db8:122:30a:0:1::")),
+        ("2001:db8:122:344::/64", ("2001:db8:122:344:c0:2:2100::", "2001:db8:122:344:a:0:100::")),
+        ("2001:db8:122:344::/96", ("2001:db8:122:344::192.0.2.33", "2001:db8:122:344::10.0.0.1")),
+    ],
+)
+def test_an_address_of_a_nat64_prefix_of_ones_own_is_judged_as_the_one_behind_it(
+    prefix: str, inside: tuple[str, str]
+) -> None:
+    policy = Policy(nat64=(IPv6Network(prefix),))
+    assert [judge(address, 443, policy) for address in inside] == [Denied("documentation"), Denied("private")]
+    opened = Policy(nat64=policy.nat64, allowed_networks=((ip_network("192.0.2.0/24"), None),))
+    assert judge(inside[0], 443, opened) is None
+
+
+@pytest.mark.parametrize(
+    ("network", "effect"),
+    [
+        *(("127.0.0.0/8", False), ("127.1.0.0/16", False), ("169.254.0.0/16", False), ("::1/128", False)),
+        *(("fe80::/10", False), ("224.0.0.0/4", False), ("0.0.0.0/0", True), ("10.0.0.0/8", True)),
+        *(("126.0.0.0/7", True), ("fd00::/8", True), ("8.8.8.0/24", True)),
+    ],
+)
+def test_a_network_is_known_to_have_no_effect_where_nothing_in_it_is_ever_connected_to(
+    network: str, effect: bool
+) -> None:
+    assert never_opens(ip_network(network)) is not effect
 
 
 def test_the_gateway_does_not_deliver_to_itself() -> None:

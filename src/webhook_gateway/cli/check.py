@@ -20,7 +20,8 @@ from webhook_gateway import cores, failpoints
 from webhook_gateway.crypto.master_keys import MasterKeysUnusable, load_master_keys
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.host import supervisor
-from webhook_gateway.settings import Settings
+from webhook_gateway.rules.targets import never_opens
+from webhook_gateway.settings import Settings, network_and_port
 
 from .environment import database_url, key_settings
 from .exits import NO, explain, setting_faults
@@ -129,6 +130,10 @@ def _egress(found: Settings) -> Iterator[Finding]:
     }
     for text, is_so in loosened.items():
         if is_so:
+            yield Finding(Level.WARNING, "egress", text)
+    for text in found.allow_networks:
+        if never_opens(network_and_port(text)[0]):
+            text = f"WEBHOOK_GATEWAY_ALLOW_NETWORKS has no effect for {text}: nothing there is ever connected to"
             yield Finding(Level.WARNING, "egress", text)
     if not any(loosened.values()):
         yield Finding(Level.FINE, "egress", "https to public addresses only")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -53,6 +54,10 @@ def serve(
         return
     with supervisor.listen_on(host, port) as listener:
         say(f"the API listens on {supervisor.address_of(listener)}")
+        # Where it listens is no place for an endpoint, whoever said where: an option, or a setting.
+        listening, number = listener.getsockname()[:2]
+        os.environ |= {"WEBHOOK_GATEWAY_HOST": listening, "WEBHOOK_GATEWAY_PORT": str(number)}
+        settings.cache_clear()
         count = _choose(processes, "API")
         if count == 1:
             _serve_here(listener, trusted_proxies)

@@ -87,6 +87,7 @@ class Egress:
         cache_seconds: float = CACHE_SECONDS,
     ) -> None:
         self._policy = policy
+        self._own_ports = {port for host, port in policy.own_origins if host == "127.0.0.1"}
         self._names = Names(resolve, deadline, cache_seconds)
         self._proxy = proxy
         self._proxy_trust = proxy_trust
@@ -188,6 +189,8 @@ class Egress:
         try:
             plug.setblocking(False)
             await asyncio.get_running_loop().sock_connect(plug, (address, port))
+            if self._proxy is None and port in self._own_ports and plug.getsockname()[0] == address:
+                raise Refused(Denial.OWN_ORIGIN)  # both ends are this machine, whichever of its addresses was meant
         except BaseException:
             plug.close()
             raise

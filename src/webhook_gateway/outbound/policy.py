@@ -22,6 +22,7 @@ def policy_from(settings: Settings) -> Policy:
             allow_ip_literals=laptop.allow_ip_literals,
             allow_loopback=laptop.allow_loopback,
             allowed_networks=networks,
+            nat64=settings.nat64_prefixes,
             allowed_names=settings.allow_names,
             own_origins=own_origins(settings),
         )
@@ -30,6 +31,7 @@ def policy_from(settings: Settings) -> Policy:
         ports=settings.egress_ports,
         allow_ip_literals=settings.allow_ip_literals,
         allowed_networks=networks,
+        nat64=settings.nat64_prefixes,
         allowed_names=settings.allow_names,
         own_origins=own_origins(settings),
     )

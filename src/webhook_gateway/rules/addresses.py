@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from .denials import Denial
@@ -24,6 +25,21 @@ def classify(address: Address) -> Denial | None:
     if inner is not None:
         return classify(inner) or Denial.EMBEDDED_IPV4
     return reason or (None if address in _PUBLIC_IPV6 else Denial.RESERVED)
+
+
+def refused_whole(network: Network) -> Denial | None:
+    """The name of what makes every address of a network one that is not public; None where they differ."""
+    table: Iterable[tuple[Network, Denial]] = _IPV4_TABLE if isinstance(network, IPv4Network) else _IPV6_TABLE
+    return next((reason for larger, reason in table if larger.supernet_of(network)), None)  # type: ignore[arg-type]
+
+
+def translated_ipv4(address: IPv6Address, prefix: IPv6Network) -> IPv4Address:
+    """The IPv4 address behind one of a NAT64 prefix (RFC 6052, section 2.2, which leaves bits 64 to 71 out)."""
+    number = int(address)
+    if prefix.prefixlen == 96:
+        return IPv4Address(number & 0xFFFFFFFF)
+    without = number >> 64 << 56 | number & (1 << 56) - 1
+    return IPv4Address(without >> 88 - prefix.prefixlen & 0xFFFFFFFF)
 
 
 def embedded_ipv4(address: Address) -> IPv4Address | None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from urllib.parse import quote
 
-from .addresses import Address, Network, classify, embedded_ipv4
+from .addresses import Address, Network, classify, embedded_ipv4, refused_whole, translated_ipv4
 from .denials import URL_LIMIT, Denial, Denied
 from .hosts import classify_name, read_ipv6, read_name
 
@@ -33,6 +33,7 @@ class Policy:
 
     ``ports`` is None for any port. ``allowed_networks`` are private networks that partners live in, each with the port
     that is open there or None for any; link-local, loopback, metadata and the like stay forbidden even so.
+    ``nat64`` are the translation prefixes of one's own network: an address in them is judged as the IPv4 one behind it.
     ``allowed_names`` are internal names, allowed with everything below them: ``lab.local``, or ``partner`` for one
     that has no dot. ``own_origins`` are the gateway's own (host or address, port).
     """
@@ -42,6 +43,7 @@ class Policy:
     allow_ip_literals: bool = False
     allow_loopback: bool = False
     allowed_networks: tuple[tuple[Network, int | None], ...] = ()
+    nat64: tuple[IPv6Network, ...] = ()
     allowed_names: frozenset[str] = frozenset()
     own_origins: frozenset[tuple[str, int]] = frozenset()
 
@@ -111,6 +113,9 @@ def judge(address: str, port: int, policy: Policy) -> Denied | None:
         return Denied(Denial.NOT_AN_ADDRESS)
     if (str(read), port) in policy.own_origins:
         return Denied(Denial.OWN_ORIGIN)
+    prefix = next((prefix for prefix in policy.nat64 if read in prefix), None)
+    if prefix is not None and isinstance(read, IPv6Address):
+        return judge(str(translated_ipv4(read, prefix)), port, policy)
     reason = classify(read)
     if reason is Denial.LOOPBACK and policy.allow_loopback and embedded_ipv4(read) is None:
         return None
@@ -123,6 +128,11 @@ def judge(address: str, port: int, policy: Policy) -> Denied | None:
     if policy.ports is not None and port not in policy.ports:
         return Denied(Denial.FORBIDDEN_PORT)
     return None
+
+
+def never_opens(network: Network) -> bool:
+    """Whether allowing a network has no effect, since nothing in it is ever connected to."""
+    return refused_whole(network) in _NEVER
 
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)")
