@@ -182,6 +182,10 @@ async def test_every_metric_is_there_when_one_scrapes(database_url: str) -> None
             assert name in known, f"{named(file)}: {name}"
 
 
+def test_the_readme_is_one_screen_and_a_half() -> None:
+    assert len((CHECKOUT / "README.md").read_text().splitlines()) <= 75
+
+
 def test_every_alert_has_its_paragraph_in_the_runbook() -> None:
     rules = [rule for group in alerts()["groups"] for rule in group["rules"]]
     assert len({rule["alert"] for rule in rules}) == len(rules) > 0

@@ -13,17 +13,9 @@ from starlette.types import Receive, Scope, Send
 
 from webhook_gateway.intake.ingest import PATIENCE
 from webhook_gateway.rules.faults import Fault
+from webhook_gateway.web import guard
 from webhook_gateway.web.callers import Caller, Callers
 from webhook_gateway.web.errors import answer_with, invalid
-from webhook_gateway.web.guard import (
-    CONTENT_SECURITY_POLICY,
-    SECURITY_HEADERS,
-    Answered,
-    check_body,
-    problem_behind,
-    request_id_of,
-    too_large,
-)
 
 Headers = Mapping[bytes, bytes]
 """By lower-case name; of one given twice the last."""
@@ -33,7 +25,7 @@ Handler = Callable[[Caller, Headers, bytes, float], Awaitable[tuple[int, bytes]]
 What is not stored by that moment is answered as unknown (`DatabaseUnavailable`).
 """
 
-_JSON_HEADERS = [*SECURITY_HEADERS, CONTENT_SECURITY_POLICY, (b"content-type", b"application/json")]
+_JSON_HEADERS = [*guard.SECURITY_HEADERS, guard.CONTENT_SECURITY_POLICY, (b"content-type", b"application/json")]
 
 
 class ByteRoutes:
@@ -49,12 +41,12 @@ class ByteRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        request_id = request_id_of(headers)
+        request_id = guard.request_id_of(headers)
         began = monotonic()
         try:
             caller = await self._callers.authenticate(scope, headers)
             looked_up = monotonic() - began
-            check_body(headers, self._body_limit)
+            guard.check_body(headers, self._body_limit)
             _check_once(scope, b"idempotency-key")
             body = await self._body(receive)
             if body is None:
@@ -63,8 +55,8 @@ class ByteRoutes:
             until = monotonic() + PATIENCE - looked_up
             status, answer = await self._handlers[scope["path"]](caller, headers, body, until)
         except Exception as unexpected:
-            problem = problem_behind(unexpected, request_id)
-            await answer_with(request_id, problem)(scope, receive, Answered(send, request_id))
+            problem = guard.problem_behind(unexpected, request_id)
+            await answer_with(request_id, problem)(scope, receive, guard.Answered(send, request_id))
             return
         length = (b"content-length", b"%d" % len(answer))
         ours = [*_JSON_HEADERS, length, (b"x-request-id", request_id.encode())]
@@ -85,7 +77,7 @@ class ByteRoutes:
             parts.append(message.get("body", b""))
             got += len(parts[-1])
             if got > self._body_limit:
-                raise too_large(self._body_limit)
+                raise guard.too_large(self._body_limit)
             more = message.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
