@@ -60,14 +60,17 @@ def handlers(ingest: Ingest) -> dict[str, Handler]:
 async def post_event(ingest: Ingest, caller: Caller, headers: Headers, body: bytes, until: float) -> tuple[int, bytes]:
     """``POST /v1/events``: 202 once the event is committed."""
     _check_producer(caller)
-    new = read_event(body, headers.get(b"idempotency-key"))
-    _check_type(caller, new.type)
+    new = _allowed(caller, read_event(body, headers.get(b"idempotency-key")))
+    if isinstance(new, Problem):
+        raise new
     if len(body) > LARGE:
         await asyncio.sleep(0)
     result = await ingest.accept(caller.tenant_id, new, until)
     if isinstance(result, Refusal):
         raise _problem(result)
-    return 202, msgspec.json.encode(_receipt(result))
+    event_id = ids.render(ids.EVENT, result.event_id)
+    receipt = ReceiptOut(event_id, result.type, result.accepted_at, result.duplicate)
+    return 202, msgspec.json.encode(receipt)
 
 
 async def post_events(ingest: Ingest, caller: Caller, headers: Headers, body: bytes, until: float) -> tuple[int, bytes]:
@@ -90,26 +93,15 @@ async def post_events(ingest: Ingest, caller: Caller, headers: Headers, body: by
 
 
 def _allowed(caller: Caller, event: NewEvent | Problem) -> NewEvent | Problem:
-    return event if isinstance(event, Problem) or caller.may_post(event.type) else _not_yours()
+    if isinstance(event, Problem) or caller.may_post(event.type):
+        return event
+    return forbidden("This key may not post events of this type.")
 
 
 def _check_producer(caller: Caller) -> None:
     caller.need(Scope.EVENTS_WRITE)
     if caller.subscriber_id is not None:
         raise forbidden("This key belongs to one subscriber, and events are the hospital's.")
-
-
-def _check_type(caller: Caller, event_type: str) -> None:
-    if not caller.may_post(event_type):
-        raise _not_yours()
-
-
-def _not_yours() -> Problem:
-    return forbidden("This key may not post events of this type.")
-
-
-def _receipt(receipt: Receipt) -> ReceiptOut:
-    return ReceiptOut(ids.render(ids.EVENT, receipt.event_id), receipt.type, receipt.accepted_at, receipt.duplicate)
 
 
 def _result(index: int, result: Receipt | Refusal | Problem) -> ResultOut | RefusedOut:
