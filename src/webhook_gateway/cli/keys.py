@@ -73,11 +73,11 @@ def create(
             return granted(made)
 
     row, key = with_database(work)
-    key_id, held = ids.render(ids.KEY, row["id"]), row["scopes"]
+    key_id, given = ids.render(ids.KEY, row["id"]), row["scopes"]
     if as_json:
-        write_json({"id": key_id, "name": name, "key": key, "scopes": held, "expires_at": expires_at})
+        write_json({"id": key_id, "name": name, "key": key, "scopes": given, "expires_at": expires_at})
         return
-    say(f"made {key_id} ({', '.join(held)}); it is shown only now:")
+    say(f"made {key_id} ({', '.join(given)}); it is shown only now:")
     print(key)
 
 

@@ -55,11 +55,11 @@ OF_A_SUBSCRIBER = SCOPES_OF[Role.PARTNER] | {Scope.PAYLOAD_READ}
 
 def allows(granted: Iterable[str], needed: Scope) -> bool:
     """Whether somebody with the granted scopes may do what needs one."""
-    held = set(granted)
-    return needed in held or (Scope.ADMIN in held and needed is not Scope.PAYLOAD_READ)
+    scopes = set(granted)
+    return needed in scopes or (Scope.ADMIN in scopes and needed is not Scope.PAYLOAD_READ)
 
 
 def not_held(granted: Iterable[str], wanted: Iterable[Scope]) -> list[Scope]:
     """The scopes wanted for somebody else that the granter lacks, sorted."""
-    held = set(granted)
-    return sorted(scope for scope in wanted if not allows(held, scope))
+    scopes = set(granted)
+    return sorted(scope for scope in wanted if not allows(scopes, scope))
