@@ -59,6 +59,11 @@ def test_what_comes_to_too_much_is_refused_with_its_place(schema: dict[str, Any]
     at(schema, refused.value.pointer)
 
 
+def test_a_format_that_takes_long_for_a_long_text_bounds_the_text() -> None:
+    assert cost_of({"items": {"format": "date-time"}}).most_bytes > 10_000_000
+    assert cost_of({"items": {"format": "regex"}}).most_bytes < 1_000_000
+
+
 def test_a_doubling_through_the_data_counts_as_one_on_the_spot() -> None:
     """As deep as data may be, each level would double what applies."""
     one = {"properties": {"c": {"$ref": "#"}}}

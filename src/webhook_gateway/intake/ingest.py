@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from enum import StrEnum
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -70,7 +70,7 @@ Stored = asyncio.Future[Receipt | Refusal]
 """What becomes of an event that waits for its commit; fails with `DatabaseUnavailable`."""
 
 
-class _Judge(NamedTuple):
+class _Judge(msgspec.Struct, frozen=True):
     """What an event is judged by, and the most that it may cost, in nanoseconds."""
 
     known: EventType
@@ -122,7 +122,7 @@ class Ingest:
         if any(self._is_unknown(tenant_id, event.type) for event in events):
             await _in_time(self.refresh(), until)  # one may have been made a moment ago, through another process
         judged = [self._find_judge(tenant_id, event) for event in events]
-        if sum(found.cost for found in judged if not isinstance(found, Refusal)) > MOST_TOGETHER:
+        if len(judged) > 1 and sum(one.cost for one in judged if isinstance(one, _Judge)) > MOST_TOGETHER:
             telemetry.refused_events.labels(Reason.TOO_MUCH_TOGETHER.value).inc(len(events))
             return [Refusal(Reason.TOO_MUCH_TOGETHER)] * len(events)
         results: list[Refusal | Stored] = []

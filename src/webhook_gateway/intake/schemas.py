@@ -42,11 +42,9 @@ class Schema:
         except (jsonschema_rs.ReferencingError, ValueError):
             raise SchemaRefused("", "Give a JSON Schema (2020-12) that refers to nothing outside itself.") from None
         self.is_valid = self._validator.is_valid
+        self.cost_of = self._cost.of
+        """What judging JSON may cost at most, in nanoseconds."""
         self._faults = Faults(schema, OPTIONS)
-
-    def cost_of(self, data: bytes) -> float:
-        """What judging this JSON may cost at most, in nanoseconds."""
-        return self._cost.of(data)
 
     def too_much(self) -> Fault:
         """What to say of data that costs more than may be."""

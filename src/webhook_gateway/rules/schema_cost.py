@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,15 +23,16 @@ LEAST_VALUES, LEAST_BYTES = 1_000, 4_096
 """A schema that could not judge so many values, or so much text, for `MOST` is refused."""
 MOST_PATTERNS = 100
 """Different ones: each keeps a cache of half a megabyte."""
-MOST_STEPS = 10_000
+MOST_STEPS = 5_000
 """Subschemas to look at, each as often as it applies."""
 
 _APPLIED, _KEYWORD, _NAME = 40.0, 10.0, 12.0
 _BOUND, _DECIMAL_BOUND = (100.0, 15.0, 1_200.0), (900.0, 40.0, 1_200.0)
 _MULTIPLE, _DECIMAL_MULTIPLE = (500.0, 20.0, 1_200.0), (3_000.0, 100.0, 25_000.0)
 """By value, by byte (of numbers with hundreds of digits), and by number with a long exponent."""
-_HASHED, _STRUCTURE, _TEXT, _PATTERN, _FORMAT = 500.0, 250.0, 10.0, 50.0, 25.0
-_FORMATS = {"email": 100.0, "idn-email": 200.0, "idn-hostname": 1_000.0}
+_HASHED, _STRUCTURE, _TEXT, _PATTERN = 500.0, 250.0, 10.0, 50.0
+_FORMAT = (25.0, 2.0)
+_FORMATS = {"email": (100.0, 2.0), "idn-email": (200.0, 10.0), "idn-hostname": (1_000.0, 10.0), "regex": (50.0, 150.0)}
 _AGAIN = 3
 """An unevaluated* asks again what the subschemas beside it say."""
 
@@ -57,13 +58,18 @@ class Cost:
     value: float
     byte: float
     exponent: float
+    densest: float = field(init=False)
+    """For each byte of JSON that has as many values and exponents as it can."""
+
+    def __post_init__(self) -> None:
+        # The shortest value takes a byte and a comma, the shortest number with a long exponent four and one.
+        object.__setattr__(self, "densest", self.value / 2 + self.byte + self.exponent / 5)
 
     def of(self, data: bytes) -> float:
         """What judging this JSON costs at most; it is looked into only where its length alone says too much."""
         size = len(data)
-        # The shortest value takes a byte and a comma, the shortest number with a long exponent four and one.
-        if (quick := size * (self.value / 2 + self.byte + self.exponent / 5)) <= MOST:
-            return quick
+        if (most := (size + 1) * self.densest) <= MOST:
+            return most
         opened = data.count(b"{") + data.count(b"[") - data.count(b"{}") - data.count(b"[]")
         values = min(size, data.count(b",") + opened + 1)
         exponents = len(_WITH_EXPONENT.findall(data)) if self.exponent else 0
@@ -238,8 +244,8 @@ def _weight(schema: Mapping[str, Any]) -> tuple[float, float, float]:
                 more = whole if _is_whole(argument) else decimal
                 value, byte, exponent = value + more[0], byte + more[1], exponent + more[2]
             case "format":
-                value += _FORMATS.get(str(argument), _FORMAT)
-                byte += 10 if str(argument).startswith("idn-") else 2
+                for_value, for_byte = _FORMATS.get(str(argument), _FORMAT)
+                value, byte = value + for_value, byte + for_byte
             case "minLength" | "maxLength":
                 byte += 0.2
             case "pattern":
