@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -47,14 +48,31 @@ UNAVAILABLE = (
 )
 """What the driver raises when Postgres is gone, full, starting, stopping, silent, or broke a deadlock: ask again."""
 
+NAME = {"application_name": "webhook-gateway"}
+"""All that the startup packet asks for: a connection pooler refuses one that asks for more."""
+
 SESSION = {
-    "application_name": "webhook-gateway",
     # A machine that is cut off can't say so. Postgres asks after half a minute of silence, and ends what nobody answers
     # for after another: by the system's own defaults it would keep a dead machine's locks for two hours.
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
+    # A plan that is kept is one for tables as they were. Outside the hot statements planning costs nothing that counts.
+    "plan_cache_mode": "force_custom_plan",
 }
+
+HOT = {
+    **SESSION,
+    "jit": "off",
+    # One plan each, which can't be another: the planner by itself keeps what it made while the table was empty, and a
+    # settle then reads all that is open for each of its rows (docs/decisions/0014-rows-by-probe-and-place.md).
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+"""For hot statements."""
 
 
 class Database:
@@ -98,7 +116,7 @@ class Database:
         if self._engine is None:
             self._engine = create_async_engine(
                 "postgresql+asyncpg://",
-                async_creator=self._connect,
+                async_creator=partial(self._connect, 4 * self._patience),
                 pool_size=self._connections,
                 max_overflow=0,
                 pool_timeout=self._patience,
@@ -121,9 +139,7 @@ class Database:
             DatabaseUnavailable: no connection could be had.
         """
         try:
-            return await asyncpg.connect(
-                self._dsn, timeout=self._patience, command_timeout=self._patience, server_settings=SESSION
-            )
+            return await self._connect(self._patience)
         except UNAVAILABLE as error:
             raise DatabaseUnavailable(type(error).__name__) from error
 
@@ -133,14 +149,18 @@ class Database:
         if self._engine is not None:
             await self._engine.dispose()
 
-    async def _connect(self) -> asyncpg.Connection:
-        return await asyncpg.connect(
-            self._dsn, timeout=self._patience, command_timeout=4 * self._patience, server_settings=SESSION
+    async def _connect(self, statements_may_take: float) -> asyncpg.Connection:
+        connection = await asyncpg.connect(
+            self._dsn, timeout=self._patience, command_timeout=statements_may_take, server_settings=NAME
         )
+        await _set(connection, SESSION)
+        return connection
 
     async def _open(self) -> asyncpg.Pool[Any]:
         async with self._opening:
             if self._pool is None:
+                # Fan-out holds a lock: who is cut off in it must not keep it from all others.
+                cut_off = f"{self._patience * 500:.0f}"
                 self._pool = await asyncpg.create_pool(
                     self._dsn,
                     min_size=0,
@@ -150,12 +170,8 @@ class Database:
                     max_inactive_connection_lifetime=60,
                     # Our statements leave no session state behind, so there is nothing to reset: it saves a round trip.
                     reset=_leave,
-                    server_settings={
-                        **SESSION,
-                        "jit": "off",
-                        # Fan-out holds a lock: who is cut off in it must not keep it from all others.
-                        "idle_in_transaction_session_timeout": f"{self._patience * 500:.0f}",
-                    },
+                    server_settings=NAME,
+                    init=partial(_set, settings={**HOT, "idle_in_transaction_session_timeout": cut_off}),
                 )
         return self._pool
 
@@ -170,6 +186,14 @@ def plain(url: str) -> str:
 
 def _driver_error(error: DBAPIError) -> BaseException | None:
     return error.orig.__cause__ if error.orig is not None else None
+
+
+async def _set(connection: asyncpg.Connection, settings: Mapping[str, str]) -> None:
+    try:
+        await connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings.items()))
+    except BaseException:
+        connection.terminate()
+        raise
 
 
 async def _leave(connection: asyncpg.Connection) -> None:

@@ -33,8 +33,11 @@ HELD_KEYS = """
 -- held keys: those of strict endpoints that wait for an operator. A statement of its own, after the locks of the
 -- one before: what a settle that we waited for has written is seen only by a newer snapshot.
 SELECT h.endpoint_id, h.ordering_key
-FROM unnest($1::uuid[], $2::bigint[]) AS k(endpoint_id, ordering_key) JOIN held_keys h USING (endpoint_id, ordering_key)
-FOR KEY SHARE OF h
+FROM unnest($1::uuid[], $2::bigint[]) AS k(endpoint_id, ordering_key)
+CROSS JOIN LATERAL (
+    SELECT endpoint_id, ordering_key FROM held_keys
+    WHERE endpoint_id = k.endpoint_id AND ordering_key = k.ordering_key LIMIT 1 FOR KEY SHARE
+) AS h
 """
 
 LATEST_KEYS = """

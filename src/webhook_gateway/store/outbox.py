@@ -43,7 +43,7 @@ EARLIER = """
 -- earlier: what was accepted under these idempotency keys before
 SELECT k.tenant_id, k.key, k.fingerprint, k.event_id, k.created_at AS accepted_at
 FROM unnest($1::uuid[], $2::bytea[]) AS w(tenant_id, key)
-JOIN idempotency_keys k ON k.tenant_id = w.tenant_id AND k.key = w.key
+CROSS JOIN LATERAL (SELECT * FROM idempotency_keys WHERE tenant_id = w.tenant_id AND key = w.key LIMIT 1) AS k
 """
 
 ENQUEUE_FOR_ONE = """

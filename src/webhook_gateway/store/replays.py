@@ -46,6 +46,9 @@ WHERE f.tenant_id = $1 AND f.id > $2 AND f.id < $3 AND f.id >= $4 AND f.id < $5
 ORDER BY f.id LIMIT $10
 """
 
+PLANNED_ANEW = "SET LOCAL plan_cache_mode = force_custom_plan"
+"""`NEXT` asks for one endpoint or for all of them: no one plan is right for both."""
+
 ADVANCE = """
 -- advance a job: in the transaction of what it has just replayed
 UPDATE jobs SET state = $2, cursor = coalesce($3, cursor), done = done + $4,
@@ -141,6 +144,7 @@ async def run_some(connection: Connection, limit: int) -> int | None:
         if job is None:
             return None
         wanted = json.loads(job["filter"])
+        await connection.execute(PLANNED_ANEW)
         rows = await connection.fetch(
             NEXT,
             job["tenant_id"],

@@ -1,0 +1,142 @@
+"""A connection keeps a statement's plan from its sixth run on, made for tables as they were: nearly always empty."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from tests.support.postgres import Server
+from webhook_gateway.delivery.registry import LONG_AGO
+from webhook_gateway.store import deliveries, ordering, outbox
+from webhook_gateway.store.database import Connection, Database
+
+from .plans import explain_prepared
+from .test_plans import FILL, WAITING, endpoint
+
+pytestmark = [pytest.mark.plans, pytest.mark.timeout(300)]
+
+OPEN = 100_000
+SOME = 500
+
+EVENTS = """
+INSERT INTO events (id, tenant_id, type, occurred_at, size, body)
+SELECT gen_random_uuid(), gen_random_uuid(), 'lab_result.final', now(), 10, 'sealed' FROM generate_series(1, $1::int)
+"""
+KEYS = """
+INSERT INTO idempotency_keys (tenant_id, key, fingerprint, event_id)
+SELECT gen_random_uuid(), decode(md5(n::text), 'hex'), 'f', gen_random_uuid() FROM generate_series(1, $1::int) AS n
+"""
+HELD = """
+INSERT INTO held_keys (endpoint_id, ordering_key, tenant_id, delivery_id, event_id)
+SELECT gen_random_uuid(), n, gen_random_uuid(), gen_random_uuid(), gen_random_uuid()
+FROM generate_series(1, $1::int) AS n
+"""
+TABLES = ["deliveries", "outbox", "events", "idempotency_keys", "held_keys"]
+
+
+async def fill(connection: Connection, rows: int) -> None:
+    await connection.execute(FILL, rows, 10)
+    for statement in (WAITING, EVENTS, KEYS, HELD):
+        await connection.execute(statement, rows)
+
+
+async def never_analysed(connection: Connection) -> None:
+    """No page, and nothing known of it."""
+
+
+async def no_page(connection: Connection) -> None:
+    await connection.execute(f"VACUUM (ANALYZE) {', '.join(TABLES)}")
+
+
+async def one_page(connection: Connection) -> None:
+    await fill(connection, 5)
+    await connection.execute(f"VACUUM (ANALYZE) {', '.join(TABLES)}")
+
+
+async def thirty_pages(connection: Connection) -> None:
+    await fill(connection, 2_000)
+    for table in TABLES:
+        await connection.execute(f"DELETE FROM {table} WHERE ctid NOT IN (SELECT max(ctid) FROM {table})")
+    await connection.execute(f"VACUUM (ANALYZE) {', '.join(TABLES)}")
+
+
+@pytest.mark.parametrize("begin", [never_analysed, no_page, one_page, thirty_pages])
+async def test_what_was_planned_for_an_empty_table_reads_no_more_than_it_needs_from_a_large_one(
+    postgres: Server, template: str, begin: Any
+) -> None:
+    async with postgres.copy(template) as url:
+        database = Database(url, connections=1, patience=60)
+        async with database.connection() as connection:
+            for table in ("deliveries", "outbox", "idempotency_keys", "held_keys"):
+                await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+            await begin(connection)
+            for statement, arguments, _ in (await hot_statements(connection)).values():
+                for _ in range(6):
+                    transaction = connection.transaction()
+                    await transaction.start()
+                    await connection.fetch(statement, *arguments)
+                    await transaction.rollback()
+            await fill(connection, OPEN)
+            failed = []
+            for name, (statement, arguments, allowed) in (await hot_statements(connection)).items():
+                plan, pages = await explain_prepared(connection, statement, *arguments)
+                if pages > allowed:
+                    failed.append(f"{name} touched {pages} pages\n{plan}")
+            assert not failed, "\n\n".join(failed)
+        await database.close()
+
+
+async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[Any], int]]:
+    """By name: the statement, its arguments for as many rows as a busy worker has, and the pages allowed."""
+    lease = uuid4()
+    some = [row["id"] for row in await connection.fetch("SELECT id FROM deliveries ORDER BY id LIMIT $1", SOME)]
+    await connection.execute("UPDATE deliveries SET lease_id = $1 WHERE id = ANY($2)", lease, some)
+    keyed = await connection.fetch(
+        "SELECT endpoint_id, ordering_key FROM deliveries WHERE ordering_key IS NOT NULL ORDER BY id LIMIT 100"
+    )
+    missing = 100 - len(keyed)
+    endpoint_ids = [row["endpoint_id"] for row in keyed] + [uuid4()] * missing
+    keys = [row["ordering_key"] for row in keyed] + [0] * missing
+    some += [uuid4() for _ in range(SOME - len(some))]
+    ten = [endpoint(number) for number in range(10)]
+    lowest = await connection.fetchval("SELECT coalesce(min(sequence), 1) - 1 FROM outbox")
+    events = [row["id"] for row in await connection.fetch("SELECT id FROM events LIMIT 100")]
+    known = await connection.fetch("SELECT tenant_id, key FROM idempotency_keys LIMIT 100")
+    nothing: list[list[Any]] = [[]] * 16
+    nobody = [UUID(int=0)] * SOME
+    return {
+        "ready": (deliveries.READY, [], 100),
+        "first due": (deliveries.FIRST_DUE, [ten, [LONG_AGO] * 10], 100),
+        "claim": (deliveries.CLAIM, [ten, [10] * 10, [LONG_AGO] * 10, [30.0] * 10, uuid7()], 6_000),
+        "bodies": (deliveries.BODIES, [events], 2_000),
+        "finish": (deliveries.FINISH, [*nothing, some, [lease] * SOME, ["delivered"] * SOME, [None] * SOME], 20_000),
+        "retry": (deliveries.RETRY, [some, [lease] * SOME, [1.0] * SOME, [1] * SOME], 20_000),
+        "cancel": (deliveries.CANCEL, [UUID(int=1), some, None, "test"], 20_000),
+        "release": (ordering.RELEASE, [endpoint_ids, keys, [0] * 100, *[[None] * 100] * 2, None], 4_000),
+        "supersede": (ordering.SUPERSEDE, [endpoint_ids, keys], 40_000),
+        "busy keys": (ordering.BUSY_KEYS, [endpoint_ids, keys], 2_000),
+        "held keys": (ordering.HELD_KEYS, [endpoint_ids, keys], 1_000),
+        "latest keys": (ordering.LATEST_KEYS, [endpoint_ids, keys], 8_000),
+        "dequeue": (outbox.DEQUEUE, [lowest, 500], 4_000),
+        "earlier": (outbox.EARLIER, [[r[0] for r in known], [r[1] for r in known]], 2_000),
+        "insert": (
+            outbox.INSERT_DELIVERIES,
+            [
+                [uuid7() for _ in nobody],
+                nobody,
+                nobody,
+                nobody,
+                ["lab_result.final"] * SOME,
+                [1] * SOME,
+                [None] * SOME,
+                [True] * SOME,
+                [None] * SOME,
+                [None] * SOME,
+                None,
+            ],
+            20_000,
+        ),
+    }
