@@ -176,6 +176,10 @@ def database_unavailable(stage: str, error: Exception) -> None:
     log.warning("database_unavailable", stage=stage, error=str(error))
 
 
+def statement_timed_out(stage: str) -> None:
+    log.warning("statement_timed_out", stage=stage)
+
+
 def stage_failed(stage: str, error: BaseException) -> None:
     """A bug: the stage goes on. Only the error's type and place are told, since its text may hold data."""
     trace = error.__traceback__

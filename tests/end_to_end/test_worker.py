@@ -6,8 +6,10 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 from standardwebhooks import Webhook
 
@@ -15,6 +17,7 @@ from tests.end_to_end.hostile import closes_at_the_second_request, hostile
 from tests.support.hospital import Hospital, new_master_key
 from tests.support.partner import OK, Partner, Received, status
 from webhook_gateway.rules import ids, signing
+from webhook_gateway.store.database import Database
 
 Open = Callable[..., Awaitable[Partner]]
 SECRET = signing.encode_secret(b"a secret of thirty-two bytes....")
@@ -66,6 +69,26 @@ async def test_retries_carry_the_same_id_and_bytes_and_a_fresh_timestamp_until_t
         (2, "rejected", 500, "answered"),
         (3, "accepted", 200, "answered"),
     ]
+
+
+async def test_a_result_that_cannot_be_written_for_a_lock_holds_up_no_other(
+    hospital: Hospital, open_partner: Open
+) -> None:
+    let_go, answer = waits()
+    partner = await open_partner(otherwise=answer)
+    await hospital.endpoint(url=partner.url(), secret=SECRET)
+    impatient = Database(str(hospital.settings.database_url), patience=1.0)
+    async with replace(hospital, database=impatient).worker():
+        await hospital.post(times=8)
+        await partner.got(8)
+        stranger = await asyncpg.connect(str(hospital.settings.database_url))
+        await stranger.execute("BEGIN; SELECT FROM deliveries ORDER BY id LIMIT 1 FOR UPDATE")
+        let_go.set()
+        await hospital.until(f"{FINISHED} OFFSET 6", "delivered")
+        assert await hospital.count("deliveries") == 1
+        await stranger.close()
+        await hospital.until(f"{FINISHED} OFFSET 7", "delivered")
+    await impatient.close()
 
 
 async def test_a_partner_who_closes_kept_connections_has_each_event_at_the_first_attempt_and_sends_are_counted(

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from webhook_gateway.store.database import Database, DatabaseUnavailable
+from webhook_gateway.store.database import Database, DatabaseUnavailable, StatementTimedOut
 
 LOCK = "SELECT pg_advisory_xact_lock(1)"
 
@@ -31,3 +31,21 @@ async def test_who_goes_silent_in_a_transaction_loses_its_locks_to_the_others(da
     finally:
         await silent.close()
         await other.close()
+
+
+async def test_a_statement_that_takes_too_long_is_told_from_a_database_that_is_not_there(database_url: str) -> None:
+    impatient = Database(database_url, patience=0.3)
+    nowhere = Database("postgresql://nobody@127.0.0.1:1/nothing", patience=0.3)
+    try:
+        with pytest.raises(StatementTimedOut):
+            async with impatient.connection() as connection:
+                await connection.execute("SELECT pg_sleep(60)")
+        with pytest.raises(StatementTimedOut):
+            async with impatient.connection() as connection:
+                await connection.execute("SET statement_timeout = 1; SELECT pg_sleep(60)")
+        with pytest.raises(DatabaseUnavailable) as absent:
+            async with nowhere.connection():
+                pass
+        assert not isinstance(absent.value, StatementTimedOut)
+    finally:
+        await impatient.close()

@@ -18,7 +18,7 @@ from webhook_gateway.rules.model import DeliveryState, Endpoint, Health, Orderin
 from webhook_gateway.rules.outcome import detail_of, name_of, status_of
 from webhook_gateway.rules.verdict import Done, GiveUp, Postpone, RetryIn
 from webhook_gateway.store import configuration, deliveries
-from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable
+from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable, StatementTimedOut
 from webhook_gateway.store.deliveries import Attempt, Finished, Retried
 from webhook_gateway.store.notifications import CONFIGURATION, notify
 
@@ -31,6 +31,8 @@ from .slots import Slots
 
 SETTLE_GAP = 0.02
 """Seconds from one settle to the next: nobody waits for one, unless an ordering key goes on, and each is a commit."""
+MOST = 10_000
+"""Results of one settle."""
 
 Results = Sequence[tuple[EndpointRecord, Result]]
 
@@ -61,18 +63,24 @@ class Settling:
     unsaved: set[EndpointRecord] = field(default_factory=set)
     """Whose health a restart would forget."""
     written: asyncio.Event = field(default_factory=asyncio.Event)
+    most: int = MOST
+    """How many results the next settle takes."""
 
     async def poll(self) -> float:
         """Settles what has arrived, and sends what goes on of its ordering keys."""
-        results, began = self.sending.unsettled[:], perf_counter()
+        results, began = self.sending.unsettled[: self.most], perf_counter()
         if not results:
             return POLL
         changed = self._changed_health(results)
         try:
             following = await self._settle_all(results, changed)
-        except DatabaseUnavailable:
+        except DatabaseUnavailable as error:
             self.sending.is_behind = True
+            if isinstance(error, StatementTimedOut):  # fewer may get through, and others: one of these may be locked
+                self.most = max(len(results) // 2, 1)
+                self.sending.unsettled = self.sending.unsettled[len(results) :] + results
             raise
+        self.most = min(2 * self.most, MOST)
         if self.sending.is_behind:
             self.sending.is_behind = False
             self.outbox.set()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from webhook_gateway import telemetry
-from webhook_gateway.store.database import DatabaseUnavailable
+from webhook_gateway.store.database import DatabaseUnavailable, StatementTimedOut
 
 POLL = 1.0
 """Seconds after which a stage of a worker begins a round, notified or not."""
@@ -41,7 +41,9 @@ class Loop:
                 pause = await self._poll()
                 patience = BACKOFF[0]
             except Exception as error:
-                if isinstance(error, DatabaseUnavailable):
+                if isinstance(error, StatementTimedOut):
+                    telemetry.statement_timed_out(self._stage)
+                elif isinstance(error, DatabaseUnavailable):
                     telemetry.database_unavailable(self._stage, error)
                 else:
                     telemetry.stage_failed(self._stage, error)

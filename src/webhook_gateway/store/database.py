@@ -29,6 +29,10 @@ class DatabaseUnavailable(Exception):
     """The database can't be reached or didn't answer in time. Whether a write happened may be unknown: ask again."""
 
 
+class StatementTimedOut(DatabaseUnavailable):
+    """The database could be reached, but a statement took longer than it may: a lock, a plan, a disk that is busy."""
+
+
 UNAVAILABLE = (
     OSError,
     TimeoutError,
@@ -95,13 +99,18 @@ class Database:
         """A driver's connection for the hot statements, outside any transaction.
 
         Raises:
+            StatementTimedOut: what it was used for took too long.
             DatabaseUnavailable: no connection could be had, or it broke while it was used.
         """
+        held = False
         try:
             pool = await self._open()
             async with pool.acquire(timeout=self._patience) as connection:
+                held = True
                 yield connection
         except UNAVAILABLE as error:
+            if held and isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
+                raise StatementTimedOut(type(error).__name__) from error
             if isinstance(error, ValueError):  # what the driver calls a DataError is a bug of ours, not an absence
                 raise
             raise DatabaseUnavailable(type(error).__name__) from error
