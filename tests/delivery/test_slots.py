@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from time import monotonic
 from uuid import uuid4
 
 import pytest
 
-from webhook_gateway.delivery.registry import Leased
+from webhook_gateway.delivery.health import PROVEN
+from webhook_gateway.delivery.registry import EndpointRecord, Leased
 from webhook_gateway.delivery.slots import PREFETCH, QUEUED
 from webhook_gateway.rules.credentials import ClientCredentials
 from webhook_gateway.rules.deadlines import LEASE_MARGIN, LONGEST_DEADLINE, SETTLING, TOKEN_DEADLINE, WORKER_STOPS
@@ -36,7 +38,67 @@ def test_a_claim_that_fails_takes_nothing() -> None:
 
 
 def test_nobody_takes_the_last_slots_of_a_worker() -> None:
-    assert len(Parts(concurrency=16, changes={"slots": 1000}).claim(has=1000)) == 8
+    parts = Parts(concurrency=16, changes={"slots": 1000})
+    parts.record.health.accepted_at = monotonic()
+    assert len(parts.claim(has=1000)) == 8
+
+
+def hanging(parts: Parts, count: int) -> list[EndpointRecord]:
+    """So many endpoints with as much due as they may send, in a worker that has given them all they may have."""
+    many = [replace(ENDPOINT, id=uuid4()) for _ in range(count)]
+    parts.registry.learn(snapshot(ENDPOINT, *many, version=2))
+    records = [parts.registry.of(endpoint.id) for endpoint in many]
+    for record in records:
+        parts.due.expect(record)
+    while reservations := parts.slots.reserve():
+        for reservation in reservations:
+            parts.slots.claimed(reservation, got=reservation.slots)
+            parts.begin(*[Leased(reservation.record, delivery()) for _ in range(reservation.slots)])
+    for record in records:
+        parts.due.exhausted(record, monotonic())
+    return records
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 3, 16, 256])
+def test_endpoints_that_never_answered_take_half_of_a_workers_slots_together(concurrency: int) -> None:
+    parts = Parts(concurrency=concurrency)
+    hanging(parts, 300)
+    assert parts.slots.in_flight == (concurrency + 1) // 2
+
+
+def test_nor_does_one_whose_last_2xx_is_five_minutes_ago_take_more() -> None:
+    for seconds, slots in [(PROVEN - 10, 10), (PROVEN, 0)]:
+        parts = Parts()
+        hanging(parts, 300)
+        parts.record.health.accepted_at = monotonic() - seconds
+        assert len(parts.claim(has=1000)) == slots
+
+
+def test_a_newcomer_has_its_slots_beside_those_that_answer_and_one_that_hangs() -> None:
+    parts = Parts()
+    parts.record.health.accepted_at = monotonic()
+    parts.registry.learn(snapshot(replace(ENDPOINT, slots=1000), version=2))
+    assert len(parts.claim(has=1000)) == 128
+    newcomers = hanging(parts, 2)
+    assert [record.in_flight for record in newcomers] == [10, 10]
+
+
+def test_with_its_first_2xx_an_endpoint_leaves_the_half_of_those_that_do_not_answer() -> None:
+    parts = Parts()
+    first, *others = hanging(parts, 300)
+    assert first.unproven == first.in_flight > 0
+    first.health.note(Accepted(200), 0.1, Health(), share=10)
+    parts.slots.next_or_free(first, goes_on=True)
+    assert first.unproven == 0
+    assert parts.slots.unproven == sum(record.unproven for record in others) < 128
+    parts.due.expect(first)
+    (reservation,) = parts.slots.reserve()
+    assert reservation.record is first
+    assert first.in_flight == 10
+    for record in others:
+        while record.in_flight:
+            parts.slots.next_or_free(record, goes_on=False)
+    assert parts.slots.unproven == 0
 
 
 def test_deliveries_of_an_endpoint_faster_than_a_claim_are_prefetched_and_never_over_its_slots() -> None:
@@ -114,6 +176,7 @@ def test_where_many_wait_each_gets_a_little_and_who_got_nothing_is_the_next() ->
     parts.registry.learn(snapshot(*many))
     for endpoint in many:
         parts.due.expect(parts.registry.of(endpoint.id))
+        parts.registry.of(endpoint.id).health.accepted_at = monotonic()
     first = parts.slots.reserve()
     assert [reservation.slots for reservation in first] == [1] * 40
     for reservation in first:

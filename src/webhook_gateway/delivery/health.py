@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from time import monotonic
 
 from msgspec.structs import replace
 
 from webhook_gateway.rules.model import Health
 from webhook_gateway.rules.outcome import Accepted, Outcome, TimedOut
+
+PROVEN = 300.0
+"""Seconds after a 2xx during which an endpoint counts as one that answers."""
 
 _HEALTHY = Health()
 
@@ -22,6 +26,8 @@ class EndpointHealth:
     """Seconds that a request takes: a moving average."""
     limit: float = math.inf
     """Requests at once. Adaptive: halved by a timeout, one more with every success."""
+    accepted_at: float = -math.inf
+    """When the last 2xx came, by monotonic time."""
     disabled_until: float = 0
     """The version of the configuration from which on it says itself that the endpoint is disabled; infinite before
     that is written down."""
@@ -32,8 +38,13 @@ class EndpointHealth:
         self.duration += (duration - self.duration) / 8
         if isinstance(outcome, Accepted):
             self.limit += 1
+            self.accepted_at = monotonic()
         elif isinstance(outcome, TimedOut):
             self.limit = max(1.0, min(self.limit, share) / 2)
+
+    def is_unproven(self) -> bool:
+        """Whether no 2xx came lately: it is new, fails, or had nothing to answer."""
+        return monotonic() - self.accepted_at >= PROVEN
 
     def learn(self, told: Health) -> None:
         """What other workers found out. What we have written ourselves comes back, too, and is no news."""

@@ -57,6 +57,8 @@ class EndpointRecord:
 
     in_flight: int = 0
     """Slots that are taken: by requests under way, and by those reserved."""
+    unproven: int = 0
+    """Those of them that were taken while no 2xx had come lately."""
     reserved: int = 0
     """Slots taken for deliveries that are just being claimed or made."""
     prefetched: deque[Prefetched] = field(default_factory=deque)

@@ -2,7 +2,7 @@
 
 An endpoint takes only its own slots, shared between the live workers. Within one worker no endpoint may hold more slots
 than are still free (a dynamic threshold, as in shared-memory switches: Choudhury and Hahne, 1998), so however many
-neighbours hang, a newcomer finds a free one.
+neighbours hang, a newcomer finds a free one. Endpoints without a 2xx in five minutes have half of the slots together.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ class Slots:
         self._lease_margin = lease_margin
         self.in_flight = 0
         """Slots taken, of all endpoints together."""
+        self.unproven = 0
+        """Those among them that endpoints without a recent 2xx took: half of all at most."""
         self._rate_binds = False
 
     # Taking slots, for deliveries that are about to be leased.
@@ -137,6 +139,8 @@ class Slots:
     def next_or_free(self, record: EndpointRecord, goes_on: bool) -> Prefetched | None:
         """What follows a request in its slot: the next one that was prefetched, or None and the slot is free."""
         endpoint = record.endpoint
+        if record.unproven and not record.health.is_unproven():
+            self._count_unproven(record, -record.unproven)
         if (
             goes_on
             and record.prefetched
@@ -183,6 +187,8 @@ class Slots:
         record.in_flight += count
         record.tenant.in_flight += count
         self.in_flight += count
+        if record.health.is_unproven():
+            self._count_unproven(record, count)
         record.tokens = max(record.tokens - count, 0.0)
 
     def _free_reserved(self, record: EndpointRecord, count: int) -> None:
@@ -195,6 +201,11 @@ class Slots:
         record.in_flight -= count
         record.tenant.in_flight -= count
         self.in_flight -= count
+        self._count_unproven(record, -min(count, record.unproven))
+
+    def _count_unproven(self, record: EndpointRecord, count: int) -> None:
+        record.unproven += count
+        self.unproven += count
 
     # How much there is room for.
 
@@ -204,6 +215,8 @@ class Slots:
             tokens = self._tokens(endpoint.rate / self._registry.workers, record)
             self._rate_binds = self._rate_binds or tokens < free
             free = min(free, tokens)
+        if record.health.is_unproven():  # the same threshold, within their half
+            free = min(free, ((self.concurrency + 1) // 2 - self.unproven - record.unproven + 1) // 2)
         return min(free, self._per_tenant - record.tenant.in_flight)
 
     def _tokens(self, rate: float, record: EndpointRecord) -> int:
