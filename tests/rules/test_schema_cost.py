@@ -41,7 +41,7 @@ def test_a_schema_may_refer_to_itself_for_what_is_deeper_in_the_data(schema: dic
     ("schema", "pointer"),
     [
         ({"$ref": "#"}, ""),
-        ({"allOf": [{"not": {"$ref": "#/allOf/0"}}]}, "/allOf/0"),
+        ({"allOf": [{"not": {"$ref": "#/allOf/0"}}]}, None),
         (TWICE, ""),
         ({"uniqueItems": True, "items": {"$ref": "#"}}, ""),
         ({"items": {"enum": [{"a": n} for n in range(1_000)]}}, "/items"),
