@@ -15,9 +15,16 @@ import pytest
 
 from tests.support.hospital import Hospital, hospital_on
 from tests.support.postgres import Server, serving
+from webhook_gateway.cores import usable
 from webhook_gateway.store import migrate
 
 _of_all_workers = pytest.StashKey[Server]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are cores: the tests wait for processes and clocks a third of their time."""
+    return usable() + usable() // 2
 
 
 @pytest.hookimpl(optionalhook=True)
