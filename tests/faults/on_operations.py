@@ -14,11 +14,12 @@ from uuid import UUID
 import asyncpg
 from uuid_utils.compat import uuid7
 
+from tests.support.hospital import new_master_key
 from webhook_gateway.store import migrate, partitions
 
 from .house import House
 from .report import Report
-from .stage import Stage, new_master_key, render_event, until
+from .stage import Stage, render_event, until
 
 LONGEST_LOCK = 1.0
 LONGEST_POSTPONEMENT = 36.0
@@ -138,15 +139,14 @@ async def _store_old_event(stage: Stage, day: date, endpoint_id: UUID | None) ->
     """An event of that day, with a delivery that is still open if an endpoint is given."""
     fresh = uuid7().int & ((1 << 80) - 1)
     event_id = UUID(int=partitions.lowest_id(day).int | fresh)
-    vault = await stage.filled_vault()
     body = json.dumps({"id": render_event(event_id), "type": "old.event", "data": {}}).encode()
-    connection = await asyncpg.connect(stage.database_url)
-    try:
+    async with stage.hospital() as hospital, hospital.database.connection() as connection:
+        sealed = hospital.vault.seal(stage.tenant_id, "events", event_id, body)
         await partitions.make_ahead(connection, partitions.EVENTS, day, 0)
         await connection.execute(
             "INSERT INTO events (id, tenant_id, type, occurred_at, size, body) "
             "VALUES ($1, $2, 'old.event', now(), $3, $4)",
-            *(event_id, stage.tenant_id, len(body), vault.seal(stage.tenant_id, "events", event_id, body)),
+            *(event_id, stage.tenant_id, len(body), sealed),
         )
         if endpoint_id is not None:
             await connection.execute(
@@ -154,8 +154,6 @@ async def _store_old_event(stage: Stage, day: date, endpoint_id: UUID | None) ->
                 "VALUES ($1, $2, $3, $4, 'old.event', 0, now())",
                 *(uuid7(), stage.tenant_id, endpoint_id, event_id),
             )
-    finally:
-        await connection.close()
     return event_id
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import random
@@ -25,13 +24,11 @@ import aiohttp
 import asyncpg
 from uuid_utils.compat import uuid7
 
+from tests.support.hospital import Hospital, hospital_on
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
 from webhook_gateway.host.processes import Process, Program
 from webhook_gateway.operations.first_start import issue_key
-from webhook_gateway.rules import signing
-from webhook_gateway.store import configuration, keyring, tenants
-from webhook_gateway.store.database import Database
 
 from .link import Link
 from .partner import Bookkeeper
@@ -94,6 +91,7 @@ class Stage:
     ordered: set[str] = field(default_factory=set)
     tenant_id: UUID = field(default_factory=uuid7)
     master_keys: str = ""
+    furnished: Hospital | None = None
     workers: list[Process] = field(default_factory=list)
     apis: list[Process] = field(default_factory=list)
     api_link: Link | None = None
@@ -240,30 +238,17 @@ class Stage:
         event_types: Sequence[str] = ("*",),
     ) -> UUID:
         """An endpoint of the stage's partner. Only what ``counts`` has to get every event."""
-        vault = await self.filled_vault()
-        endpoint_id, secret_id = uuid7(), uuid7()
-        connection = await asyncpg.connect(self.database_url)
-        try:
-            async with connection.transaction():
-                await connection.execute(
-                    "INSERT INTO endpoints (id, tenant_id, subscriber_id, url, event_types, ordering, slots, deadline, "
-                    "schedule, state) SELECT $1, $2, id, $3, $4, $5, $6, $7, $8, $9 FROM subscribers",
-                    *(endpoint_id, self.tenant_id, url or self.partner.url(f"/{name}"), list(event_types), ordering),
-                    *(slots, DEADLINE, list(schedule), state),
-                )
-                sealed = vault.seal(
-                    self.tenant_id,
-                    "endpoint_secrets",
-                    secret_id,
-                    (secret or signing.encode_secret(os.urandom(32))).encode(),
-                )
-                await connection.execute(
-                    "INSERT INTO endpoint_secrets (id, tenant_id, endpoint_id, secret) VALUES ($1, $2, $3, $4)",
-                    *(secret_id, self.tenant_id, endpoint_id, sealed),
-                )
-                await configuration.changed(connection)
-        finally:
-            await connection.close()
+        async with self.hospital() as hospital:
+            endpoint_id = await hospital.endpoint(
+                *event_types,
+                url=url or self.partner.url(f"/{name}"),
+                secret=secret,
+                ordering=ordering,
+                slots=slots,
+                deadline=DEADLINE,
+                schedule=list(schedule),
+                state=state,
+            )
         if counts:
             self.endpoints[name] = endpoint_id
         if ordering != "none":
@@ -273,12 +258,12 @@ class Stage:
     def vault(self) -> Vault:
         return Vault(MasterKeys.parse(self.master_keys))
 
-    async def filled_vault(self) -> Vault:
-        """One that seals as the gateway does."""
-        vault, database = self.vault(), Database(self.database_url, connections=1)
-        await keyring.fill(database, vault)
-        await database.close()
-        return vault
+    @asynccontextmanager
+    async def hospital(self) -> AsyncIterator[Hospital]:
+        """The hospital past every link, with the keys that it has now."""
+        assert self.furnished is not None
+        async with self.furnished.elsewhere(self.master_keys) as hospital:
+            yield hospital
 
     # Load
 
@@ -525,7 +510,6 @@ async def staged(
     With ``links``, API and workers each reach PostgreSQL through a link of their own.
     """
     stage = Stage(database_url, length, code, server, settings=settings or {})
-    stage.master_keys = new_master_key("first")
     with tempfile.TemporaryDirectory(prefix="webhook-gateway-faults-") as directory:
         stage._directory = Path(directory)
         if links:
@@ -551,15 +535,10 @@ async def staged(
 
 
 async def _furnish(stage: Stage, ordered: bool) -> None:
-    database = Database(stage.database_url, connections=2)
-    vault = stage.vault()
-    async with database.connection() as connection:
-        stage.tenant_id = await tenants.make(connection, vault)
-        await connection.execute(
-            "INSERT INTO subscribers (id, tenant_id, name) VALUES ($1, $2, 'partner')", uuid7(), stage.tenant_id
-        )
-    _, stage.key = await issue_key(database, vault, "producer", ["events:write"])
-    await database.close()
+    async with hospital_on(stage.database_url) as hospital:
+        stage.furnished, stage.tenant_id = hospital, hospital.tenant_id
+        stage.master_keys = str(hospital.settings.master_keys)
+        _, stage.key = await issue_key(hospital.database, hospital.vault, "producer", ["events:write"])
     await stage.add_endpoint("free")
     if ordered:
         await stage.add_endpoint("ordered", ordering="relaxed")
@@ -581,10 +560,6 @@ async def until(holds: Callable[[], Awaitable[bool]], what: str, seconds: float 
 async def moment(longest: float = 0.5) -> None:
     """Some time, so that a fault strikes anywhere in the work."""
     await asyncio.sleep(random.uniform(0, longest))
-
-
-def new_master_key(name: str) -> str:
-    return f"{name}:{base64.b64encode(os.urandom(32)).decode()}"
 
 
 def free_port() -> int:

@@ -172,9 +172,10 @@ class Hospital:
 
     @asynccontextmanager
     async def elsewhere(self, master_keys: str | None = None) -> AsyncIterator[Hospital]:
-        """The same hospital in another process or after a restart, with these master keys or the same."""
+        """The same hospital as another process has it, or as after a restart; with these master keys or the same."""
         settings = self.settings.model_copy(update={"master_keys": master_keys or self.settings.master_keys})
         async with _parts(settings) as (database, vault):
+            await keyring.fill(database, vault)
             yield replace(self, settings=settings, database=database, vault=vault)
 
 
