@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.web.world import store_event, store_finished, store_open
+from tests.support.rows import store_event, store_finished, store_open
 from webhook_gateway.cli import exits
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.intake.catalogue import Catalogue

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc.jwk import KeySet
 
+from tests.support.rows import store_finished
 from tests.web.serving import Api, running
-from tests.web.world import make_world, post, store_finished
+from tests.web.world import make_world, post
 from webhook_gateway.crypto import signatures
 from webhook_gateway.rules import ids
 from webhook_gateway.store import configuration

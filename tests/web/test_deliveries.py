@@ -8,8 +8,9 @@ import httpx
 import pytest
 from uuid_utils.compat import uuid7
 
+from tests.support.rows import SHIFT, store_event, store_finished, store_open
 from tests.web.serving import Api
-from tests.web.world import SHIFT, World, make_world, post, store_event, store_finished, store_open
+from tests.web.world import World, make_world, post
 from webhook_gateway.rules import ids
 from webhook_gateway.store import replays, reports
 

@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.rows import store_event, store_open, store_worker
 from tests.web.serving import Api, running
-from tests.web.world import HELD, World, make_world, post, store_event, store_open, store_worker
+from tests.web.world import HELD, World, make_world, post
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.credentials import NEVER_SENT
 from webhook_gateway.rules.signing import encode_secret

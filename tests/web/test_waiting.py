@@ -17,8 +17,8 @@ from uuid_utils.compat import uuid7
 
 from tests.support.hospital import Hospital
 from tests.support.partner import Received, Reply, partner
+from tests.support.rows import store_event, store_open, store_worker
 from tests.web.serving import Api
-from tests.web.world import store_event, store_open, store_worker
 from webhook_gateway.rules import ids
 from webhook_gateway.settings import Settings
 from webhook_gateway.store import reports
