@@ -42,6 +42,18 @@ class Settings(BaseSettings):
     body_limit: int = Field(1_048_576, ge=1_024, le=67_108_864)
     api_rate: float = Field(2_000.0, ge=0)
     """Requests a second that one key may make to one API process; 0 for no limit."""
+    api_connections: int = Field(2_000, ge=16, le=100_000)
+    """Connections that one API process takes at most; fewer where it may open few descriptors (RLIMIT_NOFILE)."""
+    api_connections_by_address: int = Field(500, ge=1, le=100_000)
+    """Of them from one address; of all, half at most. Trusted proxies are not counted."""
+    header_limit: int = Field(32_768, ge=4_096, le=1_048_576)
+    """A request's line and headers together."""
+    header_timeout: float = Field(10.0, ge=0.1, le=600)
+    """Until they have come."""
+    body_rate: int = Field(1_024, ge=1)
+    """Bytes a second that a body has to come with, beyond ``header_timeout``."""
+    idle_timeout: float = Field(30.0, ge=0.1, le=3_600)
+    """Until a connection that nothing happens on is closed, or one whose client takes nothing of an answer."""
     oidc_issuer: str | None = None
     """The identity provider whose tokens (JWTs) the API takes beside its own keys: their claim ``iss``."""
     oidc_audience: str | None = None

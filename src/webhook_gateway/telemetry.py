@@ -32,6 +32,9 @@ accepted_events = Counter("webhook_gateway_events_accepted_total", "Events commi
 refused_events = Counter("webhook_gateway_events_refused_total", "Events refused, by reason.", ["reason"])
 unmatched_events = Counter("webhook_gateway_events_unmatched_total", "Events that no endpoint wanted.")
 fanned_out = Counter("webhook_gateway_deliveries_created_total", "Deliveries made at fan-out.")
+refused_connections = Counter(
+    "webhook_gateway_connections_refused_total", "Connections that a limit of the server ended, by reason.", ["reason"]
+)
 attempts_made = Counter("webhook_gateway_attempts_total", "Requests to partners, by outcome.", ["outcome"])
 finished = Counter("webhook_gateway_deliveries_finished_total", "Deliveries that ended, by state.", ["state"])
 for _state in ("delivered", "dead"):
@@ -102,6 +105,11 @@ class _AttemptLine(msgspec.Struct, omit_defaults=True, kw_only=True):
     level: str
     timestamp: datetime
     message: str
+
+
+def connection_refused(reason: str) -> None:
+    """Only counted: whoever may open connections could fill a log."""
+    refused_connections.labels(reason).inc()
 
 
 def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, verdict: Verdict) -> None:

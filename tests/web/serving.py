@@ -20,6 +20,8 @@ from webhook_gateway.settings import Settings
 from webhook_gateway.store import keyring, keys, tenants
 from webhook_gateway.store.database import Database
 from webhook_gateway.web.app import create_app
+from webhook_gateway.web.connections import Limits
+from webhook_gateway.web.protocol import bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ async def serve(
     chosen = Settings(database_url=database_url, **{"api_rate": 0.0, **settings})
     app = create_app(chosen, database, vault, catalogue, Ingest(database, vault, catalogue))
     with listening_socket() as listener:
-        config = uvicorn.Config(app, log_config=None, lifespan="on", server_header=False)
+        http = bounded(Limits.from_settings(chosen, ""))
+        config = uvicorn.Config(app, http=http, log_config=None, lifespan="on", server_header=False)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -115,6 +115,10 @@ def _choose(processes: str, half: str) -> int:
 def _serve_here(listener: socket.socket, trusted_proxies: str) -> None:
     import uvicorn
 
+    from webhook_gateway.web.connections import Limits
+    from webhook_gateway.web.protocol import bounded
+
+    limits = Limits.from_settings(settings(), trusted_proxies)
     # uvicorn hands a signal back to us when its last request has ended; until it runs, we end at once.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -122,7 +126,7 @@ def _serve_here(listener: socket.socket, trusted_proxies: str) -> None:
         "webhook_gateway.web.app:build",
         factory=True,
         loop="uvloop",
-        http="httptools",
+        http=bounded(limits),
         ws="none",
         lifespan="on",
         access_log=False,
@@ -130,7 +134,7 @@ def _serve_here(listener: socket.socket, trusted_proxies: str) -> None:
         server_header=False,
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=trusted_proxies or None,
-        backlog=supervisor.BACKLOG,
+        backlog=limits.backlog,
         timeout_graceful_shutdown=int(API_STOPS),
     )
     uvicorn.Server(config).run(sockets=[listener])
