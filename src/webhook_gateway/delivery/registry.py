@@ -10,6 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from time import monotonic
 from uuid import UUID
 
 import msgspec
@@ -35,6 +36,23 @@ class Prefetched(msgspec.Struct, frozen=True):
 @dataclass(slots=True, eq=False)
 class Tenant:
     in_flight: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Bucket:
+    """A token bucket that holds one second's worth, at least one."""
+
+    tokens: float = 0.0
+    """Requests that the rate allows now."""
+    filled_at: float = 0.0
+    """When they were last counted, by monotonic time."""
+
+    def fill(self, rate: float) -> int:
+        """How many requests are allowed now. ``rate`` is in requests a second."""
+        now = monotonic()
+        self.tokens = min(self.tokens + (now - self.filled_at) * rate, max(rate, 1.0))
+        self.filled_at = now
+        return int(self.tokens)
 
 
 @dataclass(slots=True, eq=False)
@@ -64,10 +82,7 @@ class EndpointRecord:
     prefetched: deque[Prefetched] = field(default_factory=deque)
     prefetching: int = 0
     """Prefetched on insert, and not in the queue yet."""
-    tokens: float = 0.0
-    """Requests that its rate allows now."""
-    filled_at: float = 0.0
-    """When they were last counted, by monotonic time."""
+    bucket: Bucket = field(default_factory=Bucket)
 
     health: EndpointHealth = field(default_factory=EndpointHealth)
 

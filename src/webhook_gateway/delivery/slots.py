@@ -189,12 +189,12 @@ class Slots:
         self.in_flight += count
         if record.health.is_unproven():
             self._count_unproven(record, count)
-        record.tokens = max(record.tokens - count, 0.0)
+        record.bucket.tokens = max(record.bucket.tokens - count, 0.0)
 
     def _free_reserved(self, record: EndpointRecord, count: int) -> None:
         count = min(count, record.reserved)
         record.reserved -= count
-        record.tokens += count
+        record.bucket.tokens += count
         self._free(record, count)
 
     def _free(self, record: EndpointRecord, count: int) -> None:
@@ -212,19 +212,12 @@ class Slots:
     def _free_slots(self, endpoint: Endpoint, record: EndpointRecord, now: float) -> int:
         free = self._allowed(endpoint, record, now) - record.in_flight
         if endpoint.rate is not None:
-            tokens = self._tokens(endpoint.rate / self._registry.workers, record)
+            tokens = record.bucket.fill(endpoint.rate / self._registry.workers)
             self._rate_binds = self._rate_binds or tokens < free
             free = min(free, tokens)
         if record.health.is_unproven():  # the same threshold, within their half
             free = min(free, ((self.concurrency + 1) // 2 - self.unproven - record.unproven + 1) // 2)
         return min(free, self._per_tenant - record.tenant.in_flight)
-
-    def _tokens(self, rate: float, record: EndpointRecord) -> int:
-        """A token bucket that holds one second's worth, at least one."""
-        now = monotonic()
-        record.tokens = min(record.tokens + (now - record.filled_at) * rate, max(rate, 1.0))
-        record.filled_at = now
-        return int(record.tokens)
 
     def _allowed(self, endpoint: Endpoint, record: EndpointRecord, now: float) -> int:
         """How many requests this worker may have under way to the endpoint."""
