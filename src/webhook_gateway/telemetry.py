@@ -197,6 +197,12 @@ def stage_failed(stage: str, error: BaseException) -> None:
     log.error("stage_failed", stage=stage, error=type(error).__name__, place=place)
 
 
+def egress_proxy_unavailable() -> None:
+    log.error(
+        "egress_proxy_unavailable", remedy="look at the egress proxy and its password; deliveries wait until then"
+    )
+
+
 def keys_missing(missing: list[str]) -> None:
     log.error("keys_missing", missing=missing, remedy="configure the master key again; deliveries wait until then")
 

@@ -33,6 +33,13 @@ def test_what_we_have_not_saved_yet_is_not_overwritten() -> None:
     assert known.current.open_until is None
 
 
+def test_a_failure_on_another_day_is_saved() -> None:
+    known = EndpointHealth()
+    known.current = known.saved = Health(failures_in_a_row=1, failing_since=1000.0, failing_days=0b1)
+    known.note(Rejected(500), 1.0, Health(failures_in_a_row=2, failing_since=1000.0, failing_days=0b11), share=10)
+    assert known.is_unsaved()
+
+
 def test_a_success_after_a_success_is_nothing_to_save() -> None:
     known = EndpointHealth()
     known.note(Accepted(200), 1.0, Health(window_start=1000.0, window_total=9), share=10)

@@ -13,9 +13,10 @@ import trustme
 from tests.end_to_end import hostile as partners
 from tests.end_to_end.hostile import hostile
 from tests.end_to_end.test_sender import PARTNER, opened, pinned, post, request, server_context
-from tests.support.partner import OK, Behaviour, Connection
+from tests.support.partner import OK, Behaviour, Connection, listening_socket
+from webhook_gateway import telemetry
 from webhook_gateway.outbound import http1, pool, sender
-from webhook_gateway.rules.outcome import Accepted, Outcome, Phase, Rejected, TimedOut, Unreachable
+from webhook_gateway.rules.outcome import Accepted, Outcome, Phase, Rejected, Remedy, TimedOut, Unreachable, Unsendable
 from webhook_gateway.rules.targets import Policy
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -529,7 +530,44 @@ async def test_a_proxy_is_told_the_whole_url_where_there_is_no_tls(url: str, lin
         partners.closes_without_an_answer,
     ],
 )
-async def test_a_proxy_without_a_tunnel_has_failed(behave: Behaviour) -> None:
+async def test_a_proxy_that_is_not_fit_for_work_is_no_partners_failure(behave: Behaviour) -> None:
+    async with hostile(behave) as proxy, opened(Policy(ports=None), proxy=f"http://127.0.0.1:{proxy.port}") as one:
+        exchange = await post(one, request(f"https://{PARTNER}/"))
+        assert exchange.outcome == Unsendable("proxy_unavailable", Remedy.WAIT)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "proxy.invalid"])
+async def test_nor_is_one_that_cannot_be_reached_and_the_operator_is_told_once(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[None] = []
+    monkeypatch.setattr(telemetry, "egress_proxy_unavailable", lambda: told.append(None))
+    with listening_socket() as closed:
+        port = closed.getsockname()[1]
+    async with opened(Policy(ports=None), proxy=f"http://{host}:{port}") as one:
+        for _ in range(3):
+            exchange = await post(one, request(f"https://{PARTNER}/"))
+            assert exchange.outcome == Unsendable("proxy_unavailable", Remedy.WAIT)
+    assert told == [None]
+
+
+async def test_nor_is_one_that_is_silent_before_its_own_tls() -> None:
+    async with (
+        hostile(partners.never_shakes_hands) as proxy,
+        opened(Policy(ports=None), proxy=f"https://127.0.0.1:{proxy.port}") as one,
+    ):
+        exchange = await post(one, request(f"https://{PARTNER}/", deadline=0.3))
+        assert exchange.outcome == Unsendable("proxy_unavailable", Remedy.WAIT)
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        partners.answers(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n"),
+        partners.answers(b"HTTP/1.1 504 Silent\r\nContent-Length: 0\r\n\r\n"),
+    ],
+)
+async def test_a_proxy_that_says_it_has_no_tunnel_to_a_partner_tells_of_that_partner(behave: Behaviour) -> None:
     async with hostile(behave) as proxy, opened(Policy(ports=None), proxy=f"http://127.0.0.1:{proxy.port}") as one:
         exchange = await post(one, request(f"https://{PARTNER}/"))
         assert exchange.outcome == Unreachable("proxy_failed")

@@ -91,6 +91,27 @@ def test_failures_of_requests_begun_before_it_opened_are_no_news() -> None:
     assert breaker.after_failure(opened, 1001.0).open_until == opened.open_until
 
 
+def test_days_on_which_it_failed_are_counted_from_its_first_failure_and_end_with_a_success() -> None:
+    day = 86_400.0
+    health = failing(3, gap=day / 2)
+    assert health.failing_days == 0b11
+    health = breaker.after_failure(health, 1000.0 + 2 * day - 0.001)
+    assert health.failing_days == 0b11
+    health = breaker.after_failure(health, 1000.0 + 4 * day)
+    assert health.failing_days == 0b10011
+    assert breaker.after_failure(health, 1000.0 + 4 * day).failing_days == 0b10011
+    assert breaker.after_failure(failing(1), 999.0).failing_days == 0b1
+    assert breaker.after_success(health, 1000.0 + 4 * day).failing_days == 0
+
+
+def test_days_long_after_the_first_failure_count_as_one_and_fit_into_the_column() -> None:
+    day = 86_400.0
+    assert breaker.after_failure(failing(1), 1000.0 + 30 * day - 0.001).failing_days == 0b1 | 1 << 29
+    late = breaker.after_failure(failing(1), 1000.0 + 30 * day)
+    assert late.failing_days == 0b1 | 1 << 30 < 2**31
+    assert breaker.after_failure(late, 1000.0 + 1000 * day).failing_days == late.failing_days
+
+
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 60)), max_size=200))
 def test_an_opening_never_lasts_longer_than_five_minutes(steps: list[tuple[bool, float]]) -> None:
     health, now = FRESH, 1000.0

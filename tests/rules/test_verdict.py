@@ -117,11 +117,50 @@ def test_retry_after_never_shortens_a_delay() -> None:
     assert verdict(Rejected(503, retry_after=1.0), attempt=3).action == RetryIn(300)
 
 
-def test_five_days_of_nothing_but_failure_disable_it() -> None:
-    almost = Health(failing_since=NOW - 5 * DAY + 1)
+FAILING = Health(failures_in_a_row=19, failing_since=NOW - 5 * DAY, failing_days=0b11)
+"""One failure more, on another day than those before, is too much."""
+
+
+@pytest.mark.parametrize("outcome", [Rejected(500), TimedOut(Phase.SENT), Unreachable("x"), Blocked("private")])
+def test_twenty_failures_in_a_row_over_five_days_on_three_of_them_disable_it(outcome: Outcome) -> None:
+    assert verdict(outcome, health=FAILING).disable == "failing_too_long"
+
+
+@pytest.mark.parametrize(
+    "almost",
+    [
+        structs.replace(FAILING, failing_since=NOW - 5 * DAY + 1),
+        structs.replace(FAILING, failures_in_a_row=18),
+        structs.replace(FAILING, failing_days=0b1),
+        structs.replace(FAILING, failing_days=0b100001),
+        Health(),
+    ],
+)
+def test_less_time_fewer_failures_or_fewer_days_do_not(almost: Health) -> None:
     assert verdict(Rejected(500), health=almost).disable is None
-    failing = structs.replace(almost, failing_since=NOW - 5 * DAY)
-    assert verdict(Rejected(500), health=failing).disable == "failing_too_long"
+
+
+@given(st.sampled_from(Remedy), st.text())
+def test_nor_does_what_the_gateway_itself_could_not_do(remedy: Remedy, reason: str) -> None:
+    said = verdict(Unsendable(reason, remedy), health=FAILING)
+    assert (said.disable, said.health) == (None, FAILING)
+
+
+@given(st.lists(st.floats(60, 3 * DAY), min_size=1, max_size=60))
+def test_it_is_disabled_by_the_first_failure_with_which_all_of_that_is_true(
+    gaps: list[float],
+) -> None:
+    health, now, began = Health(), NOW, NOW
+    moments: list[float] = []
+    for gap in gaps:
+        moments.append(now)
+        said = decide(delivery(), ENDPOINT, health, Rejected(500), now, 0.5)
+        days = {min(int((moment - began) / DAY), 30) for moment in moments}
+        too_long = len(moments) >= 20 and now - began >= 5 * DAY and len(days) >= 3
+        assert (said.disable is not None) == too_long
+        health, now = said.health, now + gap
+    succeeded = decide(delivery(), ENDPOINT, health, Accepted(200), now, 0.5).health
+    assert (succeeded.failures_in_a_row, succeeded.failing_since, succeeded.failing_days) == (0, None, 0)
 
 
 def test_a_success_begun_before_does_not_end_the_silence_that_was_asked_for() -> None:

@@ -66,6 +66,7 @@ class EndpointHealth:
 def _differ(one: Health, other: Health) -> bool:
     return (
         one.openings != other.openings
+        or one.failing_days != other.failing_days
         or _moved(one.failing_since, other.failing_since)
         or _moved(one.open_until, other.open_until)
         or _moved(one.held_until, other.held_until)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Sequence
 from ipaddress import ip_address
 from itertools import zip_longest
+from time import monotonic
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
+from webhook_gateway import telemetry
 from webhook_gateway.rules.denials import Denial
 from webhook_gateway.rules.outcome import Phase
 from webhook_gateway.rules.targets import Policy, Target, judge
@@ -29,6 +32,8 @@ from .resolvers import Resolve
 
 ADDRESS_LIMIT = 8  # addresses of one name that are tried; all are judged
 STAGGER = 0.25  # seconds that an address has for itself before the next is tried beside it (RFC 8305, section 8)
+TOLD_AGAIN = 60.0  # seconds until the operator is told again
+PROXY_AUTHENTICATION_REQUIRED = 407
 OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 """What the operating system says when the trouble is this machine's own."""
 
@@ -44,10 +49,12 @@ class Refused(Exception):
 class Progress:
     """How far the opening of one connection got."""
 
-    __slots__ = ("phase",)
+    __slots__ = ("at_proxy", "phase")
 
     def __init__(self) -> None:
         self.phase = Phase.STARTED
+        self.at_proxy = False
+        """It is the egress proxy that keeps it from going on, not the partner."""
 
 
 class Proxy:
@@ -58,11 +65,18 @@ class Proxy:
         self.secure = parts.scheme == "https"
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if self.secure else 80)
+        self._told_at = -math.inf
         self.credentials = ""
         """A header line, where the URL has a user name."""
         if parts.username is not None:
             account = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
             self.credentials = f"Proxy-Authorization: Basic {b64encode(account).decode()}\r\n"
+
+    def tell_unavailable(self) -> None:
+        """The operator hears of it once a minute, however many requests wait for it."""
+        if monotonic() - self._told_at >= TOLD_AGAIN:
+            self._told_at = monotonic()
+            telemetry.egress_proxy_unavailable()
 
     def ask_for(self, target: Target) -> bytes:
         """The request for a tunnel (RFC 9110, section 9.3.6)."""
@@ -106,17 +120,14 @@ class Egress:
         """
         if self._proxy is None:
             return await self._reach(target.host, target.port, trust, progress, tenant_id)
-        try:
-            connection = await self._reach(self._proxy.host, self._proxy.port, self._proxy_trust, progress)
-        except OSError as error:
-            if isinstance(error, TimeoutError) or error.errno in OUR_OWN:
-                raise
-            raise NoAnswer(Trouble.PROXY_FAILED) from error
+        progress.at_proxy = True
+        connection = await self._reach(self._proxy.host, self._proxy.port, self._proxy_trust, progress)
+        progress.at_proxy = False
         if trust is None:
             return connection
         progress.phase = Phase.RESOLVED
         try:
-            await _ask_for_tunnel(connection, self._proxy, target)
+            await _ask_for_tunnel(connection, self._proxy, target, progress)
             progress.phase = Phase.CONNECTED
             return await _secure(connection, trust, target.host)
         except BaseException:
@@ -207,11 +218,13 @@ class Egress:
             raise Refused(denied.reason)
 
 
-async def _ask_for_tunnel(connection: Connection, proxy: Proxy, target: Target) -> None:
+async def _ask_for_tunnel(connection: Connection, proxy: Proxy, target: Target, progress: Progress) -> None:
     try:
         answer = await connection.exchange(proxy.ask_for(target), head_only=True)
     except (NoAnswer, OSError) as error:
+        progress.at_proxy = True
         raise NoAnswer(Trouble.PROXY_FAILED) from error
+    progress.at_proxy = answer.status == PROXY_AUTHENTICATION_REQUIRED
     if answer.status != 200:
         raise NoAnswer(Trouble.PROXY_FAILED)
 

@@ -176,7 +176,11 @@ class Sender:
             async with asyncio.timeout(min(request.connect_deadline, request.deadline - (monotonic() - started))):
                 connection = await self._egress.connect(pool.target, pool.trust, progress, request.tenant_id)
         except (NoAnswer, OSError, Refused, NameNotFound, ResolverFailed, ResolverSilent) as error:
-            return Exchange(_explain(error, progress.phase), progress.phase, monotonic() - started)
+            outcome = _explain(error, progress.phase)
+            if progress.at_proxy and self._proxy is not None and not isinstance(outcome, Unsendable):
+                self._proxy.tell_unavailable()
+                outcome = Unsendable("proxy_unavailable", Remedy.WAIT)
+            return Exchange(outcome, progress.phase, monotonic() - started)
         self._connections.add(connection)
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(SWEEP, self._sweep)

@@ -15,6 +15,9 @@ WINDOW = 30.0
 WINDOW_AT_LEAST = 10
 FIRST_OPENING = 5.0
 LONGEST_OPENING = 300.0
+DAY = 86_400.0
+LAST_DAY = 30
+"""Counted from 0: all later days are one, so that they fit into 32 bits."""
 
 
 def is_open(health: Health, now: float) -> bool:
@@ -30,14 +33,19 @@ def after_success(health: Health, now: float) -> Health:
     """Closed again. A silence that the partner asked for stays: the success began before."""
     counted = _count(health, now, failed=False)
     held = health.held_until if health.held_until is not None and health.held_until > now else None
-    return replace(counted, failures_in_a_row=0, failing_since=None, open_until=None, openings=0, held_until=held)
+    return replace(
+        counted, failures_in_a_row=0, failing_since=None, failing_days=0, open_until=None, openings=0, held_until=held
+    )
 
 
 def after_failure(health: Health, now: float) -> Health:
+    since = now if health.failing_since is None else health.failing_since
+    day = min(int(max(now - since, 0.0) / DAY), LAST_DAY)
     counted = replace(
         _count(health, now, failed=True),
         failures_in_a_row=health.failures_in_a_row + 1,
-        failing_since=now if health.failing_since is None else health.failing_since,
+        failing_since=since,
+        failing_days=health.failing_days | 1 << day,
     )
     if is_open(health, now):
         return counted  # a request that began before the breaker opened: its failure is no news

@@ -105,6 +105,8 @@ class Health(msgspec.Struct, frozen=True):
 
     failures_in_a_row: int = 0
     failing_since: float | None = None
+    failing_days: int = 0
+    """The days since then on which it failed, a bit for each: 1 is the first 24 hours."""
     open_until: float | None = None
     """Set while the breaker is open; once it has passed, one request probes."""
     openings: int = 0

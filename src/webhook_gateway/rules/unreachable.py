@@ -39,7 +39,7 @@ MEANINGS: dict[Trouble, str] = {
     Trouble.TLS_CA_UNKNOWN: "The partner's certificate is self-signed, or comes from a CA that is not known here.",
     Trouble.TLS_CERTIFICATE_INVALID: "The partner's certificate is not valid for another reason.",
     Trouble.TLS_FAILED: "No common version or cipher of TLS (1.2 or later), or a client certificate was refused.",
-    Trouble.PROXY_FAILED: "The gateway's egress proxy could not be reached or refused the connection.",
+    Trouble.PROXY_FAILED: "The gateway's egress proxy refused the connection, or could not make it.",
     Trouble.RESPONSE_HEADERS_TOO_LARGE: "The answer has a line over 8 KiB, or over 128 headers, and is no 2xx.",
     Trouble.PROTOCOL_ERROR: "What the partner answered is not HTTP, or is odd and no 2xx.",
     Trouble.TOKEN_SERVER_UNREACHABLE: "The partner's token server gave no answer; nothing was sent to the partner.",

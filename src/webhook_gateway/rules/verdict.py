@@ -15,7 +15,9 @@ from .retry import RETRY_AFTER_LIMIT, at_least, delay_after, jitter
 GONE = 410
 ASKS_FOR_SILENCE = frozenset({429, 503})
 DISABLE_AFTER = 5 * 86_400.0
-"""Seconds in which nothing but failures came back."""
+"""Seconds in which nothing but failures came back: at least so many, and on so many of those days."""
+DISABLE_FAILURES = 20
+DISABLE_DAYS = 3
 POSTPONEMENT = 30.0
 
 
@@ -98,5 +100,7 @@ def _retry_or_give_up(
 
 
 def _failing_too_long(health: Health, now: float) -> str | None:
-    failing = health.failing_since is not None and now - health.failing_since >= DISABLE_AFTER
-    return "failing_too_long" if failing else None
+    for_days = health.failing_since is not None and now - health.failing_since >= DISABLE_AFTER
+    too_many_in_a_row = health.failures_in_a_row >= DISABLE_FAILURES
+    on_enough_days = health.failing_days.bit_count() >= DISABLE_DAYS
+    return "failing_too_long" if for_days and too_many_in_a_row and on_enough_days else None

@@ -39,20 +39,21 @@ WHERE expires_at IS NULL OR expires_at > now() ORDER BY endpoint_id, created_at 
 
 HEALTH = """
 -- health: what other workers have learnt since; a little more, as they commit in another order than they write
-SELECT endpoint_id, failures_in_a_row, failing_since, open_until, openings, held_until, changed_at
+SELECT endpoint_id, failures_in_a_row, failing_since, failing_days, open_until, openings, held_until, changed_at
 FROM endpoint_health WHERE changed_at > $1::timestamptz - interval '30 seconds' ORDER BY changed_at
 """
 
 SAVE_HEALTH = """
 -- save health: only what a restart must not forget
 INSERT INTO endpoint_health (endpoint_id, tenant_id, failures_in_a_row, failing_since, open_until, openings, held_until,
-                             changed_at)
+                             failing_days, changed_at)
 SELECT *, clock_timestamp()
-FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[], $6::int[], $7::timestamptz[])
+FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[], $6::int[], $7::timestamptz[],
+            $8::int[])
 ON CONFLICT (endpoint_id) DO UPDATE SET
     failures_in_a_row = excluded.failures_in_a_row, failing_since = excluded.failing_since,
     open_until = excluded.open_until, openings = excluded.openings, held_until = excluded.held_until,
-    changed_at = excluded.changed_at
+    failing_days = excluded.failing_days, changed_at = excluded.changed_at
 """
 
 DISABLE = """
@@ -142,6 +143,7 @@ def health_from(row: Any) -> Health:
     return Health(
         failures_in_a_row=row["failures_in_a_row"],
         failing_since=seconds_of(row["failing_since"]),
+        failing_days=row["failing_days"],
         open_until=seconds_of(row["open_until"]),
         openings=row["openings"],
         held_until=seconds_of(row["held_until"]),
@@ -159,6 +161,7 @@ async def save_health(connection: Connection, learnt: Sequence[tuple[Endpoint, H
         [moment_of(health.open_until) for _, health in learnt],
         [health.openings for _, health in learnt],
         [moment_of(health.held_until) for _, health in learnt],
+        [health.failing_days for _, health in learnt],
     )
 
 

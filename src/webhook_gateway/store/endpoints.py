@@ -88,6 +88,7 @@ async def set_state(
             .values(
                 failures_in_a_row=0,
                 failing_since=None,
+                failing_days=0,
                 open_until=None,
                 openings=0,
                 held_until=None,

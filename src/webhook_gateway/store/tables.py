@@ -148,6 +148,7 @@ endpoint_health = Table(
     _required("tenant_id", Uuid),
     Column("failures_in_a_row", Integer, nullable=False, server_default="0"),
     Column("failing_since", _Time),
+    Column("failing_days", Integer, nullable=False, server_default="0"),
     Column("open_until", _Time),
     Column("openings", Integer, nullable=False, server_default="0"),
     Column("held_until", _Time),

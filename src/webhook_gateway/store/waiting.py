@@ -26,7 +26,7 @@ WORKERS = "SELECT count(*) FROM workers WHERE seen_at > now() - make_interval(se
 
 ENDPOINTS = """
 -- endpoints: what claims for them go by
-SELECT e.*, h.failures_in_a_row, h.failing_since, h.open_until, h.openings, h.held_until
+SELECT e.*, h.failures_in_a_row, h.failing_since, h.failing_days, h.open_until, h.openings, h.held_until
 FROM endpoints e LEFT JOIN endpoint_health h ON h.endpoint_id = e.id
 WHERE e.id = ANY($1::uuid[])
 """
