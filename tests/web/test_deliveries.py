@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from tests.support.rows import SHIFT, store_event, store_finished, store_open
@@ -18,6 +20,19 @@ from webhook_gateway.store import replays, reports
 @pytest.fixture
 async def world(api: Api, admin: httpx.AsyncClient) -> World:
     return await make_world(api, admin, api.tenant_id)
+
+
+async def test_whoever_reads_much_keeps_nobody_from_making_changes(
+    api: Api, admin: httpx.AsyncClient, world: World
+) -> None:
+    async with api.database.begin() as connection:
+        await connection.execute(text("LOCK TABLE finished_deliveries IN ACCESS EXCLUSIVE MODE"))  # a list without end
+        lists = [asyncio.create_task(admin.get("/v1/deliveries", timeout=30)) for _ in range(10)]
+        for number in range(10):
+            await post(admin, "/v1/subscribers", {"name": f"Lab {number}"})
+        assert (await admin.get("/v1/keys")).status_code == 200
+        assert {(await one).status_code for one in lists} == {503}
+    assert (await admin.get("/v1/deliveries")).status_code == 200
 
 
 async def test_open_and_finished_deliveries_are_one_list(api: Api, admin: httpx.AsyncClient, world: World) -> None:

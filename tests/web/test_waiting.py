@@ -21,7 +21,7 @@ from tests.support.rows import store_event, store_open, store_worker
 from tests.web.serving import Api
 from webhook_gateway.rules import ids
 from webhook_gateway.settings import Settings
-from webhook_gateway.store import reports
+from webhook_gateway.store import lists, reports
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.partitions import make_all
@@ -178,7 +178,7 @@ async def test_a_page_takes_as_many_statements_as_one_delivery(api: Api, hospita
         async with api.database.begin() as connection:
             driver = await driver_of(connection)
             with driver.query_logger(lambda record: made.append(record.query)):
-                found = await reports.deliveries_page(
+                found, _ = await lists.deliveries_page(
                     connection, reports.Filter(api.tenant_id), before=None, limit=limit
                 )
         return len(found), len(made)

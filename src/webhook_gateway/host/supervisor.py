@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 READY = 60.0
 BACKLOG = 2_048
-API_CONNECTIONS = 17
-"""That one API process may have open to PostgreSQL: two pools of eight, and one for notifications."""
+API_CONNECTIONS = 20
+"""That one API process may have open to PostgreSQL: pools of 8, 8 and 3, and one for notifications."""
 WORKER_CONNECTIONS = 7
 """That one worker process may have open: a pool of six, and one for notifications."""
 

@@ -13,7 +13,7 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import is_name
 from webhook_gateway.rules.model import EndpointState
-from webhook_gateway.store import replays, reports
+from webhook_gateway.store import lists, replays, reports
 from webhook_gateway.store.notifications import OUTBOX
 
 from . import endpoints
@@ -34,7 +34,7 @@ async def count(connection: AsyncConnection, actor: Actor, wanted: Mapping[str, 
             return endpoint
         if endpoint["state"] == EndpointState.DISABLED:
             return Conflict.ENDPOINT_DISABLED
-    return await reports.finished_count(connection, reports.Filter(actor.tenant_id, actor.subscriber_id, **wanted))
+    return await lists.finished_count(connection, reports.Filter(actor.tenant_id, actor.subscriber_id, **wanted))
 
 
 async def create(change: Change, wanted: Mapping[str, Any]) -> RowMapping | Refusal:

@@ -24,6 +24,9 @@ else:
 FULL_SCAN = 15.0
 """Seconds that a full scan may take: while an old transaction is open it walks over everything that was sent since."""
 
+READERS = 3
+"""Connections of a process for lists and statistics."""
+
 
 class DatabaseUnavailable(Exception):
     """The database can't be reached or didn't answer in time. Whether a write happened may be unknown: ask again."""
@@ -92,7 +95,7 @@ class Database:
         self._patience = patience
         self._pool: asyncpg.Pool[Any] | None = None
         self._opening = asyncio.Lock()
-        self._engine: AsyncEngine | None = None
+        self._engines: dict[float, AsyncEngine] = {}
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -117,22 +120,38 @@ class Database:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction for configuration and reports; commits at the end.
+        """A transaction for configuration; commits at the end.
 
         Raises:
             DatabaseUnavailable: no connection could be had, or it broke while it was used.
         """
-        if self._engine is None:
-            self._engine = create_async_engine(
+        async with self._transaction(self._connections, 4 * self._patience) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction for lists and statistics, which have `READERS` connections of their own: however many are asked
+        for, changes don't wait for them. Postgres ends a statement of theirs after ``patience``.
+
+        Raises:
+            DatabaseUnavailable: no connection could be had, it broke while it was used, or a statement took too long.
+        """
+        async with self._transaction(READERS, self._patience) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _transaction(self, most: int, patience: float) -> AsyncIterator[AsyncConnection]:
+        if patience not in self._engines:
+            self._engines[patience] = create_async_engine(
                 "postgresql+asyncpg://",
-                async_creator=partial(self._connect, 4 * self._patience),
-                pool_size=self._connections,
+                async_creator=partial(self._connect, patience),
+                pool_size=most,
                 max_overflow=0,
                 pool_timeout=self._patience,
                 pool_pre_ping=True,
             )
         try:
-            async with self._engine.begin() as connection:
+            async with self._engines[patience].begin() as connection:
                 yield connection
         except (*UNAVAILABLE, PoolTimeout) as error:
             raise DatabaseUnavailable(type(error).__name__) from error
@@ -155,14 +174,15 @@ class Database:
     async def close(self) -> None:
         if self._pool is not None:
             self._pool.terminate()
-        if self._engine is not None:
-            await self._engine.dispose()
+        for engine in self._engines.values():
+            await engine.dispose()
 
-    async def _connect(self, statements_may_take: float) -> asyncpg.Connection:
+    async def _connect(self, patience: float) -> asyncpg.Connection:
+        """``patience`` is what a statement may take: Postgres ends it, and if that is not heard, so does the driver."""
         connection = await asyncpg.connect(
-            self._dsn, timeout=self._patience, command_timeout=statements_may_take, server_settings=NAME
+            self._dsn, timeout=self._patience, command_timeout=patience + 1, server_settings=NAME
         )
-        await _set(connection, SESSION)
+        await _set(connection, {**SESSION, "statement_timeout": f"{patience * 1_000:.0f}"})
         return connection
 
     async def _open(self) -> asyncpg.Pool[Any]:

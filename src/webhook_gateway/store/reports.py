@@ -36,7 +36,7 @@ from webhook_gateway.rules.waiting import why_in_outbox
 from .driver import driver_of
 from .rows import every, first
 from .tables import attempts, deliveries, endpoints, events, finished_deliveries, outbox
-from .waiting import OPEN_STATES, explained, workers_alive
+from .waiting import explained, workers_alive
 
 COUNTED = 1_000_000
 """A count goes no further: a backlog of a million is a backlog."""
@@ -65,21 +65,6 @@ def first_id(moment: datetime) -> UUID:
     return UUID(int=milliseconds << 80)
 
 
-async def deliveries_page(
-    connection: AsyncConnection, wanted: Filter, *, before: UUID | None, limit: int
-) -> list[dict[str, Any]]:
-    """Open and finished deliveries, newest first, from below the id ``before``, with what each waits for."""
-    sources: list[Select[Any]] = []
-    if wanted.state is None or wanted.state in OPEN_STATES:
-        sources.append(_narrow(_open(), deliveries, wanted, before))
-    if wanted.state is None or wanted.state in FINAL_STATES:
-        sources.append(_narrow(_finished(), finished_deliveries, wanted, before))
-    # Each side brings at most a page, so neither table is read further than its index has to be.
-    limited = [source.order_by(literal_column("id").desc()).limit(limit).subquery() for source in sources]
-    both = union_all(*(select(side) for side in limited)).subquery("d")
-    return await _explained(connection, both, limit)
-
-
 async def delivery(connection: AsyncConnection, wanted: Filter, delivery_id: UUID) -> dict[str, Any] | None:
     """One delivery with what it waits for, also a replay that is still on its way through the outbox."""
     in_outbox = select(
@@ -98,8 +83,8 @@ async def delivery(connection: AsyncConnection, wanted: Filter, delivery_id: UUI
         null().cast(_Time).label("finished_at"),
     ).where(outbox.c.delivery_id == delivery_id, *owned(outbox, wanted))
     both = union_all(
-        _open().where(deliveries.c.id == delivery_id, *owned(deliveries, wanted)),
-        _finished().where(finished_deliveries.c.id == delivery_id, *owned(finished_deliveries, wanted)),
+        open_rows().where(deliveries.c.id == delivery_id, *owned(deliveries, wanted)),
+        finished_rows().where(finished_deliveries.c.id == delivery_id, *owned(finished_deliveries, wanted)),
         in_outbox,
     ).subquery("d")
     found = await _explained(connection, both, 1)
@@ -125,24 +110,6 @@ async def responses_of(connection: AsyncConnection, tenant_id: UUID, delivery_id
     return await every(connection, rows.order_by(attempts.c.id))
 
 
-async def events_page(
-    connection: AsyncConnection,
-    tenant_id: UUID,
-    *,
-    type: str | None,
-    since: datetime | None,
-    until: datetime | None,
-    before: UUID | None,
-    limit: int,
-) -> list[RowMapping]:
-    """Accepted events, newest first, without their bodies."""
-    rows = _event().where(events.c.tenant_id == tenant_id)
-    if type is not None:
-        rows = rows.where(events.c.type == type)
-    rows = rows.where(*_between(events, since, until, before))
-    return await every(connection, rows.order_by(events.c.id.desc()).limit(limit))
-
-
 async def event(connection: AsyncConnection, tenant_id: UUID, event_id: UUID) -> dict[str, Any] | None:
     """One event without its body; ``waiting_for`` says why while it is in the outbox."""
     in_outbox = (
@@ -150,7 +117,7 @@ async def event(connection: AsyncConnection, tenant_id: UUID, event_id: UUID) ->
         .where(outbox.c.event_id == event_id, outbox.c.tenant_id == tenant_id, outbox.c.endpoint_id.is_(None))
         .exists()
     )
-    found = _event().add_columns(in_outbox.label("in_outbox"))
+    found = event_columns().add_columns(in_outbox.label("in_outbox"))
     row = await first(connection, found.where(events.c.tenant_id == tenant_id, events.c.id == event_id))
     if row is None:
         return None
@@ -165,18 +132,7 @@ async def body(connection: AsyncConnection, tenant_id: UUID, event_id: UUID) -> 
     return sealed
 
 
-async def is_of_subscriber(connection: AsyncConnection, wanted: Filter) -> bool:
-    """Whether the event of the filter was fanned out to an endpoint of its subscriber."""
-    return bool(await deliveries_page(connection, wanted, before=None, limit=1))
-
-
-async def finished_count(connection: AsyncConnection, wanted: Filter) -> int:
-    """How many finished deliveries a filter finds, counted up to a million."""
-    rows = _narrow(select(literal_column("1")), finished_deliveries, wanted, None)
-    return int(await connection.scalar(select(func.count()).select_from(rows.limit(COUNTED).subquery())) or 0)
-
-
-def _open() -> Select[Any]:
+def open_rows() -> Select[Any]:
     is_sending = and_(deliveries.c.lease_id.is_not(None), deliveries.c.due_at > func.now())
     return select(
         deliveries.c.id,
@@ -195,7 +151,7 @@ def _open() -> Select[Any]:
     )
 
 
-def _finished() -> Select[Any]:
+def finished_rows() -> Select[Any]:
     return select(
         finished_deliveries.c.id,
         finished_deliveries.c.endpoint_id,
@@ -213,18 +169,22 @@ def _finished() -> Select[Any]:
     )
 
 
-def _event() -> Select[Any]:
+def event_columns() -> Select[Any]:
     return select(events.c.id, events.c.type, events.c.occurred_at, events.c.accepted_at, events.c.size)
 
 
 async def _explained(connection: AsyncConnection, found: FromClause, limit: int) -> list[dict[str, Any]]:
     """Newest first, with what each waits for."""
-    rows = await every(connection, select(*found.c).order_by(found.c.id.desc()).limit(limit))
+    rows = await every(connection, newest_first(select(*found.c), limit))
     return await explained(await driver_of(connection), rows)
 
 
-def _narrow(rows: Select[Any], table: FromClause, wanted: Filter, before: UUID | None) -> Select[Any]:
-    rows = rows.where(*owned(table, wanted), *_between(table, wanted.since, wanted.until, before))
+def newest_first(rows: Select[Any], limit: int) -> Select[Any]:
+    return rows.order_by(literal_column("id").desc()).limit(limit)
+
+
+def narrow(rows: Select[Any], table: FromClause, wanted: Filter, before: UUID | None) -> Select[Any]:
+    rows = rows.where(*owned(table, wanted), *between(table, wanted.since, wanted.until, before))
     if wanted.endpoint_id is not None:
         rows = rows.where(table.c.endpoint_id == wanted.endpoint_id)
     if wanted.event_id is not None:
@@ -254,7 +214,7 @@ def owned(table: FromClause, wanted: Filter) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _between(
+def between(
     table: FromClause, since: datetime | None, until: datetime | None, before: UUID | None
 ) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []

@@ -6,11 +6,26 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, RowMapping, Select, and_, case, func, literal_column, or_, select, text
+from sqlalchemy import (
+    Row,
+    RowMapping,
+    Select,
+    Uuid,
+    and_,
+    case,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.rules.matching import OPERATIONAL
 
+from .lists import endpoint_ids, open_of_each, recent_events
 from .reports import COUNTED, Filter, constant, owned
 from .rows import every
 from .tables import deliveries, endpoints, events, finished_deliveries, outbox
@@ -21,20 +36,21 @@ RECENT_EVENTS = 200
 
 async def backlog(connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None) -> list[RowMapping]:
     """By endpoint, the largest backlog first: pending, sending and waiting deliveries, and the oldest due one's age."""
-    sending = and_(deliveries.c.lease_id.is_not(None), deliveries.c.due_at > func.now())
-    waiting = deliveries.c.due_at.is_(None)
-    overdue = func.now() - func.min(case((sending, None), else_=deliveries.c.due_at))
+    theirs = await endpoint_ids(connection, Filter(tenant_id, subscriber_id))
+    columns = select(deliveries.c.endpoint_id, deliveries.c.lease_id, deliveries.c.due_at)
+    open = union_all(*(select(*part.c) for part in open_of_each(theirs, columns, COUNTED))).subquery("o")
+    sending = and_(open.c.lease_id.is_not(None), open.c.due_at > func.now())
+    overdue = func.now() - func.min(case((sending, None), else_=open.c.due_at))
     rows = (
         select(
-            deliveries.c.endpoint_id,
+            open.c.endpoint_id,
             func.count().label("open"),
             func.count().filter(sending).label("sending"),
-            func.count().filter(waiting).label("waiting"),
+            func.count().filter(open.c.due_at.is_(None)).label("waiting"),
             func.greatest(func.extract("epoch", overdue), 0).label("oldest_due_seconds"),
         )
-        .where(*owned(deliveries, Filter(tenant_id, subscriber_id)))
-        .group_by(deliveries.c.endpoint_id)
-        .order_by(literal_column("open").desc(), deliveries.c.endpoint_id)
+        .group_by(open.c.endpoint_id)
+        .order_by(literal_column("open").desc(), open.c.endpoint_id)
     )
     return await every(connection, rows)
 
@@ -60,9 +76,14 @@ async def died_since(connection: AsyncConnection, tenant_id: UUID, subscriber_id
 
 async def unmatched_of_recent(connection: AsyncConnection, tenant_id: UUID) -> int:
     """How many of the hospital's last `RECENT_EVENTS` events no endpoint wanted."""
+    reached = await recent_events(connection) or UUID(int=0)
     recent = (
         select(events.c.id)
-        .where(events.c.tenant_id == tenant_id, ~events.c.type.startswith(OPERATIONAL))
+        .where(
+            events.c.id >= literal(reached, Uuid),
+            events.c.tenant_id == tenant_id,
+            ~events.c.type.startswith(OPERATIONAL),
+        )
         .order_by(events.c.id.desc())
         .limit(RECENT_EVENTS)
         .subquery("e")

@@ -13,7 +13,7 @@ from webhook_gateway.operations import deliveries
 from webhook_gateway.operations.change import changing
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import keyring, reports
+from webhook_gateway.store import keyring, lists, reports
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
@@ -30,10 +30,10 @@ Operator = Annotated[Caller, needs(Scope.DELIVERIES_WRITE)]
 
 @router.get("", response_model=DeliveryPage, operation_id="listDeliveries", summary="List deliveries")
 async def every(query: Annotated[DeliveryQuery, Query()], gateway: Parts, caller: Reader) -> Any:
-    """Lists open and finished deliveries, newest first."""
+    """Lists open and finished deliveries, newest first. A page may be short, or empty, before the last one."""
     asked = query.model_dump(exclude={"cursor", "limit"})
     wanted = reports.Filter(caller.tenant_id, caller.subscriber_id, **asked)
-    return await page_of(gateway, query, partial(reports.deliveries_page, wanted=wanted))
+    return await page_of(gateway, query, partial(lists.deliveries_page, wanted=wanted), of_many=True)
 
 
 @router.get("/{delivery_id}", response_model=DeliveryDetail, operation_id="getDelivery", summary="Look at one delivery")

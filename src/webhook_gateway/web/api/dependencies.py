@@ -19,6 +19,7 @@ from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.rules.targets import Policy
 from webhook_gateway.settings import Settings
 from webhook_gateway.store.database import Database
+from webhook_gateway.store.lists import Page
 from webhook_gateway.web.callers import Caller, Callers
 from webhook_gateway.web.errors import forbidden, invalid
 
@@ -109,23 +110,29 @@ def read_number_cursor(cursor: str | None) -> int | None:
 async def page_of(
     gateway: Gateway,
     query: Paging,
-    fetch: Callable[..., Awaitable[list[Any]]],
+    fetch: Callable[..., Awaitable[list[Any] | Page]],
     *,
     by: str = "id",
     show: Callable[[Any], object] = lambda row: row,
+    of_many: bool = False,
 ) -> dict[str, Any]:
-    """A page of what ``fetch`` finds from below a cursor, in the order of the column ``by``, as ``show`` shows it."""
+    """A page of what ``fetch`` finds from below a cursor, in the order of the column ``by``, as ``show`` shows it;
+    ``of_many`` are those of tables that grow with events."""
     before = read_cursor(query.cursor) if by == "id" else read_number_cursor(query.cursor)
-    async with gateway.database.begin() as connection:
-        rows = await fetch(connection, before=before, limit=query.limit + 1)
-    items, next_cursor = next_page(rows, query.limit, lambda row: row[by])
+    database = gateway.database
+    async with database.reading() if of_many else database.begin() as connection:
+        found = await fetch(connection, before=before, limit=query.limit + 1)
+    rows, reached = found if isinstance(found, tuple) else (found, None)
+    items, next_cursor = next_page(rows, query.limit, lambda row: row[by], reached)
     return {"items": [show(row) for row in items], "next_cursor": next_cursor}
 
 
-def next_page(rows: list[Any], limit: int, last: Callable[[Any], UUID | int]) -> tuple[list[Any], str | None]:
-    """Cuts the one row that was read too many, and says where to go on if there was one."""
+def next_page(
+    rows: list[Any], limit: int, last: Callable[[Any], UUID | int], reached: UUID | None = None
+) -> tuple[list[Any], str | None]:
+    """Cuts the one row that was read too many, and says where to go on: below the last row, or where it was reached."""
     if len(rows) <= limit:
-        return rows, None
+        return rows, None if reached is None else write_cursor(reached)
     return rows[:limit], write_cursor(last(rows[limit - 1]))
 
 

@@ -13,7 +13,7 @@ from webhook_gateway.crypto.vault import KeyMissing
 from webhook_gateway.operations.change import changing
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import keyring, reports
+from webhook_gateway.store import keyring, lists, reports
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import Problem, not_found
 
@@ -32,19 +32,20 @@ MOST_DELIVERIES = 200
 
 @router.get("", response_model=EventPage, operation_id="listEvents", summary="List events")
 async def every(query: Annotated[EventQuery, Query()], gateway: Parts, caller: WholeReader) -> Any:
-    """Lists accepted events, newest first, without their bodies. A subscriber's key asks for deliveries instead."""
+    """Lists accepted events, newest first, without their bodies. A page may be short, or empty, before the last one.
+
+    A subscriber's key asks for deliveries instead.
+    """
     asked = query.model_dump(exclude={"cursor", "limit"})
-    return await page_of(gateway, query, partial(reports.events_page, tenant_id=caller.tenant_id, **asked))
+    return await page_of(gateway, query, partial(lists.events_page, tenant_id=caller.tenant_id, **asked), of_many=True)
 
 
 @router.get("/{event_id}", response_model=EventDetail, operation_id="getEvent", summary="Look at one event")
 async def one(event_id: EventId, gateway: Parts, caller: Reader) -> Any:
     """Shows whether an event was fanned out, and its deliveries. Its body is another matter."""
-    async with gateway.database.begin() as connection:
+    async with gateway.database.reading() as connection:
         row = await reports.event(connection, caller.tenant_id, event_id)
-        deliveries = await reports.deliveries_page(
-            connection, _deliveries_of(caller, event_id), before=None, limit=MOST_DELIVERIES
-        )
+        deliveries = await _deliveries_of(connection, caller, event_id, MOST_DELIVERIES)
     if row is None or (caller.subscriber_id is not None and not deliveries):
         raise _unknown()
     return {
@@ -75,7 +76,7 @@ async def payload(event_id: EventId, gateway: Parts, caller: Opener) -> Response
 
 async def _may_see(connection: AsyncConnection, caller: Caller, event_id: UUID) -> bool:
     """A subscriber's key sees what was sent to that subscriber."""
-    return caller.subscriber_id is None or await reports.is_of_subscriber(connection, _deliveries_of(caller, event_id))
+    return caller.subscriber_id is None or bool(await _deliveries_of(connection, caller, event_id, 1))
 
 
 async def _open(gateway: Gateway, caller: Caller, event_id: UUID, sealed: bytes) -> bytes:
@@ -87,8 +88,10 @@ async def _open(gateway: Gateway, caller: Caller, event_id: UUID, sealed: bytes)
         return gateway.vault.open(caller.tenant_id, "events", event_id, sealed)
 
 
-def _deliveries_of(caller: Caller, event_id: UUID) -> reports.Filter:
-    return reports.Filter(caller.tenant_id, caller.subscriber_id, event_id=event_id)
+async def _deliveries_of(connection: AsyncConnection, caller: Caller, event_id: UUID, limit: int) -> list[Any]:
+    wanted = reports.Filter(caller.tenant_id, caller.subscriber_id, event_id=event_id)
+    found, _ = await lists.deliveries_page(connection, wanted, before=None, limit=limit)
+    return found
 
 
 def _unknown() -> Problem:

@@ -36,7 +36,7 @@ EXAMPLE = "# HELP webhook_gateway_outbox_depth Events not fanned out yet.\nwebho
 )
 async def metrics(gateway: Parts, caller: Scraper) -> Response:
     """Shows the metrics of the API's processes and of the database. Endpoints are named only to their own hospital."""
-    async with gateway.database.begin() as connection:
+    async with gateway.database.reading() as connection:
         whole = await stats.gauges(connection)
         found = [
             _gauge("outbox_depth", "Events not fanned out yet.", await stats.outbox_waiting(connection, None)),

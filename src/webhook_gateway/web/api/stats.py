@@ -23,7 +23,7 @@ Reader = Annotated[Caller, needs(Scope.DELIVERIES_READ)]
 async def totals(gateway: Parts, caller: Reader) -> Any:
     """Counts what is open. A subscriber's key sees the deliveries to its own endpoints."""
     tenant_id, subscriber_id = caller.tenant_id, caller.subscriber_id
-    async with gateway.database.begin() as connection:
+    async with gateway.database.reading() as connection:
         backlog = await stats.backlog(connection, tenant_id, subscriber_id)
         dead = await stats.died_since(connection, tenant_id, subscriber_id, datetime.now(UTC) - timedelta(days=1))
         outbox = unmatched = None

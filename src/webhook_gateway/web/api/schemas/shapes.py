@@ -25,7 +25,10 @@ Cursor = Annotated[
     ),
 ]
 
-NextCursor = Annotated[str | None, Field(description="Where the next page begins; null on the last one.")]
+NextCursor = Annotated[
+    str | None,
+    Field(description="Where the next page begins, also after one that is not full; null on the last one."),
+]
 
 
 def unchanged(alias: str | None = None) -> Any:

@@ -1,0 +1,220 @@
+"""Lists of deliveries and events that stay cheap whatever stands in the tables and whoever asks.
+
+No index has every filter, and one more would cost each event. So a list goes by the indexes of endpoints; where a
+filter may find little, it walks a bounded number of rows and says how far it came: the page is then short, or empty,
+and the next one begins there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    Subquery,
+    Uuid,
+    func,
+    literal,
+    literal_column,
+    select,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from .driver import driver_of
+from .reports import (
+    COUNTED,
+    FINAL_STATES,
+    Filter,
+    between,
+    constant,
+    event_columns,
+    finished_rows,
+    narrow,
+    newest_first,
+    open_rows,
+)
+from .rows import every
+from .tables import deliveries, endpoints, events, finished_deliveries
+from .waiting import OPEN_STATES, explained
+
+WALKED = 20_000
+"""Rows that a page walks over at most, in each table, to find those that a filter wants."""
+FEW = 5_000
+"""As many rows are read and sorted rather than walked to."""
+FEWEST = 100
+"""Rows of each endpoint that are walked over at least, however many endpoints there are."""
+
+Page = tuple[list[Any], UUID | None]
+"""Rows, newest first, and the id from which on all were found; None where none is left."""
+
+
+async def deliveries_page(connection: AsyncConnection, wanted: Filter, *, before: UUID | None, limit: int) -> Page:
+    """Open and finished deliveries from below the id ``before``, with what each waits for."""
+    theirs = await endpoint_ids(connection, wanted)
+    if not theirs:
+        return [], None
+    wanted = replace(wanted, subscriber_id=None, endpoint_id=None)  # `theirs` says both
+    if wanted.event_id is not None:
+        of_it = newest_first(_chosen(_of_event(wanted), wanted, before, None, theirs), limit)
+        return await explained(await driver_of(connection), await every(connection, of_it)), None
+    bounds = between(deliveries, wanted.since, wanted.until, before)
+    is_open, has_ended = wanted.state in (None, *OPEN_STATES), wanted.state in (None, *FINAL_STATES)
+    few_open = is_open and await _few(connection, _open_by_endpoint(theirs))
+    few_dead = wanted.state in ("dead", "cancelled") and await _few(connection, _not_delivered(wanted))
+    reaches: list[UUID | None] = []
+    if is_open and not few_open:
+        reaches.append(await _reach(connection, deliveries, bounds))
+    if has_ended and not few_dead and (wanted.type is not None or wanted.state is not None):
+        bounds_of_ended = between(finished_deliveries, wanted.since, wanted.until, before)
+        reaches.append(await _reach_of_each(connection, wanted, theirs, bounds_of_ended))
+    reached = max((reach for reach in reaches if reach is not None), default=None)
+
+    sides: list[Select[Any]] = []
+    if few_open:
+        rows = _open_by_endpoint(theirs)
+        sides.append(_chosen(rows, wanted, before, reached))
+    elif is_open:
+        rest = narrow(open_rows(), deliveries, wanted, before).where(deliveries.c.endpoint_id.in_(theirs))
+        sides.append(_from(rest, deliveries, reached))
+    if few_dead:
+        sides.append(_chosen(_not_delivered(wanted), wanted, before, reached, theirs))
+    elif has_ended:
+        ended = _from(narrow(finished_rows(), finished_deliveries, wanted, before), finished_deliveries, reached)
+        newest = ended.order_by(finished_deliveries.c.id.desc())
+        sides.append(select(*of_each(theirs, newest, finished_deliveries, limit).c))
+    limited = [newest_first(side, limit).subquery() for side in sides]
+    both = union_all(*(select(side) for side in limited)).subquery("d")
+    found = await every(connection, newest_first(select(*both.c), limit))
+    return await explained(await driver_of(connection), found), reached
+
+
+async def events_page(
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    *,
+    type: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    before: UUID | None,
+    limit: int,
+) -> Page:
+    """Accepted events, without their bodies."""
+    bounds = between(events, since, until, before)
+    reached = await _reach(connection, events, bounds)
+    rows = _from(event_columns(), events, reached).where(events.c.tenant_id == tenant_id, *bounds)
+    if type is not None:
+        rows = rows.where(events.c.type == type)
+    return await every(connection, rows.order_by(events.c.id.desc()).limit(limit)), reached
+
+
+async def finished_count(connection: AsyncConnection, wanted: Filter) -> int:
+    """How many finished deliveries a filter finds, counted up to a million."""
+    theirs = await endpoint_ids(connection, wanted)
+    wanted = replace(wanted, subscriber_id=None, endpoint_id=None)
+    if wanted.state in ("dead", "cancelled") and await _few(connection, _not_delivered(wanted)):
+        rows = _chosen(_not_delivered(wanted), wanted, None, None, theirs).subquery()
+    else:
+        ended = narrow(select(literal_column("1").label("one")), finished_deliveries, wanted, None)
+        rows = of_each(theirs, ended, finished_deliveries, COUNTED)
+    some = select(literal_column("1")).select_from(rows).limit(COUNTED).subquery()
+    return int(await connection.scalar(select(func.count()).select_from(some)) or 0)
+
+
+async def recent_events(connection: AsyncConnection) -> UUID | None:
+    """The id from which on there are `WALKED` events of all tenants."""
+    return await _reach(connection, events, [])
+
+
+def of_each(theirs: Sequence[UUID], rows: Select[Any], table: FromClause, most: int) -> Subquery:
+    """At most so many rows of each endpoint, by an index that begins with the endpoint."""
+    one = func.unnest(literal(list(theirs), ARRAY(Uuid))).table_valued("id", name="one").render_derived()
+    inner = rows.where(table.c.endpoint_id == one.c.id).limit(most).lateral("of_one")
+    return select(*inner.c).select_from(one.join(inner, true())).subquery()
+
+
+def open_of_each(theirs: Sequence[UUID], rows: Select[Any], most: int) -> list[Subquery]:
+    """Open deliveries by endpoint: those with a time are in one index, those behind another one in the other."""
+    due = rows.where(deliveries.c.due_at.is_not(None))
+    behind = rows.where(deliveries.c.due_at.is_(None), deliveries.c.ordering_key.is_not(None))
+    return [of_each(theirs, some, deliveries, most) for some in (due, behind)]
+
+
+async def endpoint_ids(connection: AsyncConnection, wanted: Filter) -> list[UUID]:
+    """Those that the filter is about, the deleted ones, too."""
+    rows = select(endpoints.c.id).where(endpoints.c.tenant_id == wanted.tenant_id)
+    if wanted.subscriber_id is not None:
+        rows = rows.where(endpoints.c.subscriber_id == wanted.subscriber_id)
+    if wanted.endpoint_id is not None:
+        rows = rows.where(endpoints.c.id == wanted.endpoint_id)
+    return list(await connection.scalars(rows))
+
+
+def _open_by_endpoint(theirs: Sequence[UUID]) -> Subquery:
+    return union_all(*(select(*part.c) for part in open_of_each(theirs, open_rows(), FEW + 1))).subquery("o")
+
+
+def _of_event(wanted: Filter) -> Subquery:
+    """By the index of events: no more than there are endpoints, and replays."""
+    only = Filter(wanted.tenant_id, event_id=wanted.event_id)
+    sides = narrow(open_rows(), deliveries, only, None), narrow(finished_rows(), finished_deliveries, only, None)
+    return union_all(*(select(*side.offset(0).subquery().c) for side in sides)).subquery("o")
+
+
+def _not_delivered(wanted: Filter) -> Subquery:
+    """What is dead or cancelled of the tenant, by the index of these."""
+    rows = finished_rows().where(
+        finished_deliveries.c.tenant_id == wanted.tenant_id, finished_deliveries.c.state != constant("delivered")
+    )
+    return rows.limit(FEW + 1).subquery("o")
+
+
+async def _few(connection: AsyncConnection, rows: Subquery) -> bool:
+    some = select(literal_column("1")).select_from(rows).limit(FEW + 1).subquery()
+    return int(await connection.scalar(select(func.count()).select_from(some)) or 0) <= FEW
+
+
+async def _reach(connection: AsyncConnection, table: FromClause, bounds: Sequence[ColumnElement[bool]]) -> UUID | None:
+    """The id down to which `WALKED` rows are, or None where there are no more."""
+    rows = select(table.c.id).where(*bounds).order_by(table.c.id.desc()).offset(WALKED).limit(1)
+    reached: UUID | None = await connection.scalar(rows)
+    return reached
+
+
+async def _reach_of_each(
+    connection: AsyncConnection, wanted: Filter, theirs: Sequence[UUID], bounds: Sequence[ColumnElement[bool]]
+) -> UUID | None:
+    """The same of these endpoints' finished deliveries: down to there all of them were walked over."""
+    rows = (
+        select(finished_deliveries.c.id)
+        .where(finished_deliveries.c.tenant_id == wanted.tenant_id, *bounds)
+        .order_by(finished_deliveries.c.id.desc())
+        .offset(max(WALKED // len(theirs), FEWEST))
+    )
+    ends = of_each(theirs, rows, finished_deliveries, 1)
+    reached: UUID | None = await connection.scalar(select(ends.c.id).order_by(ends.c.id.desc()).limit(1))
+    return reached
+
+
+def _chosen(
+    rows: Subquery, wanted: Filter, before: UUID | None, reached: UUID | None, theirs: Sequence[UUID] | None = None
+) -> Select[Any]:
+    """Those of a few that the filter wants."""
+    chosen = _from(select(*rows.c), rows, reached).where(*between(rows, wanted.since, wanted.until, before))
+    if theirs is not None:
+        chosen = chosen.where(rows.c.endpoint_id.in_(theirs))
+    if wanted.type is not None:
+        chosen = chosen.where(rows.c.type == wanted.type)
+    return chosen if wanted.state is None else chosen.where(rows.c.state == wanted.state)
+
+
+def _from(rows: Select[Any], table: FromClause, reached: UUID | None) -> Select[Any]:
+    return rows if reached is None else rows.where(table.c.id >= literal(reached, Uuid))

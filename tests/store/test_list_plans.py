@@ -1,0 +1,205 @@
+"""Lists at three million finished deliveries, a million open ones and a million events of others: each reads only so
+many pages, for every filter and role, and what it leaves out the next page has."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from sqlalchemy import event
+
+from tests.support.postgres import Server
+from webhook_gateway.store import lists, stats
+from webhook_gateway.store.database import Database
+from webhook_gateway.store.reports import Filter
+
+from .plans import explain
+
+pytestmark = [pytest.mark.plans, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
+
+MILLION = 1_000_000
+BIG, NEW = UUID(int=1), UUID(int=2)
+"""Hospitals: of one is nearly everything, the other has just begun."""
+PARTNER, NEWCOMER, NEW_HOSPITALS = UUID(int=11), UUID(int=12), UUID(int=13)
+RARE = "lab_result.rare"
+AN_EVENT = UUID(int=99)
+MOST_PAGES = 40_000
+"""That one list may touch: most are touched again and again, so that it takes less than a tenth of a second."""
+
+CONFIGURATION = """
+INSERT INTO tenants (id, name) VALUES ($1, 'big'), ($2, 'new');
+INSERT INTO subscribers (id, tenant_id, name) VALUES ($3, $1, 'partner'), ($4, $1, 'newcomer'), ($5, $2, 'theirs');
+INSERT INTO endpoints (id, tenant_id, subscriber_id, url, event_types)
+SELECT ('00000000-0000-0000-0001-' || lpad(to_hex(n), 12, '0'))::uuid, $1, $3, 'https://x.example.com', '{}'
+FROM generate_series(1, 200) AS n;
+INSERT INTO endpoints (id, tenant_id, subscriber_id, url, event_types) VALUES
+    ('00000000-0000-0000-0002-000000000001', $1, $4, 'https://x.example.com', '{}'),
+    ('00000000-0000-0000-0002-000000000002', $2, $5, 'https://x.example.com', '{}');
+"""
+# Ids of the last 90 days, in their order.
+AN_ID = """
+(lpad(to_hex((extract(epoch FROM now()) * 1000 - 7776000000.0 * (1 - n::float8 / $1))::bigint), 12, '0')
+ || '7000' || lpad(to_hex(n), 16, '8'))::uuid
+"""
+FINISHED = f"""
+INSERT INTO finished_deliveries
+    (id, tenant_id, endpoint_id, event_id, type, sequence, attempt, state, created_at, finished_at)
+SELECT {AN_ID}, '00000000-0000-0000-0000-000000000001',
+       ('00000000-0000-0000-0001-' || lpad(to_hex(1 + n % 200), 12, '0'))::uuid, gen_random_uuid(),
+       CASE WHEN n = 7 THEN '{RARE}' ELSE 'lab_result.final' END, n, 1,
+       CASE WHEN n % $2 = 0 THEN 'dead' ELSE 'delivered' END, now(), now() - interval '2 days'
+FROM generate_series(1, $1::int) AS n
+"""
+OPEN = f"""
+INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due_at, attempt)
+SELECT {AN_ID}, '00000000-0000-0000-0000-000000000001',
+       ('00000000-0000-0000-0001-' || lpad(to_hex(1 + n % 200), 12, '0'))::uuid, gen_random_uuid(),
+       CASE WHEN n = 7 THEN '{RARE}' ELSE 'lab_result.final' END, n, CASE WHEN n % 4 = 0 THEN n / 400 END,
+       CASE WHEN n % 8 <> 4 THEN now() - make_interval(secs => $1 - n) END, 0
+FROM generate_series(1, $1::int) AS n
+"""
+EVENTS = f"""
+INSERT INTO events (id, tenant_id, type, occurred_at, size, body)
+SELECT {AN_ID}, '00000000-0000-0000-0000-000000000001', CASE WHEN n = 7 THEN '{RARE}' ELSE 'lab_result.final' END,
+       now(), 1, '' FROM generate_series(1, $1::int) AS n
+"""
+A_FEW = """
+INSERT INTO finished_deliveries
+    (id, tenant_id, endpoint_id, event_id, type, sequence, attempt, state, created_at, finished_at)
+SELECT id, tenant_id, endpoint_id, $1, type, 0, 1, state, now(), now() FROM (VALUES
+    ('00000000-0000-7000-8000-000000000001'::uuid, '00000000-0000-0000-0000-000000000001'::uuid,
+     '00000000-0000-0000-0002-000000000001'::uuid, 'lab_result.final', 'dead'),
+    ('00000000-0000-7000-8000-000000000002', '00000000-0000-0000-0000-000000000002',
+     '00000000-0000-0000-0002-000000000002', 'lab_result.final', 'dead')) AS v (id, tenant_id, endpoint_id, type, state)
+"""
+"""Older than all others, so that whoever walks to them walks over everything."""
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=[1_000, 3], ids=["few dead", "many dead"])
+async def full(postgres: Server, template: str, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    async with postgres.copy(template) as url:
+        connection = await asyncpg.connect(url)
+        for statement in CONFIGURATION.split(";")[:-1]:
+            await connection.execute(_filled(statement, BIG, NEW, PARTNER, NEWCOMER, NEW_HOSPITALS))
+        await connection.execute(FINISHED, 3 * MILLION, request.param)
+        await connection.execute(OPEN, MILLION)
+        await connection.execute(EVENTS, MILLION)
+        await connection.execute(A_FEW, AN_EVENT)
+        await connection.execute("VACUUM (ANALYZE) deliveries, finished_deliveries, events, endpoints")
+        await connection.close()
+        yield url
+
+
+def _filled(statement: str, *given: UUID) -> str:
+    for number, value in enumerate(given, 1):
+        statement = statement.replace(f"${number}", f"'{value}'")
+    return statement
+
+
+@asynccontextmanager
+async def listening(url: str) -> AsyncIterator[tuple[Database, list[tuple[str, Any]]]]:
+    """A database, and the statements that lists make on it."""
+    database, made = Database(url, connections=1), []
+    async with database.reading() as connection:
+        engine = connection.engine
+    event.listen(
+        engine.sync_engine, "before_cursor_execute", lambda _c, _k, sql, given, _x, _m: made.append((sql, given))
+    )
+    try:
+        yield database, made
+    finally:
+        await database.close()
+
+
+FILTERS: dict[str, dict[str, Any]] = {
+    "none": {},
+    **{f"state={state}": {"state": state} for state in ("pending", "sending", "delivered", "dead", "cancelled")},
+    "type=common": {"type": "lab_result.final"},
+    "type=rare": {"type": RARE},
+    "type=none of them": {"type": "lab_result.never"},
+    "rare and dead": {"type": RARE, "state": "dead"},
+    "event": {"event_id": AN_EVENT},
+    "event of nobody": {"event_id": UUID(int=98)},
+    "long ago": {"until": datetime.now(UTC) - timedelta(days=80), "state": "delivered"},
+    "a day": {"since": datetime.now(UTC) - timedelta(days=40), "until": datetime.now(UTC) - timedelta(days=39)},
+    "endpoint": {"endpoint_id": UUID("00000000-0000-0000-0001-000000000001"), "type": RARE},
+}
+ROLES = {
+    "the big hospital": Filter(BIG),
+    "the new hospital": Filter(NEW),
+    "the partner": Filter(BIG, PARTNER),
+    "the newcomer": Filter(BIG, NEWCOMER),
+    "the new hospital's partner": Filter(NEW, NEW_HOSPITALS),
+}
+
+
+async def expect_few_pages(url: str, made: list[tuple[str, Any]], name: str, most: int = MOST_PAGES) -> None:
+    connection, whole, plans = await asyncpg.connect(url), 0, []
+    try:
+        for statement, given in made:
+            if statement.lstrip().upper().startswith(("SELECT", "WITH")) and "FROM" in statement.upper():
+                plan, touched = await explain(connection, statement, *given, mode="auto")
+                whole += touched
+                plans.append(plan)
+    finally:
+        await connection.close()
+    print(name, whole)
+    assert whole <= most, f"{name} touched {whole} pages\n" + "\n\n".join(plans)
+
+
+async def test_a_list_of_deliveries_reads_only_so_much_for_every_filter_and_role(full: str) -> None:
+    async with listening(full) as (database, made):
+        for (role, whose), (name, filters) in product(ROLES.items(), FILTERS.items()):
+            made.clear()
+            async with database.reading() as connection:
+                found, reached = await lists.deliveries_page(
+                    connection, replace(whose, **filters), before=None, limit=51
+                )
+            if "new" in role:
+                assert reached is None, "what somebody new has is all on the first page"
+                wanted = filters.get("state", "dead") == "dead" and filters.get("type", "lab_result.final") in A_FEW
+                is_there = wanted and not filters.keys() & {"since", "endpoint_id"}
+                assert len(found) == (is_there and filters.get("event_id", AN_EVENT) == AN_EVENT), (role, name)
+            await expect_few_pages(full, made, f"{role}, {name}")
+
+
+async def test_page_after_page_finds_a_needle(full: str) -> None:
+    async with listening(full) as (database, _):
+        before, seen, asked = None, [], 0
+        while asked < 1_000:
+            async with database.reading() as connection:
+                wanted = Filter(BIG, PARTNER, type=RARE, state="delivered")
+                found, before = await lists.deliveries_page(connection, wanted, before=before, limit=51)
+            seen += found
+            asked += 1
+            if before is None:
+                break
+        assert [row["type"] for row in seen] == [RARE]
+        assert asked < 200
+
+
+async def test_a_list_of_events_and_the_statistics_read_only_so_much(full: str) -> None:
+    async with listening(full) as (database, made):
+        for tenant, kind in product((BIG, NEW), (None, "lab_result.final", RARE)):
+            made.clear()
+            async with database.reading() as connection:
+                await lists.events_page(connection, tenant, type=kind, since=None, until=None, before=None, limit=51)
+            await expect_few_pages(full, made, f"events {tenant.int} {kind}")
+        for name, whose in ROLES.items():
+            made.clear()
+            async with database.reading() as connection:
+                await stats.died_since(
+                    connection, whose.tenant_id, whose.subscriber_id, datetime.now(UTC) - timedelta(1)
+                )
+                await stats.unmatched_of_recent(connection, whose.tenant_id)
+                if "new" in name:
+                    await stats.backlog(connection, whose.tenant_id, whose.subscriber_id)
+            await expect_few_pages(full, made, f"statistics of {name}")
