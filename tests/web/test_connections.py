@@ -305,7 +305,7 @@ async def test_clients_never_take_the_descriptors_that_the_database_needs(databa
 
 
 async def test_requests_in_a_row_are_answered_in_a_row_up_to_a_number(database_url: str) -> None:
-    async with serving(database_url) as served:
+    async with serving(database_url, idle_timeout=1) as served:
         last = HEAD + b"Connection: close\r\n\r\n"
         assert statuses(await served.whole(ALIVE * MOST_PIPELINED + last)) == [200] * (MOST_PIPELINED + 1)
         too_many = await served.whole(ALIVE * 1_000)

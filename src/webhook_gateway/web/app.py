@@ -50,6 +50,7 @@ from .api.dependencies import Gateway
 from .callers import Callers
 from .guard import Guard
 from .oidc import issuer_from
+from .readiness import Readiness
 
 ROUTERS = tuple(
     part.router
@@ -124,7 +125,8 @@ def create_app(
         open_replays=settings.partner_open_replays,
     )
     callers = Callers(database, vault, settings.api_rate, issuer_from(settings), quotas)
-    app.state.gateway = Gateway(settings, database, vault, catalogue, ingest, policy_from(settings), callers)
+    policy, readiness = policy_from(settings), Readiness(database)
+    app.state.gateway = Gateway(settings, database, vault, catalogue, ingest, policy, callers, readiness)
     app.byte_routes = ByteRoutes(events.handlers(ingest), callers, settings.body_limit)
     app.router.routes.extend(docs.ROUTES)
     for router in ROUTERS:

@@ -26,6 +26,7 @@ from webhook_gateway.store import keyring, keys, tenants
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 
 from .errors import Problem, forbidden
+from .guesses import Guesses
 from .oidc import Issuer, NotAToken, is_token
 
 REMEMBERED = 5.0
@@ -69,6 +70,7 @@ class Callers:
         self._quotas = quotas
         self._known: dict[tuple[bytes, str], tuple[float, Caller]] = {}
         self._finding: dict[bytes, asyncio.Task[Caller | None]] = {}
+        self._guesses = Guesses()
         self._buckets: dict[str, Bucket] = {}
         self._tenants: dict[str, tuple[float, UUID]] = {}
 
@@ -76,7 +78,7 @@ class Callers:
         """The caller behind a request.
 
         Raises:
-            Problem: 401 without a live key, 429 where the key is used too often.
+            Problem: 401 without a live key, 429 where the key is used too often, or too many were guessed.
             DatabaseUnavailable: the key can't be looked up.
         """
         key = _key_in(headers)
@@ -89,7 +91,7 @@ class Callers:
         if caller is None or known_until <= time.monotonic():
             try:
                 async with asyncio.timeout(LOOKING_UP):
-                    found = await self._find(key, asked[0])
+                    found = await self._find(key, *asked)
             except TimeoutError:
                 raise DatabaseUnavailable("the key took too long to look up") from None
             if found is None or not _is_within(source, found.networks):
@@ -112,13 +114,15 @@ class Callers:
             self._known[asked] = (time.monotonic() + REMEMBERED, caller)
         return caller
 
-    async def _find(self, key: str, digest: bytes) -> Caller | None:
+    async def _find(self, key: str, digest: bytes, source: str) -> Caller | None:
         if not api_keys.is_key(key):
             return await self._identify(self._issuer, key) if self._issuer is not None and is_token(key) else None
+        if self._guesses.is_none(digest):
+            return None
         # However many requests come with a key at once, it is looked up once.
         finding = self._finding.get(digest)
         if finding is None:
-            finding = self._finding[digest] = asyncio.create_task(self._look_up(digest))
+            finding = self._finding[digest] = asyncio.create_task(self._look_up(digest, source))
             finding.add_done_callback(lambda done: self._found(digest, done))
         return await asyncio.shield(finding)
 
@@ -127,9 +131,11 @@ class Callers:
         if not finding.cancelled():
             finding.exception()  # whoever waited for it may have gone
 
-    async def _look_up(self, digest: bytes) -> Caller | None:
-        async with self._database.connection() as connection:
-            row = await keys.find(connection, digest)
+    async def _look_up(self, digest: bytes, source: str) -> Caller | None:
+        async with self._guesses.look_up(digest, source):
+            async with self._database.connection() as connection:
+                row = await keys.find(connection, digest)
+            self._guesses.learn(digest, is_live=row is not None)
         if row is None:
             return None
         if row["stale"]:

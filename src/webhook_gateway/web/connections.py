@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Protocol, Self
 
 from webhook_gateway.host.supervisor import API_CONNECTIONS, BACKLOG
@@ -90,13 +90,12 @@ class Connections:
         self.now = 0.0
         self._open: dict[Swept, str | None] = {}
         self._by_address: defaultdict[str, int] = defaultdict(int)
-        self._counted_as = lru_cache(4_096)(self._count_as)
         self._interval = min(LONGEST_SWEEP, limits.patience / 4, limits.idle / 4)
         self._swept_at: float | None = None
 
     def admit(self, connection: Swept, address: str, loop: asyncio.AbstractEventLoop) -> Refusal | None:
         """Counts a new connection, unless there are too many."""
-        counted_as = self._counted_as(address)
+        counted_as = None if self._is_trusted(address) else customer_of(address)
         if len(self._open) >= self.limits.connections:
             return Refusal.CONNECTIONS
         if counted_as is not None:
@@ -128,17 +127,26 @@ class Connections:
             connection.check(self.now, passed)
         loop.call_later(self._interval, self._sweep, loop)
 
-    def _count_as(self, text: str) -> str | None:
-        """Whom the connection counts for: an IPv4 address, or a /64, which is what one customer has of IPv6."""
-        try:
-            address = ip_address(text.partition("%")[0])
-        except ValueError:
-            return text
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        if any(address in network for network in self.limits.trusted):
-            return None
-        return str(int(address) >> 64) if isinstance(address, IPv6Address) else str(address)
+    def _is_trusted(self, text: str) -> bool:
+        address = _read(text) if self.limits.trusted else None
+        return address is not None and any(address in network for network in self.limits.trusted)
+
+
+@lru_cache(4_096)
+def customer_of(text: str) -> str:
+    """Whom an address counts for: itself, or of IPv6 the /64, which is the least that one customer has."""
+    address = _read(text)
+    if address is None:
+        return text
+    return str(IPv6Network((int(address) >> 64 << 64, 64))) if isinstance(address, IPv6Address) else str(address)
+
+
+def _read(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _networks(trusted_proxies: str) -> tuple[IPv4Network | IPv6Network, ...]:

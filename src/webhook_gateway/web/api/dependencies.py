@@ -22,6 +22,7 @@ from webhook_gateway.store.database import Database
 from webhook_gateway.store.lists import Page
 from webhook_gateway.web.callers import Caller, Callers
 from webhook_gateway.web.errors import forbidden, invalid
+from webhook_gateway.web.readiness import Readiness
 
 from .schemas.shapes import Paging
 
@@ -37,6 +38,7 @@ class Gateway:
     ingest: Ingest
     policy: Policy
     callers: Callers
+    readiness: Readiness
 
 
 def _gateway(request: Request) -> Gateway:
