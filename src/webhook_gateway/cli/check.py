@@ -177,10 +177,10 @@ async def _database(found: Settings, keys: MasterKeys | None) -> list[Finding]:
 
 
 async def _ask(database: Database, url: str, found: Settings, keys: MasterKeys | None) -> AsyncIterator[Finding]:
-    from webhook_gateway.store import endpoint_status, keyring, migrate
+    from webhook_gateway.store import gateway_status, keyring, migrate
 
     async with database.connection() as connection:
-        server = await endpoint_status.server(connection)
+        server = await gateway_status.server(connection)
     for finding in _server(server, url, found):
         yield finding
 
@@ -204,7 +204,7 @@ async def _ask(database: Database, url: str, found: Settings, keys: MasterKeys |
                     text = f"{count} data keys are still wrapped by {name}: run `webhook-gateway keys rewrap`"
                     yield Finding(Level.WARNING, "keys", text)
     async with database.connection() as connection:
-        if await endpoint_status.administrators(connection) == 0:
+        if await gateway_status.administrators(connection) == 0:
             text = "no API key may administer: run `webhook-gateway keys create NAME --role admin`"
             yield Finding(Level.WARNING, "keys", text)
 

@@ -61,17 +61,17 @@ async def _show(*, watch: bool, every: float, as_json: bool) -> None:
 
 async def read(database: Database) -> dict[str, Any]:
     """The figures, of all tenants together."""
-    from webhook_gateway.store import endpoint_status, waiting
+    from webhook_gateway.store import gateway_status, waiting
     from webhook_gateway.store.workers import ALIVE
 
     now = datetime.now(UTC)
     async with database.connection() as connection:
-        outbox = await endpoint_status.outbox(connection)
+        outbox = await gateway_status.outbox(connection)
         by_reason, oldest = await waiting.open_by_reason(connection)
-        ended = await endpoint_status.ended_badly(connection, now - BAD_LAST)
-        trouble = await endpoint_status.in_trouble(connection, MOST_ENDPOINTS)
+        ended = await gateway_status.ended_badly(connection, now - BAD_LAST)
+        trouble = await gateway_status.in_trouble(connection, MOST_ENDPOINTS)
         why = await waiting.why_endpoints_wait(connection, [endpoint["id"] for endpoint in trouble])
-        workers = await endpoint_status.workers(connection, ALIVE)
+        workers = await gateway_status.workers(connection, ALIVE)
     waits = None if outbox["oldest"] is None else now.timestamp() - _made_at(outbox["oldest"])
     return {
         "at": now.isoformat(timespec="seconds"),

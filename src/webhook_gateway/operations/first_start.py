@@ -9,7 +9,7 @@ from uuid import UUID
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import endpoint_status, tenants
+from webhook_gateway.store import gateway_status, tenants
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.keys import NewKey
 
@@ -29,7 +29,7 @@ async def first_key(url: str, master_keys: MasterKeys) -> str | None:
     database = Database(url, connections=2)
     try:
         async with database.connection() as connection:
-            if await endpoint_status.has_keys(connection):
+            if await gateway_status.has_keys(connection):
                 return None
         _, key = await issue_key(database, Vault(master_keys), "first administrator", [Scope.ADMIN])
         return key
