@@ -155,8 +155,8 @@ async def test_the_hash_of_an_entry_is_the_same_as_it_was(api: Api) -> None:
         "deep": {"b": 1, "a": [True]},
     }
     async with api.database.begin() as connection:
-        await audit.write(connection, api.tenant_id, audit.Change("cli", "local", "thing.done", "x", after=after))
-        await audit.write(connection, api.tenant_id, audit.Change("cli", "local", "thing.done", "y"))
+        await audit.write(connection, api.tenant_id, audit.Entry("cli", "local", "thing.done", "x", after=after))
+        await audit.write(connection, api.tenant_id, audit.Entry("cli", "local", "thing.done", "y"))
     async with api.database.begin() as connection:
         found = await audit.verify(connection, api.tenant_id)
     assert (found.entries, found.broken_at) == (2, None)

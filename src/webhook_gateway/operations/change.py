@@ -39,7 +39,7 @@ class Change:
 
     connection: AsyncConnection
     actor: Actor
-    entries: list[audit.Change] = field(default_factory=list)
+    entries: list[audit.Entry] = field(default_factory=list)
     notifications: set[str] = field(default_factory=set)
 
     def note(
@@ -51,7 +51,7 @@ class Change:
         after: Mapping[str, Any] | None = None,
     ) -> None:
         """An entry for the audit log, never a secret in it, and whom to notify once it is committed."""
-        self.entries.append(audit.Change(self.actor.name, self.actor.source, action, target, before, after))
+        self.entries.append(audit.Entry(self.actor.name, self.actor.source, action, target, before, after))
         self.notifications.update(notifications)
 
 

@@ -28,8 +28,10 @@ from .tables import audit_log
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """Something that was done. ``actor`` is a key's id or ``cli``, ``source`` the client's address.
+class Entry:
+    """Something that was done. ``source`` is the client's address, or ``local``.
+
+    ``actor`` is a key's id, ``oidc:`` and the subject of a token, ``cli``, or ``gateway`` for what it did by itself.
 
     ``before`` and ``after`` hold names and numbers, never a secret, a header's value or an event's data.
     """
@@ -51,7 +53,7 @@ class Verification:
     broken_at: int | None = None
 
 
-async def write(connection: AsyncConnection, tenant_id: UUID, change: Change) -> None:
+async def write(connection: AsyncConnection, tenant_id: UUID, entry: Entry) -> None:
     """Appends to the tenant's chain, in the transaction that makes the change.
 
     Holds the chain until the transaction ends, so it stands at the end of one.
@@ -65,12 +67,12 @@ async def write(connection: AsyncConnection, tenant_id: UUID, change: Change) ->
         "tenant_id": tenant_id,
         "sequence": sequence + 1,
         "at": await connection.scalar(select(func.clock_timestamp())),
-        "actor": change.actor,
-        "source": change.source,
-        "action": change.action,
-        "target": change.target,
-        "before": _plain(change.before),
-        "after": _plain(change.after),
+        "actor": entry.actor,
+        "source": entry.source,
+        "action": entry.action,
+        "target": entry.target,
+        "before": _plain(entry.before),
+        "after": _plain(entry.after),
         "previous_hash": previous_hash,
     }
     await connection.execute(insert(audit_log).values(**row, hash=hash_of(row)))
@@ -107,7 +109,7 @@ async def head(connection: AsyncConnection, vault: Vault, tenant_id: UUID, now: 
     seed, made = await audit_key(await driver_of(connection), vault, tenant_id)
     key = encode_private_key(seed)
     if made:
-        await write(connection, tenant_id, Change("gateway", "local", "audit_key.created", public_key_of(key)))
+        await write(connection, tenant_id, Entry("gateway", "local", "audit_key.created", public_key_of(key)))
     return sign_head(key, tenant_id, *await _last(connection, tenant_id), now)
 
 
