@@ -49,7 +49,7 @@ class Receipt(msgspec.Struct, frozen=True):
     duplicate: bool = False
 
 
-class Reason(StrEnum):
+class RefusedBecause(StrEnum):
     """Why an event is refused; nothing of it is stored."""
 
     UNKNOWN_EVENT_TYPE = "unknown_event_type"
@@ -61,12 +61,12 @@ class Reason(StrEnum):
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    reason: Reason
+class EventRefused(msgspec.Struct, frozen=True):
+    reason: RefusedBecause
     faults: tuple[Fault, ...] = ()
 
 
-Stored = asyncio.Future[Receipt | Refusal]
+Stored = asyncio.Future[Receipt | EventRefused]
 """What becomes of an event that waits for its commit; fails with `DatabaseUnavailable`."""
 
 
@@ -77,10 +77,10 @@ class _Judge(msgspec.Struct, frozen=True):
     schema: Schema
     cost: float
 
-    def check(self, event: NewEvent, patience: Patience) -> EventType | Refusal:
+    def check(self, event: NewEvent, patience: Patience) -> EventType | EventRefused:
         if self.schema.is_valid(event.parsed):
             return self.known
-        return Refusal(Reason.SCHEMA, self.schema.faults(event.parsed, patience))
+        return EventRefused(RefusedBecause.SCHEMA, self.schema.faults(event.parsed, patience))
 
 
 class Ingest:
@@ -97,7 +97,7 @@ class Ingest:
         self._sweeping: asyncio.TimerHandle | None = None
         self._notifier = Notifier(database, OUTBOX)
 
-    async def accept(self, tenant_id: UUID, event: NewEvent, until: float | None = None) -> Receipt | Refusal:
+    async def accept(self, tenant_id: UUID, event: NewEvent, until: float | None = None) -> Receipt | EventRefused:
         """Stores one event; returns after its commit.
 
         ``until`` is the moment of monotonic time at which waiting ends, by default after `PATIENCE`.
@@ -110,7 +110,7 @@ class Ingest:
 
     async def accept_many(
         self, tenant_id: UUID, events: Sequence[NewEvent], until: float | None = None
-    ) -> list[Receipt | Refusal]:
+    ) -> list[Receipt | EventRefused]:
         """Stores events in the order given, each with its own result.
 
         Raises:
@@ -123,22 +123,22 @@ class Ingest:
             await _in_time(self.refresh(), until)  # one may have been made a moment ago, through another process
         judged = [self._find_judge(tenant_id, event) for event in events]
         if len(judged) > 1 and sum(one.cost for one in judged if isinstance(one, _Judge)) > MOST_TOGETHER:
-            telemetry.refused_events.labels(Reason.TOO_MUCH_TOGETHER.value).inc(len(events))
-            return [Refusal(Reason.TOO_MUCH_TOGETHER)] * len(events)
-        results: list[Refusal | Stored] = []
+            telemetry.refused_events.labels(RefusedBecause.TOO_MUCH_TOGETHER.value).inc(len(events))
+            return [EventRefused(RefusedBecause.TOO_MUCH_TOGETHER)] * len(events)
+        results: list[EventRefused | Stored] = []
         patience, since = Patience(), 0.0
         for event, judge in zip(events, judged, strict=True):
-            checked = judge if isinstance(judge, Refusal) else judge.check(event, patience)
-            if isinstance(checked, Refusal):
+            checked = judge if isinstance(judge, EventRefused) else judge.check(event, patience)
+            if isinstance(checked, EventRefused):
                 telemetry.refused_events.labels(checked.reason.value).inc()
                 results.append(checked)
             else:
                 results.append(self._enqueue(prepare(self._vault, tenant_id, event, checked), until))
-            since += YIELD_AFTER if isinstance(checked, Refusal) or isinstance(judge, Refusal) else judge.cost
+            since += YIELD_AFTER if isinstance(checked, EventRefused) or isinstance(judge, EventRefused) else judge.cost
             if since > YIELD_AFTER:
                 await asyncio.sleep(0)
                 since = 0.0
-        return [result if isinstance(result, Refusal) else await result for result in results]
+        return [result if isinstance(result, EventRefused) else await result for result in results]
 
     async def run(self) -> None:
         """Keeps notifications going out; cancelled at the end."""
@@ -159,18 +159,20 @@ class Ingest:
     def _is_unknown(self, tenant_id: UUID, event_type: str) -> bool:
         return self._catalogue.get(tenant_id, event_type) is None and not event_type.startswith(OPERATIONAL)
 
-    def _find_judge(self, tenant_id: UUID, event: NewEvent) -> _Judge | Refusal:
+    def _find_judge(self, tenant_id: UUID, event: NewEvent) -> _Judge | EventRefused:
         known = self._catalogue.get(tenant_id, event.type)
         if event.type.startswith(OPERATIONAL):
-            return Refusal(Reason.RESERVED_EVENT_TYPE)
+            return EventRefused(RefusedBecause.RESERVED_EVENT_TYPE)
         if known is None:
-            return Refusal(Reason.UNKNOWN_EVENT_TYPE)
+            return EventRefused(RefusedBecause.UNKNOWN_EVENT_TYPE)
         try:
             schema = self._catalogue.compiled(tenant_id, known)
         except SchemaRefused:
-            return Refusal(Reason.UNUSABLE_SCHEMA)
+            return EventRefused(RefusedBecause.UNUSABLE_SCHEMA)
         cost = schema.cost_of(event.data)
-        return _Judge(known, schema, cost) if cost <= MOST else Refusal(Reason.TOO_MUCH, (schema.too_much(),))
+        return (
+            _Judge(known, schema, cost) if cost <= MOST else EventRefused(RefusedBecause.TOO_MUCH, (schema.too_much(),))
+        )
 
     async def _learn_keys(self, tenant_id: UUID) -> None:
         missing = await keyring.fill(self._database, self._vault)
@@ -234,7 +236,7 @@ class Ingest:
         del self._queue[:taken]
         return batch
 
-    async def _commit(self, events: list[Appended]) -> list[Receipt | Refusal]:
+    async def _commit(self, events: list[Appended]) -> list[Receipt | EventRefused]:
         began = monotonic()
         async with self._database.connection() as connection:
             results = await append(connection, events)
@@ -262,7 +264,7 @@ def _fail(stored: Stored, error: DatabaseUnavailable) -> None:
     stored.exception()  # seen: its caller may have given up
 
 
-async def append(connection: Connection, events: list[Appended]) -> list[Receipt | Refusal]:
+async def append(connection: Connection, events: list[Appended]) -> list[Receipt | EventRefused]:
     """Stores prepared events, each once for its idempotency key, and says what became of each."""
     stored = await outbox.append(connection, events)
     telemetry.accepted_events.inc(len(stored))
@@ -271,7 +273,9 @@ async def append(connection: Connection, events: list[Appended]) -> list[Receipt
     return [_result(event, stored, known) for event in events]
 
 
-def _result(event: Appended, stored: dict[UUID, datetime], known: dict[tuple[UUID, bytes], Any]) -> Receipt | Refusal:
+def _result(
+    event: Appended, stored: dict[UUID, datetime], known: dict[tuple[UUID, bytes], Any]
+) -> Receipt | EventRefused:
     if event.id in stored:
         return Receipt(event.id, event.type, stored[event.id])
     if event.key is None or (event.tenant_id, event.key) not in known:
@@ -280,6 +284,6 @@ def _result(event: Appended, stored: dict[UUID, datetime], known: dict[tuple[UUI
         )  # its key was pruned between two statements: asking again helps
     first = known[event.tenant_id, event.key]
     if first["fingerprint"] != event.fingerprint:
-        telemetry.refused_events.labels(Reason.IDEMPOTENCY_CONFLICT.value).inc()
-        return Refusal(Reason.IDEMPOTENCY_CONFLICT)
+        telemetry.refused_events.labels(RefusedBecause.IDEMPOTENCY_CONFLICT.value).inc()
+        return EventRefused(RefusedBecause.IDEMPOTENCY_CONFLICT)
     return Receipt(first["event_id"], event.type, first["accepted_at"], duplicate=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 
 from webhook_gateway.intake.events import NewEvent
-from webhook_gateway.intake.ingest import Ingest, Reason, Receipt, Refusal
+from webhook_gateway.intake.ingest import EventRefused, Ingest, Receipt, RefusedBecause
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.scopes import Scope
@@ -66,7 +66,7 @@ async def post_event(ingest: Ingest, caller: Caller, headers: Headers, body: byt
     if len(body) > LARGE:
         await asyncio.sleep(0)
     result = await ingest.accept(caller.tenant_id, new, until)
-    if isinstance(result, Refusal):
+    if isinstance(result, EventRefused):
         raise _problem(result)
     event_id = ids.render(ids.EVENT, result.event_id)
     receipt = ReceiptOut(event_id, result.type, result.accepted_at, result.duplicate)
@@ -104,34 +104,34 @@ def _check_producer(caller: Caller) -> None:
         raise forbidden("This key belongs to one subscriber, and events are the hospital's.")
 
 
-def _result(index: int, result: Receipt | Refusal | Problem) -> ResultOut | RefusedOut:
+def _result(index: int, result: Receipt | EventRefused | Problem) -> ResultOut | RefusedOut:
     """
     Raises:
         Problem: 413, which is about the whole batch.
     """
-    if isinstance(result, Problem | Refusal):
+    if isinstance(result, Problem | EventRefused):
         problem = result if isinstance(result, Problem) else _problem(result)
-        if isinstance(result, Refusal) and result.reason is Reason.TOO_MUCH_TOGETHER:
+        if isinstance(result, EventRefused) and result.reason is RefusedBecause.TOO_MUCH_TOGETHER:
             raise problem
         return RefusedOut(index, problem.status_code, members_of(problem))
     event_id = ids.render(ids.EVENT, result.event_id)
     return ResultOut(index, 202, event_id, result.type, result.accepted_at, result.duplicate)
 
 
-def _problem(refusal: Refusal) -> Problem:
+def _problem(refusal: EventRefused) -> Problem:
     match refusal.reason:
-        case Reason.UNKNOWN_EVENT_TYPE:
+        case RefusedBecause.UNKNOWN_EVENT_TYPE:
             return invalid(Fault("unknown", "Give one of the types that GET /v1/event-types lists.", pointer="/type"))
-        case Reason.RESERVED_EVENT_TYPE:
+        case RefusedBecause.RESERVED_EVENT_TYPE:
             return invalid(Fault("reserved", "Types that begin with gateway. are the gateway's own.", pointer="/type"))
-        case Reason.UNUSABLE_SCHEMA:
+        case RefusedBecause.UNUSABLE_SCHEMA:
             remedy = "Its schema can't be used: ask an administrator to change it."
             return invalid(Fault("unusable_schema", remedy, pointer="/type"))
-        case Reason.SCHEMA | Reason.TOO_MUCH:
+        case RefusedBecause.SCHEMA | RefusedBecause.TOO_MUCH:
             return invalid(*(Fault(f.rule, f.remedy, pointer=f"/data{f.pointer}") for f in refusal.faults))
-        case Reason.TOO_MUCH_TOGETHER:
+        case RefusedBecause.TOO_MUCH_TOGETHER:
             return Problem(413, "body-too-large", "The events take too long to check together: post fewer at once.")
-        case Reason.IDEMPOTENCY_CONFLICT:
+        case RefusedBecause.IDEMPOTENCY_CONFLICT:
             return Problem(
                 409,
                 "conflict",
