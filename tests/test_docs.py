@@ -36,12 +36,14 @@ from webhook_gateway.operations.first_start import issue_key
 from webhook_gateway.outbound.sender import Request
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.deadlines import (
-    API_STOPS,
-    APIS_KILLED,
+    API_DRAINS_WITHIN,
+    API_TREE_KILLED_AFTER,
     LONGEST_DEADLINE,
+    SETTLING,
     TOKEN_DEADLINE,
-    WORKER_STOPS,
-    WORKERS_KILLED,
+    WORKER_DRAINS_WITHIN,
+    WORKER_KILLED_AFTER,
+    WORKER_TREE_KILLED_AFTER,
 )
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Delivery, Endpoint, Health
 from webhook_gateway.rules.outcome import (
@@ -273,17 +275,24 @@ def test_the_problems_are_among_those_of_the_code() -> None:
 
 def test_whoever_stops_a_gateway_outlasts_the_longest_request_and_its_token() -> None:
     compose = yaml.safe_load((CHECKOUT / "compose.yaml").read_text())["services"]
-    assert compose["api"]["stop_grace_period"] == f"{APIS_KILLED:g}s"
-    assert compose["worker"]["stop_grace_period"] == f"{WORKERS_KILLED:g}s"
-    page = (DOCS / "operating.md").read_text()
+    assert compose["api"]["stop_grace_period"] == f"{API_TREE_KILLED_AFTER:g}s"
+    assert compose["worker"]["stop_grace_period"] == f"{WORKER_TREE_KILLED_AFTER:g}s"
+    page = " ".join((DOCS / "operating.md").read_text().split())
     said = re.findall(r"(?:TimeoutStopSec=|--stop-timeout |terminationGracePeriodSeconds: )(\d+)", page)
     assert len(said) >= 4
-    assert set(map(float, said)) == {WORKERS_KILLED}
-    assert f"the API within {API_STOPS:g} seconds" in page
-    assert f"at most {WORKER_STOPS:g} seconds" in page
-    assert f"with the longest {WORKER_STOPS:g} (" in (DOCS / "how-it-works.md").read_text()
+    assert set(map(float, said)) == {WORKER_TREE_KILLED_AFTER}
+    assert f"the API within {API_DRAINS_WITHIN:g} seconds" in page
+    assert f"at most {WORKER_DRAINS_WITHIN:g} seconds" in page
+    assert f"at most {ENDPOINT.deadline + SETTLING:g} seconds with the default deadline" in page
+    rows = table_of(DOCS / "how-it-works.md", "| under way | the drain ends within |")
+    longest = [0.0] + [d + token for d in (ENDPOINT.deadline, LONGEST_DEADLINE) for token in (0.0, TOKEN_DEADLINE)]
+    assert [within for _, within in rows] == [f"{request + SETTLING:g} s" for request in longest]
+    killed = (
+        f"after {WORKER_KILLED_AFTER:g} seconds where a supervisor runs it, and after {WORKER_TREE_KILLED_AFTER:g} by"
+    )
+    assert killed in " ".join((DOCS / "how-it-works.md").read_text().split())
     (worker,) = supervisor.workers(1)
-    assert LONGEST_DEADLINE + TOKEN_DEADLINE < WORKER_STOPS < worker.patience < WORKERS_KILLED
+    assert LONGEST_DEADLINE + TOKEN_DEADLINE < WORKER_DRAINS_WITHIN < worker.patience < WORKER_TREE_KILLED_AFTER
     assert NewEndpoint.model_json_schema()["properties"]["deadline"]["maximum"] == LONGEST_DEADLINE
 
 

@@ -12,7 +12,13 @@ from webhook_gateway.delivery.health import PROVEN
 from webhook_gateway.delivery.registry import EndpointRecord, Leased
 from webhook_gateway.delivery.slots import PREFETCH, QUEUED
 from webhook_gateway.rules.credentials import ClientCredentials
-from webhook_gateway.rules.deadlines import LEASE_MARGIN, LONGEST_DEADLINE, SETTLING, TOKEN_DEADLINE, WORKER_STOPS
+from webhook_gateway.rules.deadlines import (
+    LEASE_MARGIN,
+    LONGEST_DEADLINE,
+    SETTLING,
+    TOKEN_DEADLINE,
+    WORKER_DRAINS_WITHIN,
+)
 from webhook_gateway.rules.model import Health
 from webhook_gateway.rules.outcome import Accepted, Phase, TimedOut
 
@@ -228,7 +234,7 @@ def test_a_stop_waits_for_the_longest_request_under_way_and_for_its_token() -> N
     assert parts.slots.longest_request() == 0
     parts.claim(has=1)
     assert parts.slots.longest_request() == LONGEST_DEADLINE + TOKEN_DEADLINE
-    assert parts.slots.longest_request() + SETTLING == WORKER_STOPS
+    assert parts.slots.longest_request() + SETTLING == WORKER_DRAINS_WITHIN
 
 
 def test_what_waits_for_a_slot_leaves_the_lease_long_enough_for_the_token_and_the_request() -> None:

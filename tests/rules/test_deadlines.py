@@ -18,9 +18,13 @@ def test_a_lease_outlasts_the_request_and_its_token() -> None:
 
 def test_a_request_of_a_minute_and_its_token_end_and_are_settled_before_a_worker_stops() -> None:
     assert deadlines.LONGEST_DEADLINE == 60
-    assert deadlines.WORKER_STOPS == 60 + deadlines.TOKEN_DEADLINE + deadlines.SETTLING == 80
+    assert deadlines.WORKER_DRAINS_WITHIN == 60 + deadlines.TOKEN_DEADLINE + deadlines.SETTLING == 80
 
 
 def test_each_program_gives_those_below_it_ten_seconds_more_than_they_need() -> None:
-    assert [deadlines.WORKER_STOPS, deadlines.WORKER_KILLED, deadlines.WORKERS_KILLED] == [80, 90, 100]
-    assert [deadlines.API_STOPS, deadlines.API_KILLED, deadlines.APIS_KILLED] == [10, 20, 30]
+    assert [deadlines.WORKER_DRAINS_WITHIN, deadlines.WORKER_KILLED_AFTER, deadlines.WORKER_TREE_KILLED_AFTER] == [
+        80,
+        90,
+        100,
+    ]
+    assert [deadlines.API_DRAINS_WITHIN, deadlines.API_KILLED_AFTER, deadlines.API_TREE_KILLED_AFTER] == [10, 20, 30]

@@ -16,7 +16,7 @@ from webhook_gateway import cores, counters
 from webhook_gateway.crypto.master_keys import load_master_keys
 from webhook_gateway.host import supervisor
 from webhook_gateway.host.processes import Program, Tree, watch_signals
-from webhook_gateway.rules.deadlines import API_STOPS
+from webhook_gateway.rules.deadlines import API_DRAINS_WITHIN
 from webhook_gateway.settings import Settings, settings
 
 from .environment import Host, Port
@@ -135,7 +135,7 @@ def _serve_here(listener: socket.socket, trusted_proxies: str) -> None:
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=trusted_proxies or None,
         backlog=limits.backlog,
-        timeout_graceful_shutdown=int(API_STOPS),
+        timeout_graceful_shutdown=int(API_DRAINS_WITHIN),
     )
     uvicorn.Server(config).run(sockets=[listener])
 

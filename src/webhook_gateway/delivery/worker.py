@@ -114,7 +114,7 @@ class Worker:
         telemetry.stopped("worker", id=str(self._membership.id))
 
     async def _drain(self, stages: Sequence[asyncio.Task[None]]) -> None:
-        """No new claims; what is under way finishes, within its own deadline, and is settled."""
+        """No new claims; what is under way finishes, within its own deadline, and is settled. The rest is cut."""
         try:
             async with asyncio.timeout(self._slots.longest_request() + SETTLING):
                 await asyncio.gather(*stages, self._sending.drain())

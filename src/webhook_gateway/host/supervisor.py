@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webhook_gateway import counters
-from webhook_gateway.rules.deadlines import API_KILLED, WORKER_KILLED
+from webhook_gateway.rules.deadlines import API_KILLED_AFTER, WORKER_KILLED_AFTER
 
 from .processes import Program, Tree
 
@@ -54,7 +54,7 @@ def api(
             command,
             {**(environment or {}), **({} if share is None else {counters.SHARE: str(share / str(number))})},
             descriptors=(descriptor,),
-            patience=API_KILLED,
+            patience=API_KILLED_AFTER,
         )
         for number in range(1, processes + 1)
     ]
@@ -63,7 +63,7 @@ def api(
 def workers(processes: int, environment: Mapping[str, str] | None = None) -> list[Program]:
     command = gateway("work", "--processes", "1")
     return [
-        Program(f"worker {number}", command, environment or {}, patience=WORKER_KILLED)
+        Program(f"worker {number}", command, environment or {}, patience=WORKER_KILLED_AFTER)
         for number in range(1, processes + 1)
     ]
 

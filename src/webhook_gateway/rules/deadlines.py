@@ -2,7 +2,8 @@
 
     token → request → settle │ worker has ended → its supervisor may kill it → whoever runs that may kill both
 
-All in seconds. Files that can't import this (compose.yaml, systemd units in docs) are compared with it by a test.
+All in seconds; those WITHIN or AFTER which something happens count from the signal to stop. Files that can't import
+this (compose.yaml, systemd units in docs) are compared with it by a test.
 """
 
 LONGEST_DEADLINE = 60.0
@@ -17,12 +18,14 @@ ENDING = 10.0
 LEASE_MARGIN = TOKEN_DEADLINE + 7.0
 """A lease lasts so much longer than the deadline: for the token, for a wait in memory, and to settle."""
 
-WORKER_STOPS = TOKEN_DEADLINE + LONGEST_DEADLINE + SETTLING
+WORKER_DRAINS_WITHIN = TOKEN_DEADLINE + LONGEST_DEADLINE + SETTLING
 """A worker waits at most so long for its requests. It waits only for those under way, so usually much less."""
-WORKER_KILLED = WORKER_STOPS + ENDING
-WORKERS_KILLED = WORKER_KILLED + ENDING
+WORKER_KILLED_AFTER = WORKER_DRAINS_WITHIN + ENDING
+"""By its supervisor, where it has one."""
+WORKER_TREE_KILLED_AFTER = WORKER_KILLED_AFTER + ENDING
+"""By whoever runs that: compose, systemd, Kubernetes."""
 
-API_STOPS = 10.0
+API_DRAINS_WITHIN = 10.0
 """An API process finishes the requests that it is answering."""
-API_KILLED = API_STOPS + ENDING
-APIS_KILLED = API_KILLED + ENDING
+API_KILLED_AFTER = API_DRAINS_WITHIN + ENDING
+API_TREE_KILLED_AFTER = API_KILLED_AFTER + ENDING
