@@ -1,1 +1,1 @@
-"""What the gateway needs of its machine: processes kept running, a PostgreSQL of its own, a first key."""
+"""What the gateway needs of its machine: processes kept running, and a PostgreSQL of its own."""

@@ -1,1 +1,1 @@
-"""What people do, once: rule, audit entry and notification. a `Change` comes in, a value or a refusal goes out."""
+"""What people do, once a noun: rule, audit entry, notification. A `Change` comes in, a value or a refusal goes out."""

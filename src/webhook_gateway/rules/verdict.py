@@ -1,4 +1,4 @@
-"""What the gateway does after an attempt: the one place that answers "why was this retried?"."""
+"""What the gateway does after an attempt: here "why was this retried?" is decided, `delivery/settling.py` writes it."""
 
 from __future__ import annotations
 

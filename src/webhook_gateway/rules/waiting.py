@@ -1,7 +1,8 @@
 """Why a delivery waits: the one table from which a claim takes its count, and everybody else the answer.
 
 What is in rows is told exactly. How many requests are under way, and what is left of a rate, only a worker knows: a
-delivery that nothing else keeps is due, with so many before it.
+delivery that nothing else keeps is due, with so many before it. Where its endpoint has a rate it is told `rate`, though
+it may be a slot that is missing.
 """
 
 from __future__ import annotations

@@ -80,9 +80,10 @@ ON CONFLICT DO NOTHING
 """
 
 FINISH = f"""
--- finish: records all attempts and ends those deliveries whose lease is still ours; what another worker has claimed
--- meanwhile stays. Locked in the order given, in which fan-out locks them, but for keys that want only their latest:
--- fan-out locks those first. Where both kinds meet Postgres may break a deadlock, and one of the two is repeated.
+-- finish: records all attempts and ends those deliveries whose lease is still ours. Fenced by `lease_id`: what another
+-- worker has claimed meanwhile stays. Locked in the order given, in which fan-out locks them, but for keys that want
+-- only their latest: fan-out locks those first. Where both kinds meet Postgres may break a deadlock, and one of the two
+-- is repeated.
 WITH recorded AS ({RECORD}), ours AS MATERIALIZED (
     SELECT mine.ctid, r.state, r.state_reason
     FROM unnest($17::uuid[], $18::uuid[], $19::text[], $20::text[]) AS r(id, lease_id, state, state_reason)
@@ -101,7 +102,8 @@ RETURNING id
 """
 
 RETRY = """
--- retry: due again after a delay in seconds by the database's clock; `counted` is 0 where the attempt doesn't count
+-- retry: due again after a delay in seconds by the database's clock; `counted` is 0 where the attempt doesn't count.
+-- Fenced by `lease_id`, as finish is.
 UPDATE deliveries d
 SET due_at = now() + make_interval(secs => r.delay), lease_id = NULL, attempt = d.attempt - 1 + r.counted
 FROM unnest($1::uuid[], $2::uuid[], $3::float8[], $4::int[]) AS r(id, lease_id, delay, counted)
