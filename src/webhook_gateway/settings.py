@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     """Bytes a second that a body has to come with, beyond ``header_timeout``."""
     idle_timeout: float = Field(30.0, ge=0.1, le=3_600)
     """Until a connection that nothing happens on is closed, or one whose client takes nothing of an answer."""
+    api_event_rate: float = Field(20_000.0, ge=0)
+    """Events a second that one key may post to one API process in batches; 0 for no limit."""
     oidc_issuer: str | None = None
     """The identity provider whose tokens (JWTs) the API takes beside its own keys: their claim ``iss``."""
     oidc_audience: str | None = None

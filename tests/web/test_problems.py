@@ -239,6 +239,17 @@ async def test_a_key_that_is_used_too_often_is_told_to_wait(database_url: str) -
             assert (await another.get("/v1/event-types")).status_code == 200
 
 
+async def test_a_batch_counts_as_many_times_as_it_has_events(database_url: str) -> None:
+    batch = {"events": [{"type": "no.such_type", "data": {}}] * 1_000}
+    async with running(database_url, api_event_rate=10.0) as api:
+        async with api.client(await api.make_key("events:write")) as client:
+            assert (await client.post("/v1/events/batch", json=batch)).status_code == 200
+            refused = await client.post("/v1/events/batch", json={"events": batch["events"][:1]})
+            assert "10 events" in check_problem(refused, 429, "too-many-requests")["detail"]
+        async with api.client(await api.make_key("events:write")) as another:
+            assert (await another.post("/v1/events/batch", json=batch)).status_code == 200
+
+
 async def test_the_documentation_needs_a_key_unless_it_is_public(api: Api, database_url: str) -> None:
     async with api.client(None) as stranger:
         for path in ("/docs", "/openapi.json"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -32,6 +33,7 @@ from .schemas import Schema
 LARGEST_COMMIT = 500
 LARGEST_COMMIT_BYTES = 8_388_608
 LONGEST_QUEUE = 20_000
+"""Events that wait for a commit: of one tenant that is alone; of several, each may have its part."""
 PATIENCE = 4.5
 """Seconds that a caller waits for the commit before it is told to ask again."""
 MOST_TOGETHER, YIELD_AFTER = 5.0 * MOST, MOST / 2
@@ -91,7 +93,8 @@ class Ingest:
         self._vault = vault
         self._catalogue = catalogue
         self._version = 0
-        self._queue: list[tuple[Appended, Stored]] = []
+        self._queues: dict[UUID, deque[tuple[Appended, Stored]]] = {}
+        """By tenant, none empty; the first one's turn is next."""
         self._committers: set[asyncio.Task[None]] = set()
         self._waiting: list[tuple[float, Stored]] = []
         self._sweeping: asyncio.TimerHandle | None = None
@@ -181,11 +184,14 @@ class Ingest:
             raise KeyMissing(f"no data key for {ids.render(ids.TENANT, tenant_id)}")
 
     def _enqueue(self, appended: Appended, until: float) -> Stored:
-        if len(self._queue) >= LONGEST_QUEUE:
+        queue = self._queues.get(appended.tenant_id)
+        if queue is None:
+            queue = self._queues[appended.tenant_id] = deque()
+        if len(queue) >= LONGEST_QUEUE // len(self._queues) and queue:
             raise DatabaseUnavailable("too many events wait for a commit")
         loop = asyncio.get_running_loop()
         stored: Stored = loop.create_future()
-        self._queue.append((appended, stored))
+        queue.append((appended, stored))
         self._waiting.append((until, stored))
         if self._sweeping is None:
             self._sweeping = loop.call_later(SWEEP, self._sweep)
@@ -224,16 +230,24 @@ class Ingest:
                         stored.set_result(result)
 
     def _next_batch(self) -> list[tuple[Appended, Stored]]:
+        """From each tenant in turn its part of a commit, and again while there is room: whoever floods waits alone."""
         batch: list[tuple[Appended, Stored]] = []
-        size = taken = 0
-        for appended, stored in self._queue:
-            if len(batch) == LARGEST_COMMIT or (batch and size + appended.size > LARGEST_COMMIT_BYTES):
-                break
-            taken += 1
-            if not stored.done():  # its caller gave up waiting: it was told that nothing is certain
-                batch.append((appended, stored))
-                size += appended.size
-        del self._queue[:taken]
+        size, tenants = 0, len(self._queues)
+        while self._queues and len(batch) < LARGEST_COMMIT:
+            tenant_id, queue = next(iter(self._queues.items()))
+            most = min(len(batch) + max(LARGEST_COMMIT // tenants, 1), LARGEST_COMMIT)
+            most_bytes = size + LARGEST_COMMIT_BYTES // tenants
+            while queue and len(batch) < most and size < most_bytes:
+                appended, stored = queue[0]
+                if batch and size + appended.size > LARGEST_COMMIT_BYTES:
+                    return batch  # its turn goes on with the next commit
+                queue.popleft()
+                if not stored.done():  # its caller gave up waiting: it was told that nothing is certain
+                    batch.append((appended, stored))
+                    size += appended.size
+            del self._queues[tenant_id]
+            if queue:
+                self._queues[tenant_id] = queue
         return batch
 
     async def _commit(self, events: list[Appended]) -> list[Receipt | EventRefused]:

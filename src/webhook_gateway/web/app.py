@@ -124,10 +124,10 @@ def create_app(
         replays_a_day=settings.partner_replays_a_day,
         open_replays=settings.partner_open_replays,
     )
-    callers = Callers(database, vault, settings.api_rate, issuer_from(settings), quotas)
+    callers = Callers(database, vault, settings, issuer_from(settings), quotas)
     policy, readiness = policy_from(settings), Readiness(database)
     app.state.gateway = Gateway(settings, database, vault, catalogue, ingest, policy, callers, readiness)
-    app.byte_routes = ByteRoutes(events.handlers(ingest), callers, settings.body_limit)
+    app.byte_routes = ByteRoutes(events.handlers(ingest, callers), callers, settings.body_limit)
     app.router.routes.extend(docs.ROUTES)
     for router in ROUTERS:
         app.include_router(router)

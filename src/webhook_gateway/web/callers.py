@@ -22,6 +22,7 @@ from webhook_gateway.rules import api_keys, ids
 from webhook_gateway.rules.rights import Quotas
 from webhook_gateway.rules.scopes import Scope as Permission
 from webhook_gateway.rules.scopes import allows
+from webhook_gateway.settings import Settings
 from webhook_gateway.store import keyring, keys, tenants
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 
@@ -58,20 +59,20 @@ class Caller(Actor):
 
 
 class Callers:
-    """Finds out who asks. ``rate`` is in requests a second for each key and process; 0 means no limit."""
+    """Finds out who asks, and holds each key to its rates, which are this process's; 0 means no limit."""
 
     def __init__(
-        self, database: Database, vault: Vault, rate: float, issuer: Issuer | None = None, quotas: Quotas | None = None
+        self, database: Database, vault: Vault, settings: Settings, issuer: Issuer | None, quotas: Quotas
     ) -> None:
         self._database = database
         self._vault = vault
-        self._rate = rate
         self._issuer = issuer
         self._quotas = quotas
         self._known: dict[tuple[bytes, str], tuple[float, Caller]] = {}
         self._finding: dict[bytes, asyncio.Task[Caller | None]] = {}
         self._guesses = Guesses()
-        self._buckets: dict[str, Bucket] = {}
+        self._requests = Buckets(settings.api_rate, "ask", "times")
+        self._events = Buckets(settings.api_event_rate, "post", "events")
         self._tenants: dict[str, tuple[float, UUID]] = {}
 
     async def authenticate(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
@@ -99,8 +100,16 @@ class Callers:
             caller = self._remember(asked, replace(found, source=source))
         if _has_expired(caller):
             raise unauthorized()
-        self._take(caller)
+        self._requests.take(caller, 1)
         return caller
+
+    def take_events(self, caller: Caller, count: int) -> None:
+        """Counts the events of a batch.
+
+        Raises:
+            Problem: 429 where the key has posted too many before.
+        """
+        self._events.take(caller, count)
 
     def forget(self) -> None:
         """Looks every key up again, since one was revoked."""
@@ -170,23 +179,31 @@ class Callers:
             by_token=True,
         )
 
-    def _take(self, caller: Caller) -> None:
+
+class Buckets:
+    """One for each key. ``rate`` is in ``things`` a second."""
+
+    def __init__(self, rate: float, verb: str, things: str) -> None:
+        self._rate = rate
+        self._sentence = f"This key may {verb} {rate:g} {things} a second: wait, or post events in batches."
+        self._of: dict[str, Bucket] = {}
+
+    def take(self, caller: Caller, count: int) -> None:
+        """
+        Raises:
+            Problem: 429 that names the rate.
+        """
         if not self._rate:
             return
-        bucket = self._buckets.get(caller.name)
+        bucket = self._of.get(caller.name)
         if bucket is None:
-            bucket = self._buckets[caller.name] = Bucket(self._rate)
-        if not bucket.take(time.monotonic()):
-            raise Problem(
-                429,
-                "too-many-requests",
-                f"This key may ask {self._rate:g} times a second: wait, or post events in batches.",
-                headers={"Retry-After": "1"},
-            )
+            bucket = self._of[caller.name] = Bucket(self._rate)
+        if not bucket.take(time.monotonic(), count):
+            raise Problem(429, "too-many-requests", self._sentence, headers={"Retry-After": "1"})
 
 
 class Bucket:
-    """A token bucket that holds a second's worth."""
+    """A token bucket that holds a second's worth. What is taken beyond it has to be waited for before the next."""
 
     __slots__ = ("_at", "_rate", "_tokens")
 
@@ -195,14 +212,14 @@ class Bucket:
         self._tokens = max(rate, 1.0)
         self._at: float | None = None
 
-    def take(self, now: float) -> bool:
-        """Whether there was a token at ``now``, in seconds of monotonic time."""
+    def take(self, now: float, count: int = 1) -> bool:
+        """Whether there was a token at ``now``, in seconds of monotonic time; then ``count`` of them are taken."""
         if self._at is not None:
             self._tokens = min(max(self._rate, 1.0), self._tokens + (now - self._at) * self._rate)
         self._at = now
         if self._tokens < 1.0:
             return False
-        self._tokens -= 1.0
+        self._tokens -= count
         return True
 
 
@@ -237,7 +254,7 @@ def _has_expired(caller: Caller) -> bool:
     return caller.expires_at is not None and caller.expires_at <= time.time()
 
 
-def _caller(row: Mapping[str, Any], quotas: Quotas | None) -> Caller:
+def _caller(row: Mapping[str, Any], quotas: Quotas) -> Caller:
     return Caller(
         tenant_id=row["tenant_id"],
         name=ids.render(ids.KEY, row["id"]),

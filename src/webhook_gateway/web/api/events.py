@@ -14,7 +14,7 @@ from webhook_gateway.intake.ingest import EventRefused, Ingest, Receipt, Refused
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.web.callers import Caller
+from webhook_gateway.web.callers import Caller, Callers
 from webhook_gateway.web.errors import Problem, forbidden, invalid, members_of
 
 from .byte_routes import Handler, Headers
@@ -52,9 +52,9 @@ class RefusedOut(msgspec.Struct):
     error: dict[str, Any]
 
 
-def handlers(ingest: Ingest) -> dict[str, Handler]:
+def handlers(ingest: Ingest, callers: Callers) -> dict[str, Handler]:
     """By path, for `ByteRoutes`."""
-    return {"/v1/events": partial(post_event, ingest), "/v1/events/batch": partial(post_events, ingest)}
+    return {"/v1/events": partial(post_event, ingest), "/v1/events/batch": partial(post_events, ingest, callers)}
 
 
 async def post_event(ingest: Ingest, caller: Caller, headers: Headers, body: bytes, until: float) -> tuple[int, bytes]:
@@ -73,13 +73,16 @@ async def post_event(ingest: Ingest, caller: Caller, headers: Headers, body: byt
     return 202, msgspec.json.encode(receipt)
 
 
-async def post_events(ingest: Ingest, caller: Caller, headers: Headers, body: bytes, until: float) -> tuple[int, bytes]:
+async def post_events(
+    ingest: Ingest, callers: Callers, caller: Caller, headers: Headers, body: bytes, until: float
+) -> tuple[int, bytes]:
     """``POST /v1/events/batch``: 200 with a result for each event, in the order given."""
     _check_producer(caller)
     if b"idempotency-key" in headers:
         remedy = "Give each event of the batch its own `idempotency_key` instead."
         raise invalid(Fault("unknown", remedy, parameter="Idempotency-Key"))
     judged = [_allowed(caller, event) for event in read_batch(body)]
+    callers.take_events(caller, len(judged))
     if len(body) > LARGE:
         await asyncio.sleep(0)
     new = [event for event in judged if isinstance(event, NewEvent)]

@@ -1,0 +1,55 @@
+"""Whose events the next commit takes: every tenant's in turn, whoever floods."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from uuid import UUID
+
+import pytest
+
+from webhook_gateway.crypto.vault import MasterKeys, Vault
+from webhook_gateway.intake import ingest as module
+from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.intake.events import NewEvent
+from webhook_gateway.intake.ingest import LARGEST_COMMIT, Ingest, Receipt
+from webhook_gateway.store import keyring, tenants
+from webhook_gateway.store.database import Database, DatabaseUnavailable
+
+DATA = {"shift_id": "shf_81", "staff_id": "st_19", "version": 1}
+EVENT = NewEvent(
+    type="staff_shift.cancelled", data=b'{"shift_id":"shf_81","staff_id":"st_19","version":1}', parsed=DATA
+)
+FLOOD = 2_000
+
+
+async def test_who_floods_the_queue_waits_alone(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST_QUEUE", FLOOD)
+    database, vault = Database(database_url, connections=3), Vault(MasterKeys({"test": bytes(32)}))
+    async with database.connection() as connection:
+        flooding, first, second = [await tenants.make(connection, vault, name) for name in ("default", "b", "c")]
+    await keyring.fill(database, vault)
+    ingest, until = Ingest(database, vault, Catalogue()), monotonic() + 60
+    ended: list[UUID] = []
+
+    async def post(tenant_id: UUID) -> None:
+        assert isinstance(await ingest.accept(tenant_id, EVENT, until), Receipt)
+        ended.append(tenant_id)
+
+    try:
+        async with database.connection() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE outbox")  # no commit succeeds, so what is posted piles up
+            flood = [asyncio.create_task(post(flooding)) for _ in range(FLOOD)]
+            await asyncio.sleep(0)
+            late = [asyncio.create_task(post(tenant_id)) for tenant_id in (first, second, first)]
+            await asyncio.sleep(0)
+            with pytest.raises(DatabaseUnavailable, match="too many"):
+                await ingest.accept(flooding, EVENT, until)
+            late.append(asyncio.create_task(post(second)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*flood, *late)
+    finally:
+        await database.close()
+    before_others = ended[: max(index for index, tenant_id in enumerate(ended) if tenant_id != flooding)]
+    assert len(before_others) <= 2 * LARGEST_COMMIT, "others are in the first commit after the one under way"
+    assert [tenant_id for tenant_id in ended if tenant_id != flooding].count(first) == 2
