@@ -8,6 +8,7 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from sqlalchemy import RowMapping
 
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import audit
@@ -25,7 +26,7 @@ Auditor = Annotated[Caller, needs(Scope.AUDIT_READ, whole_tenant=True)]
 async def every(query: Annotated[AuditQuery, Query()], gateway: Parts, caller: Auditor) -> Any:
     """Lists changes and every look at a payload, newest first. Entries can only be added."""
     fetch = partial(audit.page, tenant_id=caller.tenant_id, target=query.target, actor=query.actor)
-    return await page_of(gateway, query, fetch, by="sequence", show=lambda row: {**row, "hash": row["hash"].hex()})
+    return await page_of(gateway, query, fetch, by="sequence", show=_shown, of_many=True)
 
 
 @router.get("/head", response_model=AuditHead, operation_id="getAuditHead", summary="Take a signed proof of the log")
@@ -55,3 +56,7 @@ async def verify(gateway: Parts, caller: Auditor) -> Any:
         "broken_at": found.broken_at,
         "last_hash": found.last_hash.hex(),
     }
+
+
+def _shown(row: RowMapping) -> dict[str, Any]:
+    return {**row, "hash": row["hash"].hex()}
