@@ -45,7 +45,8 @@ _PROBLEMS = {
     Refusal.ADDRESS: (503, "unavailable", "Your address has too many connections open. Use fewer, and keep them."),
     Refusal.CONNECTIONS: (503, "unavailable", "There are too many connections just now. Try again later."),
 }
-_LINGERS = frozenset({Refusal.MALFORMED, Refusal.REQUEST_LINE, Refusal.HEADERS, Refusal.PIPELINE})
+_AT_ONCE = frozenset({Refusal.ADDRESS, Refusal.CONNECTIONS})
+"""Are closed without lingering: it would take the place that is refused."""
 
 
 class _TooMuch(Exception):
@@ -252,7 +253,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._phase, self._began, self._swallowed = _Phase.CLOSING, self.shared.now, 0
         if reason is not None and (self._fed or reason is not Refusal.SLOW_HEADERS):  # a silent one is told nothing
             self.transport.write(_answer(reason, self.server_state.default_headers))
-        if self._refusal in _LINGERS:
+        if self._fed and self._refusal is not None and self._refusal not in _AT_ONCE:
             self.flow.resume_reading()
             self.transport.write_eof()
         else:
