@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from time import monotonic
 from uuid import uuid4
@@ -49,12 +50,16 @@ def test_nobody_takes_the_last_slots_of_a_worker() -> None:
     assert len(parts.claim(has=1000)) == 8
 
 
-def hanging(parts: Parts, count: int) -> list[EndpointRecord]:
-    """So many endpoints with as much due as they may send, in a worker that has given them all they may have."""
+def hanging(parts: Parts, count: int, failures: int = 0) -> list[EndpointRecord]:
+    """So many endpoints with as much due as they may send, in a worker that has given them all they may have.
+
+    ``failures`` are those in a row that each has had before.
+    """
     many = [replace(ENDPOINT, id=uuid4()) for _ in range(count)]
     parts.registry.learn(snapshot(ENDPOINT, *many, version=2))
     records = [parts.registry.of(endpoint.id) for endpoint in many]
     for record in records:
+        record.health.current = Health(failures_in_a_row=failures)
         parts.due.expect(record)
     while reservations := parts.slots.reserve():
         for reservation in reservations:
@@ -65,11 +70,21 @@ def hanging(parts: Parts, count: int) -> list[EndpointRecord]:
     return records
 
 
+@pytest.mark.parametrize(("failures", "quarters"), [(0, 3), (1, 2)])
 @pytest.mark.parametrize("concurrency", [1, 2, 3, 16, 256])
-def test_endpoints_that_never_answered_take_half_of_a_workers_slots_together(concurrency: int) -> None:
+def test_endpoints_that_fail_take_half_of_a_workers_slots_together_and_unknown_ones_a_quarter_more(
+    concurrency: int, failures: int, quarters: int
+) -> None:
     parts = Parts(concurrency=concurrency)
-    hanging(parts, 300)
-    assert parts.slots.in_flight == (concurrency + 1) // 2
+    hanging(parts, 300, failures)
+    assert parts.slots.in_flight == math.ceil(concurrency * quarters / 4)
+
+
+def test_an_unknown_endpoint_finds_a_slot_beside_any_number_that_fail() -> None:
+    parts = Parts(concurrency=64)
+    hanging(parts, 300, failures=1)
+    parts.record.health.accepted_at = -math.inf
+    assert 0 < len(parts.claim(has=1000)) <= 10
 
 
 def test_nor_does_one_whose_last_2xx_is_five_minutes_ago_take_more() -> None:
@@ -96,7 +111,7 @@ def test_with_its_first_2xx_an_endpoint_leaves_the_half_of_those_that_do_not_ans
     first.health.note(Accepted(200), 0.1, Health(), share=10)
     parts.slots.next_or_free(first, goes_on=True)
     assert first.unproven == 0
-    assert parts.slots.unproven == sum(record.unproven for record in others) < 128
+    assert parts.slots.unproven == sum(record.unproven for record in others) < 192
     parts.due.expect(first)
     (reservation,) = parts.slots.reserve()
     assert reservation.record is first

@@ -772,7 +772,7 @@ async def test_an_egress_proxy_tunnels_tls_and_resolves_the_name(authority: trus
             assert partner.received[0].headers.get("proxy-authorization") is None
 
 
-@pytest.mark.parametrize("behave", [partners.answers_status(403), partners.resets_on_accept])
+@pytest.mark.parametrize("behave", [partners.answers_status(403), partners.answers_status(502)])
 async def test_a_proxy_that_refuses_is_told_apart_from_the_partner(behave: Behaviour) -> None:
     async with hostile(behave) as proxy, opened(Policy(ports=None), proxy=f"http://127.0.0.1:{proxy.port}") as sender:
         exchange = await post(sender, request(f"https://{PARTNER}/"))

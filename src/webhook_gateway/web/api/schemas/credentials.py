@@ -103,7 +103,7 @@ class OAuth2Authorization(Body):
     scope: Credential | None = None
     audience: Credential | None = None
     secret_in: Literal["header", "body"] = Field("header", description="Where the token server wants the secret.")
-    own_tls: bool = Field(False, description="Use the endpoint's `tls` for the token server, too.")
+    own_tls: bool = Field(False, strict=True, description="Use the endpoint's `tls` for the token server, too.")
 
 
 Authorization = Annotated[
