@@ -173,11 +173,16 @@ class Partner:
 
 
 def settled(lines: Iterator[str], count: int) -> dict[str, set[str]]:
-    """What it says of the next ``count`` requests: the ids by what it did with them."""
+    """What it says of the next ``count`` requests: the ids by what it did with them.
+
+    One that is sent again at once is no further request: delivery is at least once.
+    """
     found: dict[str, set[str]] = {}
     for line in lines:
         # What several threads print at once may stand in one line.
         for what, event_id in re.findall(r"(accepted|duplicate|refused)(?: (evt_\w{26}))?", line):
+            if what == "duplicate" and event_id in found.get("accepted", ()):
+                continue
             found.setdefault(what, set()).add(event_id)
             count -= 1
         if count == 0:

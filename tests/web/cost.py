@@ -115,7 +115,9 @@ async def served(database_url: str) -> AsyncIterator[Served]:
         said = (await process.stderr.readline()).decode()
         url = said[said.index("http://") :].split()[0]
         headers = {"Authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, verify=False) as client:
+        async with httpx.AsyncClient(
+            base_url=url, headers=headers, trust_env=False, verify=False, timeout=100
+        ) as client:
             for name, schema in SCHEMAS.items():
                 made = await client.post("/v1/event-types", json={"name": name, "schema": schema, "example": {}})
                 assert made.status_code == 201, made.text
