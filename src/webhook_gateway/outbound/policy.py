@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from webhook_gateway.rules.targets import Policy, development
@@ -13,24 +14,18 @@ _EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to be told from an
 
 def policy_from(settings: Settings) -> Policy:
     """The policy of this installation. Development allows a laptop's own addresses, and says so by its name."""
-    networks = tuple(network_and_port(text) for text in settings.allow_networks)
-    if settings.development:
-        laptop = development()
-        return Policy(
-            allow_http=laptop.allow_http,
-            ports=laptop.ports,
-            allow_ip_literals=laptop.allow_ip_literals,
-            allow_loopback=laptop.allow_loopback,
-            allowed_networks=networks,
-            nat64=settings.nat64_prefixes,
-            allowed_names=settings.allow_names,
-            own_origins=own_origins(settings),
+    policy = (
+        development()
+        if settings.development
+        else Policy(
+            allow_http=settings.allow_http,
+            ports=settings.egress_ports,
+            allow_ip_literals=settings.allow_ip_literals,
         )
-    return Policy(
-        allow_http=settings.allow_http,
-        ports=settings.egress_ports,
-        allow_ip_literals=settings.allow_ip_literals,
-        allowed_networks=networks,
+    )
+    return replace(
+        policy,
+        allowed_networks=tuple(network_and_port(text) for text in settings.allow_networks),
         nat64=settings.nat64_prefixes,
         allowed_names=settings.allow_names,
         own_origins=own_origins(settings),
