@@ -279,7 +279,7 @@ def test_whoever_stops_a_gateway_outlasts_the_longest_request_and_its_token() ->
     assert compose["worker"]["stop_grace_period"] == f"{WORKER_TREE_KILLED_AFTER:g}s"
     page = " ".join((DOCS / "operating.md").read_text().split())
     said = re.findall(r"(?:TimeoutStopSec=|--stop-timeout |terminationGracePeriodSeconds: )(\d+)", page)
-    assert len(said) >= 4
+    assert len(said) >= 3
     assert set(map(float, said)) == {WORKER_TREE_KILLED_AFTER}
     assert f"the API within {API_DRAINS_WITHIN:g} seconds" in page
     assert f"at most {WORKER_DRAINS_WITHIN:g} seconds" in page
