@@ -68,14 +68,16 @@ def test_no_log_line_is_worded_outside_of_telemetry() -> None:
     assert {name for name in speaking if not name.startswith("client")} == {"telemetry.py"}  # the HMS's own logs
 
 
-@pytest.mark.parametrize("file", within("delivery"), ids=lambda file: str(file.relative_to(SOURCE)))
-def test_each_part_of_a_worker_is_read_in_one_sitting(file: Path) -> None:
-    assert len(file.read_text().splitlines()) <= 250
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_each_file_and_each_class_is_read_in_one_sitting(file: Path) -> None:
+    in_delivery = file in within("delivery")
+    assert len(file.read_text().splitlines()) <= (250 if in_delivery else 350)
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ClassDef):
-            assert len(attributes(node)) <= 14, node.name
-            defined = (part for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef))
-            assert len([part for part in defined if not part.name.startswith("_")]) <= 15, node.name
+            methods = [part for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)]
+            assert len([part for part in methods if not part.name.startswith("_")]) <= 15, node.name
+            if in_delivery or any(part.name == "__init__" for part in methods):  # a record has what its table has
+                assert len(attributes(node)) <= 14, node.name
 
 
 def attributes(definition: ast.ClassDef) -> set[str]:

@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from re import compile as regex
 from time import monotonic
-from typing import cast
+from typing import NoReturn, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._parser = HttpResponseParser(self)
+        self._reader = _Reader()
         self._waiter: asyncio.Future[Answer] | None = None
         self._over: Exception | None = None  # why the connection can't be used any more
         self._timer: asyncio.TimerHandle | None = None
@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
     @property
     def unanswered(self) -> bool:
         """Not a byte of an answer to the last request came."""
-        return not self._start
+        return not self._reader.start
 
     @property
     def ended(self) -> bool:
@@ -96,15 +96,10 @@ class Connection(asyncio.Protocol):
             OSError: what the network or TLS said.
         """
         self._waiter = waiter = self._loop.create_future()
-        self._status = self._fields = self._line = self._informational = self._raw = 0
-        self._headers: dict[bytes, bytes] = {}
-        self._body = bytearray()
-        self._start = b""
-        self._answered = self._end = self._to_close = self.sent = self.reusable = False
-        self._trouble = Trouble.PROTOCOL_ERROR
-        self._head_only = head_only
+        self._reader.begin(head_only=head_only)
+        self.sent = self.reusable = False
         if self._over is not None:
-            self._fail(self._over)
+            self._finish(self._over)
             return waiter
         if seconds is not None:
             self._expires = monotonic() + seconds
@@ -139,25 +134,16 @@ class Connection(asyncio.Protocol):
             self._over = NoAnswer(Trouble.PROTOCOL_ERROR)
             self.transport.abort()
             return
-        if len(self._start) < STATUS_LINE:
-            self._start += data
-        self._line += len(data)  # of a line that does not end; a header that ends makes it 0
+        reader = self._reader
         try:
-            self._parser.feed_data(data)
-        except (HttpParserError, HttpParserUpgrade):
-            if self._answered and not self._head_only:
-                self._conclude(whole=self._end)
-            else:
-                self._read_status_line(self._trouble)
+            reader.feed(data)
+        except (HttpParserError, HttpParserUpgrade, _Stop):
+            self._finish(reader.broken())
             return
-        if self._end:
-            self._conclude(whole=True, clean=self.sent and self.reusable)
-        elif self._answered:
-            self._raw += len(data)
-            if len(self._body) > BODY_LIMIT or self._raw > FRAMING_LIMIT:
-                self._conclude(whole=False)
-        elif self._line > LINE_LIMIT:
-            self._read_status_line(Trouble.RESPONSE_HEADERS_TOO_LARGE)
+        if reader.ended:
+            answer = reader.answer(whole=True)
+            self.reusable = answer.whole and self.sent and reader.reusable
+            self._finish(answer, keep=self.reusable or reader.head_only)
 
     def eof_received(self) -> None:
         self._lose(None)
@@ -167,95 +153,29 @@ class Connection(asyncio.Protocol):
         self._lose(exc)
         if self._timer is not None:
             self._timer.cancel()
-        del self._parser  # it refers to this connection, and the other way round
+        self._reader.close()
 
     def _lose(self, error: Exception | None) -> None:
         reason = error or NoAnswer(Trouble.CONNECTION_CLOSED)
         if self._waiter is None:
             self._over = self._over or reason
-        elif self._answered:
-            self._conclude(whole=self._to_close and error is None)
+        elif self._reader.status:
+            self._finish(self._reader.answer(whole=self._reader.ends_with_connection and error is None))
         else:
-            self._fail(reason)
-
-    # What the parser finds
-
-    def on_message_begin(self) -> None:
-        if self._end:
-            raise _Refused
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._line = 0
-        self._fields += 1
-        if self._fields > HEADER_LIMIT or len(name) + len(value) > LINE_LIMIT:
-            self._trouble = Trouble.RESPONSE_HEADERS_TOO_LARGE
-            raise _Refused
-        if self._answered:  # a trailer
-            return
-        name = name.lower()
-        if name == _TRANSFER_ENCODING and name in self._headers:
-            raise _Refused
-        self._headers.setdefault(name, value)
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        version = self._parser.get_http_version()
-        if version not in _VERSIONS or (status < 200 and status not in _INFORMATIONAL):
-            raise _Refused
-        if status < 200:
-            self._informational += 1
-            if self._informational == INFORMATIONAL_LIMIT:
-                raise _Refused
-            self._fields = 0
-            self._headers = {}
-            return
-        length, coding = self._headers.get(_CONTENT_LENGTH), self._headers.get(_TRANSFER_ENCODING)
-        if coding is not None and coding.lower() != b"chunked":  # we never said that we take another (RFC 9112, 7.4)
-            raise _Refused
-        self._status = status
-        self._answered = True
-        self._end = self._head_only
-        self._to_close = length is None and coding is None
-        bodiless = status in _BODILESS and (coding is not None or length not in (None, b"0"))
-        self.reusable = version == "1.1" and not bodiless
-
-    def on_body(self, data: bytes) -> None:
-        if self._head_only:
-            raise _Refused
-        self._body += data[: BODY_LIMIT + 1 - len(self._body)]
-
-    def on_message_complete(self) -> None:
-        if self._answered:
-            self._end = True
-            self.reusable = self.reusable and self._parser.should_keep_alive()
+            self._finish(reason)
 
     # How it ends
 
-    def _conclude(self, *, whole: bool, clean: bool = False) -> None:
+    def _finish(self, found: Answer | Exception, *, keep: bool = False) -> None:
         waiter, self._waiter = self._waiter, None
-        whole = whole and len(self._body) <= BODY_LIMIT
-        self.reusable = whole and clean
-        if not (self.reusable or self._head_only):
+        if not keep:
             self.abort()
-        if waiter is not None and not waiter.done():
-            waiter.set_result(Answer(self._status, self._headers, bytes(self._body[:BODY_LIMIT]), whole))
-
-    def _read_status_line(self, trouble: Trouble) -> None:
-        """What of an answer counts that can't be read. A partner who says 2xx has it, however odd the rest is."""
-        said = None if self._head_only else _SUCCESS.match(self._start)
-        if said is None:
-            self._fail(NoAnswer(trouble))
+        if waiter is None or waiter.done():
             return
-        waiter, self._waiter = self._waiter, None
-        self.abort()
-        if waiter is not None and not waiter.done():
-            waiter.set_result(Answer(int(said[1]), {}, b"", whole=False, malformed=True))
-
-    def _fail(self, error: Exception) -> None:
-        waiter, self._waiter = self._waiter, None
-        self.abort()
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
+        if isinstance(found, Answer):
+            waiter.set_result(found)
+        else:
+            waiter.set_exception(found)
 
     def _set_timer(self, seconds: float) -> None:
         """One timer a connection, which finds out whether it is still wanted: setting one a request costs more."""
@@ -271,14 +191,113 @@ class Connection(asyncio.Protocol):
         left = self._expires - monotonic()
         if left > 0:
             self._set_timer(left)
-        elif self._answered:
-            self._conclude(whole=False)
         else:
-            self._fail(TimeoutError())
+            self._finish(self._reader.answer(whole=False) if self._reader.status else TimeoutError())
 
 
-class _Refused(Exception):
-    """Stops the parser from within."""
+class _Reader:
+    """One answer after the other, held to our limits. The parser calls its ``on_…`` methods."""
+
+    def __init__(self) -> None:
+        self._parser = HttpResponseParser(self)
+        self.begin(head_only=False)
+
+    def begin(self, *, head_only: bool) -> None:
+        self.head_only = head_only
+        self.start = b""
+        self.status = 0  # of the real answer, once its head was read
+        self.ended = self.ends_with_connection = self.reusable = False
+        self._line = self._fields = self._informational = self._raw = 0
+        self._headers: dict[bytes, bytes] = {}
+        self._body = bytearray()
+        self._trouble = Trouble.PROTOCOL_ERROR
+
+    def feed(self, data: bytes) -> None:
+        """
+        Raises:
+            HttpParserError, HttpParserUpgrade, _Stop: no more of it can be read, or is to be.
+        """
+        if len(self.start) < STATUS_LINE:
+            self.start += data
+        self._line += len(data)  # of a line that does not end; a header that ends makes it 0
+        self._parser.feed_data(data)
+        if self.ended:
+            return
+        if self.status:
+            self._raw += len(data)
+            if len(self._body) > BODY_LIMIT or self._raw > FRAMING_LIMIT:
+                raise _Stop
+        elif self._line > LINE_LIMIT:
+            self._refuse_headers()
+
+    def answer(self, *, whole: bool) -> Answer:
+        whole = whole and len(self._body) <= BODY_LIMIT
+        return Answer(self.status, self._headers, bytes(self._body[:BODY_LIMIT]), whole)
+
+    def broken(self) -> Answer | NoAnswer:
+        """What of an answer counts that can't be read. A partner who says 2xx has it, however odd the rest is."""
+        if self.status and not self.head_only:
+            return self.answer(whole=self.ended)
+        said = None if self.head_only else _SUCCESS.match(self.start)
+        return NoAnswer(self._trouble) if said is None else Answer(int(said[1]), {}, b"", whole=False, malformed=True)
+
+    def close(self) -> None:
+        del self._parser  # it refers to this reader, and the other way round
+
+    def on_message_begin(self) -> None:
+        if self.ended:
+            raise _Stop
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._line = 0
+        self._fields += 1
+        if self._fields > HEADER_LIMIT or len(name) + len(value) > LINE_LIMIT:
+            self._refuse_headers()
+        if self.status:  # a trailer
+            return
+        name = name.lower()
+        if name == _TRANSFER_ENCODING and name in self._headers:
+            raise _Stop
+        self._headers.setdefault(name, value)
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        version = self._parser.get_http_version()
+        if version not in _VERSIONS or (status < 200 and status not in _INFORMATIONAL):
+            raise _Stop
+        if status < 200:
+            self._informational += 1
+            if self._informational == INFORMATIONAL_LIMIT:
+                raise _Stop
+            self._fields = 0
+            self._headers = {}
+            return
+        length, coding = self._headers.get(_CONTENT_LENGTH), self._headers.get(_TRANSFER_ENCODING)
+        if coding is not None and coding.lower() != b"chunked":  # we never said that we take another (RFC 9112, 7.4)
+            raise _Stop
+        self.status = status
+        self.ended = self.head_only
+        self.ends_with_connection = length is None and coding is None
+        bodiless = status in _BODILESS and (coding is not None or length not in (None, b"0"))
+        self.reusable = version == "1.1" and not bodiless
+
+    def on_body(self, data: bytes) -> None:
+        if self.head_only:
+            raise _Stop
+        self._body += data[: BODY_LIMIT + 1 - len(self._body)]
+
+    def on_message_complete(self) -> None:
+        if self.status:
+            self.ended = True
+            self.reusable = self.reusable and self._parser.should_keep_alive()
+
+    def _refuse_headers(self) -> NoReturn:
+        self._trouble = Trouble.RESPONSE_HEADERS_TOO_LARGE
+        raise _Stop
+
+
+class _Stop(Exception):
+    """No more of this answer is read: a limit, or what we never asked for. Stops the parser from within."""
 
 
 _SUCCESS = regex(rb"HTTP/1\.[01] (2[0-9]{2})( [\t -~\x80-\xff]*)?\r?\n")
