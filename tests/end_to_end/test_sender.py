@@ -25,7 +25,7 @@ from tests.end_to_end import hostile as partners
 from tests.end_to_end.dns_server import DnsServer, dns_server
 from tests.end_to_end.hostile import hostile
 from tests.support.partner import OK, PATIENCE, Behaviour, Connection, status
-from webhook_gateway.outbound.egress import Egress, Refused
+from webhook_gateway.outbound.egress import AddressDenied, Egress
 from webhook_gateway.outbound.http1 import BODY_LIMIT
 from webhook_gateway.outbound.resolvers import DnsResolver, SystemResolver
 from webhook_gateway.outbound.sender import Request, Sender
@@ -567,7 +567,7 @@ async def test_no_socket_is_made_for_a_forbidden_address_though_the_resolver_lie
     """The last gate alone: addresses that nobody judged before."""
     gate = Egress(STRICT, to_loopback)
     for address in ("127.0.0.1", "169.254.169.254", "::1", "10.0.0.1"):
-        with pytest.raises(Refused):
+        with pytest.raises(AddressDenied):
             await gate.dial(address, 80)
     assert connects == []
 

@@ -38,7 +38,7 @@ OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, er
 """What the operating system says when the trouble is this machine's own."""
 
 
-class Refused(Exception):
+class AddressDenied(Exception):
     """Policy forbids an address. The argument is the name of a `rules.denials.Denial`."""
 
     @property
@@ -112,7 +112,7 @@ class Egress:
         """A new connection to a partner, secured where there is a ``trust``; ``progress`` says how far it got.
 
         Raises:
-            Refused: policy forbids an address.
+            AddressDenied: policy forbids an address.
             NameNotFound, ResolverFailed: there is no address.
             ResolverSilent: nobody's name is answered.
             NoAnswer: the egress proxy failed.
@@ -155,7 +155,7 @@ class Egress:
                 return connection
 
     async def resolve(self, host: str, port: int, tenant_id: UUID | None = None) -> list[str]:
-        """All addresses of a host that may be tried, or `Refused` if any that it resolves to is forbidden."""
+        """All addresses of a host that may be tried, or `AddressDenied` if any that it resolves to is forbidden."""
         addresses = [host] if _is_address(host) else await self._names.look_up(host, tenant_id)
         for address in addresses:
             self._judge(address, port)
@@ -201,7 +201,9 @@ class Egress:
             plug.setblocking(False)
             await asyncio.get_running_loop().sock_connect(plug, (address, port))
             if self._proxy is None and port in self._own_ports and plug.getsockname()[0] == address:
-                raise Refused(Denial.OWN_ORIGIN)  # both ends are this machine, whichever of its addresses was meant
+                raise AddressDenied(
+                    Denial.OWN_ORIGIN
+                )  # both ends are this machine, whichever of its addresses was meant
         except BaseException:
             plug.close()
             raise
@@ -213,9 +215,9 @@ class Egress:
     def _judge(self, address: str, port: int) -> None:
         if self._proxy is not None:
             if port != self._proxy.port:
-                raise Refused(Denial.FORBIDDEN_PORT)
+                raise AddressDenied(Denial.FORBIDDEN_PORT)
         elif (denied := judge(address, port, self._policy)) is not None:
-            raise Refused(denied.reason)
+            raise AddressDenied(denied.reason)
 
 
 async def _ask_for_tunnel(connection: Connection, proxy: Proxy, target: Target, progress: Progress) -> None:

@@ -39,7 +39,7 @@ from webhook_gateway.rules.retry_after import read_retry_after
 from webhook_gateway.rules.targets import Policy
 from webhook_gateway.rules.unreachable import Trouble
 
-from .egress import OUR_OWN, Egress, Progress, Proxy, Refused
+from .egress import OUR_OWN, AddressDenied, Egress, Progress, Proxy
 from .http1 import Answer, Connection, NoAnswer
 from .names import ResolverSilent
 from .pool import KEEPALIVE, Pool
@@ -175,7 +175,7 @@ class Sender:
         try:
             async with asyncio.timeout(min(request.connect_deadline, request.deadline - (monotonic() - started))):
                 connection = await self._egress.connect(pool.target, pool.trust, progress, request.tenant_id)
-        except (NoAnswer, OSError, Refused, NameNotFound, ResolverFailed, ResolverSilent) as error:
+        except (NoAnswer, OSError, AddressDenied, NameNotFound, ResolverFailed, ResolverSilent) as error:
             outcome = _explain(error, progress.phase)
             if progress.at_proxy and self._proxy is not None and not isinstance(outcome, Unsendable):
                 self._proxy.tell_unavailable()
@@ -257,7 +257,7 @@ def _judge_answer(answer: Answer) -> Accepted | Rejected:
 
 def _explain(error: Exception, phase: Phase) -> Outcome:
     match error:
-        case Refused():
+        case AddressDenied():
             return Blocked(error.reason)
         case NameNotFound():
             return Unreachable(Trouble.NAME_NOT_FOUND)
