@@ -22,7 +22,7 @@ from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.settings import Settings
 from webhook_gateway.store import keys, tenants
 from webhook_gateway.store.database import Database
-from webhook_gateway.web.connections import Connections, Limits, Refusal
+from webhook_gateway.web.connections import CloseReason, Connections, Limits
 from webhook_gateway.web.protocol import LONGEST_TARGET, MOST_HEADERS, MOST_PIPELINED
 
 HEADERS = 32_768
@@ -331,26 +331,26 @@ def limits(connections: int = 100, by_address: int = 2, trusted: str = "") -> Li
 
 
 @pytest.mark.parametrize(
-    ("others", "address", "refusal"),
+    ("others", "address", "reason"),
     [
-        (["10.0.0.1"] * 2, "10.0.0.1", Refusal.ADDRESS),
-        (["10.0.0.1"] * 2, "::ffff:10.0.0.1", Refusal.ADDRESS),
+        (["10.0.0.1"] * 2, "10.0.0.1", CloseReason.ADDRESS),
+        (["10.0.0.1"] * 2, "::ffff:10.0.0.1", CloseReason.ADDRESS),
         (["10.0.0.1"] * 2, "10.0.0.2", None),
-        (["2001:db8::1", "2001:db8::2"], "2001:db8::3", Refusal.ADDRESS),
+        (["2001:db8::1", "2001:db8::2"], "2001:db8::3", CloseReason.ADDRESS),
         (["2001:db8::1", "2001:db8::2"], "2001:db8:0:1::3", None),
-        (["fe80::1%eth0"] * 2, "fe80::2%eth1", Refusal.ADDRESS),
+        (["fe80::1%eth0"] * 2, "fe80::2%eth1", CloseReason.ADDRESS),
         (["192.0.2.7"] * 50, "192.0.2.7", None),
-        (["192.0.2.7"] * 100, "10.0.0.1", Refusal.CONNECTIONS),
+        (["192.0.2.7"] * 100, "10.0.0.1", CloseReason.CONNECTIONS),
     ],
 )
 async def test_connections_are_counted_by_who_has_the_address(
-    others: list[str], address: str, refusal: Refusal | None
+    others: list[str], address: str, reason: CloseReason | None
 ) -> None:
     counted = Connections(limits(trusted="192.0.2.0/24"))
     loop = asyncio.get_running_loop()
     for other in others:
         assert counted.admit(Checked(), other, loop) is None
-    assert counted.admit(Checked(), address, loop) == refusal
+    assert counted.admit(Checked(), address, loop) == reason
 
 
 async def test_an_address_is_forgotten_with_its_last_connection() -> None:

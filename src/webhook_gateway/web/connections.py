@@ -26,7 +26,7 @@ LONGEST_SWEEP = 1.0
 """Seconds between two sweeps, or less where a limit is short."""
 
 
-class Refusal(StrEnum):
+class CloseReason(StrEnum):
     """Why a connection is ended by us."""
 
     MALFORMED = "malformed"
@@ -93,14 +93,14 @@ class Connections:
         self._interval = min(LONGEST_SWEEP, limits.patience / 4, limits.idle / 4)
         self._swept_at: float | None = None
 
-    def admit(self, connection: Swept, address: str, loop: asyncio.AbstractEventLoop) -> Refusal | None:
+    def admit(self, connection: Swept, address: str, loop: asyncio.AbstractEventLoop) -> CloseReason | None:
         """Counts a new connection, unless there are too many."""
         counted_as = None if self._is_trusted(address) else customer_of(address)
         if len(self._open) >= self.limits.connections:
-            return Refusal.CONNECTIONS
+            return CloseReason.CONNECTIONS
         if counted_as is not None:
             if self._by_address[counted_as] >= self.limits.by_address:
-                return Refusal.ADDRESS
+                return CloseReason.ADDRESS
             self._by_address[counted_as] += 1
         self._open[connection] = counted_as
         if self._swept_at is None:

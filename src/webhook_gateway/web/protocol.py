@@ -24,7 +24,7 @@ from uvicorn.server import ServerState
 from webhook_gateway import telemetry
 from webhook_gateway.rules import ids
 
-from .connections import Connections, Limits, Refusal
+from .connections import CloseReason, Connections, Limits
 from .errors import RETRY_AFTER, Problem, answer_with
 from .guard import CONTENT_SECURITY_POLICY, SECURITY_HEADERS
 
@@ -36,23 +36,27 @@ LINGERING = 262_144
 """Bytes that are still taken, and dropped, after our last word: a reset would take it from whoever is still sending."""
 
 _PROBLEMS = {
-    Refusal.MALFORMED: (400, "bad-request", "This is not HTTP/1.1 as RFC 9112 has it. Use an HTTP client."),
-    Refusal.REQUEST_LINE: (414, "uri-too-long", f"The limit is {LONGEST_TARGET:,} bytes: send less in the URL."),
-    Refusal.HEADERS: (431, "headers-too-large", f"Send fewer headers (the limit is {MOST_HEADERS}), or shorter ones."),
-    Refusal.SLOW_HEADERS: (408, "request-timeout", "The headers took too long to come. Send the request again."),
-    Refusal.SLOW_BODY: (408, "request-timeout", "The body took too long to come. Send the request again."),
-    Refusal.PIPELINE: (503, "unavailable", "Too many requests wait on this connection. Send this one again."),
-    Refusal.ADDRESS: (503, "unavailable", "Your address has too many connections open. Use fewer, and keep them."),
-    Refusal.CONNECTIONS: (503, "unavailable", "There are too many connections just now. Try again later."),
+    CloseReason.MALFORMED: (400, "bad-request", "This is not HTTP/1.1 as RFC 9112 has it. Use an HTTP client."),
+    CloseReason.REQUEST_LINE: (414, "uri-too-long", f"The limit is {LONGEST_TARGET:,} bytes: send less in the URL."),
+    CloseReason.HEADERS: (
+        431,
+        "headers-too-large",
+        f"Send fewer headers (the limit is {MOST_HEADERS}), or shorter ones.",
+    ),
+    CloseReason.SLOW_HEADERS: (408, "request-timeout", "The headers took too long to come. Send the request again."),
+    CloseReason.SLOW_BODY: (408, "request-timeout", "The body took too long to come. Send the request again."),
+    CloseReason.PIPELINE: (503, "unavailable", "Too many requests wait on this connection. Send this one again."),
+    CloseReason.ADDRESS: (503, "unavailable", "Your address has too many connections open. Use fewer, and keep them."),
+    CloseReason.CONNECTIONS: (503, "unavailable", "There are too many connections just now. Try again later."),
 }
-_AT_ONCE = frozenset({Refusal.ADDRESS, Refusal.CONNECTIONS})
+_AT_ONCE = frozenset({CloseReason.ADDRESS, CloseReason.CONNECTIONS})
 """Are closed without lingering: it would take the place that is refused."""
 
 
 class _TooMuch(Exception):
     """Raised through the parser, which stops it."""
 
-    def __init__(self, reason: Refusal) -> None:
+    def __init__(self, reason: CloseReason) -> None:
         super().__init__(reason)
         self.reason = reason
 
@@ -82,7 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._phase = _Phase.HEAD
         self._began = 0.0
         """The phase, by the shared clock."""
-        self._refusal: Refusal | None = None
+        self._close_reason: CloseReason | None = None
         self._running: RequestResponseCycle | None = None
         self._fed = 0
         """Bytes of the part that the parser has just now."""
@@ -96,10 +100,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        refusal = self.shared.admit(self, self.client[0] if self.client else "", self.loop)
+        reason = self.shared.admit(self, self.client[0] if self.client else "", self.loop)
         self._began = self.shared.now
-        if refusal is not None:
-            self._refuse(refusal)
+        if reason is not None:
+            self._refuse(reason)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.shared.leave(self)
@@ -107,7 +111,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._refusal is not None:
+        if self._close_reason is not None:
             self._drop(data)
             return
         if self._phase is _Phase.IDLE or self._phase is _Phase.ANSWERING:
@@ -119,7 +123,7 @@ class BoundedProtocol(HttpToolsProtocol):
             pass  # nothing else is spoken here: the request is answered as if it had not asked
         except httptools.HttpParserError as error:
             cause = error.__context__
-            self._refuse(cause.reason if isinstance(cause, _TooMuch) else Refusal.MALFORMED)
+            self._refuse(cause.reason if isinstance(cause, _TooMuch) else CloseReason.MALFORMED)
             return
         if self._given != given:
             self._swallowed = 0
@@ -163,8 +167,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        elif self._refusal is not None:
-            self._end(self._refusal)
+        elif self._close_reason is not None:
+            self._end(self._close_reason)
         else:
             self.flow.resume_reading()
             if self._phase is _Phase.ANSWERING:
@@ -183,7 +187,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if unsent != self._unsent[0]:
             self._unsent = unsent, now
         if unsent and now - self._unsent[1] > limits.idle:
-            telemetry.connection_refused(Refusal.UNREAD)
+            telemetry.connection_refused(CloseReason.UNREAD)
             self._forget_requests()
             self.transport.abort()
         elif self._phase is _Phase.CLOSING:
@@ -192,28 +196,28 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self.flow.read_paused:
             self._began += passed  # it is we who take our time
         elif self._phase is _Phase.HEAD and waited > limits.patience:
-            self._refuse(Refusal.SLOW_HEADERS)
+            self._refuse(CloseReason.SLOW_HEADERS)
         elif self._phase is _Phase.BODY and waited > limits.patience + self._body_bytes / limits.body_rate:
-            self._refuse(Refusal.SLOW_BODY)
+            self._refuse(CloseReason.SLOW_BODY)
         elif self._phase is _Phase.IDLE and waited > limits.idle:
             self._end(None)
 
     def _check_head(self) -> None:
         limit = self.shared.limits.header
         if len(self.url) > LONGEST_TARGET:
-            raise _TooMuch(Refusal.REQUEST_LINE)
+            raise _TooMuch(CloseReason.REQUEST_LINE)
         # What came in one small part can't be too large: only else it has to be added up.
         is_large = self._swallowed + self._fed > limit and limit < len(self.url) + sum(
             len(name) + len(value) + 4 for name, value in self.headers
         )
         if is_large or len(self.headers) > MOST_HEADERS:
-            raise _TooMuch(Refusal.HEADERS)
+            raise _TooMuch(CloseReason.HEADERS)
         if len(self.pipeline) >= MOST_PIPELINED:
-            raise _TooMuch(Refusal.PIPELINE)
+            raise _TooMuch(CloseReason.PIPELINE)
 
-    def _what_grows(self) -> Refusal:
+    def _what_grows(self) -> CloseReason:
         is_line = self._phase is _Phase.HEAD and not self.headers and len(self.url) > LONGEST_TARGET
-        return Refusal.REQUEST_LINE if is_line else Refusal.HEADERS
+        return CloseReason.REQUEST_LINE if is_line else CloseReason.HEADERS
 
     def _drop(self, data: bytes) -> None:
         """What comes after a refusal."""
@@ -228,11 +232,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
 
-    def _refuse(self, reason: Refusal) -> None:
+    def _refuse(self, reason: CloseReason) -> None:
         """Reads no more of this connection. Requests before it are still answered, then it is said why."""
-        if self._refusal is not None:
+        if self._close_reason is not None:
             return
-        self._refusal = reason
+        self._close_reason = reason
         telemetry.connection_refused(reason)
         cycle = self.cycle
         if not self._given or (cycle.response_complete and self._phase is not _Phase.BODY):
@@ -247,13 +251,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._forget_requests()
             self._end(None if cycle.response_started else reason)
 
-    def _end(self, reason: Refusal | None) -> None:
+    def _end(self, reason: CloseReason | None) -> None:
         if self.transport.is_closing():
             return
         self._phase, self._began, self._swallowed = _Phase.CLOSING, self.shared.now, 0
-        if reason is not None and (self._fed or reason is not Refusal.SLOW_HEADERS):  # a silent one is told nothing
+        if reason is not None and (self._fed or reason is not CloseReason.SLOW_HEADERS):  # a silent one is told nothing
             self.transport.write(_answer(reason, self.server_state.default_headers))
-        if self._fed and self._refusal is not None and self._refusal not in _AT_ONCE:
+        if self._fed and self._close_reason is not None and self._close_reason not in _AT_ONCE:
             self.flow.resume_reading()
             self.transport.write_eof()
         else:
@@ -265,7 +269,7 @@ def bounded(limits: Limits) -> type[BoundedProtocol]:
     return type("Bounded", (BoundedProtocol,), {"shared": Connections(limits)})
 
 
-def _answer(reason: Refusal, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+def _answer(reason: CloseReason, default_headers: list[tuple[bytes, bytes]]) -> bytes:
     status, name, detail = _PROBLEMS[reason]
     request_id = ids.render("req", uuid7())
     retry = {"Retry-After": RETRY_AFTER} if status == 503 else None
