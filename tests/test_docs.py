@@ -541,7 +541,7 @@ def meant_for_endpoint(outcome: Outcome) -> str:
         return "a failure"
     asked = {status: verdict(Rejected(status, retry_after=60.0)) for status in range(300, 600)}
     disabling = " and ".join(f"`{status}`" for status, said in asked.items() if said.disable)
-    holding = " and ".join(f"`{status}`" for status, said in asked.items() if said.health.held_until)
+    holding = " and ".join(f"`{status}`" for status, said in asked.items() if said.health.retry_after_until)
     return f"a failure. {disabling} disables it. {holding} with `Retry-After` hold it"
 
 

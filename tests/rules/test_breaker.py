@@ -81,9 +81,9 @@ def test_a_probe_that_succeeds_closes_it_and_the_next_opening_is_a_short_one_aga
 
 
 def test_a_success_ends_no_silence_that_was_asked_for_before_its_time() -> None:
-    held = Health(held_until=1000.0)
-    assert breaker.after_success(held, 999.999).held_until == 1000.0
-    assert breaker.after_success(held, 1000.0).held_until is None
+    held = Health(retry_after_until=1000.0)
+    assert breaker.after_success(held, 999.999).retry_after_until == 1000.0
+    assert breaker.after_success(held, 1000.0).retry_after_until is None
 
 
 def test_failures_of_requests_begun_before_it_opened_are_no_news() -> None:

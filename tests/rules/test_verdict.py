@@ -104,13 +104,13 @@ def test_410_disables_the_endpoint_and_the_delivery_waits() -> None:
 def test_retry_after_holds_the_endpoint_not_only_the_delivery(status: int) -> None:
     said = verdict(Rejected(status, retry_after=120.0))
     assert said.action == RetryIn(120)
-    assert said.health.held_until == NOW + 120
+    assert said.health.retry_after_until == NOW + 120
 
 
 def test_retry_after_holds_an_endpoint_for_a_day_at_most() -> None:
     said = verdict(Rejected(429, retry_after=DAY + 1))
     assert said.action == RetryIn(DAY)
-    assert said.health.held_until == NOW + DAY
+    assert said.health.retry_after_until == NOW + DAY
 
 
 def test_retry_after_never_shortens_a_delay() -> None:
@@ -165,8 +165,8 @@ def test_it_is_disabled_by_the_first_failure_with_which_all_of_that_is_true(
 
 def test_a_success_begun_before_does_not_end_the_silence_that_was_asked_for() -> None:
     held = verdict(Rejected(429, retry_after=3600.0)).health
-    assert verdict(Accepted(200), health=held).health.held_until == NOW + 3600
-    assert verdict(Rejected(503, retry_after=1.0), health=held).health.held_until == NOW + 3600
+    assert verdict(Accepted(200), health=held).health.retry_after_until == NOW + 3600
+    assert verdict(Rejected(503, retry_after=1.0), health=held).health.retry_after_until == NOW + 3600
 
 
 def test_a_body_that_was_tampered_with_is_dead_at_once() -> None:

@@ -25,7 +25,7 @@ endpoints = st.builds(
     st.none() | st.just(5.0),
     st.none() | windows,
 )
-healths = st.builds(Health, open_until=st.none() | moments, held_until=st.none() | moments)
+healths = st.builds(Health, open_until=st.none() | moments, retry_after_until=st.none() | moments)
 deliveries = st.builds(
     OpenDelivery, due_at=moments | st.none(), leased=st.booleans(), key_held=st.booleans(), key_missing=st.booleans()
 )
@@ -65,7 +65,7 @@ def test_a_delivery_is_due_at_the_time_it_waits_until_and_not_before(
         (Waiting(Reason.PAUSED), DUE, PAUSED, HEALTHY),
         (Waiting(Reason.DISABLED), DUE, DISABLED, HEALTHY),
         (Waiting(Reason.BREAKER, NOW + 1), DUE, ENDPOINT, Health(open_until=NOW + 1)),
-        (Waiting(Reason.RETRY_AFTER, NOW + 1), DUE, ENDPOINT, Health(held_until=NOW + 1)),
+        (Waiting(Reason.RETRY_AFTER, NOW + 1), DUE, ENDPOINT, Health(retry_after_until=NOW + 1)),
         (Waiting(Reason.MAINTENANCE, NOW + 1), DUE, replace(ENDPOINT, maintenance=(NOW, NOW + 1)), HEALTHY),
         (Waiting(Reason.RETRY, NOW + 1), OpenDelivery(NOW + 1), ENDPOINT, HEALTHY),
         (Waiting(Reason.KEY_MISSING, NOW + 1), OpenDelivery(NOW + 1, key_missing=True), ENDPOINT, HEALTHY),
@@ -89,9 +89,9 @@ def test_each_reason_is_told(expected: Waiting, delivery: OpenDelivery, endpoint
         (Reason.PAUSED, OpenDelivery(None, key_held=True), PAUSED, Health(open_until=NOW + 9)),
         (Reason.DISABLED, OpenDelivery(NOW + 5), DISABLED, HEALTHY),
         (Reason.ORDERING_KEY, OpenDelivery(None), ENDPOINT, Health(open_until=NOW + 9)),
-        (Reason.RETRY, OpenDelivery(NOW + 5), ENDPOINT, Health(open_until=NOW + 4, held_until=NOW + 4)),
-        (Reason.BREAKER, OpenDelivery(NOW + 5), ENDPOINT, Health(open_until=NOW + 6, held_until=NOW + 4)),
-        (Reason.RETRY_AFTER, OpenDelivery(NOW + 5), ENDPOINT, Health(open_until=NOW + 6, held_until=NOW + 7)),
+        (Reason.RETRY, OpenDelivery(NOW + 5), ENDPOINT, Health(open_until=NOW + 4, retry_after_until=NOW + 4)),
+        (Reason.BREAKER, OpenDelivery(NOW + 5), ENDPOINT, Health(open_until=NOW + 6, retry_after_until=NOW + 4)),
+        (Reason.RETRY_AFTER, OpenDelivery(NOW + 5), ENDPOINT, Health(open_until=NOW + 6, retry_after_until=NOW + 7)),
     ],
 )
 def test_of_several_reasons_the_one_that_lasts_longest_is_told(
@@ -150,6 +150,6 @@ def test_an_open_breaker_waits_then_lets_one_through() -> None:
 
 
 def test_silence_that_a_partner_asked_for_is_kept_to_its_end() -> None:
-    health = Health(held_until=NOW + 120)
+    health = Health(retry_after_until=NOW + 120)
     assert may_begin(ENDPOINT, health, NOW + 119) == 0
     assert may_begin(ENDPOINT, health, NOW + 120) == ENDPOINT.slots

@@ -69,7 +69,7 @@ def _differ(one: Health, other: Health) -> bool:
         or one.failing_days != other.failing_days
         or _moved(one.failing_since, other.failing_since)
         or _moved(one.open_until, other.open_until)
-        or _moved(one.held_until, other.held_until)
+        or _moved(one.retry_after_until, other.retry_after_until)
     )
 
 

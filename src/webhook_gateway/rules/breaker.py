@@ -32,9 +32,15 @@ def is_probing(health: Health, now: float) -> bool:
 def after_success(health: Health, now: float) -> Health:
     """Closed again. A silence that the partner asked for stays: the success began before."""
     counted = _count(health, now, failed=False)
-    held = health.held_until if health.held_until is not None and health.held_until > now else None
+    silent = health.retry_after_until is not None and health.retry_after_until > now
     return replace(
-        counted, failures_in_a_row=0, failing_since=None, failing_days=0, open_until=None, openings=0, held_until=held
+        counted,
+        failures_in_a_row=0,
+        failing_since=None,
+        failing_days=0,
+        open_until=None,
+        openings=0,
+        retry_after_until=health.retry_after_until if silent else None,
     )
 
 

@@ -111,7 +111,7 @@ class Health(msgspec.Struct, frozen=True):
     """Set while the breaker is open; once it has passed, one request probes."""
     openings: int = 0
     """Openings since the last success; each lengthens the next."""
-    held_until: float | None = None
+    retry_after_until: float | None = None
     """The partner asked for silence until then (Retry-After)."""
     window_start: float = 0.0
     window_total: int = 0

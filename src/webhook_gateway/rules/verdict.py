@@ -67,7 +67,7 @@ def decide(
             failed = breaker.after_failure(health, now)
             if status in ASKS_FOR_SILENCE and retry_after is not None:
                 until = now + min(retry_after, RETRY_AFTER_LIMIT)
-                failed = replace(failed, held_until=max(health.held_until or 0.0, until))
+                failed = replace(failed, retry_after_until=max(health.retry_after_until or 0.0, until))
             action = _retry_or_give_up(delivery, endpoint, retry_after, chance)
             return Verdict(action, failed, "gone" if status == GONE else _failing_too_long(failed, now))
         case TimedOut() | Unreachable() | Blocked():

@@ -74,7 +74,7 @@ _OF_ENDPOINT: tuple[tuple[Reason, Callable[[Endpoint, Health, float], float]], .
     (Reason.PAUSED, lambda endpoint, health, at: inf if endpoint.state is _PAUSED else _NEVER),
     (Reason.DISABLED, lambda endpoint, health, at: inf if endpoint.state is _DISABLED else _NEVER),
     (Reason.BREAKER, lambda endpoint, health, at: health.open_until or _NEVER),
-    (Reason.RETRY_AFTER, lambda endpoint, health, at: health.held_until or _NEVER),
+    (Reason.RETRY_AFTER, lambda endpoint, health, at: health.retry_after_until or _NEVER),
     (Reason.MAINTENANCE, lambda endpoint, health, at: _end_of_maintenance(endpoint.maintenance, at)),
 )
 """Why all deliveries of an endpoint wait, each with its end, which has passed where it is no reason at that moment."""

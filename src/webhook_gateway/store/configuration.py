@@ -146,7 +146,7 @@ def health_from(row: Any) -> Health:
         failing_days=row["failing_days"],
         open_until=seconds_of(row["open_until"]),
         openings=row["openings"],
-        held_until=seconds_of(row["held_until"]),
+        retry_after_until=seconds_of(row["held_until"]),
     )
 
 
@@ -160,7 +160,7 @@ async def save_health(connection: Connection, learnt: Sequence[tuple[Endpoint, H
         [moment_of(health.failing_since) for _, health in learnt],
         [moment_of(health.open_until) for _, health in learnt],
         [health.openings for _, health in learnt],
-        [moment_of(health.held_until) for _, health in learnt],
+        [moment_of(health.retry_after_until) for _, health in learnt],
         [health.failing_days for _, health in learnt],
     )
 

@@ -27,7 +27,9 @@ class EndpointHealth(Shown):
     failures_in_a_row: int = 0
     failing_since: datetime | None = None
     open_until: datetime | None = None
-    held_until: datetime | None = Field(None, description="The partner asked for silence until then (Retry-After).")
+    retry_after_until: datetime | None = Field(
+        None, validation_alias="held_until", description="The partner asked for silence until then (Retry-After)."
+    )
 
 
 class TestSend(Body):
