@@ -49,11 +49,12 @@ mutate: venv ## See whether tests/rules notice each change of an operator or a n
 	$(PY) -m tests.mutate src/webhook_gateway/rules tests/rules --at-least 0.95 $(ARGS)
 
 .PHONY: check
-check: venv ## Check format, lint, types and the import contracts
+check: venv ## Check format, lint, types, the import contracts, the walls, and the documents against the code
 	$(PY) -m ruff format --check $(CODE)
 	$(PY) -m ruff check $(CODE)
 	$(PY) -m mypy $(CODE)
 	$(PY) -c 'from importlinter.cli import lint_imports_command as check; check()'
+	$(PY) -m pytest -q tests/test_walls.py tests/test_docs.py
 
 .PHONY: format
 format: venv ## Format the code and repair what ruff can repair
