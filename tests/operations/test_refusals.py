@@ -166,6 +166,10 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
         FIVE_SECRETS,
         lambda h, c: endpoints.rotate_secret(c, h.vault, h.endpoint, None, 60),
     ),
+    Conflict.WORKERS_TOO_OLD: (
+        "INSERT INTO workers (id, name) VALUES (gen_random_uuid(), 'of the version before')",
+        lambda h, c: c.needs_current_workers(),
+    ),
 }
 ALL: tuple[Refusal, ...] = (
     *NotFound,
@@ -330,7 +334,8 @@ def test_the_api_and_the_command_line_say_the_same_of_it(refusal: Refusal) -> No
             assert (problem.status_code, problem.name, end.status) == (404, "not-found", exits.NO)
             remedy = refusal.value
         case Conflict():
-            assert (problem.status_code, problem.name, end.status) == (409, "conflict", exits.NO)
+            name = "workers-too-old" if refusal is Conflict.WORKERS_TOO_OLD else "conflict"
+            assert (problem.status_code, problem.name, end.status) == (409, name, exits.NO)
             remedy = refusal.value[1:].removesuffix(".")
         case Exhausted():
             assert (problem.status_code, problem.name, end.status) == (429, "too-many-requests", exits.NO)

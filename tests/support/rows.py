@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.intake.events import NewEvent, prepare
-from webhook_gateway.store import outbox
+from webhook_gateway.store import outbox, workers
 from webhook_gateway.store.database import Connection
 
 SHIFT = b'{"shift_id":"shf_81","staff_id":"st_19","version":1}'
@@ -24,7 +24,8 @@ class HasVault(Protocol):
 async def store_worker(connection: Connection) -> None:
     """A worker that is alive for as long as any test takes."""
     await connection.execute(
-        "INSERT INTO workers (id, name, seen_at) VALUES ($1, 'a worker', now() + interval '1 hour')", uuid7()
+        "INSERT INTO workers (id, name, seen_at, protocol) VALUES ($1, 'a worker', now() + interval '1 hour', $2)",
+        *(uuid7(), workers.PROTOCOL),
     )
 
 

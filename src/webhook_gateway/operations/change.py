@@ -12,10 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.rules.rights import Quotas, Rights
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import audit, configuration
+from webhook_gateway.store import audit, configuration, workers
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.notifications import CONFIGURATION, notify
+
+from .refusals import Conflict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,11 @@ class Change:
         """An entry for the audit log, never a secret in it, and whom to notify once it is committed."""
         self.entries.append(audit.Entry(self.actor.name, self.actor.source, action, target, before, after))
         self.notifications.update(notifications)
+
+    async def needs_current_workers(self) -> Conflict | None:
+        """For what a worker of the version before would take for something else, and send too much."""
+        current = await workers.require_current(await driver_of(self.connection))
+        return None if current else Conflict.WORKERS_TOO_OLD
 
 
 @asynccontextmanager

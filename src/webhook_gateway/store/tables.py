@@ -44,7 +44,11 @@ def _now(name: str) -> Column[Any]:
 tenants = Table("tenants", metadata, _id(), _required("name", Text), _now("created_at"))
 
 configuration = Table(
-    "configuration", metadata, Column("only", Boolean, primary_key=True), _required("version", BigInteger)
+    "configuration",
+    metadata,
+    Column("only", Boolean, primary_key=True),
+    _required("version", BigInteger),
+    Column("worker_protocol", SmallInteger, nullable=False, server_default="0"),
 )
 
 data_keys = Table(
@@ -68,6 +72,10 @@ subscribers = Table(
     _now("created_at"),
     _now("updated_at"),
     Column("deleted_at", _Time),
+    Column("event_types", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("content", JSONB, nullable=False, server_default='{"level": "thin", "subject": false}'),
+    Column("external_id", Text),
+    Column("permission_by_migration", Boolean, nullable=False, server_default="false"),
 )
 
 api_keys = Table(
@@ -99,6 +107,8 @@ event_types = Table(
     Column("ordering_key", Text),
     _now("created_at"),
     _now("updated_at"),
+    Column("thin", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("patient", Text),
 )
 
 endpoints = Table(
@@ -128,6 +138,12 @@ endpoints = Table(
     _now("created_at"),
     _now("updated_at"),
     Column("deleted_at", _Time),
+    Column("content", JSONB),
+    Column("filter", LargeBinary),
+    Column("filter_digest", LargeBinary),
+    Column("url_query", LargeBinary),
+    Column("host_changed_at", _Time),
+    Column("cut_off_at", _Time),
 )
 
 endpoint_secrets = Table(
@@ -179,7 +195,15 @@ partner_usage = Table(
     _required("used", BigInteger),
 )
 
-workers = Table("workers", metadata, _id(), _required("name", Text), _now("started_at"), _now("seen_at"))
+workers = Table(
+    "workers",
+    metadata,
+    _id(),
+    _required("name", Text),
+    _now("started_at"),
+    _now("seen_at"),
+    Column("protocol", SmallInteger, nullable=False, server_default="0"),
+)
 
 events = Table(
     "events",
@@ -191,6 +215,7 @@ events = Table(
     _now("accepted_at"),
     _required("size", Integer),
     _required("body", LargeBinary),
+    Column("addressees", ARRAY(Uuid)),
 )
 
 idempotency_keys = Table(
@@ -214,6 +239,7 @@ outbox = Table(
     Column("endpoint_id", Uuid),
     Column("delivery_id", Uuid),
     Column("reason", Text),
+    Column("addressees", ARRAY(Uuid)),
 )
 
 deliveries = Table(

@@ -9,13 +9,24 @@ from .database import Connection
 ALIVE = 10.0
 """Seconds since its last sign of life for which a worker counts."""
 
-HEARTBEAT = """
--- heartbeat: a sign of life, and the live workers with the database's time
+PROTOCOL = 1
+"""What a worker of this version understands of the rows; 1 adds permissions, addressees, content and filters."""
+
+HEARTBEAT = f"""
+-- heartbeat: a sign of life, and the live workers with the database's time; one that is too old can't join
 WITH mine AS (
-    INSERT INTO workers (id, name) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()
+    INSERT INTO workers (id, name, protocol) VALUES ($1, $2, {PROTOCOL})
+    ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()
 )
 SELECT array(SELECT id FROM workers WHERE seen_at > now() - make_interval(secs => $3) AND id <> $1) AS others,
        clock_timestamp() AS now
+"""
+
+REQUIRE = "UPDATE configuration SET worker_protocol = $1 WHERE worker_protocol < $1 RETURNING true"
+
+OLD = """
+-- old: is one alive that knows less? In a statement of its own, after the lock that whoever joins waits for
+SELECT EXISTS (SELECT FROM workers WHERE protocol < $1 AND seen_at > now() - make_interval(secs => $2))
 """
 
 DEREGISTER = "DELETE FROM workers WHERE id = $1 OR seen_at < now() - interval '1 hour'"
@@ -29,3 +40,12 @@ async def heartbeat(connection: Connection, worker_id: UUID, name: str) -> tuple
 
 async def deregister(connection: Connection, worker_id: UUID) -> None:
     await connection.execute(DEREGISTER, worker_id)
+
+
+async def require_current(connection: Connection) -> bool:
+    """From the caller's commit on no worker can join that is older than this version.
+
+    False where one is alive: then the caller has to roll back.
+    """
+    raised = await connection.fetchval(REQUIRE, PROTOCOL)
+    return not (raised and await connection.fetchval(OLD, PROTOCOL, ALIVE))

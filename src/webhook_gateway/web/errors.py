@@ -45,6 +45,7 @@ TITLES: dict[str, str] = {
     "not-found": "There is no such thing here",
     "method-not-allowed": "The path has no such method",
     "conflict": "The state of things forbids this",
+    "workers-too-old": "A worker is too old for this",
     "body-too-large": "The body is too large",
     "unsupported-media-type": "The body has to be JSON",
     "too-many-requests": "The API is asked too often",
@@ -89,6 +90,8 @@ def refused(refusal: Refusal) -> Problem:
     match refusal:
         case NotFound():
             return not_found(refusal.value)
+        case Conflict.WORKERS_TOO_OLD:
+            return Problem(409, "workers-too-old", refusal.value)
         case Conflict():
             return conflict(refusal.value)
         case Exhausted():
