@@ -2,13 +2,11 @@
 
 import asyncio
 import os
-from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection
 
 from webhook_gateway.store.migrate import run_on, take_lock
-from webhook_gateway.store.tables import metadata
 
 
 def migrate_database() -> None:
@@ -24,10 +22,8 @@ def migrate(connection: Connection) -> None:
     take_lock(connection)
     context.configure(
         connection=connection,
-        target_metadata=metadata,
         # A revision each, so that one may step out of its transaction for CREATE INDEX CONCURRENTLY.
         transaction_per_migration=True,
-        include_object=_is_ours,
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -35,14 +31,9 @@ def migrate(connection: Connection) -> None:
 
 def print_sql() -> None:
     """`alembic upgrade head --sql`, for those who want to read or run it themselves."""
-    context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)
+    context.configure(dialect_name="postgresql", literal_binds=True)
     with context.begin_transaction():
         context.run_migrations()
-
-
-def _is_ours(_item: Any, _name: str | None, kind: str, reflected: bool, counterpart: Any) -> bool:
-    # The daily partitions are made and dropped by upkeep; --autogenerate must not propose to drop them.
-    return not (kind in {"table", "index"} and reflected and counterpart is None)
 
 
 if context.is_offline_mode():

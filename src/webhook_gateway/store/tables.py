@@ -1,327 +1,128 @@
-"""The tables, as SQLAlchemy sees them. The migrations make them; a test holds the two equal."""
+"""The tables that SQLAlchemy is asked with, in PostgreSQL's own words. The migrations make them, and say all else."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import (
-    ARRAY,
-    REAL,
-    BigInteger,
-    Boolean,
-    Column,
-    Date,
-    Double,
-    Integer,
-    LargeBinary,
-    MetaData,
-    SmallInteger,
-    Table,
-    Text,
-    Uuid,
-    func,
-)
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy import Column, MetaData, Table
+from sqlalchemy.dialects import postgresql as types
 from sqlalchemy.types import TypeEngine
 
 metadata = MetaData()
 
-_Time = TIMESTAMP(timezone=True)
+_TYPES: dict[str, TypeEngine[Any]] = {
+    "uuid": types.UUID(),
+    "uuid[]": types.ARRAY(types.UUID),
+    "text": types.TEXT(),
+    "text[]": types.ARRAY(types.TEXT),
+    "bytea": types.BYTEA(),
+    "timestamptz": types.TIMESTAMP(timezone=True),
+    "smallint": types.SMALLINT(),
+    "integer": types.INTEGER(),
+    "bigint": types.BIGINT(),
+    "real": types.REAL(),
+    "float8": types.DOUBLE_PRECISION(),
+    "float8[]": types.ARRAY(types.DOUBLE_PRECISION),
+    "jsonb": types.JSONB(),
+    "boolean": types.BOOLEAN(),
+}
 
 
-def _id(name: str = "id") -> Column[Any]:
-    return Column(name, Uuid, primary_key=True)
+def _table(name: str, *lines: str) -> Table:
+    pairs = (column.split() for line in lines for column in line.split(","))
+    return Table(name, metadata, *(Column(column, _TYPES[kind]) for column, kind in pairs))
 
 
-def _required(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> Column[Any]:
-    return Column(name, kind, nullable=False)
-
-
-def _now(name: str) -> Column[Any]:
-    return Column(name, _Time, nullable=False, server_default=func.now())
-
-
-tenants = Table("tenants", metadata, _id(), _required("name", Text), _now("created_at"))
-
-configuration = Table(
-    "configuration",
-    metadata,
-    Column("only", Boolean, primary_key=True),
-    _required("version", BigInteger),
-    Column("worker_protocol", SmallInteger, nullable=False, server_default="0"),
-)
-
-data_keys = Table(
-    "data_keys",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    _required("tenant_id", Uuid),
-    _required("purpose", Text),
-    _required("master_key", Text),
-    _required("wrapped", LargeBinary),
-    _now("created_at"),
-)
-
-subscribers = Table(
+subscribers = _table(
     "subscribers",
-    metadata,
-    _id(),
-    _required("tenant_id", Uuid),
-    _required("name", Text),
-    Column("description", Text, nullable=False, server_default=""),
-    _now("created_at"),
-    _now("updated_at"),
-    Column("deleted_at", _Time),
-    Column("event_types", ARRAY(Text), nullable=False, server_default="{}"),
-    Column("content", JSONB, nullable=False, server_default='{"level": "thin", "subject": false}'),
-    Column("external_id", Text),
-    Column("permission_by_migration", Boolean, nullable=False, server_default="false"),
+    "id uuid, tenant_id uuid, name text, description text, created_at timestamptz, updated_at timestamptz",
+    "deleted_at timestamptz, event_types text[], content jsonb, external_id text",
+    "permission_by_migration boolean",
 )
 
-api_keys = Table(
+api_keys = _table(
     "api_keys",
-    metadata,
-    _id(),
-    _required("tenant_id", Uuid),
-    _required("name", Text),
-    _required("prefix", Text),
-    _required("hash", LargeBinary),
-    _required("scopes", ARRAY(Text)),
-    Column("subscriber_id", Uuid),
-    Column("event_types", ARRAY(Text)),
-    Column("networks", ARRAY(Text)),
-    _now("created_at"),
-    Column("expires_at", _Time),
-    Column("last_used_at", _Time),
-    Column("revoked_at", _Time),
+    "id uuid, tenant_id uuid, name text, prefix text, hash bytea, scopes text[], subscriber_id uuid",
+    "event_types text[], networks text[], created_at timestamptz, expires_at timestamptz",
+    "last_used_at timestamptz, revoked_at timestamptz",
 )
 
-event_types = Table(
+event_types = _table(
     "event_types",
-    metadata,
-    _id("tenant_id"),
-    Column("name", Text, primary_key=True),
-    Column("description", Text, nullable=False, server_default=""),
-    _required("schema", JSONB),
-    _required("example", JSONB),
-    Column("ordering_key", Text),
-    _now("created_at"),
-    _now("updated_at"),
-    Column("thin", ARRAY(Text), nullable=False, server_default="{}"),
-    Column("patient", Text),
+    "tenant_id uuid, name text, description text, schema jsonb, example jsonb, ordering_key text",
+    "created_at timestamptz, updated_at timestamptz, thin text[], patient text",
 )
 
-endpoints = Table(
+endpoints = _table(
     "endpoints",
-    metadata,
-    _id(),
-    _required("tenant_id", Uuid),
-    _required("subscriber_id", Uuid),
-    Column("revision", Integer, nullable=False, server_default="1"),
-    _required("url", Text),
-    Column("description", Text, nullable=False, server_default=""),
-    _required("event_types", ARRAY(Text)),
-    Column("headers", LargeBinary),
-    Column("tls", LargeBinary),
-    Column("authorization", LargeBinary),
-    Column("signing", Text, nullable=False, server_default="hmac"),
-    Column("state", Text, nullable=False, server_default="enabled"),
-    Column("state_reason", Text),
-    _now("state_changed_at"),
-    Column("ordering", Text, nullable=False, server_default="relaxed"),
-    Column("slots", Integer, nullable=False, server_default="10"),
-    Column("rate", Double),
-    Column("deadline", Double, nullable=False, server_default="15"),
-    Column("schedule", ARRAY(Double)),
-    Column("maintenance_from", _Time),
-    Column("maintenance_until", _Time),
-    _now("created_at"),
-    _now("updated_at"),
-    Column("deleted_at", _Time),
-    Column("content", JSONB),
-    Column("filter", LargeBinary),
-    Column("filter_digest", LargeBinary),
-    Column("url_query", LargeBinary),
-    Column("host_changed_at", _Time),
-    Column("cut_off_at", _Time),
+    "id uuid, tenant_id uuid, subscriber_id uuid, revision integer, url text, description text",
+    "event_types text[], headers bytea, tls bytea, authorization bytea, signing text, state text",
+    "state_reason text, state_changed_at timestamptz, ordering text, slots integer, rate float8",
+    "deadline float8, schedule float8[], maintenance_from timestamptz, maintenance_until timestamptz",
+    "created_at timestamptz, updated_at timestamptz, deleted_at timestamptz, content jsonb, filter bytea",
+    "filter_digest bytea, url_query bytea, host_changed_at timestamptz, cut_off_at timestamptz",
 )
 
-endpoint_secrets = Table(
+endpoint_secrets = _table(
     "endpoint_secrets",
-    metadata,
-    _id(),
-    _required("tenant_id", Uuid),
-    _required("endpoint_id", Uuid),
-    _required("secret", LargeBinary),
-    _now("created_at"),
-    Column("expires_at", _Time),
+    "id uuid, tenant_id uuid, endpoint_id uuid, secret bytea, created_at timestamptz",
+    "expires_at timestamptz",
 )
 
-endpoint_health = Table(
+endpoint_health = _table(
     "endpoint_health",
-    metadata,
-    _id("endpoint_id"),
-    _required("tenant_id", Uuid),
-    Column("failures_in_a_row", Integer, nullable=False, server_default="0"),
-    Column("failing_since", _Time),
-    Column("failing_days", Integer, nullable=False, server_default="0"),
-    Column("open_until", _Time),
-    Column("openings", Integer, nullable=False, server_default="0"),
-    Column("held_until", _Time),
-    _now("changed_at"),
+    "endpoint_id uuid, tenant_id uuid, failures_in_a_row integer, failing_since timestamptz",
+    "failing_days integer, open_until timestamptz, openings integer, held_until timestamptz",
+    "changed_at timestamptz",
 )
 
-jobs = Table(
+jobs = _table(
     "jobs",
-    metadata,
-    _id(),
-    _required("tenant_id", Uuid),
-    _required("kind", Text),
-    _required("filter", JSONB),
-    Column("state", Text, nullable=False, server_default="pending"),
-    Column("cursor", Uuid),
-    Column("total", BigInteger),
-    Column("done", BigInteger, nullable=False, server_default="0"),
-    _now("created_at"),
-    Column("finished_at", _Time),
+    "id uuid, tenant_id uuid, kind text, filter jsonb, state text, cursor uuid, total bigint, done bigint",
+    "created_at timestamptz, finished_at timestamptz",
 )
 
-partner_usage = Table(
-    "partner_usage",
-    metadata,
-    _id("subscriber_id"),
-    Column("kind", Text, primary_key=True),
-    _required("day", Date),
-    _required("used", BigInteger),
-)
-
-workers = Table(
-    "workers",
-    metadata,
-    _id(),
-    _required("name", Text),
-    _now("started_at"),
-    _now("seen_at"),
-    Column("protocol", SmallInteger, nullable=False, server_default="0"),
-)
-
-events = Table(
+events = _table(
     "events",
-    metadata,
-    _id(),
-    _required("tenant_id", Uuid),
-    _required("type", Text),
-    _required("occurred_at", _Time),
-    _now("accepted_at"),
-    _required("size", Integer),
-    _required("body", LargeBinary),
-    Column("addressees", ARRAY(Uuid)),
+    "id uuid, tenant_id uuid, type text, occurred_at timestamptz, accepted_at timestamptz, size integer",
+    "body bytea, addressees uuid[]",
 )
 
-idempotency_keys = Table(
-    "idempotency_keys",
-    metadata,
-    _id("tenant_id"),
-    Column("key", LargeBinary, primary_key=True),
-    _required("fingerprint", LargeBinary),
-    _required("event_id", Uuid),
-    _now("created_at"),
-)
-
-outbox = Table(
+outbox = _table(
     "outbox",
-    metadata,
-    Column("sequence", BigInteger, primary_key=True),
-    _required("tenant_id", Uuid),
-    _required("event_id", Uuid),
-    _required("type", Text),
-    Column("ordering_key", BigInteger),
-    Column("endpoint_id", Uuid),
-    Column("delivery_id", Uuid),
-    Column("reason", Text),
-    Column("addressees", ARRAY(Uuid)),
+    "sequence bigint, tenant_id uuid, event_id uuid, type text, ordering_key bigint, endpoint_id uuid",
+    "delivery_id uuid, reason text, addressees uuid[]",
 )
 
-deliveries = Table(
+deliveries = _table(
     "deliveries",
-    metadata,
-    _id(),
-    _required("tenant_id", Uuid),
-    _required("endpoint_id", Uuid),
-    _required("event_id", Uuid),
-    _required("type", Text),
-    _required("sequence", BigInteger),
-    Column("ordering_key", BigInteger),
-    Column("due_at", _Time),
-    Column("attempt", Integer, nullable=False, server_default="0"),
-    Column("lease_id", Uuid),
-    Column("skipped_event_id", Uuid),
-    Column("reason", Text),
-    _now("created_at"),
+    "id uuid, tenant_id uuid, endpoint_id uuid, event_id uuid, type text, sequence bigint",
+    "ordering_key bigint, due_at timestamptz, attempt integer, lease_id uuid, skipped_event_id uuid",
+    "reason text, created_at timestamptz",
 )
 
-finished_deliveries = Table(
+finished_deliveries = _table(
     "finished_deliveries",
-    metadata,
-    _id(),
-    _required("tenant_id", Uuid),
-    _required("endpoint_id", Uuid),
-    _required("event_id", Uuid),
-    _required("type", Text),
-    _required("sequence", BigInteger),
-    Column("ordering_key", BigInteger),
-    _required("attempt", Integer),
-    _required("state", Text),
-    Column("state_reason", Text),
-    Column("reason", Text),
-    _required("created_at", _Time),
-    _now("finished_at"),
+    "id uuid, tenant_id uuid, endpoint_id uuid, event_id uuid, type text, sequence bigint",
+    "ordering_key bigint, attempt integer, state text, state_reason text, reason text",
+    "created_at timestamptz, finished_at timestamptz",
 )
 
-attempts = Table(
+attempts = _table(
     "attempts",
-    metadata,
-    _id("delivery_id"),
-    _id("id"),
-    _required("tenant_id", Uuid),
-    _required("attempt", Integer),
-    _required("started_at", _Time),
-    _required("duration", REAL),
-    _required("phase", Text),
-    _required("outcome", Text),
-    Column("status", SmallInteger),
-    Column("detail", Text),
-    Column("tls_version", Text),
-    Column("response_length", Integer),
-    Column("response_type", Text),
-    Column("response_sha256", LargeBinary),
-    Column("response_excerpt", LargeBinary),
-    Column("sends", SmallInteger, nullable=False, server_default="1"),
+    "delivery_id uuid, id uuid, tenant_id uuid, attempt integer, started_at timestamptz, duration real",
+    "phase text, outcome text, status smallint, detail text, tls_version text, response_length integer",
+    "response_type text, response_sha256 bytea, response_excerpt bytea, sends smallint",
 )
 
-held_keys = Table(
+held_keys = _table(
     "held_keys",
-    metadata,
-    _id("endpoint_id"),
-    Column("ordering_key", BigInteger, primary_key=True),
-    _required("tenant_id", Uuid),
-    _required("delivery_id", Uuid),
-    _required("event_id", Uuid),
-    _now("held_at"),
+    "endpoint_id uuid, ordering_key bigint, tenant_id uuid, delivery_id uuid, event_id uuid",
+    "held_at timestamptz",
 )
 
-audit_log = Table(
+audit_log = _table(
     "audit_log",
-    metadata,
-    _id("tenant_id"),
-    Column("sequence", BigInteger, primary_key=True),
-    _required("at", _Time),
-    _required("actor", Text),
-    _required("source", Text),
-    _required("action", Text),
-    _required("target", Text),
-    Column("before", JSONB),
-    Column("after", JSONB),
-    _required("previous_hash", LargeBinary),
-    _required("hash", LargeBinary),
+    "tenant_id uuid, sequence bigint, at timestamptz, actor text, source text, action text, target text",
+    "before jsonb, after jsonb, previous_hash bytea, hash bytea",
 )
