@@ -33,6 +33,7 @@ static class Receiver
         catch (IOException) when (File.Exists(name)) { File.Delete(draft); return false; }
     }
 
+    const string Test = @"\A\{(""(id|type|timestamp)"":""[^""]*"",){3}""test"":true";
     static void Receive(HttpListenerContext context)
     {
         var headers = context.Request.Headers;
@@ -41,10 +42,11 @@ static class Receiver
         string id = headers["webhook-id"], secret = Environment.GetEnvironmentVariable("WEBHOOK_SECRET");
         string timestamp = headers["webhook-timestamp"], offered = headers["webhook-signature"];
         bool verified = Verify(secret, id, timestamp, offered, body.ToArray(), DateTimeOffset.UtcNow);
-        bool isNew = verified && Keep(Environment.GetEnvironmentVariable("INBOX"), id, body.ToArray());
+        bool isTest = verified && Regex.IsMatch(Encoding.UTF8.GetString(body.ToArray()), Test); // nothing has happened
+        bool isNew = verified && !isTest && Keep(Environment.GetEnvironmentVariable("INBOX"), id, body.ToArray());
         context.Response.StatusCode = verified ? 204 : 401; // a duplicate is a success, too
         context.Response.Close();
-        Console.WriteLine(verified ? (isNew ? "accepted " : "duplicate ") + id : "refused");
+        Console.WriteLine(verified ? (isTest ? "test " : isNew ? "accepted " : "duplicate ") + id : "refused");
     }
 
     static void Main()

@@ -46,9 +46,10 @@ async function receive(request, response) {
   }
   const body = Buffer.concat(parts), id = request.headers["webhook-id"] ?? "";
   const verified = verify(WEBHOOK_SECRET, request.headers, body, Date.now() / 1000) && /^\w{1,100}$/.test(id);
-  const isNew = verified && (await keep(id, body));
+  const isTest = verified && JSON.parse(body).test === true; // nothing has happened
+  const isNew = verified && !isTest && (await keep(id, body));
   response.writeHead(verified ? 204 : 401).end(); // a duplicate is a success, too
-  console.log(verified ? `${isNew ? "accepted" : "duplicate"} ${id}` : "refused");
+  console.log(verified ? `${isTest ? "test" : isNew ? "accepted" : "duplicate"} ${id}` : "refused");
 }
 
 mkdirSync(INBOX, { recursive: true });

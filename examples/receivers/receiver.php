@@ -40,9 +40,11 @@ function receive(string $secret): void
     $id = $_SERVER['HTTP_WEBHOOK_ID'] ?? '';
     $timestamp = $_SERVER['HTTP_WEBHOOK_TIMESTAMP'] ?? '';
     $verified = verify($secret, $id, $timestamp, $_SERVER['HTTP_WEBHOOK_SIGNATURE'] ?? '', $body, time());
-    $new = $verified && keep($id, $body);
+    $test = $verified && (json_decode($body, true)['test'] ?? false) === true; // nothing has happened
+    $new = $verified && !$test && keep($id, $body);
     http_response_code($verified ? 204 : 401); // a duplicate is a success, too
-    file_put_contents('php://stdout', ($verified ? ($new ? 'accepted ' : 'duplicate ') . $id : 'refused') . "\n");
+    $said = $test ? 'test ' : ($new ? 'accepted ' : 'duplicate ');
+    file_put_contents('php://stdout', ($verified ? $said . $id : 'refused') . "\n");
 }
 
 receive(getenv('WEBHOOK_SECRET') ?: throw new RuntimeException('set WEBHOOK_SECRET to the secret of your endpoint'));

@@ -29,7 +29,7 @@ def test_what_sign_signs_an_independent_library_verifies(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "answer"), [(BODY, 0, "valid"), (BODY + " ", 1, "not valid: no signature fits")]
+    ("body", "status", "answer"), [(BODY, 0, "valid\n"), (BODY + " ", 1, "not valid: no signature fits")]
 )
 def test_verify_says_yes_and_no_by_its_exit_code(cli: Cli, body: str, status: int, answer: str) -> None:
     headers = signed(cli)
@@ -37,6 +37,14 @@ def test_verify_says_yes_and_no_by_its_exit_code(cli: Cli, body: str, status: in
     found = cli("verify", *arguments, "--signature", headers["webhook-signature"], stdin=body, WEBHOOK_SECRET=SECRET)
     assert found.returncode == status
     assert found.stdout.startswith(answer)
+
+
+def test_verify_says_of_a_test_that_it_is_one(cli: Cli) -> None:
+    test = BODY.replace('"data"', '"test":true,"data"')
+    headers = signed(cli, test)
+    arguments = ("--id", headers["webhook-id"], "--timestamp", headers["webhook-timestamp"])
+    found = cli("verify", *arguments, "--signature", headers["webhook-signature"], stdin=test, WEBHOOK_SECRET=SECRET)
+    assert found.stdout == "valid, a test\n"
 
 
 def test_an_old_message_is_not_valid_unless_its_age_is_not_minded(cli: Cli) -> None:
@@ -67,8 +75,12 @@ def test_listen_shows_what_is_signed_and_refuses_what_is_not(
         "id": "evt_1",
         "valid": True,
         "reason": None,
+        "test": False,
         "event": json.loads(BODY),
     }
+    test = BODY.replace('"data"', '"test":true,"data"')
+    assert httpx.post(url, content=test, headers=signed(cli, test)).status_code == 204
+    assert json.loads(listener.stdout.readline())["test"] is True
     assert httpx.post(url, content=BODY + " ", headers=signed(cli)).status_code == 401
     assert json.loads(listener.stdout.readline())["valid"] is False
     assert httpx.post(url, content=b"\xff", headers={"webhook-timestamp": "now"}).status_code == 401

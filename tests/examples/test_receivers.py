@@ -102,6 +102,8 @@ def test_a_hundred_deliveries_a_changed_secret_a_duplicate_and_forgeries(
             answer = hospital.post(f"/v1/endpoints/{endpoint.id}/rotate-secret", {"overlap_seconds": 3600})
             later = place_orders(hospital, 25)
             assert settled(lines, 25) == {"accepted": later}
+            tried = hospital.post(f"/v1/endpoints/{endpoint.id}/test")["event_id"]
+            assert settled(lines, 1) == {"test": {tried}}, "known as a test, and not kept"
 
         with partner.running(answer["secret"]) as lines:
             last = place_orders(hospital, 25)
@@ -127,9 +129,11 @@ def test_the_rack_application_takes_what_is_signed_once_and_nothing_else(tmp_pat
     other = request(OTHER_SECRET)[0]["webhook-signature"]
     headers, body = request(VECTOR["secret"])
     two = {**headers, "webhook-id": "evt_1", "webhook-signature": f"{other} {headers['webhook-signature']}"}
-    said = rack([*requests, (two, body)], tmp_path)
+    test = request(VECTOR["secret"], test=True)
+    said = rack([*requests, test, (two, body)], tmp_path)
     refused = [(401, "refused")] * len(forgeries(""))
-    assert said == [*refused, (204, "accepted evt_1"), (204, "duplicate evt_1"), (204, "duplicate evt_1")]
+    kept = [(204, "accepted evt_1"), (204, "duplicate evt_1")]
+    assert said == [*refused, *kept, (204, "test evt_1"), (204, "duplicate evt_1")]
     assert [file.read_bytes() for file in (tmp_path / "inbox").iterdir()] == [body]
 
 
@@ -180,7 +184,7 @@ def settled(lines: Iterator[str], count: int) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for line in lines:
         # What several threads print at once may stand in one line.
-        for what, event_id in re.findall(r"(accepted|duplicate|refused)(?: (evt_\w{26}))?", line):
+        for what, event_id in re.findall(r"(accepted|duplicate|refused|test)(?: (evt_\w{26}))?", line):
             if what == "duplicate" and event_id in found.get("accepted", ()):
                 continue
             found.setdefault(what, set()).add(event_id)
@@ -198,9 +202,13 @@ def place_orders(hospital: Gateway, count: int) -> set[str]:
     return {result.id for result in results if isinstance(result, Accepted)}
 
 
-def request(secret: str, *, age: int = 0, spoil: bytes = b"", signature: str = "") -> tuple[dict[str, str], bytes]:
+def request(
+    secret: str, *, age: int = 0, spoil: bytes = b"", signature: str = "", test: bool = False
+) -> tuple[dict[str, str], bytes]:
     """A request as the specification's library signs it, so many seconds ago; ``spoil`` is added after signing."""
     moment, body = int(time.time()) - age, '{"id":"evt_1","type":"lab_order.placed","data":{}}'
+    if test:
+        body = body.replace('"data"', '"test":true,"data"')
     signature = signature or Webhook(secret).sign("evt_1", datetime.fromtimestamp(moment, UTC), body)
     headers = {"webhook-id": "evt_1", "webhook-timestamp": str(moment), "webhook-signature": signature}
     return headers, body.encode() + spoil

@@ -53,6 +53,14 @@ final class Verifier
         return $fits;
     }
 
+    /** Whether it was sent to try the endpoint: nothing has happened. `$body` as verified; the header is not signed. */
+    public static function isTest(string $body): bool
+    {
+        $event = json_decode($body, true);
+
+        return is_array($event) && ($event['test'] ?? false) === true;
+    }
+
     private static function key(#[\SensitiveParameter] string $secret): string
     {
         $key = base64_decode(substr($secret, strlen('whsec_')), true);

@@ -22,6 +22,14 @@ final class VerifierTest extends TestCase
         self::assertTrue($this->verify());
     }
 
+    public function test_what_was_sent_to_try_an_endpoint_says_so(): void
+    {
+        self::assertTrue(Verifier::isTest('{"id":"evt_1","type":"a.b","test":true,"data":{}}'));
+        foreach ([self::BODY, '{"id":"evt_1","data":{"test":true}}', '{"test":"true"}', '[true]', 'test', ''] as $body) {
+            self::assertFalse(Verifier::isTest($body));
+        }
+    }
+
     public function test_what_was_changed_is_not(): void
     {
         self::assertFalse($this->verify(body: self::BODY . ' '));

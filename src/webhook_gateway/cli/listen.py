@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import socket
 import time
@@ -16,6 +15,7 @@ from webhook_gateway.crypto import signatures
 from webhook_gateway.rules.signing import BadSecret, BadSignature
 
 from .exits import WRONG, CannotGoOn
+from .receive import is_test, read_event
 from .screen import answers, say, write_json
 
 if TYPE_CHECKING:
@@ -90,15 +90,15 @@ def _why_not(request: Request, secret: str, body: bytes) -> str | None:
 def _show(request: Request, body: bytes, reason: str | None, *, as_json: bool) -> None:
     from rich.json import JSON
 
-    try:
-        event = json.loads(body)
-    except ValueError:
-        event = None
+    event = read_event(body)
     message_id = request.headers.get("webhook-id", "-")
     if as_json:
-        write_json({"id": message_id, "valid": reason is None, "reason": reason, "event": event})
+        write_json(
+            {"id": message_id, "valid": reason is None, "reason": reason, "test": is_test(event), "event": event}
+        )
         return
     kind = event.get("type", "-") if isinstance(event, dict) else "-"
+    kind += "  a test" * is_test(event)
     verdict = Text("signature valid", "green") if reason is None else Text(f"refused: {reason}", "bold red")
     answers.print(Text.assemble((time.strftime("%H:%M:%S"), "dim"), f"  {message_id}  ", (kind, "bold"), "  ", verdict))
     if event is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 import uuid
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -59,24 +60,38 @@ def verify(
     any_age: Annotated[
         bool, typer.Option("--any-age", help="Don't mind an old timestamp: for a recorded one.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help='{"valid": …, "reason": …}')] = False,
+    as_json: Annotated[bool, typer.Option("--json", help='{"valid": …, "reason": …, "test": …}')] = False,
 ) -> None:
     """Check the signature of a body from standard input. Exit code 0: it is right, 1: it is not, with the reason.
 
     [dim]Example:[/dim]  webhook-gateway verify --id evt_1 --timestamp 1795392000 --signature 'v1,…' < body.json
     """
     _check_secret(secret)
-    reason = None
+    body, reason = sys.stdin.buffer.read(), None
     try:
         now = float(timestamp) if any_age else time.time()
-        signatures.verify(secret, id, timestamp, sys.stdin.buffer.read(), signature, now)
+        signatures.verify(secret, id, timestamp, body, signature, now)
     except BadSignature as error:
         reason = str(error)
+    test = is_test(read_event(body))
     if as_json:
-        write_json({"valid": reason is None, "reason": reason})
+        write_json({"valid": reason is None, "reason": reason, "test": test})
     else:
-        print("valid" if reason is None else f"not valid: {reason}")
+        print("valid" + ", a test" * test if reason is None else f"not valid: {reason}")
     raise typer.Exit(0 if reason is None else NO)
+
+
+def read_event(body: bytes) -> Any:
+    """None where it isn't JSON."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
+
+
+def is_test(event: Any) -> bool:
+    """Whether it was sent to try the endpoint, as its body says: that is signed, the header `webhook-test` is not."""
+    return isinstance(event, dict) and event.get("test") is True
 
 
 def _check_secret(secret: str) -> None:
