@@ -7,9 +7,14 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
+from uuid_utils.compat import uuid7
 
+from tests.support.hospital import Hospital
 from tests.web.serving import Api, running
 from webhook_gateway import telemetry
+from webhook_gateway.settings import Settings
+from webhook_gateway.store.database import Database
+from webhook_gateway.store.partitions import make_all
 
 
 @pytest.fixture
@@ -23,6 +28,20 @@ async def admin(api: Api) -> AsyncIterator[httpx.AsyncClient]:
     """A client that may do everything but read payloads."""
     async with api.client(await api.make_key("admin")) as client:
         yield client
+
+
+@pytest.fixture
+async def hospital(database_url: str, api: Api) -> AsyncIterator[Hospital]:
+    """The hospital of the API, as its workers see it."""
+    settings = Settings(database_url=database_url, development=True, log_level="error", concurrency=1_000)
+    database, subscriber_id = Database(database_url, connections=10), uuid7()
+    async with database.connection() as connection:
+        await make_all(connection)
+        await connection.execute(
+            "INSERT INTO subscribers (id, tenant_id, name) VALUES ($1, $2, 'Laboratory')", subscriber_id, api.tenant_id
+        )
+    yield Hospital(settings, database, api.vault, api.tenant_id, subscriber_id)
+    await database.close()
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.hospital import Hospital
+from tests.support.partner import partner, status
 from tests.support.rows import store_event, store_open, store_worker
 from tests.web.serving import Api, running
 from tests.web.world import HELD, World, make_world, post
@@ -16,6 +18,7 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.credentials import NEVER_SENT
 from webhook_gateway.rules.signing import encode_secret
 from webhook_gateway.store import configuration
+from webhook_gateway.web.api.dependencies import MOST_WAITING
 
 URL = "https://lab.example.com/in"
 
@@ -247,7 +250,80 @@ async def test_a_test_event_goes_to_one_endpoint_only(api: Api, admin: httpx.Asy
         body = (await officer.get(f"/v1/events/{queued['event_id']}/payload")).json()
     shipped = (await admin.get("/v1/event-types/lab_result.final")).json()
     assert body["data"] == shipped["example"]
-    assert (await admin.post(f"/v1/endpoints/{one['id']}/test", json={"event_type": "a.b"})).status_code == 422
+    assert body["test"] is True
+
+
+async def test_a_test_is_of_a_type_that_the_endpoint_gets(api: Api, admin: httpx.AsyncClient) -> None:
+    own = {"name": "ward.opened", "description": "A ward opens", "schema": {"type": "object"}, "example": {"ward": "7"}}
+    await post(admin, "/v1/event-types", own)
+    for patterns, expected in (
+        (["payment.*", "appointment.cancelled"], "payment.failed"),
+        (["ward.opened"], "ward.opened"),
+        (["gateway.*"], "gateway.breaker_closed"),
+        (["nobody_knows.*"], "gateway.test"),
+    ):
+        endpoint = await make_endpoint(admin, event_types=patterns)
+        queued = await post(admin, f"/v1/endpoints/{endpoint['id']}/test", {})
+        event = (await admin.get(f"/v1/events/{queued['event_id']}")).json()
+        assert event["type"] == expected
+    for event_type, code in (("gateway.test", 202), ("a.b", 422), ("lab_result.final", 422), ("*", 422)):
+        answer = await admin.post(f"/v1/endpoints/{endpoint['id']}/test", json={"event_type": event_type})
+        assert answer.status_code == code
+        assert code == 202 or answer.json()["errors"][0]["pointer"] == "/event_type"
+
+
+async def test_a_test_can_be_waited_for_without_keeping_the_api_from_anybody(
+    api: Api, admin: httpx.AsyncClient, hospital: Hospital
+) -> None:
+    async with partner(status(418)) as there:
+        endpoint_id = await hospital.endpoint(url=there.url(), slots=100)
+        path = f"/v1/endpoints/{ids.render(ids.ENDPOINT, endpoint_id)}/test?wait=20"
+        async with api.client(await api.make_key("admin")) as client:
+            sent = [asyncio.create_task(client.post(path, timeout=30)) for _ in range(MOST_WAITING + 3)]
+            waiting = set(sent)
+            while len(waiting) > MOST_WAITING:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                assert {task.result().status_code for task in done} == {202}, "as many as may be wait already"
+            assert (await admin.get("/v1/endpoints")).status_code == 200
+            async with hospital.worker():
+                answers = [task.result() for task in (await asyncio.wait(waiting))[0]]
+    assert [answer.status_code for answer in answers] == [200] * MOST_WAITING
+    found = sorted(answer.json()["attempt"]["status"] for answer in answers)
+    assert found.count(200) >= MOST_WAITING - 1
+    assert {answer.json()["attempt"]["phase"] for answer in answers} == {"answered"}
+    for answer in answers:
+        delivery = (await admin.get(answer.headers["location"])).json()
+        assert delivery["attempts"] == [answer.json()["attempt"]]
+
+
+async def test_a_test_that_is_not_over_in_time_says_where_to_look(api: Api, admin: httpx.AsyncClient) -> None:
+    endpoint = await make_endpoint(admin)
+    answer = await admin.post(f"/v1/endpoints/{endpoint['id']}/test?wait=1")
+    assert (answer.status_code, answer.json()["attempt"]) == (202, None)
+    delivery = (await admin.get(answer.headers["location"])).json()
+    assert (delivery["id"], delivery["waiting_for"]) == (answer.json()["id"], "no_worker")
+    for wait in ("21", "-1", "soon"):
+        assert (await admin.post(f"/v1/endpoints/{endpoint['id']}/test?wait={wait}")).status_code == 422
+
+
+async def test_a_test_is_never_replayed_as_if_it_were_real(
+    api: Api, admin: httpx.AsyncClient, hospital: Hospital
+) -> None:
+    async with partner(status(500), status(500)) as there:
+        endpoint_id = await hospital.endpoint(url=there.url(), schedule=[])
+        path = f"/v1/endpoints/{ids.render(ids.ENDPOINT, endpoint_id)}/test?wait=20"
+        async with hospital.worker():
+            (real,) = await hospital.post()
+            await there.got(1)
+            test = (await admin.post(path, timeout=30)).json()
+            await hospital.until("SELECT FROM finished_deliveries WHERE state = 'dead' OFFSET 1")
+            await post(admin, "/v1/replays", {"state": "dead"})
+            await hospital.until("SELECT FROM finished_deliveries WHERE reason = 'replay'")
+            assert there.received[-1].id == ids.render(ids.EVENT, real), "the job leaves it out"
+            again = await post(admin, f"/v1/deliveries/{test['id']}/replay")
+            (received, *_) = [r for r in await there.got(4) if r.id == test["event_id"]][1:]
+    assert received.headers["webhook-test"] == "true"
+    assert (await admin.get(f"/v1/deliveries/{again['id']}")).json()["reason"] == "test"
 
 
 async def test_a_held_key_goes_on_when_an_operator_says_so(api: Api, admin: httpx.AsyncClient) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import httpx
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
@@ -20,11 +19,8 @@ from tests.support.partner import Received, Reply, partner
 from tests.support.rows import store_event, store_open, store_worker
 from tests.web.serving import Api
 from webhook_gateway.rules import ids
-from webhook_gateway.settings import Settings
 from webhook_gateway.store import lists, reports
-from webhook_gateway.store.database import Database
 from webhook_gateway.store.driver import driver_of
-from webhook_gateway.store.partitions import make_all
 
 TABLES = (
     "deliveries",
@@ -80,20 +76,6 @@ somewhere = st.builds(
     apart=st.lists(apart, max_size=4).map(tuple),
     keys=st.lists(st.builds(Key, apart | st.just("held"), st.integers(1, 2)), max_size=2).map(tuple),
 )
-
-
-@pytest.fixture
-async def hospital(database_url: str, api: Api) -> AsyncIterator[Hospital]:
-    """The hospital of the API, as its workers see it."""
-    settings = Settings(database_url=database_url, development=True, log_level="error", concurrency=1_000)
-    database, subscriber_id = Database(database_url, connections=10), uuid7()
-    async with database.connection() as connection:
-        await make_all(connection)
-        await connection.execute(
-            "INSERT INTO subscribers (id, tenant_id, name) VALUES ($1, $2, 'Laboratory')", subscriber_id, api.tenant_id
-        )
-    yield Hospital(settings, database, api.vault, api.tenant_id, subscriber_id)
-    await database.close()
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

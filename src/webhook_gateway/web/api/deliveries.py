@@ -42,7 +42,7 @@ async def one(delivery_id: DeliveryId, gateway: Parts, caller: Reader) -> Any:
     async with gateway.database.begin() as connection:
         row = granted(await deliveries.find(connection, caller, delivery_id))
         attempts = await reports.attempts_of(connection, caller.tenant_id, delivery_id)
-    return {**row, "attempts": [{**attempt, "response_sha256": _hex(attempt)} for attempt in attempts]}
+    return {**row, "attempts": [shown_attempt(attempt) for attempt in attempts]}
 
 
 @router.get(
@@ -91,6 +91,6 @@ def _open(gateway: Gateway, caller: Caller, row: RowMapping) -> str | None:
     return opened.decode(errors="replace")
 
 
-def _hex(attempt: RowMapping) -> str | None:
+def shown_attempt(attempt: RowMapping) -> dict[str, Any]:
     sha256: bytes | None = attempt["response_sha256"]
-    return None if sha256 is None else sha256.hex()
+    return {**attempt, "response_sha256": None if sha256 is None else sha256.hex()}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+from asyncio import Semaphore
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -26,6 +27,9 @@ from webhook_gateway.web.readiness import Readiness
 
 from .schemas.shapes import Paging
 
+MOST_WAITING = 32
+"""Requests of one process that may wait for something at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
@@ -39,6 +43,8 @@ class Gateway:
     policy: Policy
     callers: Callers
     readiness: Readiness
+    waiting: Semaphore = field(default_factory=lambda: Semaphore(MOST_WAITING))
+    """For requests that wait for what becomes of a test: they look at the database again and again."""
 
 
 def _gateway(request: Request) -> Gateway:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+from time import monotonic
 from typing import Annotated, Any
+from uuid import UUID
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Path, Query, Response
 
 from webhook_gateway.operations import endpoint_lifecycle
 from webhook_gateway.operations.change import changing
 from webhook_gateway.operations.endpoints import find
+from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import endpoints
+from webhook_gateway.store import endpoints, reports
+from webhook_gateway.store.database import DatabaseUnavailable
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
-from .dependencies import Parts, needs, next_page, read_number_cursor
+from .deliveries import shown_attempt
+from .dependencies import Gateway, Parts, needs, next_page, read_number_cursor
 from .endpoints import shown
-from .schemas.deliveries import QueuedDelivery
-from .schemas.endpoint_lifecycle import HeldKeyPage, TestSend
+from .schemas.endpoint_lifecycle import HeldKeyPage, SentTest, TestSend
 from .schemas.endpoints import Endpoint
 from .schemas.shapes import Paging
 from .schemas.typed_ids import EndpointId
@@ -49,7 +55,8 @@ async def resume(endpoint_id: EndpointId, gateway: Parts, caller: Operator) -> A
 @router.post(
     "/{endpoint_id}/test",
     status_code=202,
-    response_model=QueuedDelivery,
+    response_model=SentTest,
+    responses={200: {"model": SentTest, "description": "Its attempt is over."}},
     operation_id="testEndpoint",
     summary="Send a test event to an endpoint",
 )
@@ -57,14 +64,40 @@ async def send_test(
     endpoint_id: EndpointId,
     gateway: Parts,
     caller: Operator,
+    response: Response,
     body: Annotated[TestSend | None, Body()] = None,
+    wait: Annotated[int, Query(ge=0, le=20, description="Seconds to wait for its attempt.")] = 0,
 ) -> Any:
-    """Sends an event type's example, signed and retried like any other event, to this endpoint only."""
+    """Sends a type's example once to this endpoint only, marked as a test and signed like any other event.
+
+    It goes at once where a slot is free, past a breaker that is open; a failure changes nothing of the endpoint's
+    health, a success closes the breaker. With `wait` the answer is `200` with the attempt if that is over in time.
+    """
     event_type = (body or TestSend()).event_type
     async with changing(gateway.database, caller) as change:
-        return granted(
+        queued = granted(
             await endpoint_lifecycle.send_test(change, gateway.vault, gateway.catalogue, endpoint_id, event_type)
         )
+    response.headers["Location"] = f"/v1/deliveries/{ids.render(ids.DELIVERY, queued['id'])}"
+    attempt = await _attempt_of(gateway, caller, queued["id"], wait)
+    response.status_code = 202 if attempt is None else 200
+    return {**queued, "attempt": attempt}
+
+
+async def _attempt_of(gateway: Gateway, caller: Caller, delivery_id: UUID, wait: float) -> dict[str, Any] | None:
+    """The attempt, if it is over within ``wait`` seconds. Between two looks no connection is held."""
+    until, pause = monotonic() + wait, 0.05
+    if gateway.waiting.locked():
+        return None
+    async with gateway.waiting:
+        while (left := until - monotonic()) > 0:
+            await asyncio.sleep(min(pause, left))
+            pause = min(1.5 * pause, 0.5)
+            with suppress(DatabaseUnavailable):  # it is queued all the same
+                async with gateway.database.begin() as connection:
+                    for attempt in await reports.attempts_of(connection, caller.tenant_id, delivery_id):
+                        return shown_attempt(attempt)
+    return None
 
 
 @router.get(

@@ -14,11 +14,13 @@ from .shapes import NextCursor, Paging, Shown, examples
 from .typed_ids import SUFFIX, AttemptId, DeliveryId, EndpointId, EventId
 from .values import EventTypeName, Time
 
+QUEUED = {"id": f"dlv_{SUFFIX}", "event_id": f"evt_{SUFFIX}", "endpoint_id": f"ep_{SUFFIX}"}
+
 
 class QueuedDelivery(Shown):
     """A delivery that is on its way."""
 
-    model_config = examples({"id": f"dlv_{SUFFIX}", "event_id": f"evt_{SUFFIX}", "endpoint_id": f"ep_{SUFFIX}"})
+    model_config = examples(QUEUED)
 
     id: DeliveryId
     event_id: EventId
@@ -74,26 +76,27 @@ class Delivery(Shown):
     finished_at: datetime | None
 
 
+ATTEMPT: dict[str, Any] = {
+    "id": f"att_{SUFFIX}",
+    "attempt": 1,
+    "started_at": "2026-11-23T08:00:00Z",
+    "duration": 0.182,
+    "phase": "answered",
+    "outcome": "rejected",
+    "status": 503,
+    "detail": None,
+    "tls_version": "TLSv1.3",
+    "sends": 1,
+    "response_length": 19,
+    "response_type": "text/plain",
+    "response_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+}
+
+
 class Attempt(Shown):
     """One HTTP request. `phase` says how far it got: from `sent` on, the partner may have the event."""
 
-    model_config = examples(
-        {
-            "id": f"att_{SUFFIX}",
-            "attempt": 1,
-            "started_at": "2026-11-23T08:00:00Z",
-            "duration": 0.182,
-            "phase": "answered",
-            "outcome": "rejected",
-            "status": 503,
-            "detail": None,
-            "tls_version": "TLSv1.3",
-            "sends": 1,
-            "response_length": 19,
-            "response_type": "text/plain",
-            "response_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-        }
-    )
+    model_config = examples(ATTEMPT)
 
     id: AttemptId
     attempt: int

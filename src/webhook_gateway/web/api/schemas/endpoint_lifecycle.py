@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from .deliveries import ATTEMPT, QUEUED, Attempt, QueuedDelivery
 from .shapes import Body, NextCursor, Shown, examples
 from .typed_ids import SUFFIX, DeliveryId, EventId
 from .values import EventTypeName
@@ -33,11 +34,19 @@ class EndpointHealth(Shown):
 
 
 class TestSend(Body):
-    """What to send: an event type's example, or `gateway.test`."""
+    """What to send: the example of a type that the endpoint gets, or `gateway.test`."""
 
     model_config = examples({"event_type": "lab_result.final"})
 
-    event_type: EventTypeName = "gateway.test"
+    event_type: EventTypeName | None = Field(None, description="null: the first that the endpoint gets.")
+
+
+class SentTest(QueuedDelivery):
+    """A test, and its attempt, where that was over in time: else look at the delivery."""
+
+    model_config = examples({**QUEUED, "attempt": ATTEMPT}, {**QUEUED, "attempt": None})
+
+    attempt: Attempt | None = None
 
 
 _HELD_KEY = {
