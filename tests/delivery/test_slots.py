@@ -8,6 +8,7 @@ from time import monotonic
 from uuid import uuid4
 
 import pytest
+from msgspec import structs
 
 from webhook_gateway.delivery.health import PROVEN
 from webhook_gateway.delivery.registry import EndpointRecord, Leased
@@ -20,7 +21,7 @@ from webhook_gateway.rules.deadlines import (
     TOKEN_DEADLINE,
     WORKER_DRAINS_WITHIN,
 )
-from webhook_gateway.rules.model import Health
+from webhook_gateway.rules.model import EndpointState, Health
 from webhook_gateway.rules.outcome import Accepted, Phase, TimedOut
 
 from .parts import BODY, ENDPOINT, Parts, delivery, snapshot
@@ -263,3 +264,52 @@ def test_what_is_leased_of_a_deleted_endpoint_takes_no_slot() -> None:
     assert parts.slots.begin(leased, BODY)
     assert parts.slots.next_or_free(parts.record, goes_on=True) is None
     assert (parts.slots.in_flight, parts.record.tenant.in_flight) == (0, 0)
+
+
+def test_past_an_open_breaker_goes_one_test_at_a_time_and_nothing_else() -> None:
+    parts = Parts()
+    parts.record.health.current = Health(failures_in_a_row=10, open_until=parts.clock.now() + 60)
+    assert parts.slots.lease_on_insert(parts.record) is None
+    assert parts.slots.lease_on_insert(parts.record, test=True) is not None
+    assert parts.begin(a_test(parts)) == 1
+    assert parts.slots.lease_on_insert(parts.record, test=True) is not None, "it waits in memory for the first one"
+    assert parts.begin(a_test(parts)) == 0
+    assert parts.slots.in_flight == 1
+    assert parts.slots.next_or_free(parts.record, goes_on=True) is not None
+    assert parts.slots.next_or_free(parts.record, goes_on=True) is None
+    assert parts.slots.in_flight == 0
+
+
+def test_a_test_goes_before_what_waits_in_the_next_slot_that_is_free() -> None:
+    parts = Parts()
+    parts.answer_quickly()
+    parts.begin(*parts.claim(has=50))
+    parts.due.expect(parts.record)
+    assert parts.slots.lease_on_insert(parts.record) is None
+    assert parts.slots.lease_on_insert(parts.record, test=True) is not None
+    assert parts.begin(tested := a_test(parts)) == 0, "all slots are taken"
+    following = parts.slots.next_or_free(parts.record, goes_on=True)
+    assert following is not None
+    assert following.delivery is tested.delivery
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": EndpointState.PAUSED},
+        {"state": EndpointState.DISABLED},
+        {"maintenance": (0.0, math.inf)},
+        {"slots": 0},
+        {"rate": 0.001},
+    ],
+)
+def test_a_test_goes_past_nothing_that_somebody_has_set(changes: dict[str, object]) -> None:
+    parts = Parts(changes=changes)
+    if "rate" in changes:
+        assert parts.slots.lease_on_insert(parts.record, test=True) is not None, "the first token"
+        assert parts.begin(a_test(parts)) == 1
+    assert parts.slots.lease_on_insert(parts.record, test=True) is None
+
+
+def a_test(parts: Parts) -> Leased:
+    return Leased(parts.record, structs.replace(delivery(), test=True))

@@ -362,3 +362,55 @@ async def test_a_tenant_takes_only_its_own_slots(hospital: Hospital, open_partne
         assert sum(partner.busiest for partner in partners) <= 6
         await hospital.change("UPDATE endpoints SET state = 'paused'")
         let_go.set()
+
+
+OPEN_BREAKER = """
+INSERT INTO endpoint_health (endpoint_id, tenant_id, failures_in_a_row, failing_since, open_until, openings)
+VALUES ($1, $2, 10, now() - interval '1 minute', now() + interval '1 hour', 4)
+"""
+
+
+async def test_a_test_says_that_it_is_one_and_passes_an_open_breaker_which_its_success_closes(
+    hospital: Hospital, open_partner: Open
+) -> None:
+    partner = await open_partner(status(500))
+    endpoint_id = await hospital.endpoint(url=partner.url(), secret=SECRET)
+    await hospital.endpoint("gateway.delivery_dead", url=partner.url("/watch"))
+    await hospital.change(OPEN_BREAKER, endpoint_id, hospital.tenant_id)
+    (before,) = await hospital.rows("SELECT * FROM endpoint_health")
+    async with hospital.worker():
+        (event_id,) = await hospital.post()
+        await hospital.until("SELECT FROM deliveries")
+        await hospital.test(endpoint_id)
+        (failed,) = await hospital.until(FINISHED, "dead")
+        assert (failed["attempt"], failed["state_reason"], failed["reason"]) == (1, "attempts_exhausted", "test")
+        (after,) = await hospital.rows("SELECT * FROM endpoint_health")
+        assert after == before, "a test that fails changes nothing"
+        assert (await hospital.rows("SELECT event_id FROM deliveries"))[0]["event_id"] == event_id
+
+        await hospital.test(endpoint_id)
+        await hospital.until(f"{FINISHED} OFFSET 1", "delivered")
+    first, second, real = partner.received
+    assert real.id == ids.render(ids.EVENT, event_id), "the breaker is closed"
+    assert "webhook-test" not in real.headers
+    assert "test" not in json.loads(real.body)
+    for tested in (first, second):
+        assert tested.headers["webhook-test"] == "true"
+        assert list(json.loads(tested.body)) == ["id", "type", "timestamp", "test", "data"]
+        assert json.loads(tested.body)["test"] is True
+        Webhook(SECRET).verify(tested.body, tested.headers)
+    assert await hospital.rows("SELECT FROM events WHERE type = 'gateway.delivery_dead'") == []
+
+
+async def test_a_test_waits_while_its_endpoint_is_paused_and_is_one_though_it_is_claimed_like_any_other(
+    hospital: Hospital, open_partner: Open
+) -> None:
+    partner = await open_partner()
+    endpoint_id = await hospital.endpoint(url=partner.url(), state="paused")
+    async with hospital.worker():
+        await hospital.test(endpoint_id)
+        await hospital.until("SELECT FROM deliveries WHERE lease_id IS NULL AND attempt = 0")
+        await hospital.change("UPDATE endpoints SET state = 'enabled' WHERE id = $1", endpoint_id)
+        (received,) = await partner.got(1)
+        await hospital.until(FINISHED, "delivered")
+    assert received.headers["webhook-test"] == "true"

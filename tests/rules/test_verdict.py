@@ -20,7 +20,7 @@ from webhook_gateway.rules.outcome import (
     Unreachable,
     Unsendable,
 )
-from webhook_gateway.rules.verdict import Done, GiveUp, Postpone, RetryIn, decide
+from webhook_gateway.rules.verdict import Done, GiveUp, Postpone, RetryIn, Verdict, decide
 
 ID = UUID(int=1)
 ENDPOINT = Endpoint(ID, ID, ID, 1, "https://partner.example/hook", ("*",))
@@ -92,6 +92,23 @@ def test_as_many_attempts_are_made_as_the_schedule_allows(
     assert actions[-1] == GiveUp("attempts_exhausted")
     assert all(isinstance(action, RetryIn) for action in actions[:-1])
     assert len(actions) == len(schedule) + 1
+
+
+@given(failures, st.integers(1, 10), st.floats(0, 1, exclude_max=True))
+def test_a_test_that_fails_is_over_and_says_nothing_about_the_endpoints_health(
+    outcome: Outcome, attempt: int, chance: float
+) -> None:
+    test, health = structs.replace(delivery(attempt), test=True), Health(failures_in_a_row=9, failing_since=1.0)
+    said = decide(test, ENDPOINT, health, outcome, NOW, chance)
+    assert said == Verdict(GiveUp("attempts_exhausted"), health)
+    waits = decide(test, ENDPOINT, health, Unsendable("key_missing", Remedy.WAIT), NOW, chance)
+    assert isinstance(waits.action, Postpone)
+
+
+def test_a_test_that_succeeds_closes_the_breaker() -> None:
+    health = Health(failures_in_a_row=9, failing_since=1.0, open_until=NOW + 60, openings=3)
+    said = decide(structs.replace(delivery(), test=True), ENDPOINT, health, Accepted(200), NOW, 0.5)
+    assert (said.action, said.health.open_until, said.health.openings) == (Done(), None, 0)
 
 
 def test_410_disables_the_endpoint_and_the_delivery_waits() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webhook_gateway.rules.model import Endpoint, EndpointState, Health
-from webhook_gateway.rules.waiting import OpenDelivery, Reason, Waiting, may_begin, why_in_outbox, why_waiting
+from webhook_gateway.rules.waiting import OpenDelivery, Reason, Waiting, may_begin, may_test, why_in_outbox, why_waiting
 
 ID = UUID(int=1)
 ENDPOINT = Endpoint(ID, ID, ID, 1, "https://partner.example/hook", ("*",))
@@ -45,6 +45,15 @@ def test_a_delivery_is_said_to_be_due_exactly_where_a_claim_takes_it(
 ) -> None:
     claimed = delivery.due_at is not None and delivery.due_at <= NOW and may_begin(endpoint, health, NOW) > 0
     assert is_due(delivery, endpoint, health, NOW) == claimed
+
+
+@given(endpoints, healths)
+def test_a_test_passes_what_failures_have_caused_and_nothing_that_somebody_has_set(
+    endpoint: Endpoint, health: Health
+) -> None:
+    begins = may_test(endpoint, health, NOW) or may_begin(endpoint, health, NOW) > 0
+    assert begins == (may_begin(endpoint, HEALTHY, NOW) > 0)
+    assert not may_test(endpoint, HEALTHY, NOW)
 
 
 @given(deliveries, endpoints, healths, st.floats(0, 0.999))

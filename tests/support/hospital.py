@@ -30,7 +30,7 @@ from webhook_gateway.outbound.sender import Sender
 from webhook_gateway.rules import signing
 from webhook_gateway.rules.model import Delivery, DeliveryState
 from webhook_gateway.settings import Settings
-from webhook_gateway.store import configuration, deliveries, keyring, outbox, tenants
+from webhook_gateway.store import configuration, deliveries, keyring, outbox, replays, tenants
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.deliveries import Finished, Wanted
 from webhook_gateway.store.notifications import CONFIGURATION, OUTBOX, notify
@@ -109,6 +109,19 @@ class Hospital:
         """An event as it goes into the outbox."""
         event = NewEvent(type, json.dumps({"n": n}).encode(), {}, ordering_key=key)
         return prepare(self.vault, self.tenant_id, event, None)
+
+    async def test(self, endpoint_id: UUID, type: str = LAB_RESULT) -> UUID:
+        """Sends a test to one endpoint, as the API does; the id of its delivery."""
+        event = prepare(self.vault, self.tenant_id, NewEvent(type, b"{}", {}, test=True), None)
+        delivery_id = uuid7()
+        async with self.database.connection() as connection, connection.transaction():
+            await connection.execute(
+                replays.STORE_EVENT, event.id, event.tenant_id, event.type, event.occurred_at, event.size, event.body
+            )
+            about = (self.tenant_id, event.id, type, endpoint_id, delivery_id, "test")
+            await connection.execute(outbox.ENQUEUE_FOR_ONE, *about)
+        await notify(self.database, OUTBOX)
+        return delivery_id
 
     async def accept(self, type: str = PAYMENT, **changes: object) -> UUID:
         """Takes in the example of a type, with other values in its data, as the API does."""

@@ -89,6 +89,8 @@ def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, ke
         }
         if delivery.skipped_event_id is not None:
             headers["webhook-skipped-id"] = ids.render(ids.EVENT, delivery.skipped_event_id)
+        if delivery.test:
+            headers["webhook-test"] = "true"
         reach("while_signing")
         return Request(
             endpoint.id,

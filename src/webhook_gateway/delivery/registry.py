@@ -147,9 +147,10 @@ class Registry:
         return (slots + self.workers - 1 - position) // self.workers
 
     def wants_dead_delivery_events(self, delivery: Delivery) -> bool:
-        """Whether some endpoint wants to hear of this one's death. Never about the gateway's own events: no loops."""
-        own = delivery.event_type.startswith(OPERATIONAL)
-        return not own and bool(self.matcher.match(delivery.tenant_id, OPERATIONAL + "delivery_dead"))
+        """Whether some endpoint wants to hear of this one's death. Never about tests, or
+        the gateway's own events: no loops."""
+        untold = delivery.test or delivery.event_type.startswith(OPERATIONAL)
+        return not untold and bool(self.matcher.match(delivery.tenant_id, OPERATIONAL + "delivery_dead"))
 
     def _take_over(self, record: EndpointRecord) -> None:
         endpoint = self.snapshot.endpoints.get(record.id)

@@ -14,6 +14,7 @@ from webhook_gateway.outbound.sender import Sender
 from webhook_gateway.outbound.tokens import Tokens
 from webhook_gateway.rules.model import Delivery
 from webhook_gateway.rules.outcome import Remedy, Unsendable
+from webhook_gateway.rules.verdict import Done
 from webhook_gateway.store import deliveries
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 from webhook_gateway.store.deliveries import Retried
@@ -128,7 +129,8 @@ class Sending:
         result = await attempt(self.sender, self.tokens, self.clock, health, delivery, endpoint, body, self.keep)
         verdict, exchange = result.verdict, result.exchange
         share = self.registry.share(record, endpoint.slots)
-        health.note(exchange.outcome, exchange.duration, verdict.health, share)
+        if not delivery.test or isinstance(verdict.action, Done):
+            health.note(exchange.outcome, exchange.duration, verdict.health, share)
         if verdict.disable is not None:
             self.registry.disable(record)
         self.unsettled.append((record, result))

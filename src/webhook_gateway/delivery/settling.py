@@ -158,7 +158,7 @@ class Settling:
         if len(ours) < len(results):
             telemetry.lease_lost(len(results) - len(ours))
         for f in finished:
-            if f.delivery.id in settled.ours:
+            if f.delivery.id in settled.ours and not f.delivery.test:
                 telemetry.finished.labels(f.state).inc()
         for endpoint_id in settled.due:
             self.due.expect(self.registry.of(endpoint_id))

@@ -17,7 +17,7 @@ from webhook_gateway.rules.credentials import ClientCredentials
 from webhook_gateway.rules.deadlines import LEASE_MARGIN, TOKEN_DEADLINE
 from webhook_gateway.rules.model import Endpoint, Ordering
 from webhook_gateway.rules.outcome import Unsendable
-from webhook_gateway.rules.waiting import may_begin
+from webhook_gateway.rules.waiting import may_begin, may_test
 
 from .clock import Clock
 from .due import Due
@@ -93,18 +93,19 @@ class Slots:
         """Frees what the claim did not need."""
         self._free_reserved(reservation.record, max(reservation.slots - got, 0))
 
-    def lease_on_insert(self, record: EndpointRecord) -> float | None:
+    def lease_on_insert(self, record: EndpointRecord, test: bool = False) -> float | None:
         """The lease in seconds of a delivery that is about to be made, with a slot for it, or room to prefetch it.
 
-        None where it has to be claimed: others wait for the endpoint, or there is no room.
+        None where it has to be claimed: others wait for the endpoint, or there is no room. A ``test`` goes before
+        those that wait, in the next slot that is free.
         """
         endpoint, now = record.endpoint, self._clock.now()
-        if endpoint is None or (record.due_at is not None and record.due_at <= now):
+        if endpoint is None or (record.due_at is not None and record.due_at <= now and not test):
             return None
-        free = self.concurrency - self.in_flight
-        if min(self._free_slots(endpoint, record, now), (free - record.in_flight + 1) // 2) > 0:
+        free, queued = self.concurrency - self.in_flight, len(record.prefetched) + record.prefetching
+        if min(self._free_slots(endpoint, record, now, test), (free - record.in_flight + 1) // 2) > 0:
             self._reserve(record, 1)
-        elif record.in_flight and len(record.prefetched) + record.prefetching < self._prefetch(endpoint, record, now):
+        elif record.in_flight and ((test and endpoint.rate is None) or queued < self._prefetch(endpoint, record, now)):
             record.prefetching += 1
         else:
             return None
@@ -129,12 +130,14 @@ class Slots:
         record = leased.record
         endpoint = record.endpoint
         if not record.reserved and endpoint is not None and self.in_flight < self.concurrency:
-            self._reserve(record, min(max(self._free_slots(endpoint, record, self._clock.now()), 0), 1))
+            now, test = self._clock.now(), leased.delivery.test
+            self._reserve(record, min(max(self._free_slots(endpoint, record, now, test), 0), 1))
         if record.reserved:
             record.reserved -= 1
             return True
         until = monotonic() + QUEUED * self._lease_margin
-        record.prefetched.append(Prefetched(leased.delivery, body, until))
+        queue = record.prefetched.appendleft if leased.delivery.test else record.prefetched.append
+        queue(Prefetched(leased.delivery, body, until))
         return False
 
     def next_or_free(self, record: EndpointRecord, goes_on: bool) -> Prefetched | None:
@@ -146,8 +149,8 @@ class Slots:
             goes_on
             and record.prefetched
             and endpoint is not None
-            and record.prefetched[0].until > monotonic()
-            and record.in_flight <= self._allowed(endpoint, record, self._clock.now())
+            and (first := record.prefetched[0]).until > monotonic()
+            and record.in_flight <= self._allowed(endpoint, record, self._clock.now(), first.delivery.test)
         ):
             return record.prefetched.popleft()
         self._free(record, 1)
@@ -210,8 +213,8 @@ class Slots:
 
     # How much there is room for.
 
-    def _free_slots(self, endpoint: Endpoint, record: EndpointRecord, now: float) -> int:
-        free = self._allowed(endpoint, record, now) - record.in_flight
+    def _free_slots(self, endpoint: Endpoint, record: EndpointRecord, now: float, test: bool = False) -> int:
+        free = self._allowed(endpoint, record, now, test) - record.in_flight
         if endpoint.rate is not None:
             tokens = record.bucket.fill(endpoint.rate / self._registry.workers)
             self._rate_binds = self._rate_binds or tokens < free
@@ -221,9 +224,11 @@ class Slots:
             free = min(free, (-(-self.concurrency * quarters // 4) - self.unproven - record.unproven + 1) // 2)
         return min(free, self._per_tenant - record.tenant.in_flight)
 
-    def _allowed(self, endpoint: Endpoint, record: EndpointRecord, now: float) -> int:
+    def _allowed(self, endpoint: Endpoint, record: EndpointRecord, now: float, test: bool = False) -> int:
         """How many requests this worker may have under way to the endpoint."""
         share = self._registry.share(record, may_begin(endpoint, record.health.current, now))
+        if test and share == 0 and may_test(endpoint, record.health.current, now):
+            return 1
         return int(min(share, record.health.limit))
 
     def _room_to_prefetch(self, endpoint: Endpoint, record: EndpointRecord, now: float) -> int:

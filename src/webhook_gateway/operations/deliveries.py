@@ -44,7 +44,8 @@ async def replay(change: Change, delivery_id: UUID) -> dict[str, UUID] | Refusal
     if refused := await replays_more(change, 1, as_job=False):
         return refused
     about = {"event_id": row["event_id"], "endpoint_id": row["endpoint_id"]}
-    new = await replays.replay(connection, actor.tenant_id, type=row["type"], reason="replay", **about)
+    reason = "test" if row["reason"] == "test" else "replay"  # its body says that it is one
+    new = await replays.replay(connection, actor.tenant_id, type=row["type"], reason=reason, **about)
     after = {"delivery_id": ids.render(ids.DELIVERY, new)}
     change.note("delivery.replayed", ids.render(ids.DELIVERY, delivery_id), OUTBOX, after=after)
     return {"id": new, **about}

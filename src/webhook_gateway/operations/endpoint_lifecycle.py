@@ -13,6 +13,7 @@ from webhook_gateway.intake.catalogue import Catalogue, EventType
 from webhook_gateway.intake.events import NewEvent, emit, prepare
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
+from webhook_gateway.rules.matching import TEST, fits
 from webhook_gateway.rules.model import EndpointState
 from webhook_gateway.store import endpoints, replays
 from webhook_gateway.store.driver import driver_of
@@ -45,19 +46,28 @@ async def resume(change: Change, vault: Vault, endpoint_id: UUID) -> RowMapping 
 
 
 async def send_test(
-    change: Change, vault: Vault, catalogue: Catalogue, endpoint_id: UUID, event_type: str
+    change: Change, vault: Vault, catalogue: Catalogue, endpoint_id: UUID, event_type: str | None
 ) -> dict[str, UUID] | Refusal:
-    """Queues the type's example for this endpoint only; the ids of the delivery, its event and its endpoint."""
+    """Queues the type's example for this endpoint only; the ids of the delivery, its event and its endpoint.
+
+    Without a type, the first that the endpoint gets.
+    """
     if isinstance(row := await find(change.connection, change.actor, endpoint_id, lock=True), NotFound):
         return row
     if row["state"] == EndpointState.DISABLED:
         return Conflict.ENDPOINT_DISABLED
+    if event_type is None:
+        names = [known.name for known in catalogue.all(change.actor.tenant_id) if change.actor.may_send(known.name)]
+        event_type = next((name for pattern in row["event_types"] for name in names if fits(pattern, name)), TEST)
     known = await known_type(change.connection, catalogue, change.actor.tenant_id, event_type)
     if known is None:
         remedy = "Give one of the types that GET /v1/event-types lists."
         return Invalid((Fault("unknown_event_type", remedy, pointer="/event_type"),))
     if not change.actor.may_send(event_type):
         return NotHeld((event_type,))
+    if event_type != TEST and not any(fits(pattern, event_type) for pattern in row["event_types"]):
+        remedy = f"Give a type that the endpoint gets (see its event_types), {TEST}, or none."
+        return Invalid((Fault("not_wanted", remedy, pointer="/event_type"),))
     if exhausted := await one_test_more(change):
         return exhausted
     event = prepare(vault, change.actor.tenant_id, _example_of(known, row), None)
@@ -102,7 +112,7 @@ def _example_of(known: EventType, endpoint: RowMapping) -> NewEvent:
     example = dict(known.example)
     if known.source == "gateway":
         example |= _names(endpoint)
-    return NewEvent(type=known.name, data=msgspec.json.encode(example), parsed=example)
+    return NewEvent(type=known.name, data=msgspec.json.encode(example), parsed=example, test=True)
 
 
 def _names(endpoint: RowMapping) -> dict[str, Any]:

@@ -98,6 +98,8 @@ class Delivery(msgspec.Struct, frozen=True):
     sequence: int = 0
     skipped_event_id: UUID | None = None
     """The dead delivery of the same key that this one follows, so that the partner can be told."""
+    test: bool = False
+    """Sent to try the endpoint: one attempt, of which only a success says anything about its health."""
 
 
 class Health(msgspec.Struct, frozen=True):

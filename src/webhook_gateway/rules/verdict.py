@@ -63,6 +63,8 @@ def decide(
             return Verdict(Done(), breaker.after_success(health, now))
         case Unsendable():
             return Verdict(_after_unsendable(delivery, endpoint, outcome, chance), health)
+        case _ if delivery.test:
+            return Verdict(GiveUp("attempts_exhausted"), health)
         case Rejected(status, retry_after):
             failed = breaker.after_failure(health, now)
             if status in ASKS_FOR_SILENCE and retry_after is not None:
@@ -93,7 +95,7 @@ def _after_unsendable(delivery: Delivery, endpoint: Endpoint, outcome: Unsendabl
 def _retry_or_give_up(
     delivery: Delivery, endpoint: Endpoint, retry_after: float | None, chance: float
 ) -> RetryIn | GiveUp:
-    delay = delay_after(delivery.attempt, endpoint.schedule)
+    delay = None if delivery.test else delay_after(delivery.attempt, endpoint.schedule)
     if delay is None:
         return GiveUp("attempts_exhausted")
     return RetryIn(at_least(jitter(delay, chance), retry_after))

@@ -88,6 +88,11 @@ def may_begin(endpoint: Endpoint, health: Health, now: float) -> int:
     return 1 if breaker.is_probing(health, now) else endpoint.slots
 
 
+def may_test(endpoint: Endpoint, health: Health, now: float) -> bool:
+    """Whether a test may begin past what failures have caused: then one request at a time is allowed to it."""
+    return may_begin(endpoint, health, now) < may_begin(endpoint, Health(), now)
+
+
 def why_waiting(delivery: OpenDelivery, endpoint: Endpoint, health: Health, workers: int, now: float) -> Waiting:
     """Why a delivery is not attempted now. Of several reasons the one that lasts longest, the endpoint's first.
 

@@ -36,12 +36,12 @@ ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 NEXT = """
 -- next of a job: finished deliveries after its cursor, in the order of their ids. What was made after the job itself
 -- is left out, or a job that replays what dies would never end. An endpoint that is gone or disabled gets nothing,
--- and a body that is no longer kept can't be sent.
+-- a body that is no longer kept can't be sent, and a test has had its time.
 SELECT f.id, f.event_id, f.type, f.endpoint_id
 FROM finished_deliveries f JOIN endpoints e ON e.id = f.endpoint_id AND e.deleted_at IS NULL AND e.state <> 'disabled'
 WHERE f.tenant_id = $1 AND f.id > $2 AND f.id < $3 AND f.id >= $4 AND f.id < $5
   AND ($6::uuid IS NULL OR f.endpoint_id = $6) AND ($7::uuid IS NULL OR e.subscriber_id = $7)
-  AND ($8::text IS NULL OR f.type = $8) AND f.state = $9
+  AND ($8::text IS NULL OR f.type = $8) AND f.state = $9 AND f.reason IS DISTINCT FROM 'test'
   AND EXISTS (SELECT FROM events v WHERE v.id = f.event_id)
 ORDER BY f.id LIMIT $10
 """
