@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
-from webhook_gateway.store.database import plain
+from webhook_gateway.store.primary import servers
 
 MANY = {"max_connections": "400"}
 # What a killed process has written stays with the kernel, and no test cuts the power. Commits still wait for it.
@@ -57,7 +57,7 @@ class Server:
 def serving(settings: Mapping[str, str] = FAST) -> Iterator[Server]:
     """DATABASE_URL's, or one of our own with these settings."""
     if url := os.environ.get("DATABASE_URL"):
-        yield Server(plain(url))
+        yield Server(servers(url)[0])
         return
     # Not pytest's own temporary directory: as root the server runs as another account, which could not reach it.
     directory = Path(tempfile.mkdtemp(prefix="webhook-gateway-test-"))

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -224,6 +225,34 @@ async def test_it_starts_without_its_database_and_says_so() -> None:
             assert int(response.headers["retry-after"]) > 0
         posted = await client.post("/v1/events", json={"type": "staff_shift.assigned", "data": {}})
         check_problem(posted, 503, "unavailable")
+
+
+async def test_it_says_so_while_its_database_takes_no_writes(api: Api, database_url: str) -> None:
+    key, administrator = await api.make_key("admin"), await asyncpg.connect(database_url)
+
+    async def take_writes(taken: bool) -> None:
+        await administrator.execute(f"""
+            SET default_transaction_read_only = off;
+            DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {not taken}',
+                                       current_database()); END $$;
+            SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid()""")
+
+    async with serve(database_url) as (url, _), api.client(key) as client:
+        client.base_url = url
+        assert (await client.get("/readyz")).is_success
+        for taken in (False, True):
+            await take_writes(taken)
+            async with asyncio.timeout(20):
+                while (ready := await client.get("/readyz")).is_success is not taken:
+                    pass
+            posted = await client.post("/v1/subscribers", json={"name": "Lab"})
+            if taken:
+                assert posted.status_code == 201
+            else:
+                for answer in (ready, posted):
+                    check_problem(answer, 503, "unavailable")
+    await administrator.close()
 
 
 async def test_a_key_that_is_used_too_often_is_told_to_wait(database_url: str) -> None:

@@ -215,8 +215,6 @@ def _server(server: dict[str, Any], url: str, found: Settings) -> Iterator[Findi
 
     if server["version"] < OLDEST_POSTGRES:
         yield error(f"PostgreSQL {server['version_text']} is too old: 15 or newer is needed")
-    if server["read_only"]:
-        yield error("this server is a replica and takes no writes: point DATABASE_URL to the primary")
     for name in ("fsync", "full_page_writes"):
         if server[name] == "off":
             yield error(f"{name} is off, so a crash can lose accepted events: set it to on")

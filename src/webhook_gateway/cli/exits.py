@@ -74,9 +74,10 @@ def explain(error: BaseException) -> CannotGoOn | None:
     from webhook_gateway.client import GatewayUnavailable, Refused
     from webhook_gateway.demo import NoExamples
     from webhook_gateway.host.postgres_binaries import EmbeddedPostgresError
-    from webhook_gateway.store import database
+    from webhook_gateway.store import database, primary
 
-    for cause in _causes(error):
+    causes = list(_causes(error))
+    for cause in causes:
         match cause:
             case CannotGoOn():
                 return cause
@@ -94,13 +95,19 @@ def explain(error: BaseException) -> CannotGoOn | None:
                 return CannotGoOn("the database refuses the name or the password in DATABASE_URL: correct them", WRONG)
             case asyncpg.InvalidCatalogNameError():
                 return CannotGoOn("the database that DATABASE_URL names does not exist: create it first", WRONG)
+            case asyncpg.TargetServerAttributeNotMatched() | asyncpg.ReadOnlySQLTransactionError():
+                return CannotGoOn("DATABASE_URL names no server that takes writes: name the primary, too", UNAVAILABLE)
+            case primary.SharedSessions():
+                return CannotGoOn(str(cause), WRONG)
             case asyncpg.InsufficientPrivilegeError():
                 return CannotGoOn("the account in DATABASE_URL lacks a privilege on the database: grant it", WRONG)
             case asyncpg.UndefinedTableError() | asyncpg.UndefinedColumnError():
                 return CannotGoOn("the database has not the newest schema: run `webhook-gateway migrate`", NO)
-            case database.DatabaseUnavailable() | asyncpg.PostgresConnectionError() | asyncpg.CannotConnectNowError():
-                return database_unavailable(cause)
-    return database_unavailable(error) if isinstance(error, database.UNAVAILABLE) else None
+    away = (database.DatabaseUnavailable, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)
+    for cause in causes:
+        if isinstance(cause, away) or (cause is error and isinstance(error, database.UNAVAILABLE)):
+            return database_unavailable(cause)
+    return None
 
 
 def database_unavailable(error: BaseException) -> CannotGoOn:

@@ -19,7 +19,7 @@ from webhook_gateway.host.processes import Program, Tree, watch_signals
 from webhook_gateway.rules.deadlines import API_DRAINS_WITHIN
 from webhook_gateway.settings import Settings, settings
 
-from .environment import Host, Port
+from .environment import Host, Port, with_database
 from .exits import WRONG, CannotGoOn
 from .screen import say
 
@@ -141,7 +141,15 @@ def _serve_here(listener: socket.socket, trusted_proxies: str) -> None:
 
 
 def _check_production(found: Settings) -> None:
-    """Without a database or a key a gateway can accept nothing, so it doesn't start."""
+    """Without a database or a key a gateway can accept nothing, so it doesn't start; nor where sessions are shared."""
+    from webhook_gateway.store.database import DatabaseUnavailable
+    from webhook_gateway.store.primary import SharedSessions
+
     if found.database_url is None:
         raise CannotGoOn("DATABASE_URL is not set: set it, or try `webhook-gateway up`, which brings its own", WRONG)
     load_master_keys(found)
+    try:
+        with_database(lambda database: database.expect_writable())
+    except DatabaseUnavailable as error:  # it may come, or come back, at any time
+        if isinstance(error.__cause__, SharedSessions):
+            raise

@@ -9,9 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from sqlalchemy import event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from . import primary
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -52,8 +56,11 @@ UNAVAILABLE = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.TransactionRollbackError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
 )
-"""What the driver raises when Postgres is gone, full, starting, stopping, silent, or broke a deadlock: ask again."""
+"""What the driver raises when Postgres is gone, full, starting, stopping, silent, a standby, wants another password, or
+broke a deadlock: ask again."""
 
 NAME = {"application_name": "webhook-gateway"}
 """All that the startup packet asks for: a connection pooler refuses one that asks for more."""
@@ -90,11 +97,13 @@ class Database:
     """
 
     def __init__(self, url: str, *, connections: int = 8, patience: float = 4.0) -> None:
-        self._dsn = plain(url)
+        self._servers = primary.servers(url)
         self._connections = connections
         self._patience = patience
         self._pool: asyncpg.Pool[Any] | None = None
         self._opening = asyncio.Lock()
+        self._has_sessions = False
+        """Whatever pools connections before Postgres leaves each of ours its session."""
         self._engines: dict[float, AsyncEngine] = {}
 
     @asynccontextmanager
@@ -116,7 +125,18 @@ class Database:
                 raise StatementTimedOut(type(error).__name__) from error
             if isinstance(error, ValueError):  # what the driver calls a DataError is a bug of ours, not an absence
                 raise
-            raise DatabaseUnavailable(type(error).__name__) from error
+            if isinstance(error, asyncpg.ReadOnlySQLTransactionError):  # the others are where this one is
+                await pool.expire_connections()
+            raise _unavailable(error) from error
+
+    async def expect_writable(self) -> None:
+        """
+        Raises:
+            DatabaseUnavailable: it can't be reached, or takes no writes.
+        """
+        async with self.connection() as connection:
+            if await connection.fetchval("SELECT current_setting('transaction_read_only')") == "on":
+                raise asyncpg.ReadOnlySQLTransactionError
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
@@ -150,11 +170,12 @@ class Database:
                 pool_timeout=self._patience,
                 pool_pre_ping=True,
             )
+            event.listen(self._engines[patience].sync_engine, "handle_error", _leave_standby)
         try:
             async with self._engines[patience].begin() as connection:
                 yield connection
         except (*UNAVAILABLE, PoolTimeout) as error:
-            raise DatabaseUnavailable(type(error).__name__) from error
+            raise _unavailable(error) from error
         except DBAPIError as error:
             if error.connection_invalidated or isinstance(_driver_error(error), UNAVAILABLE):
                 raise DatabaseUnavailable(type(error.orig).__name__) from error
@@ -169,7 +190,7 @@ class Database:
         try:
             return await self._connect(self._patience)
         except UNAVAILABLE as error:
-            raise DatabaseUnavailable(type(error).__name__) from error
+            raise _unavailable(error) from error
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -179,10 +200,8 @@ class Database:
 
     async def _connect(self, patience: float) -> asyncpg.Connection:
         """``patience`` is what a statement may take: Postgres ends it, and if that is not heard, so does the driver."""
-        connection = await asyncpg.connect(
-            self._dsn, timeout=self._patience, command_timeout=patience + 1, server_settings=NAME
-        )
-        await _set(connection, {**SESSION, "statement_timeout": f"{patience * 1_000:.0f}"})
+        connection = await self._to_primary(command_timeout=patience + 1)
+        await self._prepare(connection, {**SESSION, "statement_timeout": f"{patience * 1_000:.0f}"})
         return connection
 
     async def _open(self) -> asyncpg.Pool[Any]:
@@ -190,39 +209,47 @@ class Database:
             if self._pool is None:
                 # Fan-out holds a lock: who is cut off in it must not keep it from all others.
                 cut_off = f"{self._patience * 500:.0f}"
+                connect: Any = self._to_primary
                 self._pool = await asyncpg.create_pool(
-                    self._dsn,
+                    connect=connect,
                     min_size=0,
                     max_size=self._connections,
-                    timeout=self._patience,
                     command_timeout=self._patience,
                     max_inactive_connection_lifetime=60,
                     # Our statements leave no session state behind, so there is nothing to reset: it saves a round trip.
                     reset=_leave,
-                    server_settings=NAME,
-                    init=partial(_set, settings={**HOT, "idle_in_transaction_session_timeout": cut_off}),
+                    init=partial(self._prepare, settings={**HOT, "idle_in_transaction_session_timeout": cut_off}),
                 )
         return self._pool
 
+    async def _to_primary(self, _url: None = None, **options: Any) -> asyncpg.Connection:
+        return await primary.connect(self._servers, self._patience, server_settings=NAME, **options)
 
-def plain(url: str) -> str:
-    """The URL as the driver wants it: ``postgresql://`` without SQLAlchemy's driver name."""
-    for prefix in ("postgresql+asyncpg://", "postgres://"):
-        if url.startswith(prefix):
-            return "postgresql://" + url.removeprefix(prefix)
-    return url
+    async def _prepare(self, connection: asyncpg.Connection, settings: Mapping[str, str]) -> None:
+        """Sets the session up, once it is one: a pooler shows by telling another process than that which answers."""
+        statements = [f"SET {name} = '{value}'" for name, value in settings.items()]
+        statements.append(f"SELECT WHERE pg_backend_pid() <> {connection.get_server_pid()}")
+        try:
+            if await connection.execute("; ".join(statements)) != "SELECT 0" and not self._has_sessions:
+                await primary.expect_sessions(partial(self._to_primary, statement_cache_size=0))
+                self._has_sessions = True
+        except BaseException:
+            connection.terminate()
+            raise
+
+
+def _unavailable(error: Exception) -> DatabaseUnavailable:
+    return DatabaseUnavailable(str(error) if isinstance(error, primary.SharedSessions) else type(error).__name__)
+
+
+def _leave_standby(context: ExceptionContext) -> None:
+    """All connections of the pool are where one is that takes no writes."""
+    if isinstance(context.original_exception.__cause__, asyncpg.ReadOnlySQLTransactionError):
+        context.is_disconnect = True
 
 
 def _driver_error(error: DBAPIError) -> BaseException | None:
     return error.orig.__cause__ if error.orig is not None else None
-
-
-async def _set(connection: asyncpg.Connection, settings: Mapping[str, str]) -> None:
-    try:
-        await connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings.items()))
-    except BaseException:
-        connection.terminate()
-        raise
 
 
 async def _leave(connection: asyncpg.Connection) -> None:

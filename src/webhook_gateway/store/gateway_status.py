@@ -13,7 +13,7 @@ SELECT current_setting('server_version_num')::int AS version, current_setting('s
        current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,
        current_setting('full_page_writes') AS full_page_writes,
        current_setting('max_connections')::int AS max_connections,
-       current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS read_only,
+       current_setting('server_encoding') AS encoding,
        EXISTS (SELECT FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl) AS encrypted,
        extract(epoch FROM clock_timestamp())::float8 AS now
 """

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -21,8 +22,7 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from . import partitions
-from .database import plain
+from . import partitions, primary
 
 MIGRATION_LOCK: Final = 7_709_146_402_251_864_931
 """The advisory lock that one migrator holds. Any number will do, as long as nobody else in the database uses it."""
@@ -32,6 +32,8 @@ T = TypeVar("T")
 _one_at_a_time = threading.Lock()  # Alembic keeps the migration under way in module globals
 
 _BETWEEN_TRIES_SECONDS: Final = 0.1
+PATIENCE: Final = 30.0
+"""Seconds in which one of the database's servers has to take the connection."""
 
 
 def upgrade(url: str, revision: str = "head") -> None:
@@ -65,7 +67,7 @@ def head() -> str:
 
 async def _make_partitions(url: str) -> None:
     """Before the first event comes, so that none has to move from the default partition later."""
-    connection = await asyncpg.connect(plain(url), timeout=30)
+    connection = await primary.connect(primary.servers(url), PATIENCE)
     try:
         with suppress(asyncpg.LockNotAvailableError):  # the gateway is at work: its workers make them
             await partitions.make_all(connection)
@@ -75,11 +77,9 @@ async def _make_partitions(url: str) -> None:
 
 async def run_on(url: str, work: Callable[[Connection], T]) -> T:
     """Do `work` on a connection of its own, closed afterwards."""
-    dsn = plain(url)
-    # asyncpg reads the URL itself, so that sslmode, sslrootcert, several hosts and the rest of libpq's words hold.
-    engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(dsn, timeout=30), poolclass=NullPool
-    )
+    # asyncpg reads the URL itself, so that sslmode, sslrootcert and the rest of libpq's words hold.
+    connect = partial(primary.connect, primary.servers(url), PATIENCE)
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     try:
         async with engine.connect() as connection:
             return await connection.run_sync(work)

@@ -1,11 +1,10 @@
-"""Whether the database answers: asked once for everybody who wants to know at that moment."""
+"""Whether the database takes writes: asked once for everybody who wants to know at that moment."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 
-from webhook_gateway.store import configuration
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 
 PATIENCE = 2.0
@@ -30,8 +29,8 @@ class Readiness:
 
     async def _ask(self) -> bool:
         try:
-            async with asyncio.timeout(PATIENCE), self._database.connection() as connection:
-                await configuration.version(connection)
+            async with asyncio.timeout(PATIENCE):
+                await self._database.expect_writable()
         except (TimeoutError, DatabaseUnavailable):
             return False
         else:

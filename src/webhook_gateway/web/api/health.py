@@ -22,7 +22,7 @@ async def alive() -> Any:
 
 @router.get("/readyz", response_model=Condition, operation_id="getReadiness", summary="See whether it can work")
 async def ready(gateway: Parts) -> Any:
-    """Answers 200 while the database answers, 503 otherwise. Needs no key."""
+    """Answers 200 while the database takes writes, 503 otherwise. Needs no key."""
     if not await gateway.readiness.is_ready():
-        raise DatabaseUnavailable("the database is silent")
+        raise DatabaseUnavailable("the database is silent, or takes no writes")
     return {"status": "ok"}
