@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import command
+from tests.support.pgbouncer import needs_pgbouncer, pooled
 from webhook_gateway.crypto.master_keys import new_master_key
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -86,6 +87,18 @@ def test_wrong_credentials_and_a_missing_database_are_told_apart(cli: Cli, datab
     refused = cli("status", DATABASE_URL=f"{scheme}://nobody:wrong@{rest.partition('@')[2]}")
     assert refused.returncode == 2
     assert "password" in refused.stderr
+
+
+@needs_pgbouncer
+def test_a_pooler_that_shares_sessions_is_refused_with_the_remedy(cli: Cli, database_url: str) -> None:
+    settings = {"WEBHOOK_GATEWAY_MASTER_KEYS": new_master_key()}
+    with pooled(database_url, "session") as url:
+        assert cli("status", DATABASE_URL=url).returncode == 0
+    with pooled(database_url, "transaction") as url:
+        for command, status in (("serve", 2), ("work", 2), ("status", 2), ("check", 1)):
+            found = cli(command, DATABASE_URL=url, **settings)
+            assert found.returncode == status
+            assert "pool_mode = session" in found.stderr + found.stdout
 
 
 def test_a_database_without_the_schema_sends_one_to_migrate(cli: Cli, database_url: str) -> None:

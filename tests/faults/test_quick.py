@@ -6,15 +6,17 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
+from tests.support.pgbouncer import needs_pgbouncer, pooled
 from tests.support.postgres import Server
 
 from . import on_api, on_partners, on_workers
 from .house import House, copy_code
 from .report import Report
-from .stage import QUICK, error_in
+from .stage import QUICK, error_in, staged
 
 
 @pytest.fixture
@@ -38,6 +40,22 @@ async def test_nothing_accepted_is_lost(house: House, fault: Callable[[House], A
     assert report.passed, report.wrong
     assert report.lost == 0
     assert report.duplicates <= report.allowed
+
+
+LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %'"
+
+
+@pytest.mark.slow
+@needs_pgbouncer
+async def test_it_works_through_a_pooler_that_leaves_it_its_sessions(house: House) -> None:
+    async with house.databases.copy(house.template) as url:
+        with pooled(url, "session") as by_pooler:
+            async with staged(by_pooler, QUICK, house.code) as stage:
+                async with stage.load(rate=20):
+                    assert await stage.value(LISTENING) >= len(stage.apis) + len(stage.workers)
+                    await stage.catch_up(monotonic())
+                report = await stage.account(allowed=0)
+    assert report.passed, report.wrong
 
 
 FAIL = """
