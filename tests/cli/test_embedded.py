@@ -16,6 +16,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tests.support.postgres import MortalPostgres
 from webhook_gateway.crypto.master_keys import data_directory
 from webhook_gateway.host import postgres_binaries
 from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
@@ -51,7 +52,7 @@ async def test_keeps_what_was_committed_over_stop_and_start(directory: Path) -> 
 
 
 async def test_keeps_what_was_committed_over_kill_9_and_comes_back_at_the_same_url(directory: Path) -> None:
-    with EmbeddedPostgres.start(directory, settings=SMALL) as server:
+    with MortalPostgres.start(directory, settings=SMALL) as server:
         url = server.url
         witness = await asyncpg.connect(url)
         await witness.execute("CREATE TABLE kept AS SELECT 42 AS answer")
@@ -65,7 +66,7 @@ async def test_keeps_what_was_committed_over_kill_9_and_comes_back_at_the_same_u
 async def test_a_stale_pid_file_whose_number_is_taken_by_another_process_does_not_keep_it_from_starting(
     directory: Path,
 ) -> None:
-    with EmbeddedPostgres.start(directory, settings=SMALL) as server:
+    with MortalPostgres.start(directory, settings=SMALL) as server:
         server.kill()
         pid_file = directory / "pgdata" / "postmaster.pid"
         other = subprocess.Popen(["sleep", "60"])

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import webhook_gateway
-from tests.support.postgres import Server
-from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
+from tests.support.postgres import MortalPostgres, Server
 
 from .stage import Length, Skip, Stage, staged
 
@@ -27,7 +26,7 @@ class House:
     template: str
     length: Length
     code: Path
-    server: EmbeddedPostgres | None = None
+    server: MortalPostgres | None = None
 
     @asynccontextmanager
     async def stage(self, *, tablespace: str = "pg_default", **options: Any) -> AsyncIterator[Stage]:
@@ -38,7 +37,7 @@ class House:
         ):
             yield stage
 
-    def postgres(self) -> EmbeddedPostgres:
+    def postgres(self) -> MortalPostgres:
         """
         Raises:
             Skip: it isn't ours to stop.

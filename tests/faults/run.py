@@ -14,9 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 
-from tests.support.postgres import Server
+from tests.support.postgres import MortalPostgres, Server
 from webhook_gateway.host import garbage
-from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
 from webhook_gateway.store import migrate
 
 from . import on_api, on_database, on_machines, on_operations, on_partners, on_workers
@@ -59,7 +58,7 @@ def main() -> int:
     try:
         with (
             tempfile.TemporaryDirectory(prefix="webhook-gateway-faults-code-") as kept,
-            EmbeddedPostgres.start(directory, die_with_parent=True) as server,
+            MortalPostgres.start(directory, die_with_parent=True) as server,
         ):
             reports = _play(server, copy_code(Path(kept)), faults, length, asked.rounds or 1, asked.json)
     finally:
@@ -71,7 +70,7 @@ def main() -> int:
 
 
 def _play(
-    server: EmbeddedPostgres, code: Path, faults: dict[str, Fault], length: Length, rounds: int, quiet: bool
+    server: MortalPostgres, code: Path, faults: dict[str, Fault], length: Length, rounds: int, quiet: bool
 ) -> list[Report]:
     async def prepare() -> House:
         databases = Server(server.url)

@@ -25,8 +25,8 @@ import asyncpg
 from uuid_utils.compat import uuid7
 
 from tests.support.hospital import Hospital, hospital_on
+from tests.support.postgres import MortalPostgres
 from webhook_gateway.crypto.vault import MasterKeys, Vault
-from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
 from webhook_gateway.host.processes import Process, Program
 from webhook_gateway.operations.first_start import issue_key
 
@@ -83,7 +83,7 @@ class Stage:
     database_url: str
     length: Length
     code: Path
-    server: EmbeddedPostgres | None = None
+    server: MortalPostgres | None = None
     address: str = ""
     ledger: Ledger = field(default_factory=Ledger)
     partner: Bookkeeper = field(default_factory=Bookkeeper)
@@ -217,7 +217,7 @@ class Stage:
         finally:
             await connection.close()
 
-    def postgres(self) -> EmbeddedPostgres:
+    def postgres(self) -> MortalPostgres:
         if self.server is None:
             raise Skip("the PostgreSQL isn't ours to stop")
         return self.server
@@ -499,7 +499,7 @@ async def staged(
     length: Length,
     code: Path,
     *,
-    server: EmbeddedPostgres | None = None,
+    server: MortalPostgres | None = None,
     links: bool = False,
     workers: int = 2,
     ordered: bool = True,

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+from tests.support.pids import children_of, watched
 from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
 from webhook_gateway.store.primary import servers
 
@@ -21,6 +22,23 @@ MANY = {"max_connections": "400"}
 # What a killed process has written stays with the kernel, and no test cuts the power. Commits still wait for it.
 FAST = {**MANY, "fsync": "off"}
 _serial = count(1)
+
+
+class MortalPostgres(EmbeddedPostgres):
+    """One that is killed as the kernel would when memory is short, and comes back."""
+
+    def kill(self) -> None:
+        """kill -9 the postmaster. Returns once its children are gone, too."""
+        with watched([self.process.pid, *children_of(self.process.pid)]) as wait_until_gone:
+            self.process.kill()
+            self.process.wait()
+            wait_until_gone(60)
+
+    def restart(self, *, immediate: bool = False) -> None:
+        """Stop, unless it is down already, and start again on the same port, so `url` stays the same."""
+        self.stop(immediate=immediate)
+        with self._alone():
+            self._launch(self.port)
 
 
 @dataclass(frozen=True, slots=True)

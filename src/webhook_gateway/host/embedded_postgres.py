@@ -32,7 +32,6 @@ from typing import Final, Self
 from webhook_gateway.crypto.master_keys import make_directory
 
 from .account import Account
-from .pids import children_of, watched
 from .postgres_binaries import EmbeddedPostgresError, reachable_binaries
 from .processes import end_with_parent
 
@@ -63,7 +62,7 @@ _STOP_SECONDS: Final = 60.0
 class EmbeddedPostgres:
     """One running server on one data directory. Make it with `start`; a `with` block stops it.
 
-    `url` is a libpq URL (`postgresql://user:password@127.0.0.1:port/postgres`) and stays the same over `restart`.
+    `url` is a libpq URL (`postgresql://user:password@127.0.0.1:port/postgres`).
     `process` is the postmaster.
     """
 
@@ -109,19 +108,6 @@ class EmbeddedPostgres:
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGQUIT)
             self.process.wait(_STOP_SECONDS)
-
-    def kill(self) -> None:
-        """kill -9 the postmaster, as the kernel would when memory is short. Returns once its children are gone, too."""
-        with watched([self.process.pid, *children_of(self.process.pid)]) as wait_until_gone:
-            self.process.kill()
-            self.process.wait()
-            wait_until_gone(_STOP_SECONDS)
-
-    def restart(self, *, immediate: bool = False) -> None:
-        """Stop, unless it is down already, and start again on the same port."""
-        self.stop(immediate=immediate)
-        with self._alone():
-            self._launch(self.port)
 
     def __enter__(self) -> Self:
         return self
