@@ -15,14 +15,15 @@ from webhook_gateway.store import audit
 from webhook_gateway.web.callers import Caller
 
 from .dependencies import Parts, needs, page_of
-from .schemas.audit import AuditHead, AuditPage, AuditQuery, AuditVerification
+from .schemas.audit import AuditEntry, AuditHead, AuditQuery, AuditVerification
+from .schemas.shapes import Page
 
 router = APIRouter(prefix="/v1/audit", tags=["Audit"])
 
 Auditor = Annotated[Caller, needs(Scope.AUDIT_READ, whole_tenant=True)]
 
 
-@router.get("", response_model=AuditPage, operation_id="listAudit", summary="List audit entries")
+@router.get("", response_model=Page[AuditEntry], operation_id="listAudit", summary="List audit entries")
 async def every(query: Annotated[AuditQuery, Query()], gateway: Parts, caller: Auditor) -> Any:
     """Lists changes and every look at a payload, newest first. Entries can only be added."""
     fetch = partial(audit.page, tenant_id=caller.tenant_id, target=query.target, actor=query.actor)

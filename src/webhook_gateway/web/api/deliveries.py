@@ -18,7 +18,8 @@ from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
 from .dependencies import Gateway, Parts, needs, page_of
-from .schemas.deliveries import Delivery, DeliveryDetail, DeliveryPage, DeliveryQuery, KeptResponses, QueuedDelivery
+from .schemas.deliveries import Delivery, DeliveryDetail, DeliveryQuery, KeptResponses, QueuedDelivery
+from .schemas.shapes import Page
 from .schemas.typed_ids import DeliveryId
 
 router = APIRouter(prefix="/v1/deliveries", tags=["Deliveries"])
@@ -28,7 +29,7 @@ Opener = Annotated[Caller, needs(Scope.PAYLOAD_READ)]
 Operator = Annotated[Caller, needs(Scope.DELIVERIES_WRITE)]
 
 
-@router.get("", response_model=DeliveryPage, operation_id="listDeliveries", summary="List deliveries")
+@router.get("", response_model=Page[Delivery], operation_id="listDeliveries", summary="List deliveries")
 async def every(query: Annotated[DeliveryQuery, Query()], gateway: Parts, caller: Reader) -> Any:
     """Lists open and finished deliveries, newest first. A page may be short, or empty, before the last one."""
     asked = query.model_dump(exclude={"cursor", "limit"})

@@ -23,9 +23,9 @@ from webhook_gateway.web.errors import granted
 from .deliveries import shown_attempt
 from .dependencies import Gateway, Parts, needs, next_page, read_number_cursor
 from .endpoints import shown
-from .schemas.endpoint_lifecycle import HeldKeyPage, SentTest, TestSend
+from .schemas.endpoint_lifecycle import HeldKey, SentTest, TestSend
 from .schemas.endpoints import Endpoint
-from .schemas.shapes import Paging
+from .schemas.shapes import Page, Paging
 from .schemas.typed_ids import EndpointId
 
 router = APIRouter(prefix="/v1/endpoints", tags=["Endpoints"])
@@ -102,7 +102,7 @@ async def _attempt_of(gateway: Gateway, caller: Caller, delivery_id: UUID, wait:
 
 @router.get(
     "/{endpoint_id}/held-keys",
-    response_model=HeldKeyPage,
+    response_model=Page[HeldKey],
     operation_id="listHeldKeys",
     summary="List an endpoint's held ordering keys",
 )

@@ -24,7 +24,8 @@ from webhook_gateway.web.errors import granted
 
 from .dependencies import Parts, needs, next_page, read_cursor
 from .schemas.endpoint_lifecycle import Breaker
-from .schemas.endpoints import CreatedEndpoint, Endpoint, EndpointChanges, EndpointPage, EndpointQuery, NewEndpoint
+from .schemas.endpoints import CreatedEndpoint, Endpoint, EndpointChanges, EndpointQuery, NewEndpoint
+from .schemas.shapes import Page
 from .schemas.signing import RotatedSecret, Rotation
 from .schemas.typed_ids import EndpointId
 
@@ -45,7 +46,7 @@ async def create(body: NewEndpoint, gateway: Parts, caller: Writer) -> Any:
         return {**await shown(gateway.vault, change.connection, row), **_given_out(secret)}
 
 
-@router.get("", response_model=EndpointPage, operation_id="listEndpoints", summary="List endpoints")
+@router.get("", response_model=Page[Endpoint], operation_id="listEndpoints", summary="List endpoints")
 async def every(query: Annotated[EndpointQuery, Query()], gateway: Parts, caller: Reader) -> Any:
     """Lists endpoints, newest first."""
     if caller.subscriber_id is not None and query.subscriber_id not in (None, caller.subscriber_id):

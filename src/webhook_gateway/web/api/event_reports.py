@@ -18,7 +18,8 @@ from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import Problem, not_found
 
 from .dependencies import Gateway, Parts, needs, page_of
-from .schemas.events import EventDetail, EventPage, EventQuery, Payload
+from .schemas.events import Event, EventDetail, EventQuery, Payload
+from .schemas.shapes import Page
 from .schemas.typed_ids import EventId
 
 router = APIRouter(prefix="/v1/events", tags=["Events"])
@@ -30,7 +31,7 @@ Opener = Annotated[Caller, needs(Scope.PAYLOAD_READ)]
 MOST_DELIVERIES = 200
 
 
-@router.get("", response_model=EventPage, operation_id="listEvents", summary="List events")
+@router.get("", response_model=Page[Event], operation_id="listEvents", summary="List events")
 async def every(query: Annotated[EventQuery, Query()], gateway: Parts, caller: WholeReader) -> Any:
     """Lists accepted events, newest first, without their bodies. A page may be short, or empty, before the last one.
 

@@ -16,8 +16,8 @@ from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
 from .dependencies import Parts, needs, page_of
-from .schemas.keys import CreatedKey, Key, KeyPage, NewKey
-from .schemas.shapes import Paging
+from .schemas.keys import CreatedKey, Key, NewKey
+from .schemas.shapes import Page, Paging
 from .schemas.typed_ids import KeyId
 
 router = APIRouter(prefix="/v1/keys", tags=["Keys"])
@@ -34,7 +34,7 @@ async def create(body: NewKey, gateway: Parts, caller: Admin) -> Any:
     return {**row, "key": key}
 
 
-@router.get("", response_model=KeyPage, operation_id="listKeys", summary="List API keys")
+@router.get("", response_model=Page[Key], operation_id="listKeys", summary="List API keys")
 async def every(query: Annotated[Paging, Query()], gateway: Parts, caller: Admin) -> Any:
     """Lists keys, newest first, also the revoked ones."""
     return await page_of(gateway, query, partial(stored.page, tenant_id=caller.tenant_id))

@@ -18,8 +18,8 @@ from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
 from .dependencies import Parts, needs, page_of
-from .schemas.replays import NewReplay, Replay, ReplayPage
-from .schemas.shapes import Paging
+from .schemas.replays import NewReplay, Replay
+from .schemas.shapes import Page, Paging
 from .schemas.typed_ids import JobId
 
 router = APIRouter(prefix="/v1/replays", tags=["Replays"])
@@ -37,7 +37,7 @@ async def create(body: NewReplay, gateway: Parts, caller: Operator) -> Any:
         return _shown(granted(await replays.create(change, body.model_dump(exclude_none=True))))
 
 
-@router.get("", response_model=ReplayPage, operation_id="listReplays", summary="List replay jobs")
+@router.get("", response_model=Page[Replay], operation_id="listReplays", summary="List replay jobs")
 async def every(query: Annotated[Paging, Query()], gateway: Parts, caller: Reader) -> Any:
     """Lists jobs, newest first."""
     fetch = partial(stored.page, tenant_id=caller.tenant_id, subscriber_id=caller.subscriber_id)

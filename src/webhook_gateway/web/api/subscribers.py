@@ -16,8 +16,8 @@ from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
 from .dependencies import Parts, needs, page_of
-from .schemas.shapes import Paging
-from .schemas.subscribers import NewSubscriber, Subscriber, SubscriberChanges, SubscriberPage
+from .schemas.shapes import Page, Paging
+from .schemas.subscribers import NewSubscriber, Subscriber, SubscriberChanges
 from .schemas.typed_ids import SubscriberId
 
 router = APIRouter(prefix="/v1/subscribers", tags=["Subscribers"])
@@ -35,7 +35,7 @@ async def create(body: NewSubscriber, gateway: Parts, caller: Writer) -> Any:
         return granted(await subscribers.create(change, body.model_dump()))
 
 
-@router.get("", response_model=SubscriberPage, operation_id="listSubscribers", summary="List subscribers")
+@router.get("", response_model=Page[Subscriber], operation_id="listSubscribers", summary="List subscribers")
 async def every(query: Annotated[Paging, Query()], gateway: Parts, caller: Reader) -> Any:
     """Lists subscribers, newest first. A subscriber's own key sees that one only."""
     return await page_of(gateway, query, partial(stored.page, tenant_id=caller.tenant_id, only=caller.subscriber_id))

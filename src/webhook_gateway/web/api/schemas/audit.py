@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from .shapes import NextCursor, Paging, Shown, examples
+from .shapes import Paging, Shown, examples
 from .typed_ids import SUFFIX
 from .values import WITHOUT_NUL
 
@@ -38,13 +38,6 @@ class AuditEntry(Shown):
     before: dict[str, Any] | None
     after: dict[str, Any] | None
     hash: str
-
-
-class AuditPage(Shown):
-    """Entries, newest first."""
-
-    items: list[AuditEntry]
-    next_cursor: NextCursor = None
 
 
 class AuditQuery(Paging):

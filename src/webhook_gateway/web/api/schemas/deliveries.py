@@ -10,7 +10,7 @@ from pydantic import Field
 from webhook_gateway.rules.model import DeliveryState
 from webhook_gateway.rules.waiting import Reason
 
-from .shapes import NextCursor, Paging, Shown, examples
+from .shapes import Paging, Shown, examples
 from .typed_ids import SUFFIX, AttemptId, DeliveryId, EndpointId, EventId
 from .values import EventTypeName, Time
 
@@ -143,13 +143,6 @@ class DeliveryDetail(Delivery):
     """With its attempts, first one first."""
 
     attempts: list[Attempt]
-
-
-class DeliveryPage(Shown):
-    """Deliveries, newest first."""
-
-    items: list[Delivery]
-    next_cursor: NextCursor = None
 
 
 class DeliveryQuery(Paging):

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from .deliveries import ATTEMPT, QUEUED, Attempt, QueuedDelivery
-from .shapes import Body, NextCursor, Shown, examples
+from .shapes import Body, Shown, examples
 from .typed_ids import SUFFIX, DeliveryId, EventId
 from .values import EventTypeName
 
@@ -68,10 +68,3 @@ class HeldKey(Shown):
     event_id: EventId
     held_at: datetime
     waiting: int = Field(description="Deliveries that wait behind it.")
-
-
-class HeldKeyPage(Shown):
-    """Held ordering keys."""
-
-    items: list[HeldKey]
-    next_cursor: NextCursor = None

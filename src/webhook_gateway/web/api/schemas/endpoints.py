@@ -13,7 +13,7 @@ from webhook_gateway.rules.model import DEFAULT_SCHEDULE, EndpointState, Orderin
 
 from .credentials import Authorization, Headers, ShownAuthorization, ShownTls, Tls
 from .endpoint_lifecycle import EndpointHealth
-from .shapes import Body, NextCursor, Paging, Shown, examples, unchanged
+from .shapes import Body, Paging, Shown, examples, unchanged
 from .signing import SECRET, PublicKey, SecretTimes, SigningSecret
 from .typed_ids import SUFFIX, EndpointId, SubscriberId
 from .values import TIMES, Description, EventTypePattern, Time, Url
@@ -167,13 +167,6 @@ class CreatedEndpoint(Endpoint):
 
     secret: str | None
     public_key: PublicKey | None
-
-
-class EndpointPage(Shown):
-    """Endpoints, newest first."""
-
-    items: list[Endpoint]
-    next_cursor: NextCursor = None
 
 
 class EndpointQuery(Paging):

@@ -10,7 +10,7 @@ from pydantic import Field
 from webhook_gateway.rules.waiting import Reason
 
 from .deliveries import DELIVERY, Delivery
-from .shapes import NextCursor, Paging, Shown, examples
+from .shapes import Paging, Shown, examples
 from .typed_ids import SUFFIX, EventId
 from .values import EventTypeName, Time
 
@@ -46,13 +46,6 @@ class EventDetail(Event):
     )
     matched: int = Field(description="Endpoints that wanted it.")
     deliveries: list[Delivery] = Field(description="The newest 200, replays included.")
-
-
-class EventPage(Shown):
-    """Events, newest first."""
-
-    items: list[Event]
-    next_cursor: NextCursor = None
 
 
 class EventQuery(Paging):

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from webhook_gateway.rules.api_keys import MOST_NETWORKS, MOST_PATTERNS
 from webhook_gateway.rules.scopes import Role, Scope
 
-from .shapes import Body, NextCursor, Shown, examples
+from .shapes import Body, Shown, examples
 from .typed_ids import SUFFIX, KeyId, SubscriberId
 from .values import EventTypePattern, Name, Time
 
@@ -89,10 +89,3 @@ class CreatedKey(Key):
     """With the key, which is never shown again."""
 
     key: str
-
-
-class KeyPage(Shown):
-    """Keys, newest first."""
-
-    items: list[Key]
-    next_cursor: NextCursor = None

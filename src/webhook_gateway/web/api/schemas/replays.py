@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from .shapes import Body, NextCursor, Shown, examples
+from .shapes import Body, Shown, examples
 from .typed_ids import SUFFIX, EndpointId, JobId
 from .values import EventTypeName, Time
 
@@ -64,10 +64,3 @@ class Replay(Shown):
     done: int = Field(description="How many are queued again.")
     created_at: datetime
     finished_at: datetime | None
-
-
-class ReplayPage(Shown):
-    """Jobs, newest first."""
-
-    items: list[Replay]
-    next_cursor: NextCursor = None

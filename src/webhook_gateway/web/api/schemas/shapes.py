@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+T = TypeVar("T")
 
 MEANINGS: dict[str, str] = {}
 """What text that matches a pattern is, in words: a regular expression tells most people nothing."""
@@ -23,11 +25,6 @@ Cursor = Annotated[
         pattern=matching(r"^[A-Za-z0-9_-]*$", "the `next_cursor` of the page before, as it came"),
         description="The `next_cursor` of the page before.",
     ),
-]
-
-NextCursor = Annotated[
-    str | None,
-    Field(description="Where the next page begins, also after one that is not full; null on the last one."),
 ]
 
 
@@ -62,3 +59,12 @@ class Paging(Body):
 
     cursor: Cursor | None = None
     limit: int = Field(50, ge=1, le=200, description="Items on a page.")
+
+
+class Page(Shown, Generic[T]):
+    """A part of a list, mostly with the newest first."""
+
+    items: list[T]
+    next_cursor: str | None = Field(
+        None, description="Where the next page begins, also after one that is not full; null on the last one."
+    )

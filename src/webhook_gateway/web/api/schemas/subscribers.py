@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from .shapes import Body, NextCursor, Shown, examples, unchanged
+from .shapes import Body, Shown, examples, unchanged
 from .typed_ids import SUFFIX, SubscriberId
 from .values import TIMES, Description, Name
 
@@ -39,10 +39,3 @@ class Subscriber(Shown):
     description: str
     created_at: datetime
     updated_at: datetime
-
-
-class SubscriberPage(Shown):
-    """Subscribers, newest first."""
-
-    items: list[Subscriber]
-    next_cursor: NextCursor = None
