@@ -16,11 +16,10 @@ from webhook_gateway.web.errors import MEDIA_TYPE, TITLES, TYPE
 
 from . import well_known
 from .event_bodies import BatchIn, EventIn
-from .events import ReceiptOut
+from .events import BatchOut, ReceiptOut
 from .schemas.problems import Problem
 
 REFERENCE = "#/components/schemas/{}"
-SECURITY: list[dict[str, list[str]]] = [{"API key": []}]
 
 PROBLEMS: dict[int, tuple[str, str]] = {
     400: ("malformed-json", "The body is not JSON."),
@@ -198,79 +197,42 @@ _RECEIPT = {
 
 
 def _add_events(paths: dict[str, Any], components: dict[str, Any]) -> None:
-    shapes = [EventIn, BatchIn, ReceiptOut]
+    shapes = [EventIn, BatchIn, ReceiptOut, BatchOut]
     _, given = msgspec.json.schema_components(shapes, ref_template=REFERENCE.format("{name}"))
-    receipt = given.pop("ReceiptOut") | {"title": "Receipt", "examples": [_RECEIPT]}
     given["EventIn"]["properties"]["data"] |= {"type": "object"}
-    given["EventIn"]["examples"] = [_EVENT]
-    given["BatchIn"]["examples"] = [{"events": [_EVENT]}]
+    results = {"accepted": 1, "refused": 0, "results": [{"index": 0, "status": 202, **_RECEIPT}]}
+    examples = {"EventIn": _EVENT, "BatchIn": {"events": [_EVENT]}, "ReceiptOut": _RECEIPT, "BatchOut": results}
+    for name, example in examples.items():
+        given[name]["examples"] = [example]
     components |= given
-    components["Receipt"], components["BatchResult"] = receipt, _results(receipt)
-    paths.setdefault("/v1/events", {})["post"] = {
-        "tags": ["Events"],
+    header = {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": "The same as the member `idempotency_key`.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]+$"},
+        "example": "shift-81-v1",
+    }
+    one = {
         "summary": "Post an event",
         "description": "Stores the event and then answers: from then on it will be delivered. To be safe against lost "
         "answers, give an idempotency key (in the body or as the header) and post again until there is an answer.",
         "operationId": "postEvent",
-        "parameters": [
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "required": False,
-                "description": "The same as the member `idempotency_key`.",
-                "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]+$"},
-                "example": "shift-81-v1",
-            }
-        ],
-        "requestBody": _json_body("EventIn"),
-        "responses": {"202": _json_response("The event is committed.", "Receipt")},
-        "security": SECURITY,
+        "parameters": [header],
+        "requestBody": {"required": True, "content": _json("EventIn")},
+        "responses": {"202": {"description": "The event is committed.", "content": _json("ReceiptOut")}},
     }
-    paths.setdefault("/v1/events/batch", {})["post"] = {
-        "tags": ["Events"],
+    many = {
         "summary": "Post many events",
         "description": "Stores up to 1,000 events in the order given. Each has its own result: whatever is wrong with "
         "one refuses that one alone. The header `Idempotency-Key` is for single events.",
         "operationId": "postEvents",
-        "requestBody": _json_body("BatchIn"),
-        "responses": {"200": _json_response("A result for each event.", "BatchResult")},
-        "security": SECURITY,
+        "requestBody": {"required": True, "content": _json("BatchIn")},
+        "responses": {"200": {"description": "A result for each event.", "content": _json("BatchOut")}},
     }
+    for path, operation in (("/v1/events", one), ("/v1/events/batch", many)):
+        paths.setdefault(path, {})["post"] = {"tags": ["Events"], **operation, "security": [{"API key": []}]}
 
 
-def _results(receipt: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "title": "BatchResult",
-        "description": "A result for each event, in the order given: a receipt, or a problem as `error`.",
-        "type": "object",
-        "properties": {
-            "accepted": {"type": "integer"},
-            "refused": {"type": "integer"},
-            "results": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "index": {"type": "integer"},
-                        "status": {"type": "integer"},
-                        **receipt["properties"],
-                        "error": {"type": "object"},
-                    },
-                    "required": ["index", "status"],
-                },
-            },
-        },
-        "required": ["accepted", "refused", "results"],
-        "examples": [{"accepted": 1, "refused": 0, "results": [{"index": 0, "status": 202, **_RECEIPT}]}],
-    }
-
-
-def _json_body(name: str) -> dict[str, Any]:
-    return {"required": True, "content": {"application/json": {"schema": {"$ref": REFERENCE.format(name)}}}}
-
-
-def _json_response(description: str, name: str) -> dict[str, Any]:
-    return {
-        "description": description,
-        "content": {"application/json": {"schema": {"$ref": REFERENCE.format(name)}}},
-    }
+def _json(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": REFERENCE.format(name)}}}

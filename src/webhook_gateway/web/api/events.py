@@ -8,6 +8,7 @@ from functools import partial
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from webhook_gateway.intake.events import NewEvent
 from webhook_gateway.intake.ingest import EventRefused, Ingest, Receipt, RefusedBecause
@@ -33,23 +34,24 @@ class ReceiptOut(msgspec.Struct):
     duplicate: bool
 
 
-class ResultOut(msgspec.Struct):
-    """One event of a batch that was accepted."""
+class ResultOut(msgspec.Struct, kw_only=True):
+    """One event of a batch: its receipt, or the problem as `error`."""
 
     index: int
     status: int
-    id: str
-    type: str
-    accepted_at: datetime
-    duplicate: bool
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    accepted_at: Annotated[datetime, msgspec.Meta(tz=True)] | UnsetType = UNSET
+    duplicate: bool | UnsetType = UNSET
+    error: dict[str, Any] | UnsetType = UNSET
 
 
-class RefusedOut(msgspec.Struct):
-    """One event of a batch that was not."""
+class BatchOut(msgspec.Struct):
+    """A result for each event, in the order given."""
 
-    index: int
-    status: int
-    error: dict[str, Any]
+    accepted: int
+    refused: int
+    results: list[ResultOut]
 
 
 def handlers(ingest: Ingest, callers: Callers) -> dict[str, Handler]:
@@ -90,9 +92,8 @@ async def post_events(
     results = [
         _result(index, next(stored) if isinstance(event, NewEvent) else event) for index, event in enumerate(judged)
     ]
-    accepted = sum(isinstance(result, ResultOut) for result in results)
-    answer = {"accepted": accepted, "refused": len(results) - accepted, "results": results}
-    return 200, msgspec.json.encode(answer)
+    accepted = sum(result.error is UNSET for result in results)
+    return 200, msgspec.json.encode(BatchOut(accepted, len(results) - accepted, results))
 
 
 def _allowed(caller: Caller, event: NewEvent | Problem) -> NewEvent | Problem:
@@ -107,7 +108,7 @@ def _check_producer(caller: Caller) -> None:
         raise forbidden("This key belongs to one subscriber, and events are the hospital's.")
 
 
-def _result(index: int, result: Receipt | EventRefused | Problem) -> ResultOut | RefusedOut:
+def _result(index: int, result: Receipt | EventRefused | Problem) -> ResultOut:
     """
     Raises:
         Problem: 413, which is about the whole batch.
@@ -116,9 +117,15 @@ def _result(index: int, result: Receipt | EventRefused | Problem) -> ResultOut |
         problem = result if isinstance(result, Problem) else _problem(result)
         if isinstance(result, EventRefused) and result.reason is RefusedBecause.TOO_MUCH_TOGETHER:
             raise problem
-        return RefusedOut(index, problem.status_code, members_of(problem))
-    event_id = ids.render(ids.EVENT, result.event_id)
-    return ResultOut(index, 202, event_id, result.type, result.accepted_at, result.duplicate)
+        return ResultOut(index=index, status=problem.status_code, error=members_of(problem))
+    return ResultOut(
+        index=index,
+        status=202,
+        id=ids.render(ids.EVENT, result.event_id),
+        type=result.type,
+        accepted_at=result.accepted_at,
+        duplicate=result.duplicate,
+    )
 
 
 def _problem(refusal: EventRefused) -> Problem:
