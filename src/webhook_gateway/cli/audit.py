@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +15,7 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.signing import BadSecret
 from webhook_gateway.settings import settings
 
-from .environment import TenantName, configured_vault, database_url, tenant_named, with_database
+from .environment import TenantName, configured_vault, database_url, read_in, tenant_named, with_database
 from .exits import NO, WRONG, CannotGoOn
 from .screen import answers, say, table, write_json
 
@@ -48,15 +49,9 @@ def verify(
     if file is not None:
         _verify_export(file, public_key, since, as_json=as_json)
         return
+    from webhook_gateway.store import audit
 
-    async def work(database: Database) -> Verification:
-        from webhook_gateway.store import audit
-
-        tenant_id = await tenant_named(database, tenant)
-        async with database.begin() as connection:
-            return await audit.verify(connection, tenant_id)
-
-    found = with_database(work)
+    found = read_in(tenant, audit.verify)
     whole = found.broken_at is None
     if as_json:
         write_json(
@@ -85,16 +80,10 @@ def head(
 
     [dim]Example:[/dim]  webhook-gateway audit head --json > head.json
     """
-    vault = configured_vault()
+    from webhook_gateway.store import audit
 
-    async def work(database: Database) -> Head:
-        from webhook_gateway.store import audit
-
-        tenant_id = await tenant_named(database, tenant)
-        async with database.begin() as connection:
-            return await audit.head(connection, vault, tenant_id, datetime.now(UTC))
-
-    found = asdict(with_database(work))
+    vault, now = configured_vault(), datetime.now(UTC)
+    found = asdict(read_in(tenant, lambda connection, tenant_id: audit.head(connection, vault, tenant_id, now)))
     if as_json:
         write_json(found)
         return
@@ -148,17 +137,10 @@ def list_entries(
 
     [dim]Example:[/dim]  webhook-gateway audit list --target ep_01h455vb4pex5vsknk084sn02q --json
     """
+    from webhook_gateway.store import audit
 
-    async def work(database: Database) -> list[Any]:
-        from webhook_gateway.store import audit
-
-        tenant_id = await tenant_named(database, tenant)
-        async with database.begin() as connection:
-            return await audit.page(
-                connection, tenant_id, before=None, limit=limit, target=target or None, actor=actor or None
-            )
-
-    rows = with_database(work)
+    fetch = partial(audit.page, before=None, limit=limit, target=target or None, actor=actor or None)
+    rows = read_in(tenant, fetch)
     if as_json:
         fields = ("sequence", "at", "actor", "source", "action", "target", "before", "after")
         write_json([{name: row[name] for name in fields} for row in rows])

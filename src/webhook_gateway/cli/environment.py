@@ -19,6 +19,8 @@ from webhook_gateway.settings import Settings, settings
 from .exits import WRONG, CannotGoOn, granted
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
     from webhook_gateway.operations.change import Change
     from webhook_gateway.store.database import Database
 
@@ -65,6 +67,17 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
             await database.close()
 
     return asyncio.run(run())
+
+
+def read_in(tenant: str, read: Callable[[AsyncConnection, UUID], Awaitable[T]]) -> T:
+    """What is read of the tenant, in one transaction."""
+
+    async def work(database: Database) -> T:
+        tenant_id = await tenant_named(database, tenant)
+        async with database.begin() as connection:
+            return await read(connection, tenant_id)
+
+    return with_database(work)
 
 
 def change_in(tenant: str, use_case: Callable[[Change], Awaitable[T | Refusal]]) -> T:

@@ -12,11 +12,15 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import ROLES, Scope
 
 from . import data_keys
-from .environment import TenantName, change_in, configured_vault, parse_id, tenant_named, with_database
+from .environment import TenantName, change_in, configured_vault, parse_id, read_in, with_database
 from .exits import granted
 from .screen import answers, say, table, write_json
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
     from webhook_gateway.store.database import Database
 
 app = typer.Typer(no_args_is_help=True, help="API keys, master keys and data keys.")
@@ -87,7 +91,7 @@ def list_keys(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array.")] = False,
 ) -> None:
     """List the API keys: newest first, the revoked ones too. The keys themselves can't be shown."""
-    rows = with_database(lambda database: _page(database, tenant))
+    rows = read_in(tenant, _every)
     if as_json:
         write_json([_shown(row) for row in rows])
         return
@@ -132,14 +136,13 @@ app.command()(data_keys.retire)
 app.command()(data_keys.rotate)
 
 
-async def _page(database: Database, tenant: str) -> list[Any]:
+async def _every(connection: AsyncConnection, tenant_id: UUID) -> list[Any]:
     from webhook_gateway.store import keys
 
-    tenant_id, rows, before = await tenant_named(database, tenant), [], None
-    async with database.begin() as connection:
-        while page := await keys.page(connection, tenant_id, before=before, limit=500):
-            rows += page
-            before = page[-1]["id"]
+    rows, before = [], None
+    while page := await keys.page(connection, tenant_id, before=before, limit=500):
+        rows += page
+        before = page[-1]["id"]
     return rows
 
 

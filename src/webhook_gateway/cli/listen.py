@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +11,10 @@ import typer
 from rich.text import Text
 
 from webhook_gateway.crypto import signatures
-from webhook_gateway.rules.signing import BadSecret, BadSignature
+from webhook_gateway.host.supervisor import address_of, listen_on
+from webhook_gateway.rules.signing import BadSignature
 
-from .exits import WRONG, CannotGoOn
-from .receive import is_test, read_event
+from .receive import check_secret, is_test, read_event
 from .screen import answers, say, write_json
 
 if TYPE_CHECKING:
@@ -46,10 +45,7 @@ def listen(
     [dim]Example:[/dim]  webhook-gateway listen --secret whsec_… --port 9000
     [dim]Failing:[/dim]  webhook-gateway listen --secret whsec_… --status 503
     """
-    try:
-        signatures.check(secret)
-    except BadSecret as error:
-        raise CannotGoOn(f"the secret can't be used: {error}", WRONG) from None
+    check_secret(secret)
     import uvicorn
     from starlette.applications import Starlette
     from starlette.responses import Response
@@ -62,8 +58,8 @@ def listen(
         return Response(status_code=status if reason is None else 401)
 
     app = Starlette(routes=[Route("/{path:path}", receive, methods=["POST"])])
-    with _open(host, port) as listener:
-        say(f"listening on http://{host}:{listener.getsockname()[1]} (any path); Ctrl-C ends")
+    with listen_on(host, port) as listener:
+        say(f"listening on {address_of(listener)} (any path); Ctrl-C ends")
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
         try:
             asyncio.run(server.serve(sockets=[listener]))
@@ -105,10 +101,3 @@ def _show(request: Request, body: bytes, reason: str | None, *, as_json: bool) -
         answers.print(JSON.from_data(event))
     else:
         answers.print(f"{len(body):,} bytes that are not JSON")
-
-
-def _open(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise CannotGoOn(f"can't listen on {host}:{port} ({error.strerror}): choose another --port") from None

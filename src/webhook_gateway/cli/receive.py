@@ -37,7 +37,7 @@ def sign(
 
     [dim]Example:[/dim]  echo -n '{"hello":"world"}' | webhook-gateway sign --secret whsec_… --id evt_1
     """
-    _check_secret(secret)
+    check_secret(secret)
     if secret.startswith(signatures.PUBLIC_PREFIX):
         raise CannotGoOn("a public key only verifies: to sign, give whsec_… or the private key, whsk_…", WRONG)
     message_id, moment = id or f"evt_{uuid.uuid4().hex}", timestamp or int(time.time())
@@ -66,7 +66,7 @@ def verify(
 
     [dim]Example:[/dim]  webhook-gateway verify --id evt_1 --timestamp 1795392000 --signature 'v1,…' < body.json
     """
-    _check_secret(secret)
+    check_secret(secret)
     body, reason = sys.stdin.buffer.read(), None
     try:
         now = float(timestamp) if any_age else time.time()
@@ -94,7 +94,7 @@ def is_test(event: Any) -> bool:
     return isinstance(event, dict) and event.get("test") is True
 
 
-def _check_secret(secret: str) -> None:
+def check_secret(secret: str) -> None:
     try:
         signatures.check(secret)
     except BadSecret as error:
