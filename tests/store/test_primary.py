@@ -13,9 +13,8 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from tests.support.postgres import FAST
+from tests.support.postgres import FAST, MortalPostgres
 from tests.support.standby import standby_of
-from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 from webhook_gateway.store.primary import servers
 
@@ -24,13 +23,13 @@ WRITE = "CREATE TABLE written (); DROP TABLE written"
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[tuple[EmbeddedPostgres, EmbeddedPostgres]]:
+def pair() -> Iterator[tuple[MortalPostgres, MortalPostgres]]:
     """A primary, and a standby of it."""
     directory = Path(tempfile.mkdtemp(prefix="webhook-gateway-pair-"))
     directory.chmod(0o755)
     try:
         with (
-            EmbeddedPostgres.start(directory / "primary", settings=FAST, die_with_parent=True) as primary,
+            MortalPostgres.start(directory / "primary", settings=FAST, die_with_parent=True) as primary,
             standby_of(primary, directory / "standby") as standby,
         ):
             yield primary, standby
@@ -81,7 +80,7 @@ async def test_a_server_without_writes_is_told(database_url: str) -> None:
         await database.expect_writable()
 
 
-async def test_the_primary_is_found_among_several_servers(pair: tuple[EmbeddedPostgres, EmbeddedPostgres]) -> None:
+async def test_the_primary_is_found_among_several_servers(pair: tuple[MortalPostgres, MortalPostgres]) -> None:
     primary, standby = pair
     async with opened(standby.url) as only_standby:
         with pytest.raises(DatabaseUnavailable, match="TargetServerAttributeNotMatched"):
@@ -99,7 +98,7 @@ async def test_the_primary_is_found_among_several_servers(pair: tuple[EmbeddedPo
 
 
 async def test_another_password_is_a_database_that_is_unavailable_until_the_file_has_it(
-    pair: tuple[EmbeddedPostgres, EmbeddedPostgres], tmp_path: Path
+    pair: tuple[MortalPostgres, MortalPostgres], tmp_path: Path
 ) -> None:
     primary, _ = pair
     passwords = tmp_path / "pgpass"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
+from tests.support.postgres import MortalPostgres
 
 
-def standby_of(primary: EmbeddedPostgres, directory: Path) -> EmbeddedPostgres:
+def standby_of(primary: MortalPostgres, directory: Path) -> MortalPostgres:
     """A second server that follows the first one; ``directory`` is new, and readable for the servers' account."""
     account, data = primary._account, directory / "pgdata"
     directory.mkdir()
@@ -24,10 +24,10 @@ def standby_of(primary: EmbeddedPostgres, directory: Path) -> EmbeddedPostgres:
     )
     assert copy.returncode == 0, copy.stderr.decode()
     shutil.copy2(primary.data_directory / "password", directory / "password")
-    return EmbeddedPostgres.start(directory, settings=dict(primary._settings), die_with_parent=True)
+    return MortalPostgres.start(directory, settings=dict(primary._settings), die_with_parent=True)
 
 
-def follow(former: EmbeddedPostgres, primary: EmbeddedPostgres) -> None:
+def follow(former: MortalPostgres, primary: MortalPostgres) -> None:
     """Starts a former primary, which was stopped in good order, as a standby of the one that was promoted."""
     with former._account.open_private(former._pgdata / "postgresql.auto.conf") as file:
         file.write(f"\nprimary_conninfo = '{primary.url}'\nrecovery_target_timeline = 'latest'\n".encode())
