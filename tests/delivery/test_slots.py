@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from msgspec import structs
 
+from webhook_gateway.delivery import clock, registry, slots
 from webhook_gateway.delivery.health import PROVEN
 from webhook_gateway.delivery.registry import EndpointRecord, Leased
 from webhook_gateway.delivery.slots import PREFETCH, QUEUED
@@ -89,11 +90,11 @@ def test_an_unknown_endpoint_finds_a_slot_beside_any_number_that_fail() -> None:
 
 
 def test_nor_does_one_whose_last_2xx_is_five_minutes_ago_take_more() -> None:
-    for seconds, slots in [(PROVEN - 10, 10), (PROVEN, 0)]:
+    for seconds, most in [(PROVEN - 10, 10), (PROVEN, 0)]:
         parts = Parts()
         hanging(parts, 300)
         parts.record.health.accepted_at = monotonic() - seconds
-        assert len(parts.claim(has=1000)) == slots
+        assert len(parts.claim(has=1000)) == most
 
 
 def test_a_newcomer_has_its_slots_beside_those_that_answer_and_one_that_hangs() -> None:
@@ -185,11 +186,42 @@ def test_a_rate_that_a_claim_did_not_use_is_not_lost() -> None:
     assert len(parts.claim(has=1)) == 1
 
 
-def test_a_rate_that_is_used_up_is_looked_at_again_soon() -> None:
-    parts = Parts(changes={"rate": 5.0})
-    assert len(parts.claim(has=1000)) == 5
-    assert parts.slots.next_refill() is not None
-    assert Parts().slots.next_refill() is None
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("rate", [0.4, 1.0, 2.5, 20.0, 53.0, 1000.0])
+def test_no_second_has_more_requests_than_the_rate_not_even_the_first_and_together_they_reach_it(
+    rate: float, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = monotonic()
+    for module in (clock, registry, slots):
+        monkeypatch.setattr(module, "monotonic", lambda: now)
+    every = [Parts(concurrency=100_000, changes={"rate": rate, "slots": 10_000}) for _ in range(workers)]
+    for rank, parts in enumerate(every):
+        parts.record.health.accepted_at = now
+        parts.registry.share_with(rank, workers)
+    begun: list[float] = []
+    ends = now + 40 / min(rate, 10)
+    while now < ends:
+        again = []
+        for parts in every:
+            while found := parts.begin(*parts.claim(has=10_000)):
+                begun += [now] * found
+                for _ in range(found):
+                    parts.slots.next_or_free(parts.record, goes_on=False)
+            if (at := parts.slots.allowed_again()) is not None:
+                again.append(at - parts.clock.at(0.0))
+        now = max(min(again), now + 0.001)  # as `Claiming` sleeps
+    most = math.ceil(rate)
+    assert all(later - at > 0.999_999 for at, later in zip(begun, begun[most:], strict=False))
+    assert len(begun) >= 0.97 * rate * (ends - begun[0])
+
+
+def test_a_worker_whose_part_of_a_rate_is_nothing_does_not_wait_for_it() -> None:
+    parts = [Parts(changes={"rate": 1.0}) for _ in range(2)]
+    for rank, one in enumerate(parts):
+        one.registry.share_with(rank, 2)
+    assert sorted(len(one.claim(has=9)) for one in parts) == [0, 1]
+    assert [one.claim(has=9) for one in parts] == [[], []]
+    assert sorted(one.slots.allowed_again() is None for one in parts) == [False, True]
 
 
 def test_where_many_wait_each_gets_a_little_and_who_got_nothing_is_the_next() -> None:

@@ -295,14 +295,14 @@ async def test_two_workers_together_keep_an_endpoints_slots(hospital: Hospital, 
     assert partner.busiest <= 3
 
 
-async def test_an_endpoints_rate_is_kept(hospital: Hospital, open_partner: Open) -> None:
+async def test_an_endpoints_rate_is_kept_from_the_first_second_on(hospital: Hospital, open_partner: Open) -> None:
     partner = await open_partner()
     await hospital.endpoint(url=partner.url(), rate=20.0)
     async with hospital.worker():
         await hospital.post(times=50)
         received = await partner.got(50)
         await hospital.until("SELECT WHERE NOT EXISTS (SELECT FROM deliveries)")
-    assert received[-1].at - received[0].at >= (50 - 20 - 1) / 20 * 0.9
+    assert received[-1].at - received[0].at >= (50 - 1) / 20 * 0.8, "the first second has no more than any other"
 
 
 async def test_a_hanging_neighbour_delays_nobody(hospital: Hospital, open_partner: Open) -> None:

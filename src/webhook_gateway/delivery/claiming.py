@@ -104,5 +104,5 @@ class Claiming:
 
     def _until_next_due(self) -> float:
         now = self.clock.now()
-        moments = [moment for moment in (self.due.next_after(now), self.slots.next_refill()) if moment is not None]
+        moments = [moment for moment in (self.due.next_after(now), self.slots.allowed_again()) if moment is not None]
         return min([POLL, *(max(moment - now, 0.001) for moment in moments)])

@@ -10,6 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from time import monotonic
 from uuid import UUID
 
@@ -39,20 +40,29 @@ class Tenant:
 
 
 @dataclass(slots=True, eq=False)
-class Bucket:
-    """A token bucket that holds one second's worth, at least one."""
+class Pace:
+    """When requests began lately: what keeps them to a rate in every second, the first one, too."""
 
-    tokens: float = 0.0
-    """Requests that the rate allows now."""
-    filled_at: float = 0.0
-    """When they were last counted, by monotonic time."""
+    begun: deque[float] = field(default_factory=deque)
+    """By monotonic time."""
 
-    def fill(self, rate: float) -> int:
-        """How many requests are allowed now. ``rate`` is in requests a second."""
-        now = monotonic()
-        self.tokens = min(self.tokens + (now - self.filled_at) * rate, max(rate, 1.0))
-        self.filled_at = now
-        return int(self.tokens)
+    def allows(self, most: int, seconds: float) -> tuple[int, float]:
+        """How many may begin now, of ``most`` in any so many ``seconds``; where none may, when that changes.
+
+        No tenth of that time has more than a tenth of them: a few that are slow on their way would else come to the
+        partner together with the next time's.
+        """
+        if not most:
+            return 0, math.inf
+        now, tenth = monotonic(), -(-most // 10)
+        while self.begun and self.begun[0] <= now - seconds:
+            self.begun.popleft()
+        if len(self.begun) >= most:
+            return 0, self.begun[-most] + seconds
+        lately = sum(at > now - seconds / 10 for at in islice(reversed(self.begun), tenth))
+        if lately >= tenth:
+            return 0, self.begun[-tenth] + seconds / 10
+        return min(most - len(self.begun), tenth - lately), math.inf
 
 
 @dataclass(slots=True, eq=False)
@@ -82,7 +92,8 @@ class EndpointRecord:
     prefetched: deque[Prefetched] = field(default_factory=deque)
     prefetching: int = 0
     """Prefetched on insert, and not in the queue yet."""
-    bucket: Bucket = field(default_factory=Bucket)
+    pace: Pace = field(default_factory=Pace)
+    """Filled where the endpoint has a rate."""
 
     health: EndpointHealth = field(default_factory=EndpointHealth)
 

@@ -8,6 +8,7 @@ and those of them that never failed, either, a quarter more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from time import monotonic
 
@@ -23,8 +24,6 @@ from .clock import Clock
 from .due import Due
 from .registry import EndpointRecord, Leased, Prefetched, Registry
 
-REFILL = 0.02
-"""Seconds between two claims for an endpoint whose rate is used up."""
 QUICK = 0.02
 """Seconds. An endpoint that answers faster would wait for claims most of the time, so deliveries are prefetched."""
 PREFETCH = 14
@@ -64,14 +63,15 @@ class Slots:
         """Slots taken, of all endpoints together."""
         self.unproven = 0
         """Those among them that endpoints without a recent 2xx took."""
-        self._rate_binds = False
+        self._allowed_again = math.inf
+        """When a rate that allows nothing now will, by monotonic time."""
 
     # Taking slots, for deliveries that are about to be leased.
 
     def reserve(self) -> list[Reservation]:
         """What to claim now. The slots are taken until `claimed`."""
         now, free = self._clock.now(), self.concurrency - self.in_flight
-        self._rate_binds = False
+        self._allowed_again = math.inf
         reservations: list[Reservation] = []
         if free <= 0:
             return reservations
@@ -177,14 +177,15 @@ class Slots:
                 found.append(Leased(record, queue.popleft().delivery))
         return found
 
-    def next_refill(self) -> float | None:
+    def allowed_again(self) -> float | None:
         """When a rate will allow what it doesn't now."""
-        return self._clock.now() + REFILL if self._rate_binds else None
+        return None if self._allowed_again == math.inf else self._clock.at(self._allowed_again)
 
     def longest_request(self) -> float:
         """Seconds that the requests under way may still take, tokens for them included."""
-        sending = (record.endpoint for record in self._registry if record.in_flight)
-        return max((_longest_request(endpoint) for endpoint in sending if endpoint is not None), default=0.0)
+        sending = [record.endpoint for record in self._registry if record.in_flight and record.endpoint is not None]
+        fetching = [isinstance(endpoint.authorization, ClientCredentials) * TOKEN_DEADLINE for endpoint in sending]
+        return max((one.deadline + token for one, token in zip(sending, fetching, strict=True)), default=0.0)
 
     def _reserve(self, record: EndpointRecord, count: int) -> None:
         record.reserved += count
@@ -193,12 +194,14 @@ class Slots:
         self.in_flight += count
         if record.health.is_unproven():
             self._count_unproven(record, count)
-        record.bucket.tokens = max(record.bucket.tokens - count, 0.0)
+        if record.endpoint is not None and record.endpoint.rate is not None:
+            record.pace.begun.extend([monotonic()] * count)
 
     def _free_reserved(self, record: EndpointRecord, count: int) -> None:
         count = min(count, record.reserved)
         record.reserved -= count
-        record.bucket.tokens += count
+        for _ in range(min(count, len(record.pace.begun))):
+            record.pace.begun.pop()
         self._free(record, count)
 
     def _free(self, record: EndpointRecord, count: int) -> None:
@@ -216,9 +219,10 @@ class Slots:
     def _free_slots(self, endpoint: Endpoint, record: EndpointRecord, now: float, test: bool = False) -> int:
         free = self._allowed(endpoint, record, now, test) - record.in_flight
         if endpoint.rate is not None:
-            tokens = record.bucket.fill(endpoint.rate / self._registry.workers)
-            self._rate_binds = self._rate_binds or tokens < free
-            free = min(free, tokens)
+            most = math.ceil(endpoint.rate)
+            allowed, again = record.pace.allows(self._registry.share(record, most), most / endpoint.rate)
+            self._allowed_again = min(self._allowed_again, again)
+            free = min(free, allowed)
         if record.health.is_unproven():  # the same threshold, within their part
             quarters = 2 if record.health.current.failures_in_a_row else 3
             free = min(free, (-(-self.concurrency * quarters // 4) - self.unproven - record.unproven + 1) // 2)
@@ -243,8 +247,3 @@ class Slots:
             return 0
         share = self._registry.share(record, may_begin(endpoint, health.current, now))
         return PREFETCH * min(share, self.concurrency // max(len(self._due), 1))
-
-
-def _longest_request(endpoint: Endpoint) -> float:
-    fetches_token = isinstance(endpoint.authorization, ClientCredentials)
-    return endpoint.deadline + (TOKEN_DEADLINE if fetches_token else 0.0)

@@ -22,7 +22,13 @@ Slots = Annotated[int, Field(strict=True, ge=1, le=100, description="Requests in
 
 Rate = Annotated[
     float,
-    Field(strict=True, gt=0.001, le=10_000, allow_inf_nan=False, description="Requests a second; null: no limit."),
+    Field(
+        strict=True,
+        gt=0.001,
+        le=10_000,
+        allow_inf_nan=False,
+        description="Requests a second, spread over it; null: no limit.",
+    ),
 ]
 
 Deadline = Annotated[
