@@ -207,6 +207,10 @@ def keys_missing(missing: list[str]) -> None:
     log.error("keys_missing", missing=missing, remedy="configure the master key again; deliveries wait until then")
 
 
+def record_damaged(record: str) -> None:
+    log.error("record_damaged", record=record, remedy="find out who changed it; a backup may have it whole")
+
+
 def lease_lost(count: int) -> None:
     leases_lost.inc(count)
     log.warning("lease_lost", count=count)

@@ -70,6 +70,19 @@ def test_another_master_key_of_the_same_name_is_told_from_the_right_one(keys: Cl
     assert "does not open with the master key named" in found.stdout
 
 
+@pytest.mark.parametrize("name", [OLD_NAME, NEW_NAME])
+def test_a_rotation_with_a_master_key_that_is_not_the_gateways_says_so_and_changes_nothing(
+    keys: Cli, database_url: str, name: str
+) -> None:
+    """With this one, running processes would have got data keys that they can't open."""
+    counts = "SELECT (SELECT count(*) FROM data_keys), (SELECT count(*) FROM audit_log)"
+    before = _fetch(database_url, counts)
+    refused = keys("keys", "rotate", masters=f"{name}:{NEW.partition(':')[2]}")
+    assert refused.returncode == 1
+    assert "nothing was rotated: data key 1" in refused.stderr
+    assert _fetch(database_url, counts) == before
+
+
 def test_a_rotation_makes_a_newer_data_key_and_keeps_the_old_one(keys: Cli, database_url: str) -> None:
     before = _fetch(database_url, "SELECT version FROM configuration")[0]["version"]
     rotated = keys("keys", "rotate", "--json", masters=OLD)

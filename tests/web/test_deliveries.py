@@ -181,6 +181,19 @@ async def test_an_event_says_what_became_of_it(api: Api, admin: httpx.AsyncClien
     assert [item["id"] for item in listed] == [waiting, world.event_id]
 
 
+async def test_a_body_that_somebody_changed_is_told_as_that_and_not_as_a_bug(
+    api: Api, admin: httpx.AsyncClient, world: World
+) -> None:
+    async with api.database.begin() as connection:
+        await connection.execute(text("UPDATE events SET body = set_byte(body, 40, get_byte(body, 40) # 1)"))
+    async with api.client(await api.make_key("payload:read")) as officer:
+        response = await officer.get(f"/v1/events/{world.event_id}/payload")
+    assert response.status_code == 500
+    assert response.json()["type"].endswith(":record-damaged")
+    assert "changed in the database" in response.json()["detail"]
+    assert (await admin.get("/v1/audit", params={"target": world.event_id})).json()["items"] == []
+
+
 async def test_every_look_at_a_payload_is_audited(api: Api, admin: httpx.AsyncClient, world: World) -> None:
     async with api.client(await api.make_key("payload:read")) as officer:
         response = await officer.get(f"/v1/events/{world.event_id}/payload")

@@ -112,6 +112,9 @@ async def _rotate(database: Database, vault: Vault) -> list[dict[str, Any]]:
     made = []
     async with database.connection() as driver:
         known = await tenants.every(driver)
+    missing = await keyring.fill(database, vault)
+    if not all(map(vault.knows, known)):
+        raise CannotGoOn(f"nothing was rotated: {'; '.join(missing[:5])}. Give the gateway's own master keys", NO)
     for tenant_id in known:
         async with changing(database, local_actor(tenant_id)) as change:
             data_key = await keyring.rotate(await driver_of(change.connection), vault, tenant_id)

@@ -8,6 +8,7 @@ A type is ``urn:problem:webhook-gateway:`` and a name from `TITLES`; clients tel
     RequestValidationError  422 with a fault for each place, or 400 for what is no JSON
     DatabaseUnavailable         503
     KeyMissing           503: an encryption key isn't there (yet)
+    Tampered             500: what is stored was changed by somebody else
     anything else        500 with a request id and no detail (`web/guard.py`)
 """
 
@@ -23,6 +24,7 @@ from fastapi.exceptions import HTTPException, RequestValidationError, ResponseVa
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
+from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import KeyMissing, Tampered
 from webhook_gateway.operations.refusals import Conflict, Exhausted, Invalid, NotFound, NotHeld, Refusal
 from webhook_gateway.rules.faults import Fault
@@ -53,6 +55,7 @@ TITLES: dict[str, str] = {
     "uri-too-long": "The URL is too long",
     "headers-too-large": "The headers are too large",
     "internal-error": "The gateway failed",
+    "record-damaged": "What is stored was changed",
     "unavailable": "The gateway can't do this just now",
     "bad-request": "The request can't be understood",
 }
@@ -186,6 +189,12 @@ def problem_of(request: Request, exception: Exception) -> Problem:
             return database_unavailable()
         case KeyMissing():
             return key_missing()
+        case Tampered():
+            telemetry.record_damaged(str(exception))
+            detail = (
+                "It was changed in the database since it was sealed. Tell the operator: a backup may have it whole."
+            )
+            return Problem(500, "record-damaged", detail)
         case StarletteHTTPException(status_code=404):
             return Problem(404, "not-found", "There is nothing at this path. The document at /openapi.json lists all.")
         case StarletteHTTPException(status_code=405):
