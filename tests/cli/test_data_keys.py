@@ -96,6 +96,15 @@ def test_a_rotation_makes_a_newer_data_key_and_keeps_the_old_one(keys: Cli, data
     assert _fetch(database_url, "SELECT version FROM configuration")[0]["version"] > before
 
 
+def test_a_data_key_that_has_sealed_half_of_what_it_may_is_told_with_the_remedy(keys: Cli, database_url: str) -> None:
+    for records, is_told in [(2**31 - 1, False), (2**31, True)]:
+        _fetch(database_url, f"UPDATE data_keys SET sealed = {records} WHERE purpose = 'seal'")
+        for command in ("check", "status"):
+            assert ("keys rotate" in keys(command, masters=OLD).stdout) is is_told
+    assert keys("keys", "rotate", masters=OLD).returncode == 0
+    assert "keys rotate" not in keys("check", masters=OLD).stdout
+
+
 def test_rotating_and_rewrapping_are_audited(keys: Cli) -> None:
     keys("keys", "rotate", masters=OLD)
     keys("keys", "rewrap", masters=f"{NEW},{OLD}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
+import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
@@ -33,6 +34,48 @@ async def test_a_rotated_data_key_seals_and_the_old_one_still_opens(database_url
     assert other.open(tenant_id, "events", row, before) == b"before"
     assert other.digest(tenant_id, b"patient") == vault.digest(tenant_id, b"patient")
     await database.close()
+
+
+async def test_what_all_processes_seal_with_a_data_key_is_counted(
+    database_url: str,
+) -> None:
+    database, first = Database(database_url), Vault(MasterKeys({"old": OLD}))
+    async with database.connection() as connection:
+        tenant_id = await tenants.make(connection, first)
+    second = Vault(MasterKeys({"old": OLD}))
+    for vault, times in [(first, keyring.COUNTED - 1), (second, keyring.COUNTED)]:
+        await keyring.fill(database, vault)
+        for _ in range(times):
+            vault.seal(tenant_id, "events", tenant_id, b"")
+    await asyncio.gather(keyring.count(database, first), keyring.count(database, second))
+    assert await _counted(database) == [keyring.COUNTED]
+    first.seal(tenant_id, "events", tenant_id, b"")
+    await keyring.count(database, first)
+    await keyring.count(database, first)
+    assert await _counted(database) == [2 * keyring.COUNTED]
+    await database.close()
+
+
+async def test_what_could_not_be_written_down_is_counted_the_next_time(database_url: str) -> None:
+    database, vault = Database(database_url), Vault(MasterKeys({"old": OLD}))
+    async with database.connection() as connection:
+        tenant_id = await tenants.make(connection, vault)
+        await keyring.fill(database, vault)
+        for _ in range(keyring.COUNTED):
+            vault.seal(tenant_id, "events", tenant_id, b"")
+        await connection.execute("ALTER TABLE data_keys RENAME TO hidden")
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await keyring.count(database, vault)
+        await connection.execute("ALTER TABLE hidden RENAME TO data_keys")
+    await keyring.count(database, vault)
+    assert await _counted(database) == [keyring.COUNTED]
+    await database.close()
+
+
+async def _counted(database: Database) -> list[int]:
+    async with database.connection() as connection:
+        rows = await connection.fetch("SELECT sealed FROM data_keys WHERE purpose = 'seal' ORDER BY id")
+    return [row["sealed"] for row in rows]
 
 
 async def test_rewrapping_changes_no_record_and_may_run_twice_at_once(database_url: str) -> None:

@@ -226,6 +226,7 @@ async def test_stats_count_what_is_open(api: Api, admin: httpx.AsyncClient, worl
             connection, api.tenant_id, endpoint_id, event_id, due_at=now + timedelta(minutes=5), lease_id=uuid7()
         )
         await store_event(api, connection, api.tenant_id)
+        await connection.execute("UPDATE data_keys SET sealed = 7 WHERE purpose = 'seal'")
     stats = (await admin.get("/v1/stats")).json()
     assert (stats["open"], stats["pending"], stats["sending"], stats["waiting"]) == (4, 2, 1, 1)
     assert 299 < stats["oldest_due_seconds"] < 400
@@ -236,9 +237,10 @@ async def test_stats_count_what_is_open(api: Api, admin: httpx.AsyncClient, worl
         theirs = (await partner.get("/v1/stats")).json()
         assert (theirs["open"], theirs["outbox_waiting"]) == (4, None)
 
-    text = (await admin.get("/metrics")).text
+    shown = (await admin.get("/metrics")).text
     for line in (
         "webhook_gateway_outbox_depth 0.0",
+        "webhook_gateway_data_key_records 7.0",
         "webhook_gateway_deliveries_open 4.0",
         "webhook_gateway_deliveries_waiting 1.0",
         "webhook_gateway_held_keys 1.0",
@@ -249,7 +251,7 @@ async def test_stats_count_what_is_open(api: Api, admin: httpx.AsyncClient, worl
         "webhook_gateway_oldest_transaction_seconds",
         "webhook_gateway_events_accepted_total",
     ):
-        assert line in text
+        assert line in shown
 
 
 def test_a_range_of_time_is_a_range_of_ids() -> None:

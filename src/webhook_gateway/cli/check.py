@@ -204,6 +204,9 @@ async def _ask(database: Database, url: str, found: Settings, keys: MasterKeys |
                     text = f"{count} data keys are still wrapped by {name}: run `webhook-gateway keys rewrap`"
                     yield Finding(Level.WARNING, "keys", text)
     async with database.connection() as connection:
+        for key_id, sealed in (await gateway_status.worn_data_keys(connection)).items():
+            text = f"data key {key_id} has sealed {sealed:,} records, of 4,294,967,296 that it may (NIST SP 800-38D)"
+            yield Finding(Level.WARNING, "keys", f"{text}: run `webhook-gateway keys rotate`")
         if await gateway_status.administrators(connection) == 0:
             text = "no API key may administer: run `webhook-gateway keys create NAME --role admin`"
             yield Finding(Level.WARNING, "keys", text)

@@ -66,7 +66,7 @@ def rotate(
 ) -> None:
     """Give every tenant a new data key; the old ones stay, to open what they sealed. Running processes take it over.
 
-    Once a year is plenty; after 4 billion records it is due (NIST SP 800-38D).
+    Once a year is plenty, or when `check` says that one has sealed 2 billion records, half of what it may.
     """
     vault = configured_vault()
     made = with_database(lambda database: _rotate(database, vault))

@@ -72,6 +72,7 @@ async def read(database: Database) -> dict[str, Any]:
         trouble = await gateway_status.in_trouble(connection, MOST_ENDPOINTS)
         why = await waiting.why_endpoints_wait(connection, [endpoint["id"] for endpoint in trouble])
         workers = await gateway_status.workers(connection, ALIVE)
+        worn = await gateway_status.worn_data_keys(connection)
     waits = None if outbox["oldest"] is None else now.timestamp() - _made_at(outbox["oldest"])
     return {
         "at": now.isoformat(timespec="seconds"),
@@ -84,6 +85,7 @@ async def read(database: Database) -> dict[str, Any]:
         "last_24_hours": ended,
         "endpoints_in_trouble": [_endpoint(endpoint, why[endpoint["id"]]) for endpoint in trouble],
         "workers": workers,
+        "worn_data_keys": worn,
     }
 
 
@@ -102,6 +104,8 @@ def _drawn(found: dict[str, Any]) -> RenderableType:
     lines.append("workers     ", "bold")
     names = ", ".join(worker["name"] for worker in workers)
     lines.append(f"{len(workers)} alive ({names})" if workers else "none alive: start `webhook-gateway work`")
+    if found["worn_data_keys"]:
+        lines.append("\ndata keys   ", "bold").append("one has sealed much: run `webhook-gateway keys rotate`", "red")
     if not found["endpoints_in_trouble"]:
         return Group(lines, Text("endpoints   ", "bold").append("none in trouble", "green"))
 

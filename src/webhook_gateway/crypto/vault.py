@@ -3,7 +3,8 @@
 A sealed record is ``version (1) | data key id (4) | nonce (12) | ciphertext and tag``, bound to tenant, table and
 row: a record copied to another row doesn't open. The layout follows NIST SP 800-38D (96-bit nonces).
 
-Nonces are random. Before 2³² records a data key is replaced, as that standard asks: `webhook-gateway keys rotate`.
+Nonces are random, so that standard (section 8.3) lets a key seal at most 2³² records. They are counted, and before that
+many a data key is replaced: `webhook-gateway keys rotate`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import hmac
 import os
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -141,6 +143,8 @@ class Vault:
         self._index: dict[UUID, hmac.HMAC] = {}
         self._audit: dict[UUID, bytes] = {}
         self._taken: set[int] = set()
+        self.sealed: Counter[int] = Counter()
+        """By data key: how many records it has sealed here since `store.keyring.count` wrote that down."""
 
     def add(self, data_key: DataKey) -> None:
         """Takes a data key into use; the one with the highest id seals.
@@ -186,6 +190,7 @@ class Vault:
         key_id = self._sealing.get(tenant_id)
         if key_id is None:
             raise KeyMissing(f"no data key for tenant {tenant_id}")
+        self.sealed[key_id] += 1
         nonce = os.urandom(_NONCE_BYTES)
         sealed = self._ciphers[key_id].encrypt(nonce, plain, _about(tenant_id, table, row))
         return _HEADER.pack(_VERSION, key_id) + nonce + sealed

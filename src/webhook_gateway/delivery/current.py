@@ -38,6 +38,7 @@ class Configuration:
     async def poll(self) -> float:
         """Takes over what has changed since the last round; the first one is what a worker may send by."""
         snapshot, newer = self.registry.snapshot, None
+        await keyring.count(self.database, self.vault)
         async with self.database.connection() as connection:
             if not snapshot.version:
                 await keyring.fill(self.database, self.vault)

@@ -54,6 +54,16 @@ ORDER BY h.failing_since NULLS LAST, e.id
 LIMIT $1
 """
 
+WORN = """
+-- worn data keys: those that seal and have sealed so many records
+SELECT id, sealed FROM data_keys
+WHERE sealed >= $1 AND id IN (SELECT max(id) FROM data_keys WHERE purpose = 'seal' GROUP BY tenant_id)
+ORDER BY id
+"""
+
+WORN_AT = 2**31
+"""Half of what a key may seal with random nonces."""
+
 WORKERS = """
 -- workers: those that were heard of within the last so many seconds
 SELECT name, started_at, seen_at FROM workers WHERE seen_at > now() - make_interval(secs => $1) ORDER BY name
@@ -83,6 +93,11 @@ async def ended_badly(connection: Connection, since: datetime) -> dict[str, Any]
 
 async def in_trouble(connection: Connection, limit: int) -> list[dict[str, Any]]:
     return [dict(row) for row in await connection.fetch(IN_TROUBLE, limit)]
+
+
+async def worn_data_keys(connection: Connection) -> dict[int, int]:
+    """By the id of a data key that ought to be replaced: how many records it has sealed."""
+    return {row["id"]: row["sealed"] for row in await connection.fetch(WORN, WORN_AT)}
 
 
 async def workers(connection: Connection, within: float) -> list[dict[str, Any]]:

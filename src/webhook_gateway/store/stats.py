@@ -113,6 +113,8 @@ async def gauges(connection: AsyncConnection) -> Row[Any]:
                (SELECT count(*) FROM endpoint_health WHERE open_until > now()) AS breakers_open,
                (SELECT count(*) FROM endpoint_health WHERE open_until <= now()) AS breakers_half_open,
                (SELECT count(*) FROM held_keys) AS held_keys,
+               (SELECT coalesce(max(sealed), 0) FROM data_keys
+                WHERE id IN (SELECT max(id) FROM data_keys WHERE purpose = 'seal' GROUP BY tenant_id)) AS sealed,
                (SELECT count(*) FROM workers WHERE seen_at > now() - interval '1 minute') AS workers
         """
     )

@@ -164,6 +164,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
 
 async def _refresh(gateway: Gateway) -> float:
     """Takes over new data keys and event types, and forgets who may have been revoked; returns the seconds to sleep."""
+    await keyring.count(gateway.database, gateway.vault)
     await keyring.fill(gateway.database, gateway.vault)
     await gateway.ingest.refresh()
     gateway.callers.forget()

@@ -43,6 +43,9 @@ async def metrics(gateway: Parts, caller: Scraper) -> Response:
             _gauge("deliveries_open", "Open deliveries.", whole.open_deliveries),
             _gauge("deliveries_waiting", "Deliveries that wait for their ordering key.", whole.waiting_deliveries),
             _gauge("held_keys", "Ordering keys that wait for an operator.", whole.held_keys),
+            _gauge(
+                "data_key_records", "Records sealed by the data key that has sealed most; 2^32 at most.", whole.sealed
+            ),
             _gauge("workers", "Workers seen within a minute.", whole.workers),
             _gauge(
                 "oldest_transaction_seconds",
