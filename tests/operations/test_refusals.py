@@ -119,6 +119,10 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
     NotFound.SUBSCRIBER: ("", lambda h, c: subscribers.change_one(c, NOBODY, {"name": "x"})),
     Conflict.NO_TENANT: ("", lambda h, c: keys.create_with_tenant(c, h.vault, "southside", NewKey("x", ["admin"]))),
     Conflict.BODY_GONE: ("DELETE FROM events", lambda h, c: deliveries.replay(c, h.dead)),
+    Conflict.DELIVERY_BEHIND: (
+        "UPDATE deliveries SET due_at = NULL, ordering_key = 1",
+        lambda h, c: deliveries.try_now(c, h.waiting),
+    ),
     Conflict.DELIVERY_ENDED: ("", lambda h, c: deliveries.cancel(c, h.dead)),
     Conflict.DELIVERY_IN_OUTBOX: (
         "UPDATE outbox SET delivery_id = '00000000-0000-0000-0000-000000000008'",
@@ -133,6 +137,10 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
     Conflict.ENDPOINT_DISABLED: (
         "UPDATE endpoints SET state = 'disabled'",
         lambda h, c: deliveries.replay(c, h.dead),
+    ),
+    Conflict.ENDPOINT_PAUSED: (
+        "UPDATE endpoints SET state = 'paused'",
+        lambda h, c: deliveries.try_now(c, h.waiting),
     ),
     Conflict.EVENT_TYPE_CHANGED: (
         OWN_TYPE_STORED,

@@ -120,18 +120,18 @@ def test_410_disables_the_endpoint_and_the_delivery_waits() -> None:
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_holds_the_endpoint_not_only_the_delivery(status: int) -> None:
     said = verdict(Rejected(status, retry_after=120.0))
-    assert said.action == RetryIn(120)
+    assert said.action == RetryIn(120, retry_after=120)
     assert said.health.retry_after_until == NOW + 120
 
 
 def test_retry_after_holds_an_endpoint_for_a_day_at_most() -> None:
     said = verdict(Rejected(429, retry_after=DAY + 1))
-    assert said.action == RetryIn(DAY)
+    assert said.action == RetryIn(DAY, retry_after=DAY)
     assert said.health.retry_after_until == NOW + DAY
 
 
 def test_retry_after_never_shortens_a_delay() -> None:
-    assert verdict(Rejected(503, retry_after=1.0), attempt=3).action == RetryIn(300)
+    assert verdict(Rejected(503, retry_after=1.0), attempt=3).action == RetryIn(300, retry_after=1)
 
 
 FAILING = Health(failures_in_a_row=19, failing_since=NOW - 5 * DAY, failing_days=0b11)

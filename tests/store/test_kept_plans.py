@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 
 from tests.support.postgres import Server
 from webhook_gateway.delivery.registry import LONG_AGO
-from webhook_gateway.store import deliveries, ordering, outbox
+from webhook_gateway.store import bodies, deliveries, forwarding, ordering, outbox
 from webhook_gateway.store.database import Connection, Database
 
 from .plans import explain_prepared
@@ -34,13 +34,32 @@ INSERT INTO held_keys (endpoint_id, ordering_key, tenant_id, delivery_id, event_
 SELECT gen_random_uuid(), n, gen_random_uuid(), gen_random_uuid(), gen_random_uuid()
 FROM generate_series(1, $1::int) AS n
 """
-TABLES = ["deliveries", "outbox", "events", "idempotency_keys", "held_keys"]
+PARTNERS = """
+WITH t AS (INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), gen_random_uuid()) RETURNING id),
+s AS (INSERT INTO subscribers (id, tenant_id, name) SELECT id, id, 'Lab' FROM t RETURNING id),
+e AS (
+    INSERT INTO endpoints (id, tenant_id, subscriber_id, url, event_types)
+    SELECT CASE WHEN n <= 10 THEN ('00000000-0000-0000-0000-' || lpad(to_hex(n - 1), 12, '0'))::uuid
+                ELSE gen_random_uuid() END, s.id, s.id, 'https://partner.example', '{*}'
+    FROM s, generate_series(1, $1::int) AS n ON CONFLICT DO NOTHING RETURNING id
+)
+SELECT FROM e
+"""
+HEALTH = """
+INSERT INTO endpoint_health (endpoint_id, tenant_id, forward_at)
+SELECT id, tenant_id, CASE WHEN id < '00000000-0000-0000-0000-00000000000a' THEN now() END FROM endpoints
+ON CONFLICT (endpoint_id) DO UPDATE SET forward_at = excluded.forward_at
+"""
+LATER = FILL.replace("make_interval(secs => $1 - n)", "make_interval(secs => -3600 - $1 + n)")
+TABLES = ["deliveries", "outbox", "events", "idempotency_keys", "held_keys", "endpoint_health", "endpoints"]
 
 
 async def fill(connection: Connection, rows: int) -> None:
     await connection.execute(FILL, rows, 10)
-    for statement in (WAITING, EVENTS, KEYS, HELD):
+    await connection.execute(LATER, rows // 10, 10)
+    for statement in (WAITING, EVENTS, KEYS, HELD, PARTNERS):
         await connection.execute(statement, rows)
+    await connection.execute(HEALTH)
 
 
 async def never_analysed(connection: Connection) -> None:
@@ -70,7 +89,7 @@ async def test_what_was_planned_for_an_empty_table_reads_no_more_than_it_needs_f
     async with postgres.copy(template) as url:
         database = Database(url, connections=1, patience=60)
         async with database.connection() as connection:
-            for table in ("deliveries", "outbox", "idempotency_keys", "held_keys"):
+            for table in ("deliveries", "outbox", "idempotency_keys", "held_keys", "endpoint_health", "endpoints"):
                 await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
             await begin(connection)
             for statement, arguments, _ in (await hot_statements(connection)).values():
@@ -111,10 +130,12 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
         "ready": (deliveries.READY, [], 100),
         "first due": (deliveries.FIRST_DUE, [ten, [LONG_AGO] * 10], 100),
         "claim": (deliveries.CLAIM, [ten, [10] * 10, [LONG_AGO] * 10, [30.0] * 10, uuid7()], 6_000),
-        "bodies": (deliveries.BODIES, [events], 2_000),
+        "bodies": (bodies.BODIES, [events], 2_000),
         "finish": (deliveries.FINISH, [*nothing, some, [lease] * SOME, ["delivered"] * SOME, [None] * SOME], 20_000),
-        "retry": (deliveries.RETRY, [some, [lease] * SOME, [1.0] * SOME, [1] * SOME], 20_000),
+        "retry": (deliveries.RETRY, [some, [lease] * SOME, [1.0] * SOME, [1] * SOME, [None] * SOME], 20_000),
         "cancel": (deliveries.CANCEL, [UUID(int=1), some, None, "test"], 20_000),
+        "forward": (forwarding.FORWARD, [1.0, 100, 20, 50.0], 16_000),
+        "try now": (forwarding.TRY_NOW, [UUID(int=1), some[-1]], 100),
         "release": (ordering.RELEASE, [endpoint_ids, keys, [0] * 100, *[[None] * 100] * 2, None], 4_000),
         "supersede": (ordering.SUPERSEDE, [endpoint_ids, keys], 40_000),
         "busy keys": (ordering.BUSY_KEYS, [endpoint_ids, keys], 2_000),

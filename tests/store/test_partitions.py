@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 from tests.support.hospital import Hospital
-from webhook_gateway.store import deliveries, migrate, partitions
+from webhook_gateway.store import bodies, migrate, partitions
 from webhook_gateway.store.partitions import EVENTS, make_all
 
 
@@ -36,7 +36,7 @@ async def test_rows_move_from_the_default_partition_while_others_read_them(hospi
         nonlocal looks
         while not moved.is_set():
             async with hospital.database.connection() as connection:
-                found = await deliveries.bodies(connection, posted)
+                found = await bodies.bodies(connection, posted)
             assert len(found) == len(posted)
             looks += 1
 

@@ -25,6 +25,7 @@ async def test_every_change_leaves_an_entry(api: Api, admin: httpx.AsyncClient) 
         ("POST", f"{path}/rotate-secret"),
         ("POST", f"{path}/held-keys/{world.ordering_key}/release"),
         ("POST", f"/v1/deliveries/{world.delivery_id}/replay"),
+        ("POST", f"/v1/deliveries/{world.open_delivery_id}/try-now"),
         ("POST", f"/v1/deliveries/{world.open_delivery_id}/cancel"),
         ("POST", f"/v1/replays/{world.job_id}/cancel"),
         ("POST", f"/v1/keys/{world.key_id}/revoke"),
@@ -45,6 +46,7 @@ async def test_every_change_leaves_an_entry(api: Api, admin: httpx.AsyncClient) 
         "endpoint.secret_rotated",
         "endpoint.key_released",
         "delivery.replayed",
+        "delivery.tried_now",
         "delivery.cancelled",
         "replay.cancelled",
         "key.revoked",
@@ -64,7 +66,7 @@ async def test_every_change_leaves_an_entry(api: Api, admin: httpx.AsyncClient) 
     assert first["items"] + rest["items"] == entries
     assert (await admin.get("/v1/audit/verification")).json() == {
         "intact": True,
-        "entries": 16,
+        "entries": 17,
         "broken_at": None,
         "last_hash": entries[0]["hash"],
     }

@@ -11,7 +11,7 @@ from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
 from webhook_gateway.rules.model import Delivery
 from webhook_gateway.rules.outcome import Remedy, Unsendable
-from webhook_gateway.store import deliveries, keyring
+from webhook_gateway.store import bodies, keyring
 from webhook_gateway.store.database import Database
 
 KEEP_BYTES = 16_777_216
@@ -42,10 +42,10 @@ class Bodies:
         sealed: dict[UUID, bytes] = {}
         if missing:
             async with self._database.connection() as connection:
-                sealed = await deliveries.bodies(connection, missing)
+                sealed = await bodies.bodies(connection, missing)
                 if lost := [event_id for event_id in missing if event_id not in sealed]:
                     # A query that crosses the making of a partition may miss rows which are there.
-                    sealed |= await deliveries.bodies(connection, lost)
+                    sealed |= await bodies.bodies(connection, lost)
             if not all(map(self._vault.can_open, sealed.values())):
                 await self._learn_keys()
         found = known | {i: self._find(tenants[i], i, sealed.get(i)) for i in missing}

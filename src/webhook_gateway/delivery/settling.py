@@ -222,8 +222,8 @@ class Settling:
 def _retried(result: Result) -> Retried | None:
     latest = result.endpoint.ordering is Ordering.LATEST
     match result.verdict.action:
-        case RetryIn(delay):
-            return Retried(result.delivery, delay, latest=latest)
+        case RetryIn(delay, retry_after):
+            return Retried(result.delivery, delay, retry_after, latest=latest)
         case Postpone(delay):
             return Retried(result.delivery, delay, counted=False, latest=latest)
         case Done() | GiveUp():

@@ -9,8 +9,9 @@ from time import monotonic
 import asyncpg
 
 from webhook_gateway import telemetry
+from webhook_gateway.host.loop import POLL
 from webhook_gateway.settings import Settings
-from webhook_gateway.store import advisory_locks, partitions, replays
+from webhook_gateway.store import advisory_locks, forwarding, partitions, replays
 from webhook_gateway.store.database import Connection, Database
 
 REPLAYS = 500
@@ -20,6 +21,13 @@ CHORES = 600.0
 """Seconds between two rounds over partitions and old keys."""
 CHORES_AGAIN = 60.0
 """Seconds until the next one where a table was busy."""
+
+
+async def forward(database: Database) -> float:
+    """Brings forward what waits at endpoints that answer again, a slice of each. Whoever comes first does it."""
+    async with database.connection() as connection:
+        seconds = await forwarding.forward(connection)
+    return POLL if seconds is None else min(seconds, POLL)
 
 
 class Upkeep:

@@ -35,7 +35,7 @@ from .registry import Registry
 from .sending import Sending
 from .settling import Settling
 from .slots import Slots
-from .upkeep import Upkeep
+from .upkeep import Upkeep, forward
 
 
 async def run(settings: Settings) -> None:
@@ -88,6 +88,7 @@ class Worker:
             Loop("dispatch", self._fan_out, outbox),
             Loop("claim", claiming.claim, due.changed),
             Loop("scan", claiming.scan, notified),
+            Loop("forward", partial(forward, database)),
             Loop("upkeep", Upkeep(settings, database).poll),
         ]
         self._until_drained = [

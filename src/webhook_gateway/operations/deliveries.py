@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.model import EndpointState
-from webhook_gateway.store import deliveries, endpoints, replays, reports
+from webhook_gateway.rules.waiting import Reason
+from webhook_gateway.store import deliveries, endpoints, forwarding, replays, reports
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.notifications import DELIVERIES, OUTBOX
 
@@ -18,6 +20,13 @@ from .quotas import replays_more
 from .refusals import Conflict, NotFound, NotHeld, Refusal
 
 BY_HAND = "by_hand"
+_NOT_NOW = {
+    Reason.PAUSED: Conflict.ENDPOINT_PAUSED,
+    Reason.DISABLED: Conflict.ENDPOINT_DISABLED,
+    Reason.ORDERING_KEY: Conflict.DELIVERY_BEHIND,
+    Reason.HELD_KEY: Conflict.DELIVERY_BEHIND,
+    Reason.SENDING: Conflict.DELIVERY_SENDING,
+}
 
 
 async def find(connection: AsyncConnection, actor: Actor, delivery_id: UUID) -> dict[str, Any] | NotFound:
@@ -56,10 +65,8 @@ async def cancel(change: Change, delivery_id: UUID) -> dict[str, Any] | NotFound
     connection, actor = change.connection, change.actor
     if isinstance(row := await find(connection, actor, delivery_id), NotFound):
         return row
-    if row["state"] in reports.FINAL_STATES:
-        return Conflict.DELIVERY_ENDED
-    if row["in_outbox"]:
-        return Conflict.DELIVERY_IN_OUTBOX
+    if refused := _ended(row):
+        return refused
     driver = await driver_of(connection)
     if not await deliveries.cancel(
         driver, tenant_id=actor.tenant_id, ids=[delivery_id], endpoint_id=None, reason=BY_HAND
@@ -68,3 +75,26 @@ async def cancel(change: Change, delivery_id: UUID) -> dict[str, Any] | NotFound
     before = {"attempt": row["attempt"]}
     change.note("delivery.cancelled", ids.render(ids.DELIVERY, delivery_id), DELIVERIES, before=before)
     return await find(connection, actor, delivery_id)
+
+
+async def try_now(change: Change, delivery_id: UUID) -> dict[str, Any] | Refusal:
+    """Has a pending delivery attempted now rather than later, also where its endpoint is left alone."""
+    connection, actor = change.connection, change.actor
+    if isinstance(row := await find(connection, actor, delivery_id), NotFound):
+        return row
+    if refused := _ended(row) or _NOT_NOW.get(row["waiting_for"]):
+        return refused
+    if not actor.may_send(row["type"]):
+        return NotHeld((row["type"],))
+    if not await forwarding.try_now(await driver_of(connection), actor.tenant_id, delivery_id):
+        return Conflict.DELIVERY_SENDING
+    change.note(
+        "delivery.tried_now", ids.render(ids.DELIVERY, delivery_id), DELIVERIES, before={"attempt": row["attempt"]}
+    )
+    return await find(connection, actor, delivery_id)
+
+
+def _ended(row: Mapping[str, Any]) -> Conflict | None:
+    if row["state"] in reports.FINAL_STATES:
+        return Conflict.DELIVERY_ENDED
+    return Conflict.DELIVERY_IN_OUTBOX if row["in_outbox"] else None

@@ -26,9 +26,10 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class RetryIn(msgspec.Struct, frozen=True):
-    """``delay`` is in seconds from when this is written down."""
+    """``delay`` is in seconds from when this is written down; the partner asked for ``retry_after`` of them."""
 
     delay: float
+    retry_after: float | None = None
 
 
 class Postpone(msgspec.Struct, frozen=True):
@@ -98,7 +99,8 @@ def _retry_or_give_up(
     delay = None if delivery.test else delay_after(delivery.attempt, endpoint.schedule)
     if delay is None:
         return GiveUp("attempts_exhausted")
-    return RetryIn(at_least(jitter(delay, chance), retry_after))
+    delay = at_least(jitter(delay, chance), retry_after)
+    return RetryIn(delay, None if retry_after is None else min(delay, retry_after))
 
 
 def _failing_too_long(health: Health, now: float) -> str | None:

@@ -44,16 +44,21 @@ FROM endpoint_health WHERE changed_at > $1::timestamptz - interval '30 seconds' 
 """
 
 SAVE_HEALTH = """
--- save health: only what a restart must not forget
-INSERT INTO endpoint_health (endpoint_id, tenant_id, failures_in_a_row, failing_since, open_until, openings, held_until,
-                             failing_days, changed_at)
+-- save health: only what a restart must not forget. Who closes the breaker has what waits brought forward, unless that
+-- was begun within five minutes: an endpoint that opens and closes all the time is not to get all of it every time.
+INSERT INTO endpoint_health AS h (endpoint_id, tenant_id, failures_in_a_row, failing_since, open_until, openings,
+                                  held_until, failing_days, changed_at)
 SELECT *, clock_timestamp()
 FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[], $6::int[], $7::timestamptz[],
             $8::int[])
 ON CONFLICT (endpoint_id) DO UPDATE SET
     failures_in_a_row = excluded.failures_in_a_row, failing_since = excluded.failing_since,
     open_until = excluded.open_until, openings = excluded.openings, held_until = excluded.held_until,
-    failing_days = excluded.failing_days, changed_at = excluded.changed_at
+    failing_days = excluded.failing_days, changed_at = excluded.changed_at,
+    forward_at = CASE WHEN excluded.open_until IS NOT NULL THEN NULL
+                      WHEN h.open_until IS NOT NULL THEN greatest(now(), h.forwarded_at + interval '5 minutes')
+                      ELSE h.forward_at END,
+    forwarded_due_at = CASE WHEN h.open_until IS NULL THEN h.forwarded_due_at END
 """
 
 DISABLE = """

@@ -64,11 +64,6 @@ RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lea
           d.skipped_event_id, d.reason IS NOT DISTINCT FROM 'test' AS test, picked.due_at, now() AS now
 """
 
-BODIES = """
--- bodies: sealed, for the events of one claim
-SELECT id, tenant_id, body FROM events WHERE id = ANY($1::uuid[])
-"""
-
 RECORD = """
 -- record: the attempts, even of who lost the lease: the request was made. A settle may be repeated: DO NOTHING
 INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status, detail,
@@ -103,10 +98,15 @@ RETURNING id
 
 RETRY = """
 -- retry: due again after a delay in seconds by the database's clock; `counted` is 0 where the attempt doesn't count.
--- Fenced by `lease_id`, as finish is.
+-- What was brought forward is due when it was before. Fenced by `lease_id`, as finish is.
 UPDATE deliveries d
-SET due_at = now() + make_interval(secs => r.delay), lease_id = NULL, attempt = d.attempt - 1 + r.counted
-FROM unnest($1::uuid[], $2::uuid[], $3::float8[], $4::int[]) AS r(id, lease_id, delay, counted)
+SET due_at = CASE WHEN counted = 1 AND d.forwarded_from > now()
+                  THEN greatest(d.forwarded_from, now() + make_interval(secs => retry_after))
+                  ELSE now() + make_interval(secs => delay) END,
+    forwarded_from = CASE counted WHEN 0 THEN d.forwarded_from END, lease_id = NULL, attempt = d.attempt - 1 + counted,
+    not_before = now() + make_interval(secs => retry_after)
+FROM unnest($1::uuid[], $2::uuid[], $3::float8[], $4::int[], $5::float8[])
+    AS r(id, lease_id, delay, counted, retry_after)
 CROSS JOIN LATERAL (
     SELECT ctid FROM deliveries WHERE id = r.id AND lease_id = r.lease_id LIMIT 1 FOR NO KEY UPDATE
 ) AS mine
@@ -208,10 +208,11 @@ class Settled(msgspec.Struct, frozen=True):
 
 
 class Retried(msgspec.Struct, frozen=True):
-    """Due again in ``delay`` seconds. ``latest``: a newer delivery of its key replaces it."""
+    """Due again in ``delay`` seconds, never before ``retry_after``. ``latest``: a newer one of its key replaces it."""
 
     delivery: Delivery
     delay: float
+    retry_after: float | None = None
     counted: bool = True
     latest: bool = False
 
@@ -240,11 +241,6 @@ async def claim(connection: Connection, wanted: Sequence[Wanted], lease_id: UUID
         claimed.deliveries.append(Delivery(*delivery))
         claimed.first_due_at = min(claimed.first_due_at, due_at)
     return Claim(rows[0]["now"] if rows else None, found)
-
-
-async def bodies(connection: Connection, event_ids: Sequence[UUID]) -> dict[UUID, bytes]:
-    """The sealed bodies; one that retention has dropped is missing."""
-    return {row["id"]: row["body"] for row in await connection.fetch(BODIES, event_ids)}
 
 
 async def settle(
@@ -336,6 +332,7 @@ async def _retry(connection: Connection, retried: Sequence[Retried]) -> set[UUID
         [r.delivery.lease_id for r in retried],
         [r.delay for r in retried],
         [int(r.counted) for r in retried],
+        [r.retry_after for r in retried],
     )
     latest = [
         (r.delivery.endpoint_id, r.delivery.ordering_key)

@@ -79,7 +79,10 @@ async def change(
 async def set_state(
     connection: AsyncConnection, tenant_id: UUID, endpoint_id: UUID, state: EndpointState, reason: str | None
 ) -> RowMapping:
-    """One that is enabled again starts with a clean health, or the failures of last week would disable it at once."""
+    """One that is enabled again starts with a clean health, or the failures of last week would disable it at once.
+
+    What waits for a retry is brought forward. A silence that the partner asked for stays.
+    """
     if state is EndpointState.ENABLED:
         # Not deleted: workers look for what has changed since they last asked.
         await connection.execute(
@@ -91,7 +94,8 @@ async def set_state(
                 failing_days=0,
                 open_until=None,
                 openings=0,
-                held_until=None,
+                forward_at=func.now(),
+                forwarded_due_at=None,
                 changed_at=func.clock_timestamp(),
             )
         )

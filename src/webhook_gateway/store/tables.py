@@ -73,7 +73,8 @@ endpoint_health = _table(
     "endpoint_health",
     "endpoint_id uuid, tenant_id uuid, failures_in_a_row integer, failing_since timestamptz",
     "failing_days integer, open_until timestamptz, openings integer, held_until timestamptz",
-    "changed_at timestamptz",
+    "changed_at timestamptz, forward_at timestamptz, forwarded_at timestamptz, forwarded_due_at timestamptz",
+    "forwarded_id uuid",
 )
 
 jobs = _table(
@@ -98,7 +99,7 @@ deliveries = _table(
     "deliveries",
     "id uuid, tenant_id uuid, endpoint_id uuid, event_id uuid, type text, sequence bigint",
     "ordering_key bigint, due_at timestamptz, attempt integer, lease_id uuid, skipped_event_id uuid",
-    "reason text, created_at timestamptz",
+    "reason text, created_at timestamptz, forwarded_from timestamptz, not_before timestamptz",
 )
 
 finished_deliveries = _table(

@@ -84,6 +84,22 @@ async def cancel(delivery_id: DeliveryId, gateway: Parts, caller: Operator) -> A
         return granted(await deliveries.cancel(change, delivery_id))
 
 
+@router.post(
+    "/{delivery_id}/try-now",
+    response_model=Delivery,
+    operation_id="tryDeliveryNow",
+    summary="Try a pending delivery now",
+)
+async def try_now(delivery_id: DeliveryId, gateway: Parts, caller: Operator) -> Any:
+    """Makes it due now, also where its endpoint is left alone or has asked for silence: one request finds out.
+
+    It is an extra attempt, which isn't counted: if it fails, the delivery is due when it was before. One that is being
+    sent, or waits behind another of its ordering key, is left alone.
+    """
+    async with changing(gateway.database, caller) as change:
+        return granted(await deliveries.try_now(change, delivery_id))
+
+
 def _open(gateway: Gateway, caller: Caller, row: RowMapping) -> str | None:
     try:
         opened = gateway.vault.open(caller.tenant_id, "attempts", row["id"], row["response_excerpt"])

@@ -46,7 +46,11 @@ async def pause(endpoint_id: EndpointId, gateway: Parts, caller: Operator) -> An
     "/{endpoint_id}/resume", response_model=Endpoint, operation_id="resumeEndpoint", summary="Resume an endpoint"
 )
 async def resume(endpoint_id: EndpointId, gateway: Parts, caller: Operator) -> Any:
-    """Starts attempts again, also where the gateway has disabled the endpoint. What waited goes out now."""
+    """Starts attempts again, also where the gateway has disabled the endpoint.
+
+    What waits goes out from now on, also what failed before and would be due later: as many a second as the endpoint's
+    rate, or 50, and not before a `Retry-After`.
+    """
     async with changing(gateway.database, caller) as change:
         row = granted(await endpoint_lifecycle.resume(change, gateway.vault, endpoint_id))
         return await shown(gateway.vault, change.connection, row)
