@@ -58,7 +58,7 @@ from webhook_gateway.rules.outcome import (
     Unsendable,
 )
 from webhook_gateway.rules.scopes import Role, Scope
-from webhook_gateway.rules.unreachable import MEANINGS
+from webhook_gateway.rules.unreachable import Trouble
 from webhook_gateway.rules.verdict import GiveUp, Postpone, Verdict, decide
 from webhook_gateway.rules.waiting import Reason
 from webhook_gateway.settings import Settings
@@ -243,7 +243,7 @@ def test_the_log_lines_are_those_of_the_code() -> None:
 
 def test_the_reasons_for_no_answer_are_those_of_the_code() -> None:
     rows = table_of(DOCS / "operating.md", "| `unreachable` because of | means |")
-    assert {name.strip("`"): meaning for name, meaning in rows} == MEANINGS
+    assert {name.strip("`"): meaning for name, meaning in rows} == {trouble: trouble.sentence for trouble in Trouble}
 
 
 def test_the_outcomes_mean_for_delivery_and_endpoint_what_the_rules_decide() -> None:
@@ -260,7 +260,7 @@ def test_the_outcomes_mean_for_delivery_and_endpoint_what_the_rules_decide() -> 
 
 def test_the_reasons_to_wait_are_those_of_the_code() -> None:
     rows = table_of(DOCS / "how-it-works.md", "| `waiting_for` | |")
-    assert {name.strip("`"): meaning for name, meaning in rows} == {reason: reason.meaning for reason in Reason}
+    assert {name.strip("`"): meaning for name, meaning in rows} == {reason: reason.sentence for reason in Reason}
 
 
 def test_the_roles_are_those_of_the_code() -> None:

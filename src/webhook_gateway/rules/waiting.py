@@ -8,24 +8,17 @@ it may be a slot that is missing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from math import inf
 
 import msgspec
 
 from . import breaker
+from .explained import Explained
 from .model import Endpoint, EndpointState, Health
 
 
-class Reason(StrEnum):
-    """What a delivery that has not ended waits for, with a sentence that says so to everybody."""
-
-    meaning: str
-
-    def __new__(cls, value: str, meaning: str) -> Reason:
-        reason = str.__new__(cls, value)
-        reason._value_, reason.meaning = value, meaning
-        return reason
+class Reason(Explained):
+    """What a delivery that has not ended waits for."""
 
     PAUSED = "paused", "Somebody has to resume its endpoint."
     DISABLED = "disabled", "Its endpoint was given up: somebody has to resume it."

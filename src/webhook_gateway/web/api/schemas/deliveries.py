@@ -30,7 +30,7 @@ class QueuedDelivery(Shown):
 WAITING_FOR = "\n".join(
     (
         "Why it is not attempted now, null where it has ended; of several reasons the one that lasts longest:\n",
-        *(f"- `{reason}`: {reason.meaning}" for reason in Reason),
+        *(f"- `{reason}`: {reason.sentence}" for reason in Reason),
     )
 )
 
