@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -84,29 +85,6 @@ def serve(port: int) -> None:
         return
 
 
-class _AttemptLine(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A line for each attempt is worth a way of its own: through the logger it cost a tenth of a worker's CPU."""
-
-    delivery_id: str
-    event_id: str
-    type: str
-    endpoint_id: str
-    attempt: int
-    outcome: str
-    status: int | None = None
-    detail: str | None = None
-    phase: str
-    duration: float
-    tls: str | None = None
-    sends: int = 1
-    verdict: str
-    failures_in_a_row: int
-    tenant_id: str
-    level: str
-    timestamp: datetime
-    message: str
-
-
 def connection_refused(reason: str) -> None:
     """Only counted: whoever may open connections could fill a log."""
     refused_connections.labels(reason).inc()
@@ -119,29 +97,30 @@ def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, ver
     attempt_seconds.observe(exchange.duration)
     if not log.is_enabled_for(logging.INFO):
         return
-    line = _AttemptLine(
-        delivery_id=ids.render(ids.DELIVERY, delivery.id),
-        event_id=ids.recall(ids.EVENT, delivery.event_id),
-        type=delivery.event_type,
-        endpoint_id=ids.recall(ids.ENDPOINT, endpoint.id),
-        attempt=delivery.attempt,
-        outcome=outcome,
-        status=status_of(exchange.outcome),
-        detail=detail_of(exchange.outcome),
-        phase=exchange.phase.value,
-        duration=round(exchange.duration, 6),
-        tls=exchange.tls_version,
-        sends=exchange.sends,
-        verdict=type(verdict.action).__name__,
-        failures_in_a_row=verdict.health.failures_in_a_row,
-        tenant_id=ids.recall(ids.TENANT, delivery.tenant_id),
-        level="info",
-        timestamp=datetime.now(UTC),
-        message="attempt",
-    )
+    # Past the logger, which cost a tenth of a worker's CPU for these.
+    line = {
+        "delivery_id": ids.render(ids.DELIVERY, delivery.id),
+        "event_id": ids.recall(ids.EVENT, delivery.event_id),
+        "type": delivery.event_type,
+        "endpoint_id": ids.recall(ids.ENDPOINT, endpoint.id),
+        "attempt": delivery.attempt,
+        "outcome": outcome,
+        "status": status_of(exchange.outcome),
+        "detail": detail_of(exchange.outcome),
+        "phase": exchange.phase.value,
+        "duration": round(exchange.duration, 6),
+        "tls": exchange.tls_version,
+        "sends": exchange.sends if exchange.sends > 1 else None,
+        "verdict": type(verdict.action).__name__,
+        "failures_in_a_row": verdict.health.failures_in_a_row,
+        "tenant_id": ids.recall(ids.TENANT, delivery.tenant_id),
+        "level": "info",
+        "timestamp": datetime.now(UTC),
+        "message": "attempt",
+    }
     if not _unwritten:
         asyncio.get_running_loop().call_soon(_write_lines)
-    _unwritten.append(_encode(line) + b"\n")
+    _unwritten.append(_encode(_known(line)) + b"\n")
 
 
 _unwritten: list[bytes] = []
@@ -235,6 +214,10 @@ def stopped(what: str, **facts: object) -> None:
 def _without_values(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Keeps lines short: what is unknown is left out. An exception's text may hold data, so it never gets here."""
     line.pop("exc_info", None)
+    return _known(line)
+
+
+def _known(line: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in line.items() if value is not None}
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import random
 import time
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 from tenacity import RetryCallState, retry_if_exception, stop_before_delay
+
+from webhook_gateway.rules.retry_after import read_retry_after
 
 from .calls import Call, problem, refusal
 from .values import GatewayUnavailable
@@ -73,19 +75,9 @@ def judge(call: Call, response: httpx.Response) -> httpx.Response:
     if status == 429 or status >= 500:
         # 429 is said before anything is done; after the others it may have been.
         again = call.repeatable or status == 429
-        raise Later(f"HTTP status {status}", again=again, after=_retry_after(response))
+        after = read_retry_after(response.headers.get("Retry-After", ""), datetime.now(UTC))
+        raise Later(f"HTTP status {status}", again=again, after=after)
     raise refusal(status, problem(response))
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds (RFC 9110, section 10.2.3: a number or a date), or None where there is nothing of sense."""
-    text = response.headers.get("Retry-After", "")
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None
 
 
 def patience(deadline: float) -> dict[str, Any]:
