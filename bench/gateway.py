@@ -87,7 +87,9 @@ class Gateway:
             tenant_id = UUID(str(await connection.fetchval("SELECT id FROM tenants")))
             subscriber_id = uuid7()
             await connection.execute(
-                "INSERT INTO subscribers (id, tenant_id, name) VALUES ($1, $2, 'bench')", subscriber_id, tenant_id
+                "INSERT INTO subscribers (id, tenant_id, name, event_types, content)"
+                """ VALUES ($1, $2, 'bench', '{*,gateway.*}', '{"level": "full", "subject": true}')""",
+                *(subscriber_id, tenant_id),
             )
             receiver, receiving = Receiver.start()
         except BaseException:

@@ -1,6 +1,7 @@
 """Migrating: safe to repeat, safe to race, and the same with the libpq spellings of a URL."""
 
 import asyncio
+import json
 import os
 import sys
 import threading
@@ -68,4 +69,34 @@ def test_alembic_finds_what_the_package_finds() -> None:
 async def empty(url: str) -> None:
     connection = await asyncpg.connect(url)
     await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    await connection.close()
+
+
+async def test_subscribers_from_before_keep_what_their_endpoints_have_and_are_marked(database_url: str) -> None:
+    await empty(database_url)
+    await asyncio.to_thread(migrate.upgrade, database_url, "0006")
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("""
+        INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'default');
+        INSERT INTO subscribers (id, tenant_id, name, deleted_at)
+            SELECT gen_random_uuid(), t.id, s.name, s.deleted_at FROM tenants t,
+                (VALUES ('two', NULL), ('none', NULL), ('gone', now())) AS s(name, deleted_at);
+        INSERT INTO endpoints (id, tenant_id, subscriber_id, url, event_types, deleted_at)
+            SELECT gen_random_uuid(), s.tenant_id, s.id, 'https://x', e.types, e.deleted_at FROM subscribers s,
+                (VALUES ('{lab_order.*,*}'::text[], NULL), ('{lab_order.*}', NULL), ('{payment.*}', now()))
+                    AS e(types, deleted_at)
+            WHERE s.name = 'two';
+    """)
+    await asyncio.to_thread(migrate.upgrade, database_url, "0007")
+    rows = await connection.fetch(
+        "SELECT name, event_types, content, permission_by_migration AS marked FROM subscribers"
+    )
+    found = {row["name"]: (row["event_types"], json.loads(row["content"])["level"], row["marked"]) for row in rows}
+    assert found == {
+        "two": (["*", "lab_order.*"], "full", True),
+        "none": ([], "full", True),
+        "gone": ([], "thin", False),
+    }
+    kept = await connection.fetch("SELECT event_types FROM endpoints WHERE deleted_at IS NULL ORDER BY 1")
+    assert [row[0] for row in kept] == [["lab_order.*"], ["lab_order.*", "*"]]
     await connection.close()

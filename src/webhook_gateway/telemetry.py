@@ -150,6 +150,11 @@ def event_unmatched(event_id: UUID, event_type: str) -> None:
     log.info("event_matched_no_endpoint", event_id=ids.render(ids.EVENT, event_id), type=event_type)
 
 
+def event_undelivered(event_id: str, event_type: str, subscriber_ids: list[str]) -> None:
+    """Its addressees have no endpoint that may have it."""
+    log.warning("event_undelivered", event_id=event_id, type=event_type, subscriber_ids=subscriber_ids)
+
+
 def endpoint_changed(endpoint: Endpoint, change: str, reason: str | None) -> None:
     log.warning("endpoint_changed", endpoint_id=ids.render(ids.ENDPOINT, endpoint.id), change=change, reason=reason)
 

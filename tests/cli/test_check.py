@@ -1,9 +1,11 @@
 """`check` tells errors from warnings, and names the setting or the remedy of each."""
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Callable
 
+import asyncpg
 import pytest
 
 from tests.support.postgres import Server
@@ -124,3 +126,18 @@ def test_what_loosens_a_guard_is_said_by_its_consequence(cli: Cli, database_url:
         "groups",
     ):
         assert said in warnings
+
+
+def test_subscribers_of_which_nobody_has_said_what_they_may_have_are_named(cli: Cli, database_url: str) -> None:
+    async def upgrade() -> None:
+        connection = await asyncpg.connect(database_url)
+        await connection.execute("INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'default')")
+        await connection.execute(
+            "INSERT INTO subscribers (id, tenant_id, name, permission_by_migration)"
+            " SELECT gen_random_uuid(), id, 'Northside', true FROM tenants"
+        )
+        await connection.close()
+
+    asyncio.run(upgrade())
+    found = cli("check", "--json", DATABASE_URL=database_url, WEBHOOK_GATEWAY_MASTER_KEYS=MASTER)
+    assert "1 subscribers may have what the upgrade left them, with all data: Northside" in findings(found, "warning")

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
+from tests.support.rows import SUBSCRIBER
 from webhook_gateway.crypto.master_keys import new_master_key
 from webhook_gateway.rules import ids
 
@@ -16,7 +17,6 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 MASTER = new_master_key()
 NOTHING = {"depth": 0, "oldest_seconds": None}
 
-SUBSCRIBER = "INSERT INTO subscribers (id, tenant_id, name) VALUES ($1, $2, 'Northside')"
 ENDPOINT = """
 INSERT INTO endpoints (id, tenant_id, subscriber_id, url, event_types, state, state_reason)
 VALUES ($1, $2, $3, 'https://lab.example/', '{*}', 'paused', 'holidays')
@@ -60,7 +60,7 @@ class Hospital:
         connection = await asyncpg.connect(self._url)
         try:
             tenant, subscriber = await connection.fetchval("SELECT id FROM tenants"), uuid7()
-            await connection.execute(SUBSCRIBER, subscriber, tenant)
+            await connection.execute(SUBSCRIBER, subscriber, tenant, "Northside")
             await connection.execute(ENDPOINT, self.endpoint, tenant, subscriber)
             await connection.execute(EVENT, self.event, tenant)
             await connection.execute(DEAD, self.dead, tenant, self.endpoint, self.event)

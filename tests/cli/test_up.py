@@ -159,7 +159,7 @@ def test_no_endpoint_may_be_where_serve_is_told_to_listen(
     assert process.stderr is not None
     url = next(line.split()[-1] for line in process.stderr if "listens on" in line)
     with Gateway(url, key) as gateway:
-        subscriber = gateway.create_subscriber("laboratory")
+        subscriber = gateway.create_subscriber("laboratory", event_types=["lab_result.*"])
         with pytest.raises(Refused, match="own_origin"):
             gateway.create_endpoint(subscriber.id, f"{url}/v1/events", ["lab_result.*"])
         gateway.create_endpoint(subscriber.id, "http://127.0.0.3:9000/", ["lab_result.*"])

@@ -25,6 +25,7 @@ import trustme
 
 from tests.support.partner import Partner, Received, partner
 from tests.support.postgres import Server
+from tests.support.rows import EVERYTHING
 from webhook_gateway.crypto.master_keys import new_master_key
 from webhook_gateway.intake.catalogue import Catalogue
 
@@ -196,7 +197,7 @@ async def make_endpoints(gateway: Gateway, there: Partner) -> list[str]:
     ]
     made = []
     async with gateway.client() as client:
-        subscriber = (await client.post("/v1/subscribers", json={"name": "Northside"})).json()
+        subscriber = (await client.post("/v1/subscribers", json={"name": "Northside", **EVERYTHING})).json()
         for given in secrets:
             body = {"subscriber_id": subscriber["id"], "event_types": ["*"], "url": there.url(given["path"]), **given}
             del body["path"]

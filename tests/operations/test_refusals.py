@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.support.rows import store_event, store_finished, store_open
+from tests.support.rows import EVERYTHING, store_event, store_finished, store_open
 from webhook_gateway.cli import exits
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.intake.catalogue import Catalogue
@@ -25,7 +25,7 @@ from webhook_gateway.operations import (
     subscribers,
 )
 from webhook_gateway.operations.change import Actor, Change, changing, local_actor
-from webhook_gateway.operations.refusals import Conflict, Exhausted, Invalid, NotFound, NotHeld, Refusal
+from webhook_gateway.operations.refusals import Conflict, Exhausted, Invalid, NotFound, NotHeld, Refusal, WouldCutOff
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.rights import Quotas
@@ -60,7 +60,9 @@ class Hospital:
 
     async def furnish(self) -> None:
         async with changing(self.database, self.actor) as change:
-            self.subscriber = value(await subscribers.create(change, {"name": "Lab", "description": ""}))["id"]
+            self.subscriber = value(await subscribers.create(change, self.catalogue, {"name": "Lab", **EVERYTHING}))[
+                "id"
+            ]
             self.endpoint = value(await self.add_endpoint(change))[0]["id"]
             self.job = value(await replays.create(change, {"state": "dead"}))["id"]
             self.key = value(await keys.create(change, NewKey("ops", [Scope.ADMIN])))[0]["id"]
@@ -74,7 +76,7 @@ class Hospital:
         columns: dict[str, Any] = {
             "subscriber_id": self.subscriber,
             "url": URL,
-            "event_types": ["lab_result.*"],
+            "event_types": ["lab_result.*", "staff_shift.*"],
             "headers": {},
             "signing": "hmac",
             "secret": None,
@@ -116,7 +118,7 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
     NotFound.HELD_KEY: ("", lambda h, c: endpoint_lifecycle.release_key(c, h.endpoint, 1)),
     NotFound.KEY: ("", lambda h, c: keys.revoke(c, NOBODY)),
     NotFound.REPLAY: ("", lambda h, c: replays.cancel(c, NOBODY)),
-    NotFound.SUBSCRIBER: ("", lambda h, c: subscribers.change_one(c, NOBODY, {"name": "x"})),
+    NotFound.SUBSCRIBER: ("", lambda h, c: subscribers.change_one(c, h.catalogue, NOBODY, {"name": "x"})),
     Conflict.NO_TENANT: ("", lambda h, c: keys.create_with_tenant(c, h.vault, "southside", NewKey("x", ["admin"]))),
     Conflict.BODY_GONE: ("DELETE FROM events", lambda h, c: deliveries.replay(c, h.dead)),
     Conflict.DELIVERY_BEHIND: (
@@ -159,7 +161,15 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
     Conflict.REPLAY_ENDED: ("UPDATE jobs SET state = 'done'", lambda h, c: replays.cancel(c, h.job)),
     Conflict.SUBSCRIBER_NAME_TAKEN: (
         "INSERT INTO subscribers (id, tenant_id, name) SELECT id, id, 'Northside' FROM tenants",
-        lambda h, c: subscribers.change_one(c, h.subscriber, {"name": "Northside"}),
+        lambda h, c: subscribers.change_one(c, h.catalogue, h.subscriber, {"name": "Northside"}),
+    ),
+    Conflict.EXTERNAL_ID_TAKEN: (
+        "INSERT INTO subscribers (id, tenant_id, name, external_id) SELECT id, id, 'Northside', 'payer_1' FROM tenants",
+        lambda h, c: subscribers.change_one(c, h.catalogue, h.subscriber, {"external_id": "payer_1"}),
+    ),
+    Conflict.NOT_PERMITTED: (
+        "UPDATE subscribers SET event_types = '{lab_order.*}'",
+        lambda h, c: deliveries.replay(c, h.dead),
     ),
     Conflict.TENANT_EXISTS: (
         "",
@@ -185,6 +195,7 @@ ALL: tuple[Refusal, ...] = (
     *Exhausted,
     NotHeld((Scope.PAYLOAD_READ,)),
     Invalid((Fault("network", "Give a network in CIDR notation.", pointer="/networks/0"),)),
+    WouldCutOff(3),
 )
 
 
@@ -263,7 +274,7 @@ async def test_who_is_held_to_some_event_types_redirects_and_sends_no_others(hos
     async with changing(hospital.database, hospital.actor) as change:
         own = value(await hospital.add_endpoint(change, event_types=["lab_order.placed"]))[0]["id"]
     (type_of,) = {row["type"] for row in await hospital.fetch("SELECT type FROM finished_deliveries")}
-    beyond = NotHeld(("lab_result.*",))
+    beyond = NotHeld(("lab_result.*", "staff_shift.*"))
     for bound in ({"event_types": LAB}, {"event_types": LAB, "subscriber_id": hospital.subscriber}):
         async with changing(hospital.database, replace(hospital.actor, **bound)) as change:
             assert await hospital.change_endpoint(change, url="https://elsewhere.example.com/") == beyond
@@ -348,6 +359,9 @@ def test_the_api_and_the_command_line_say_the_same_of_it(refusal: Refusal) -> No
         case Exhausted():
             assert (problem.status_code, problem.name, end.status) == (429, "too-many-requests", exits.NO)
             remedy = refusal.value[1:].removesuffix(".")
+        case WouldCutOff():
+            assert (problem.status_code, problem.name, end.status) == (409, "conflict", exits.NO)
+            remedy = "open deliveries, 3 of them: wait for them, or cancel them with cancel_open"
         case NotHeld():
             assert (problem.status_code, problem.name, end.status) == (403, "forbidden", exits.NO)
             remedy = "payload:read"

@@ -36,7 +36,8 @@ MOST_PAGES = 40_000
 
 CONFIGURATION = """
 INSERT INTO tenants (id, name) VALUES ($1, 'big'), ($2, 'new');
-INSERT INTO subscribers (id, tenant_id, name) VALUES ($3, $1, 'partner'), ($4, $1, 'newcomer'), ($5, $2, 'theirs');
+INSERT INTO subscribers (id, tenant_id, name, event_types)
+VALUES ($3, $1, 'partner', '{*}'), ($4, $1, 'newcomer', '{*}'), ($5, $2, 'theirs', '{*}');
 INSERT INTO endpoints (id, tenant_id, subscriber_id, url, event_types)
 SELECT ('00000000-0000-0000-0001-' || lpad(to_hex(n), 12, '0'))::uuid, $1, $3, 'https://x.example.com', '{}'
 FROM generate_series(1, 200) AS n;

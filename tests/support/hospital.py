@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 from uuid_utils.compat import uuid7
 
+from tests.support.rows import SUBSCRIBER
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.delivery.clock import Clock
 from webhook_gateway.delivery.dispatch import Dispatch
@@ -202,9 +203,7 @@ async def hospital_on(database_url: str) -> AsyncIterator[Hospital]:
     async with _parts(settings) as (database, vault):
         async with database.connection() as connection:
             tenant_id = await tenants.make(connection, vault)
-            await connection.execute(
-                "INSERT INTO subscribers (id, tenant_id, name) VALUES ($1, $2, 'Laboratory')", subscriber_id, tenant_id
-            )
+            await connection.execute(SUBSCRIBER, subscriber_id, tenant_id, "Laboratory")
         await keyring.fill(database, vault)
         yield Hospital(settings, database, vault, tenant_id, subscriber_id)
 

@@ -13,6 +13,13 @@ from webhook_gateway.intake.events import NewEvent, prepare
 from webhook_gateway.store import outbox, workers
 from webhook_gateway.store.database import Connection
 
+EVERYTHING = {"event_types": ["*", "gateway.*"]}
+"""What a subscriber may have that is made by a test about something else, as the API takes it."""
+SUBSCRIBER = """
+INSERT INTO subscribers (id, tenant_id, name, event_types, content)
+VALUES ($1, $2, $3, '{*,gateway.*}', '{"level": "full", "subject": true}')
+"""
+"""The same as a row."""
 SHIFT = b'{"shift_id":"shf_81","staff_id":"st_19","version":1}'
 
 

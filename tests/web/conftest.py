@@ -10,6 +10,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from tests.support.hospital import Hospital
+from tests.support.rows import SUBSCRIBER
 from tests.web.serving import Api, running
 from webhook_gateway import telemetry
 from webhook_gateway.settings import Settings
@@ -37,9 +38,7 @@ async def hospital(database_url: str, api: Api) -> AsyncIterator[Hospital]:
     database, subscriber_id = Database(database_url, connections=10), uuid7()
     async with database.connection() as connection:
         await make_all(connection)
-        await connection.execute(
-            "INSERT INTO subscribers (id, tenant_id, name) VALUES ($1, $2, 'Laboratory')", subscriber_id, api.tenant_id
-        )
+        await connection.execute(SUBSCRIBER, subscriber_id, api.tenant_id, "Laboratory")
     yield Hospital(settings, database, api.vault, api.tenant_id, subscriber_id)
     await database.close()
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc.jwk import KeySet
 
-from tests.support.rows import store_finished
+from tests.support.rows import EVERYTHING, store_finished
 from tests.web.serving import Api, running
 from tests.web.world import make_world, post
 from webhook_gateway.crypto import signatures
@@ -32,7 +32,9 @@ AUTHORIZATIONS = [
 
 
 async def make(admin: httpx.AsyncClient, **given: Any) -> httpx.Response:
-    subscriber = await post(admin, "/v1/subscribers", {"name": f"Lab {datetime.datetime.now(datetime.UTC)}"})
+    subscriber = await post(
+        admin, "/v1/subscribers", {"name": f"Lab {datetime.datetime.now(datetime.UTC)}", **EVERYTHING}
+    )
     body = {"subscriber_id": subscriber["id"], "url": URL, "event_types": ["lab_result.*"], **given}
     return await admin.post("/v1/endpoints", json=body)
 

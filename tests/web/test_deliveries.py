@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
-from tests.support.rows import SHIFT, store_event, store_finished, store_open
+from tests.support.rows import EVERYTHING, SHIFT, store_event, store_finished, store_open
 from tests.web.serving import Api
 from tests.web.world import World, make_world, post
 from webhook_gateway.rules import ids
@@ -29,7 +29,7 @@ async def test_whoever_reads_much_keeps_nobody_from_making_changes(
         await connection.execute(text("LOCK TABLE finished_deliveries IN ACCESS EXCLUSIVE MODE"))  # a list without end
         lists = [asyncio.create_task(admin.get("/v1/deliveries", timeout=30)) for _ in range(10)]
         for number in range(10):
-            await post(admin, "/v1/subscribers", {"name": f"Lab {number}"})
+            await post(admin, "/v1/subscribers", {"name": f"Lab {number}", **EVERYTHING})
         assert (await admin.get("/v1/keys")).status_code == 200
         assert {(await one).status_code for one in lists} == {503}
     assert (await admin.get("/v1/deliveries")).status_code == 200

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.hospital import Hospital
 from tests.support.partner import partner, status
-from tests.support.rows import store_event, store_open, store_worker
+from tests.support.rows import EVERYTHING, store_event, store_open, store_worker
 from tests.web.serving import Api, running
 from tests.web.world import HELD, World, make_world, post
 from webhook_gateway.rules import ids
@@ -25,7 +25,7 @@ URL = "https://lab.example.com/in"
 
 async def make_endpoint(admin: httpx.AsyncClient, **given: Any) -> dict[str, Any]:
     name = f"Lab {datetime.now(UTC).timestamp()}"
-    subscriber = await post(admin, "/v1/subscribers", {"name": name})
+    subscriber = await post(admin, "/v1/subscribers", {"name": name, **EVERYTHING})
     body = {"subscriber_id": subscriber["id"], "url": URL, "event_types": ["lab_result.*"], **given}
     return await post(admin, "/v1/endpoints", body)
 
@@ -36,8 +36,8 @@ async def version(api: Api) -> int:
 
 
 async def test_a_subscribers_name_is_its_own(admin: httpx.AsyncClient) -> None:
-    first = await post(admin, "/v1/subscribers", {"name": "Northside"})
-    second = await post(admin, "/v1/subscribers", {"name": "Southside"})
+    first = await post(admin, "/v1/subscribers", {"name": "Northside", **EVERYTHING})
+    second = await post(admin, "/v1/subscribers", {"name": "Southside", **EVERYTHING})
     assert (await admin.post("/v1/subscribers", json={"name": "Northside"})).status_code == 409
     assert (await admin.patch(f"/v1/subscribers/{second['id']}", json={"name": "Northside"})).status_code == 409
     changed = await admin.patch(f"/v1/subscribers/{second['id']}", json={"description": "pathology"})
@@ -153,7 +153,7 @@ async def test_development_allows_a_laptops_own_addresses(database_url: str) -> 
 async def test_a_header_that_could_break_a_request_is_refused(
     admin: httpx.AsyncClient, headers: dict[str, str]
 ) -> None:
-    subscriber = await post(admin, "/v1/subscribers", {"name": "Lab"})
+    subscriber = await post(admin, "/v1/subscribers", {"name": "Lab", **EVERYTHING})
     body = {"subscriber_id": subscriber["id"], "url": URL, "event_types": ["*"], "headers": headers}
     response = await admin.post("/v1/endpoints", json=body)
     assert response.status_code == 422
@@ -163,7 +163,7 @@ async def test_a_header_that_could_break_a_request_is_refused(
 async def test_an_event_type_that_does_not_exist_is_refused_since_it_would_never_match(
     admin: httpx.AsyncClient,
 ) -> None:
-    subscriber = await post(admin, "/v1/subscribers", {"name": "Lab"})
+    subscriber = await post(admin, "/v1/subscribers", {"name": "Lab", **EVERYTHING})
     body = {"subscriber_id": subscriber["id"], "url": URL, "event_types": ["lab_result.final", "lab_result.finall"]}
     response = await admin.post("/v1/endpoints", json=body)
     assert response.status_code == 422
@@ -349,7 +349,7 @@ async def test_a_held_key_goes_on_when_an_operator_says_so(api: Api, admin: http
 async def test_an_endpoint_can_not_be_added_to_a_subscriber_that_goes(admin: httpx.AsyncClient) -> None:
     """Whoever comes first: never an endpoint that lives on without its subscriber."""
     for _ in range(5):
-        subscriber = await post(admin, "/v1/subscribers", {"name": "Lab"})
+        subscriber = await post(admin, "/v1/subscribers", {"name": "Lab", **EVERYTHING})
         body = {"subscriber_id": subscriber["id"], "url": URL, "event_types": ["*"]}
         made, gone = await asyncio.gather(
             admin.post("/v1/endpoints", json=body), admin.delete(f"/v1/subscribers/{subscriber['id']}")
@@ -362,7 +362,9 @@ async def test_an_endpoint_can_not_be_added_to_a_subscriber_that_goes(admin: htt
 
 
 async def test_lists_are_paged_without_gaps_or_repeats(admin: httpx.AsyncClient) -> None:
-    made = [(await post(admin, "/v1/subscribers", {"name": f"Lab {number}"}))["id"] for number in range(7)]
+    made = [
+        (await post(admin, "/v1/subscribers", {"name": f"Lab {number}", **EVERYTHING}))["id"] for number in range(7)
+    ]
     seen: list[str] = []
     query: dict[str, Any] = {"limit": 3}
     while True:

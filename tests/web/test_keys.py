@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.rows import EVERYTHING
 from tests.web.serving import Api, running
 from tests.web.world import post
 from webhook_gateway.rules import api_keys
@@ -32,7 +33,7 @@ async def test_a_role_is_a_set_of_scopes(admin: httpx.AsyncClient, role: Role) -
     body: dict[str, Any] = {"name": "x", "role": role.value}
     if role is Role.PARTNER:
         assert (await admin.post("/v1/keys", json=body)).status_code == 422
-        body["subscriber_id"] = (await post(admin, "/v1/subscribers", {"name": "Lab"}))["id"]
+        body["subscriber_id"] = (await post(admin, "/v1/subscribers", {"name": "Lab", **EVERYTHING}))["id"]
     response = await admin.post("/v1/keys", json=body)
     if role is Role.PRIVACY_OFFICER:
         assert response.status_code == 403, "an administrator can't grant what it lacks"
@@ -71,7 +72,7 @@ async def test_a_key_that_makes_no_sense_is_refused(
 
 
 async def test_a_subscribers_key_is_never_about_the_whole_hospital(admin: httpx.AsyncClient) -> None:
-    subscriber = await post(admin, "/v1/subscribers", {"name": "Lab"})
+    subscriber = await post(admin, "/v1/subscribers", {"name": "Lab", **EVERYTHING})
     for scopes in (["admin"], ["events:write"], ["audit:read", "deliveries:read"]):
         body = {"name": "x", "scopes": scopes, "subscriber_id": subscriber["id"]}
         assert (await admin.post("/v1/keys", json=body)).status_code == 422
@@ -128,7 +129,7 @@ async def test_a_bounded_administrator_makes_only_keys_with_the_same_bounds(api:
 async def test_a_partners_key_has_quotas(database_url: str) -> None:
     bounds = {"partner_endpoints": 1, "partner_header_bytes": 10, "partner_tests_a_day": 1, "partner_open_replays": 0}
     async with running(database_url, **bounds) as api, api.client(await api.make_key("admin")) as admin:
-        subscriber = (await post(admin, "/v1/subscribers", {"name": "Lab"}))["id"]
+        subscriber = (await post(admin, "/v1/subscribers", {"name": "Lab", **EVERYTHING}))["id"]
         made = await post(admin, "/v1/keys", {"name": "x", "role": "partner", "subscriber_id": subscriber})
         body = {"subscriber_id": subscriber, "url": "https://a.example.com/", "event_types": ["*"]}
         async with api.client(made["key"]) as partner:
@@ -145,7 +146,7 @@ async def test_a_partners_key_has_quotas(database_url: str) -> None:
 
 
 async def test_a_partners_key_may_want_only_what_the_hospital_gave_it(admin: httpx.AsyncClient, api: Api) -> None:
-    subscriber = (await post(admin, "/v1/subscribers", {"name": "Lab"}))["id"]
+    subscriber = (await post(admin, "/v1/subscribers", {"name": "Lab", **EVERYTHING}))["id"]
     bound = {"subscriber_id": subscriber, "event_types": ["lab_order.*"]}
     made = await post(admin, "/v1/keys", {"name": "x", "role": "partner", **bound})
     async with api.client(made["key"]) as partner:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import httpx
 
-from tests.support.rows import store_event, store_finished, store_open, store_worker
+from tests.support.rows import EVERYTHING, store_event, store_finished, store_open, store_worker
 from tests.web.serving import Api
 from webhook_gateway.rules import ids
 from webhook_gateway.store import keys
@@ -38,7 +38,7 @@ class World:
 
 async def make_world(api: Api, admin: httpx.AsyncClient, tenant_id: UUID, name: str = "Northside") -> World:
     """Something of everything for one subscriber of one tenant, made through the API where it can make it."""
-    subscriber = await post(admin, "/v1/subscribers", {"name": name})
+    subscriber = await post(admin, "/v1/subscribers", {"name": name, **EVERYTHING})
     endpoint = await post(
         admin,
         "/v1/endpoints",

@@ -20,6 +20,7 @@ from webhook_gateway import cores, failpoints
 from webhook_gateway.crypto.master_keys import MasterKeysUnusable, load_master_keys
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.host import supervisor
+from webhook_gateway.rules.labels import visible
 from webhook_gateway.rules.targets import never_opens
 from webhook_gateway.settings import Settings, network_and_port
 
@@ -207,6 +208,10 @@ async def _ask(database: Database, url: str, found: Settings, keys: MasterKeys |
         for key_id, sealed in (await gateway_status.worn_data_keys(connection)).items():
             text = f"data key {key_id} has sealed {sealed:,} records, of 4,294,967,296 that it may (NIST SP 800-38D)"
             yield Finding(Level.WARNING, "keys", f"{text}: run `webhook-gateway keys rotate`")
+        if unsaid := await gateway_status.permitted_by_migration(connection):
+            names = ", ".join(visible(name) for name in unsaid[:5]) + (", …" if len(unsaid) > 5 else "")
+            text = f"{len(unsaid)} subscribers may have what the upgrade left them, with all data: {names}"
+            yield Finding(Level.WARNING, "permissions", f"{text}: say what each may have (PATCH /v1/subscribers/sub_…)")
         if await gateway_status.administrators(connection) == 0:
             text = "no API key may administer: run `webhook-gateway keys create NAME --role admin`"
             yield Finding(Level.WARNING, "keys", text)

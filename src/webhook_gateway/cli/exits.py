@@ -11,7 +11,7 @@ from pydantic_settings import SettingsError
 from webhook_gateway.crypto.master_keys import MasterKeysUnusable
 from webhook_gateway.host.processes import DidNotStart
 from webhook_gateway.host.supervisor import AddressTaken
-from webhook_gateway.operations.refusals import Conflict, Exhausted, Invalid, NotFound, NotHeld, Refusal
+from webhook_gateway.operations.refusals import Conflict, Exhausted, Invalid, NotFound, NotHeld, Refusal, WouldCutOff
 
 T = TypeVar("T")
 
@@ -58,6 +58,8 @@ def refused(refusal: Refusal) -> CannotGoOn:
             return CannotGoOn(f"there is no such {refusal.value} in this tenant: check the id", NO)
         case Conflict() | Exhausted():
             return CannotGoOn(_lower(refusal.value).removesuffix("."), NO)
+        case WouldCutOff():
+            return CannotGoOn(_lower(str(refusal)).removesuffix("."), NO)
         case NotHeld():
             return CannotGoOn(f"nobody can grant what they don't hold: {', '.join(refusal.beyond)}", NO)
         case Invalid():

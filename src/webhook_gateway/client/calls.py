@@ -38,22 +38,28 @@ def event_of(
     ordering_key: str | None,
     timestamp: datetime | None,
     idempotency_key: str | None,
+    to: Sequence[str] | None,
+    patient: str | None,
 ) -> Event:
     key = {} if idempotency_key is None else {"idempotency_key": idempotency_key}
-    return Event(type, data, subject=subject, ordering_key=ordering_key, timestamp=timestamp, **key)
+    about: dict[str, Any] = {"subject": subject, "ordering_key": ordering_key, "to": to, "patient": patient}
+    return Event(type, data, timestamp=timestamp, **about, **key)
 
 
 def post_one(event: Event) -> Call:
     return Call("POST", "/v1/events", write(_fields(event)), idempotency_key=event.idempotency_key)
 
 
-def create_subscriber(name: str, description: str) -> Call:
-    content = {"name": name, "description": description}
+def create_subscriber(name: str, description: str, event_types: Sequence[str], settings: Mapping[str, Any]) -> Call:
+    content = {"name": name, "description": description, "event_types": list(event_types), **settings}
     return Call("POST", "/v1/subscribers", write(content), repeatable=False)
 
 
-def create_endpoint(subscriber_id: str, url: str, event_types: Sequence[str], settings: Mapping[str, Any]) -> Call:
-    content = {"subscriber_id": subscriber_id, "url": url, "event_types": list(event_types), **settings}
+def create_endpoint(
+    subscriber_id: str, url: str, event_types: Sequence[str] | None, settings: Mapping[str, Any]
+) -> Call:
+    wanted = {} if event_types is None else {"event_types": list(event_types)}
+    content = {"subscriber_id": subscriber_id, "url": url, **wanted, **settings}
     return Call("POST", "/v1/endpoints", write(content), repeatable=False)
 
 
@@ -65,6 +71,8 @@ def _fields(event: Event) -> dict[str, Any]:
         "ordering_key": event.ordering_key,
         "timestamp": event.timestamp.isoformat() if event.timestamp is not None else None,
         "idempotency_key": event.idempotency_key,
+        "to": None if event.to is None else list(event.to),
+        "patient": event.patient,
     }
     return {name: value for name, value in fields.items() if value is not None}
 

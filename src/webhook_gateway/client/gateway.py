@@ -46,8 +46,10 @@ class Gateway:
         ordering_key: str | None = None,
         timestamp: datetime | None = None,
         idempotency_key: str | None = None,
+        to: Sequence[str] | None = None,
+        patient: str | None = None,
     ) -> Accepted:
-        """Posts one event, and returns when the gateway has stored it.
+        """Posts one event, and returns when the gateway has stored it. Without ``to`` it is for whoever wants it.
 
         Raises:
             Refused: the event, or the key, is not right; or the same idempotency key was used for another event.
@@ -55,7 +57,7 @@ class Gateway:
             ValueError: ``timestamp`` has no zone.
             TypeError: ``data`` holds what JSON can't.
         """
-        event = event_of(type, data, subject, ordering_key, timestamp, idempotency_key)
+        event = event_of(type, data, subject, ordering_key, timestamp, idempotency_key, to, patient)
         return read_accepted(self._send(post_one(event)))
 
     def post_events(self, events: Iterable[Event]) -> list[Accepted | Refused]:
@@ -74,11 +76,19 @@ class Gateway:
                 posting.answered(self._send(call))
         return posting.results
 
-    def create_subscriber(self, name: str, description: str = "") -> Subscriber:
-        return read_subscriber(self._send(create_subscriber(name, description)))
+    def create_subscriber(
+        self, name: str, description: str = "", *, event_types: Sequence[str] = (), **settings: Any
+    ) -> Subscriber:
+        """Registers a partner and the ``event_types`` that it may have. ``settings`` are the API's other fields."""
+        return read_subscriber(self._send(create_subscriber(name, description, event_types, settings)))
 
-    def create_endpoint(self, subscriber_id: str, url: str, event_types: Sequence[str], **settings: Any) -> Endpoint:
-        """Registers a partner's URL. ``settings`` are the API's other fields: schedule, ordering, secret …"""
+    def create_endpoint(
+        self, subscriber_id: str, url: str, event_types: Sequence[str] | None = None, **settings: Any
+    ) -> Endpoint:
+        """Registers a partner's URL, for all that its subscriber may have or for fewer ``event_types``.
+
+        ``settings`` are the API's other fields: schedule, ordering, secret …
+        """
         return read_endpoint(self._send(create_endpoint(subscriber_id, url, event_types, settings)))
 
     def get(self, path: str, **parameters: str | int) -> Any:
@@ -131,9 +141,11 @@ class AsyncGateway:
         ordering_key: str | None = None,
         timestamp: datetime | None = None,
         idempotency_key: str | None = None,
+        to: Sequence[str] | None = None,
+        patient: str | None = None,
     ) -> Accepted:
         """See `Gateway.post_event`."""
-        event = event_of(type, data, subject, ordering_key, timestamp, idempotency_key)
+        event = event_of(type, data, subject, ordering_key, timestamp, idempotency_key, to, patient)
         return read_accepted(await self._send(post_one(event)))
 
     async def post_events(self, events: Iterable[Event]) -> list[Accepted | Refused]:
@@ -144,11 +156,14 @@ class AsyncGateway:
                 posting.answered(await self._send(call))
         return posting.results
 
-    async def create_subscriber(self, name: str, description: str = "") -> Subscriber:
-        return read_subscriber(await self._send(create_subscriber(name, description)))
+    async def create_subscriber(
+        self, name: str, description: str = "", *, event_types: Sequence[str] = (), **settings: Any
+    ) -> Subscriber:
+        """See `Gateway.create_subscriber`."""
+        return read_subscriber(await self._send(create_subscriber(name, description, event_types, settings)))
 
     async def create_endpoint(
-        self, subscriber_id: str, url: str, event_types: Sequence[str], **settings: Any
+        self, subscriber_id: str, url: str, event_types: Sequence[str] | None = None, **settings: Any
     ) -> Endpoint:
         """See `Gateway.create_endpoint`."""
         return read_endpoint(await self._send(create_endpoint(subscriber_id, url, event_types, settings)))

@@ -64,7 +64,8 @@ class Event:
     """What is posted. Posting the same value again is safe: it keeps its idempotency key, made here unless given.
 
     ``data`` must be what `json.dumps` can write. ``timestamp`` is when it happened, with its zone; without it, the
-    gateway takes the time at which it accepts. What is about a patient is left out of the ``repr``.
+    gateway takes the time at which it accepts. ``to`` are the subscribers that it is for, by id or external id. What is
+    about a patient is left out of the ``repr``.
     """
 
     type: str
@@ -73,6 +74,8 @@ class Event:
     ordering_key: str | None = field(default=None, repr=False, kw_only=True)
     timestamp: datetime | None = field(default=None, kw_only=True)
     idempotency_key: str = field(default_factory=lambda: uuid.uuid4().hex, kw_only=True)
+    to: Sequence[str] | None = field(default=None, kw_only=True)
+    patient: str | None = field(default=None, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.timestamp is not None and self.timestamp.tzinfo is None:

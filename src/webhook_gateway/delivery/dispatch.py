@@ -21,6 +21,7 @@ from webhook_gateway.store import configuration, keyring, ordering, outbox
 from webhook_gateway.store.database import Connection, Database
 from webhook_gateway.store.outbox import NewDelivery, OutboxEvent
 
+from . import operational
 from .registry import EndpointRecord, Leased, Registry
 from .slots import Slots
 from .watermark import LowWaterMark
@@ -84,6 +85,8 @@ class Dispatch:
                 await self._insert(connection, new, lease_id)
                 if gone := [e for e in dequeued.events if e.endpoint_id and e.endpoint_id not in self._endpoints]:
                     await outbox.cancel_for_deleted(connection, gone)
+                if addressed := [event for event in dequeued.events if event.addressees]:
+                    await operational.events_undelivered(connection, self._vault, map(self._unreached, addressed))
         except BaseException:
             for one in leased:
                 self._slots.not_sent(one.record)
@@ -99,6 +102,8 @@ class Dispatch:
             matched: Sequence[Endpoint] = () if endpoint is None else (endpoint,)
         else:
             matched = self._matcher.match(event.tenant_id, event.type)
+            if event.addressees is not None:
+                matched = [endpoint for endpoint in matched if endpoint.subscriber_id in event.addressees]
         if not matched and event.endpoint_id is None:
             telemetry.event_unmatched(event.event_id, event.type)
         return [
@@ -115,6 +120,11 @@ class Dispatch:
             )
             for endpoint in matched
         ]
+
+    def _unreached(self, event: OutboxEvent) -> tuple[OutboxEvent, list[UUID]]:
+        """The addressees that have no endpoint for it, or may not have it any more."""
+        reached = {endpoint.subscriber_id for endpoint in self._matcher.match(event.tenant_id, event.type)}
+        return event, [subscriber_id for subscriber_id in event.addressees or () if subscriber_id not in reached]
 
     def _lease(self, new: list[NewDelivery], lease_id: UUID, leased: list[Leased]) -> frozenset[EndpointRecord]:
         """Leases those for which a slot is free and nothing else waits. Returns who else got something."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.intake.events import emit
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.model import Delivery, Endpoint, Health
 from webhook_gateway.store.database import Connection
+from webhook_gateway.store.outbox import OutboxEvent
 
 
 async def breaker_changed(
@@ -33,6 +37,19 @@ async def delivery_dead(
         "event_id": ids.render(ids.EVENT, delivery.event_id),
     }
     await emit(connection, vault, endpoint.tenant_id, "delivery_dead", about)
+
+
+async def events_undelivered(
+    connection: Connection, vault: Vault, addressed: Iterable[tuple[OutboxEvent, Sequence[UUID]]]
+) -> None:
+    """Those of which some addressee gets nothing: somebody expects that it does."""
+    for event, unreached in addressed:
+        if unreached:
+            event_id = ids.render(ids.EVENT, event.event_id)
+            subscribers = [ids.render(ids.SUBSCRIBER, subscriber_id) for subscriber_id in unreached]
+            telemetry.event_undelivered(event_id, event.type, subscribers)
+            about = {"event_id": event_id, "event_type": event.type, "subscriber_ids": subscribers}
+            await emit(connection, vault, event.tenant_id, "event_undelivered", about)
 
 
 def _about(endpoint: Endpoint, reason: str | None) -> dict[str, str | None]:

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from webhook_gateway import telemetry
 from webhook_gateway.failpoints import reach
 from webhook_gateway.host.loop import POLL
 from webhook_gateway.outbound.sender import Sender
 from webhook_gateway.outbound.tokens import Tokens
+from webhook_gateway.rules.matching import may_have
 from webhook_gateway.rules.model import Delivery
 from webhook_gateway.rules.outcome import Remedy, Unsendable
-from webhook_gateway.rules.verdict import Done
+from webhook_gateway.rules.verdict import Cancel, Done, Postpone, RetryIn
 from webhook_gateway.store import deliveries
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 from webhook_gateway.store.deliveries import Retried
@@ -26,6 +29,7 @@ from .due import Due
 from .registry import EndpointRecord, Leased, Registry
 from .slots import Slots
 
+NOT_PERMITTED = Unsendable("not_permitted", Remedy.CANCEL)
 CLOCK_GAP = 0.05
 """Seconds until what a worker has to know first is asked for again, where it isn't known yet."""
 
@@ -124,9 +128,13 @@ class Sending:
         endpoint, health = record.endpoint, record.health
         if endpoint is None:
             return  # deleted since the claim: its deliveries are cancelled
-        if record.lacks_key:
+        if not may_have(endpoint.event_types, delivery.event_type):
+            body = NOT_PERMITTED
+        elif record.lacks_key:
             body = Unsendable("key_missing", Remedy.WAIT)
         result = await attempt(self.sender, self.tokens, self.clock, health, delivery, endpoint, body, self.keep)
+        if _is_cut_off(record, result):
+            result = replace(result, verdict=replace(result.verdict, action=Cancel(NOT_PERMITTED.reason)))
         verdict, exchange = result.verdict, result.exchange
         share = self.registry.share(record, endpoint.slots)
         if not delivery.test or isinstance(verdict.action, Done):
@@ -136,3 +144,10 @@ class Sending:
         self.unsettled.append((record, result))
         self.arrived.set()
         telemetry.attempt_made(endpoint, delivery, exchange, verdict)
+
+
+def _is_cut_off(record: EndpointRecord, result: Result) -> bool:
+    """Whether it would be tried again, though the endpoint may not have it any more: a change while it was sent."""
+    if record.endpoint is None or not isinstance(result.verdict.action, RetryIn | Postpone):
+        return False
+    return not may_have(record.endpoint.event_types, result.delivery.event_type)

@@ -16,7 +16,7 @@ from webhook_gateway.failpoints import reach
 from webhook_gateway.host.loop import POLL
 from webhook_gateway.rules.model import DeliveryState, Endpoint, Health, Ordering
 from webhook_gateway.rules.outcome import detail_of, name_of, status_of
-from webhook_gateway.rules.verdict import Done, GiveUp, Postpone, RetryIn
+from webhook_gateway.rules.verdict import Cancel, Done, GiveUp, Postpone, RetryIn
 from webhook_gateway.store import configuration, deliveries
 from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable, StatementTimedOut
 from webhook_gateway.store.deliveries import Attempt, Finished, Retried
@@ -189,6 +189,8 @@ class Settling:
                 return Finished(delivery, DeliveryState.DELIVERED, lease=lease)
             case GiveUp(why):
                 return Finished(delivery, DeliveryState.DEAD, why, hold=result.endpoint.ordering is Ordering.STRICT)
+            case Cancel(why):
+                return Finished(delivery, DeliveryState.CANCELLED, why)
             case RetryIn() | Postpone():
                 return None
             case _:
@@ -226,7 +228,7 @@ def _retried(result: Result) -> Retried | None:
             return Retried(result.delivery, delay, retry_after, latest=latest)
         case Postpone(delay):
             return Retried(result.delivery, delay, counted=False, latest=latest)
-        case Done() | GiveUp():
+        case Done() | GiveUp() | Cancel():
             return None
         case _:
             assert_never(result.verdict.action)

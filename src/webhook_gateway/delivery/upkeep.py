@@ -11,7 +11,7 @@ import asyncpg
 from webhook_gateway import telemetry
 from webhook_gateway.host.loop import POLL
 from webhook_gateway.settings import Settings
-from webhook_gateway.store import advisory_locks, forwarding, partitions, replays
+from webhook_gateway.store import advisory_locks, forwarding, partitions, permission, replays
 from webhook_gateway.store.database import Connection, Database
 
 REPLAYS = 500
@@ -37,13 +37,14 @@ class Upkeep:
         self._chores_at = monotonic()
 
     async def poll(self) -> float:
-        """One slice of a replay job, and now and then the daily chores; returns how many seconds to sleep."""
+        """A slice of each kind of work, and now and then the daily chores; returns how many seconds to sleep."""
         async with self._database.connection() as connection:
             if not await advisory_locks.try_lock(connection, advisory_locks.UPKEEP):
                 return ROUND
             try:
                 if monotonic() >= self._chores_at:
                     await self._do_chores(connection)
+                cancelled = await permission.cancel_some(connection)
                 replayed = await replays.run_some(connection, REPLAYS)
             finally:
                 try:
@@ -51,7 +52,7 @@ class Upkeep:
                 except BaseException:
                     connection.terminate()  # the lock must not live on in the pool
                     raise
-        return ROUND if replayed is None else 0.0
+        return ROUND if replayed is None and not cancelled else 0.0
 
     async def _do_chores(self, connection: Connection) -> None:
         self._chores_at = monotonic() + CHORES_AGAIN

@@ -105,8 +105,20 @@ def operational() -> tuple[EventType, ...]:
     delivery = {**endpoint, "delivery_id": {"type": "string"}, "event_id": {"type": "string"}}
     ids = {"delivery_id": "dlv_01h455vb4pex5vsknk084sn02q", "event_id": "evt_01h455vb4pex5vsknk084sn02q"}
 
+    event = {
+        "event_id": {"type": "string"},
+        "event_type": {"type": "string"},
+        "subscriber_ids": {"type": "array", "items": {"type": "string"}},
+    }
+    undelivered = {
+        "event_id": ids["event_id"],
+        "event_type": "insurance_claim.denied",
+        "subscriber_ids": [example["subscriber_id"]],
+    }
+
     def about(name: str, description: str, properties: dict[str, Any], example: dict[str, Any]) -> EventType:
-        schema = {"type": "object", "title": name, "properties": properties, "required": ["endpoint_id"]}
+        required = [name for name in ("endpoint_id", "event_id") if name in properties][:1]
+        schema = {"type": "object", "title": name, "properties": properties, "required": required}
         return EventType(OPERATIONAL + name, description, schema, example, source="gateway")
 
     return (
@@ -118,5 +130,6 @@ def operational() -> tuple[EventType, ...]:
         ),
         about("breaker_closed", "an endpoint that failed answers again", endpoint, {**example, "reason": None}),
         about("delivery_dead", "every attempt failed", delivery, {**example, **ids, "reason": "attempts_exhausted"}),
+        about("event_undelivered", "an addressee has no endpoint that may have the event", event, undelivered),
         about("test", "an administrator tests an endpoint", endpoint, {**example, "reason": None}),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -34,6 +34,9 @@ class NewEvent(msgspec.Struct, frozen=True):
     idempotency_key: str | None = None
     test: bool = False
     """Made to try an endpoint, and says so in its body."""
+    to: tuple[str, ...] | None = None
+    """The subscribers that it is for, by id or external id; like ``patient`` for the gateway, never in the body."""
+    patient: str | None = None
 
 
 async def emit(connection: Connection, vault: Vault, tenant_id: UUID, name: str, data: Mapping[str, object]) -> None:
@@ -43,8 +46,14 @@ async def emit(connection: Connection, vault: Vault, tenant_id: UUID, name: str,
     await outbox.append(connection, [prepare(vault, tenant_id, event, None)])
 
 
-def prepare(vault: Vault, tenant_id: UUID, event: NewEvent, known: EventType | None) -> Appended:
-    """Encodes the body that every partner gets, once, and seals it.
+def prepare(
+    vault: Vault,
+    tenant_id: UUID,
+    event: NewEvent,
+    known: EventType | None,
+    addressees: Sequence[UUID] | None = None,
+) -> Appended:
+    """Encodes the body that every partner gets, once, and seals it. ``addressees`` are the subscribers of its ``to``.
 
     Raises:
         KeyMissing: there is no key to seal it with.
@@ -67,6 +76,7 @@ def prepare(vault: Vault, tenant_id: UUID, event: NewEvent, known: EventType | N
         if event.idempotency_key is None
         else vault.digest(tenant_id, b"key\0" + event.idempotency_key.encode()),
         fingerprint=None if event.idempotency_key is None else vault.digest(tenant_id, _fingerprint(event)),
+        addressees=None if addressees is None else f"{{{','.join(map(str, addressees))}}}",
     )
 
 
@@ -90,7 +100,9 @@ def encode_body(event_id: UUID, event: NewEvent, occurred_at: datetime) -> bytes
 
 def _fingerprint(event: NewEvent) -> bytes:
     """What makes two posts the same. A timestamp that we gave ourselves doesn't."""
-    parts = (event.type, event.timestamp, event.subject, event.ordering_key)
+    parts: tuple[object, ...] = (event.type, event.timestamp, event.subject, event.ordering_key)
+    if event.to is not None or event.patient is not None:  # only then: keys from before these members still match
+        parts += (event.to, event.patient)
     return msgspec.json.encode(parts) + event.data
 
 

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from enum import StrEnum
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -25,6 +25,7 @@ from webhook_gateway.store.database import Connection, Database, DatabaseUnavail
 from webhook_gateway.store.notifications import OUTBOX, Notifier
 from webhook_gateway.store.outbox import Appended
 
+from .addressees import Addressees
 from .catalogue import Catalogue, EventType
 from .events import NewEvent, prepare
 from .faults import Patience
@@ -40,6 +41,9 @@ MOST_TOGETHER, YIELD_AFTER = 5.0 * MOST, MOST / 2
 """Nanoseconds that judging the events of one request may cost, and after which other requests go on."""
 SWEEP = 0.1
 """Seconds between two sweeps for callers who have waited too long: one timer for all of them."""
+
+
+T = TypeVar("T")
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -61,12 +65,16 @@ class RefusedBecause(StrEnum):
     TOO_MUCH = "too_much"
     TOO_MUCH_TOGETHER = "too_much_together"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    ADDRESSEE = "addressee"
+    WORKERS_TOO_OLD = "workers_too_old"
 
 
 class EventRefused(msgspec.Struct, frozen=True):
     reason: RefusedBecause
     faults: tuple[Fault, ...] = ()
 
+
+_TOO_OLD = EventRefused(RefusedBecause.WORKERS_TOO_OLD)
 
 Stored = asyncio.Future[Receipt | EventRefused]
 """What becomes of an event that waits for its commit; fails with `DatabaseUnavailable`."""
@@ -99,6 +107,7 @@ class Ingest:
         self._waiting: list[tuple[float, Stored]] = []
         self._sweeping: asyncio.TimerHandle | None = None
         self._notifier = Notifier(database, OUTBOX)
+        self._addressees = Addressees(database)
 
     async def accept(self, tenant_id: UUID, event: NewEvent, until: float | None = None) -> Receipt | EventRefused:
         """Stores one event; returns after its commit.
@@ -125,6 +134,9 @@ class Ingest:
         if any(self._is_unknown(tenant_id, event.type) for event in events):
             await _in_time(self.refresh(), until)  # one may have been made a moment ago, through another process
         judged = [self._find_judge(tenant_id, event) for event in events]
+        addressed = [name for event in events for name in event.to or ()]
+        if addressed and not await _in_time(self._addressees.learn(tenant_id, addressed), until):
+            judged = [_TOO_OLD if event.to else judge for event, judge in zip(events, judged, strict=True)]
         if len(judged) > 1 and sum(one.cost for one in judged if isinstance(one, _Judge)) > MOST_TOGETHER:
             telemetry.refused_events.labels(RefusedBecause.TOO_MUCH_TOGETHER.value).inc(len(events))
             return [EventRefused(RefusedBecause.TOO_MUCH_TOGETHER)] * len(events)
@@ -132,11 +144,14 @@ class Ingest:
         patience, since = Patience(), 0.0
         for event, judge in zip(events, judged, strict=True):
             checked = judge if isinstance(judge, EventRefused) else judge.check(event, patience)
+            addressees, faults = self._addressees.of(tenant_id, event) if event.to else (None, ())
+            if faults and not isinstance(checked, EventRefused):
+                checked = EventRefused(RefusedBecause.ADDRESSEE, faults)
             if isinstance(checked, EventRefused):
                 telemetry.refused_events.labels(checked.reason.value).inc()
                 results.append(checked)
             else:
-                results.append(self._enqueue(prepare(self._vault, tenant_id, event, checked), until))
+                results.append(self._enqueue(prepare(self._vault, tenant_id, event, checked, addressees), until))
             since += YIELD_AFTER if isinstance(checked, EventRefused) or isinstance(judge, EventRefused) else judge.cost
             if since > YIELD_AFTER:
                 await asyncio.sleep(0)
@@ -261,14 +276,14 @@ class Ingest:
         return results
 
 
-async def _in_time(work: Coroutine[Any, Any, None], until: float) -> None:
+async def _in_time(work: Coroutine[Any, Any, T], until: float) -> T:
     """
     Raises:
         DatabaseUnavailable: it took until then.
     """
     try:
         async with asyncio.timeout(until - monotonic()):
-            await work
+            return await work
     except TimeoutError:
         raise DatabaseUnavailable("the database took too long") from None
 

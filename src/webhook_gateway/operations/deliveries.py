@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.matching import may_have
 from webhook_gateway.rules.model import EndpointState
 from webhook_gateway.rules.waiting import Reason
 from webhook_gateway.store import deliveries, endpoints, forwarding, replays, reports
@@ -16,6 +17,7 @@ from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.notifications import DELIVERIES, OUTBOX
 
 from .change import Actor, Change
+from .permission import types_of
 from .quotas import replays_more
 from .refusals import Conflict, NotFound, NotHeld, Refusal
 
@@ -46,6 +48,8 @@ async def replay(change: Change, delivery_id: UUID) -> dict[str, UUID] | Refusal
         return Conflict.ENDPOINT_DELETED
     if endpoint["state"] == EndpointState.DISABLED:
         return Conflict.ENDPOINT_DISABLED
+    if not may_have(types_of(endpoint), row["type"]):
+        return Conflict.NOT_PERMITTED
     if await reports.event(connection, actor.tenant_id, row["event_id"]) is None:
         return Conflict.BODY_GONE
     if not actor.may_send(row["type"]):

@@ -13,7 +13,7 @@ from webhook_gateway.intake.catalogue import Catalogue, EventType
 from webhook_gateway.intake.events import NewEvent, emit, prepare
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
-from webhook_gateway.rules.matching import TEST, fits
+from webhook_gateway.rules.matching import TEST, fits, may_have
 from webhook_gateway.rules.model import EndpointState
 from webhook_gateway.store import endpoints, replays
 from webhook_gateway.store.driver import driver_of
@@ -23,6 +23,7 @@ from .change import Change
 from .deliveries import BY_HAND
 from .endpoints import find
 from .event_types import known_type
+from .permission import types_of
 from .quotas import one_test_more
 from .refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
 
@@ -58,15 +59,15 @@ async def send_test(
         return Conflict.ENDPOINT_DISABLED
     if event_type is None:
         names = [known.name for known in catalogue.all(change.actor.tenant_id) if change.actor.may_send(known.name)]
-        event_type = next((name for pattern in row["event_types"] for name in names if fits(pattern, name)), TEST)
+        event_type = next((name for pattern in types_of(row) for name in names if fits(pattern, name)), TEST)
     known = await known_type(change.connection, catalogue, change.actor.tenant_id, event_type)
     if known is None:
         remedy = "Give one of the types that GET /v1/event-types lists."
         return Invalid((Fault("unknown_event_type", remedy, pointer="/event_type"),))
     if not change.actor.may_send(event_type):
         return NotHeld((event_type,))
-    if event_type != TEST and not any(fits(pattern, event_type) for pattern in row["event_types"]):
-        remedy = f"Give a type that the endpoint gets (see its event_types), {TEST}, or none."
+    if not may_have(types_of(row), event_type):
+        remedy = f"Give a type that the endpoint gets (see its effective_event_types), {TEST}, or none."
         return Invalid((Fault("not_wanted", remedy, pointer="/event_type"),))
     if exhausted := await one_test_more(change):
         return exhausted

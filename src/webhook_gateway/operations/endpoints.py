@@ -18,18 +18,20 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.credentials import NEVER_SENT
 from webhook_gateway.rules.denials import Denied
 from webhook_gateway.rules.faults import Fault
+from webhook_gateway.rules.matching import beyond, effective
 from webhook_gateway.rules.model import Signing
 from webhook_gateway.rules.rights import Quotas
 from webhook_gateway.rules.signing import SECRET_BYTES, BadSecret, encode_secret, parse_secret
 from webhook_gateway.rules.targets import Policy, parse
-from webhook_gateway.store import endpoints, event_types, subscribers
+from webhook_gateway.store import endpoints, subscribers
 from webhook_gateway.store.configuration import open_column, seal_column
 from webhook_gateway.store.notifications import CONFIGURATION
 
 from .change import Actor, Change
 from .credentials import CREDENTIALS, faults_of, shown_credentials
+from .permission import cut_off, faults_of_types, types_of
 from .quotas import one_endpoint_more
-from .refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
+from .refusals import Conflict, Invalid, NotFound, NotHeld, Refusal, WouldCutOff
 
 MOST_SECRETS = 5
 """Live signing secrets of an endpoint: each makes every request longer."""
@@ -48,8 +50,8 @@ async def find_theirs(connection: AsyncConnection, actor: Actor, endpoint_id: UU
     """The endpoint, locked, for who may change where its events go: only who could have asked for all of them."""
     if isinstance(row := await find(connection, actor, endpoint_id, lock=True), NotFound):
         return row
-    beyond = tuple(pattern for pattern in row["event_types"] if not actor.may_want(pattern))
-    return NotHeld(beyond) if beyond else row
+    not_theirs = tuple(pattern for pattern in types_of(row) if not actor.may_want(pattern))
+    return NotHeld(not_theirs) if not_theirs else row
 
 
 async def create(
@@ -61,7 +63,8 @@ async def create(
     subscriber_id = given["subscriber_id"]
     if actor.subscriber_id not in (None, subscriber_id):
         return NotFound.SUBSCRIBER
-    if await subscribers.get(change.connection, actor.tenant_id, subscriber_id, lock=True) is None:
+    subscriber = await subscribers.get(change.connection, actor.tenant_id, subscriber_id, lock=True)
+    if subscriber is None:
         return NotFound.SUBSCRIBER
     if too_many := await one_endpoint_more(change):
         return too_many
@@ -69,10 +72,12 @@ async def create(
         *_faults(wanted, policy, actor.quotas),
         *_faults_of_secret(given["secret"], given["signing"]),
         *_header_given_twice(list(given["headers"]), given["authorization"]),
-        *await _faults_of_types(change, catalogue, given["event_types"]),
+        *await _faults_of_types(change, catalogue, given["event_types"], subscriber["event_types"]),
     ]
     if faults:
         return Invalid(tuple(faults))
+    if not given["event_types"] and (too_old := await change.needs_current_workers()):
+        return too_old
     values = _columns(vault, actor.tenant_id, endpoint_id, wanted, policy)
     row = await endpoints.create(change.connection, {"id": endpoint_id, "tenant_id": actor.tenant_id, **values})
     secret = await _add_secret(change, vault, endpoint_id, given["secret"], given["signing"])
@@ -84,18 +89,23 @@ async def create(
 async def change_one(
     change: Change, vault: Vault, catalogue: Catalogue, policy: Policy, endpoint_id: UUID, given: Mapping[str, Any]
 ) -> RowMapping | Refusal:
-    """Changes the columns that are ``given`` and leaves the rest."""
+    """Changes the columns that are ``given`` and leaves the rest. With ``cancel_open`` it may cut off deliveries."""
     before = await find_theirs(change.connection, change.actor, endpoint_id)
     if isinstance(before, NotFound | NotHeld):
         return before
+    cancel_open = given.get("cancel_open", False)
+    given = {name: value for name, value in given.items() if name != "cancel_open"}
     headers = header_names(vault, before) if "headers" not in given else list(given["headers"] or {})
     faults = [
         *_faults(given, policy, change.actor.quotas),
         *_header_given_twice(headers, given.get("authorization", before["authorization"])),
-        *await _faults_of_types(change, catalogue, given.get("event_types", ())),
     ]
+    if "event_types" in given:
+        faults += await _faults_of_types(change, catalogue, given["event_types"], before["permitted_types"])
     if faults:
         return Invalid(tuple(faults))
+    if "event_types" in given and (refused := await _narrow(change, before, given["event_types"], cancel_open)):
+        return refused
     values = _columns(vault, change.actor.tenant_id, endpoint_id, given, policy)
     after = await endpoints.change(change.connection, change.actor.tenant_id, endpoint_id, values)
     change.note(
@@ -161,6 +171,8 @@ def _columns(
 ) -> dict[str, Any]:
     """What was given and has no faults, as the table has it."""
     values = dict(given)
+    if "event_types" in values:
+        values["event_types"] = values["event_types"] or []
     if "url" in values:
         target = parse(values["url"], policy)
         assert not isinstance(target, Denied)
@@ -210,21 +222,27 @@ def _faults_of_secret(own: str | None, signing: str) -> Iterator[Fault]:
         yield Fault("secret", remedy, pointer="/secret")
 
 
-async def _faults_of_types(change: Change, catalogue: Catalogue, patterns: Sequence[str]) -> list[Fault]:
-    """A misspelt name would never match, and nobody would notice; a pattern may be for types to come."""
-    actor, faults = change.actor, []
-    unknown = {name for name in patterns if not name.endswith("*") and catalogue.get(actor.tenant_id, name) is None}
-    if unknown:
-        unknown -= {row["name"] for row in await event_types.all_of(change.connection, actor.tenant_id)}
-    for index, pattern in enumerate(patterns):
-        pointer = f"/event_types/{index}"
-        if not actor.may_want(pattern):
-            remedy = "Remove it: the hospital decides who gets which events, and this key says no."
-            faults.append(Fault("not_allowed", remedy, pointer=pointer))
-        if pattern in unknown:
-            remedy = "Give one of the types that GET /v1/event-types lists, or a pattern such as lab_result.*"
-            faults.append(Fault("unknown_event_type", remedy, pointer=pointer))
-    return faults
+async def _faults_of_types(
+    change: Change, catalogue: Catalogue, own: Sequence[str] | None, permitted: Sequence[str]
+) -> list[Fault]:
+    """``own`` is None where it gets all that its subscriber may have, which has to be the actor's to give, too."""
+    if own is not None:
+        return await faults_of_types(change, catalogue, own, permitted)
+    if all(map(change.actor.may_want, permitted)):
+        return []
+    remedy = "Name event types: this key may not have all that the subscriber may."
+    return [Fault("not_allowed", remedy, pointer="/event_types")]
+
+
+async def _narrow(
+    change: Change, before: RowMapping, own: Sequence[str] | None, cancel_open: bool
+) -> Conflict | WouldCutOff | None:
+    after = effective(before["permitted_types"], own or ())
+    if own is None and (too_old := await change.needs_current_workers()):
+        return too_old
+    if not beyond(after, types_of(before)):
+        return None
+    return await cut_off(change, [(before["id"], after)], cancel_open=cancel_open)
 
 
 def _noted(vault: Vault, row: RowMapping, changed: Iterable[str]) -> dict[str, Any]:

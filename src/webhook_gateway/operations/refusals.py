@@ -35,9 +35,11 @@ class Conflict(Enum):
     ENDPOINT_DELETED = "The delivery's endpoint was deleted, so there is nowhere to send it."
     ENDPOINT_DISABLED = "The endpoint is disabled: resume it first."
     ENDPOINT_PAUSED = "The endpoint is paused: resume it first."
+    EXTERNAL_ID_TAKEN = "Another subscriber has this external_id. Choose another one, or use that subscriber."
     EVENT_TYPE_CHANGED = "Somebody else has just changed this event type. Look at it, and change it again."
     EVENT_TYPE_EXISTS = "There is an event type of this name. Change that one, or choose another name."
     EVENT_TYPE_SHIPPED = "The product ships this event type: it can't be changed. Use it, or choose another name."
+    NOT_PERMITTED = "The endpoint may not have events of this type any more: its subscriber's event_types say which."
     NOTHING_TO_PAUSE = "The endpoint is disabled, so nothing is attempted anyway. Resume it once it is fixed."
     OWN_KEY = "A key can't revoke itself: use another key that has the scope admin."
     REPLAY_ENDED = "The job has ended already."
@@ -74,4 +76,18 @@ class Invalid:
     faults: tuple[Fault, ...]
 
 
-Refusal = NotFound | Conflict | Exhausted | NotHeld | Invalid
+MOST_COUNTED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class WouldCutOff:
+    """So many open deliveries are of types that would not be permitted any more; counted up to `MOST_COUNTED`."""
+
+    open: int
+
+    def __str__(self) -> str:
+        count = f"{self.open:,}" if self.open <= MOST_COUNTED else f"more than {MOST_COUNTED:,}"
+        return f"It would cut off open deliveries, {count} of them: wait for them, or cancel them with cancel_open."
+
+
+Refusal = NotFound | Conflict | Exhausted | NotHeld | Invalid | WouldCutOff

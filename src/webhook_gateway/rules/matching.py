@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from uuid import UUID
 
 from .model import Endpoint
@@ -34,6 +35,28 @@ def fits(pattern: str, event_type: str) -> bool:
     if pattern.endswith(".*"):
         return event_type.startswith(pattern[:-1])
     return pattern == event_type
+
+
+@lru_cache(maxsize=65_536)
+def may_have(patterns: tuple[str, ...], event_type: str) -> bool:
+    """Whether one of the patterns wants the type. A test that tells nothing may be sent to anybody."""
+    return event_type == TEST or any(fits(pattern, event_type) for pattern in patterns)
+
+
+def beyond(permitted: Iterable[str], wanted: Iterable[str]) -> list[str]:
+    """Those of the wanted patterns that want something which none of the permitted ones does."""
+    return [pattern for pattern in wanted if not any(fits(other, pattern) for other in permitted)]
+
+
+def effective(permitted: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
+    """The patterns that want what both want: an endpoint's. Its ``own`` narrow its subscriber's, or are none.
+
+    Of two patterns one holds the other, or they have no type in common. So it is those that the other side holds.
+    """
+    if not own:
+        return tuple(permitted)
+    cut = {*beyond(permitted, own), *beyond(own, permitted)}
+    return tuple(dict.fromkeys(pattern for pattern in (*own, *permitted) if pattern not in cut))
 
 
 class Matcher:

@@ -64,6 +64,7 @@ class Endpoint:
     revision: int
     url: str
     event_types: tuple[str, ...]
+    """What it gets: what its subscriber may have, and it wants."""
     state: EndpointState = EndpointState.ENABLED
     ordering: Ordering = Ordering.RELAXED
     slots: int = 10

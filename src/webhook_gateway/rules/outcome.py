@@ -68,6 +68,8 @@ class Remedy(Enum):
     """Time, or an operator (a missing encryption key): no attempt is used up."""
     NONE = "none"
     """Nothing (a body that was tampered with): the delivery is dead at once."""
+    CANCEL = "cancel"
+    """None is wanted: the endpoint is not to have it, and the delivery is cancelled."""
 
 
 class Unsendable(msgspec.Struct, frozen=True):

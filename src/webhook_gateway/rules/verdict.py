@@ -44,7 +44,13 @@ class GiveUp(msgspec.Struct, frozen=True):
     why: str
 
 
-Action = Done | RetryIn | Postpone | GiveUp
+class Cancel(msgspec.Struct, frozen=True):
+    """The endpoint is not to have it. ``why`` is ``not_permitted`` or ``not_wanted``."""
+
+    why: str
+
+
+Action = Done | RetryIn | Postpone | GiveUp | Cancel
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -89,6 +95,8 @@ def _after_unsendable(delivery: Delivery, endpoint: Endpoint, outcome: Unsendabl
             return Postpone(jitter(POSTPONEMENT, chance))
         case Remedy.NONE:
             return GiveUp(outcome.reason)
+        case Remedy.CANCEL:
+            return Cancel(outcome.reason)
         case _:
             assert_never(outcome.remedy)
 

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
 from webhook_gateway.rules.credentials import TlsSettings, authorization_from
+from webhook_gateway.rules.matching import effective
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Endpoint, EndpointState, Health, Ordering
 
 from .database import Connection
@@ -27,8 +28,14 @@ UPDATE configuration SET version = version + 1
 """
 
 ENDPOINTS = """
--- endpoints: all that are not deleted
-SELECT * FROM endpoints WHERE deleted_at IS NULL ORDER BY id
+-- endpoints: all that are not deleted, with what their subscribers may have
+SELECT e.*, s.event_types AS permitted_types, s.content AS permitted_content
+FROM endpoints e JOIN subscribers s ON s.id = e.subscriber_id WHERE e.deleted_at IS NULL ORDER BY e.id
+"""
+
+SUBSCRIBERS = """
+-- subscribers: whom events may be addressed to, and what each may have
+SELECT id, tenant_id, external_id, event_types FROM subscribers WHERE deleted_at IS NULL
 """
 
 SECRETS = """
@@ -191,7 +198,7 @@ def endpoint_from(
         subscriber_id=row["subscriber_id"],
         revision=row["revision"],
         url=row["url"],
-        event_types=tuple(row["event_types"]),
+        event_types=effective(row["permitted_types"], row["event_types"]),
         state=EndpointState(row["state"]),
         ordering=Ordering(row["ordering"]),
         slots=row["slots"],

@@ -18,7 +18,7 @@ from . import deliveries, ordering
 from .driver import driver_of
 from .rows import every, first, one
 from .tables import deliveries as deliveries_table
-from .tables import endpoint_health, endpoint_secrets, endpoints, held_keys
+from .tables import endpoint_health, endpoint_secrets, endpoints, held_keys, subscribers
 
 DELETED = "endpoint_deleted"
 """The reason that deliveries of a deleted endpoint are cancelled with."""
@@ -26,8 +26,8 @@ DELETED = "endpoint_deleted"
 
 async def create(connection: AsyncConnection, values: Mapping[str, Any]) -> RowMapping:
     """``values`` are columns, with an ``id``: headers are sealed for it."""
-    statement = insert(endpoints).values(**values).returning(endpoints)
-    return await one(connection, statement)
+    await connection.execute(insert(endpoints).values(**values))
+    return await one(connection, _live(values["tenant_id"], None).where(endpoints.c.id == values["id"]))
 
 
 async def get(
@@ -38,10 +38,10 @@ async def get(
     subscriber_id: UUID | None = None,
     lock: bool = False,
 ) -> RowMapping | None:
-    """An endpoint that isn't deleted; with a subscriber, only if it is theirs."""
+    """An endpoint that isn't deleted, with what its subscriber may have; with a subscriber, only if it is theirs."""
     found = _live(tenant_id, subscriber_id).where(endpoints.c.id == endpoint_id)
     if lock:
-        found = found.with_for_update(key_share=True)
+        found = found.with_for_update(key_share=True, of=endpoints)
     return await first(connection, found)
 
 
@@ -63,6 +63,11 @@ async def page(
     return await every(connection, rows.order_by(endpoints.c.id.desc()).limit(limit))
 
 
+async def of_subscriber(connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID) -> list[RowMapping]:
+    """All of them, in the order in which all lock them."""
+    return await every(connection, _live(tenant_id, subscriber_id).order_by(endpoints.c.id))
+
+
 async def change(
     connection: AsyncConnection, tenant_id: UUID, endpoint_id: UUID, changes: Mapping[str, Any]
 ) -> RowMapping:
@@ -71,9 +76,9 @@ async def change(
         update(endpoints)
         .where(endpoints.c.tenant_id == tenant_id, endpoints.c.id == endpoint_id)
         .values(**changes, revision=endpoints.c.revision + 1, updated_at=func.now())
-        .returning(endpoints)
     )
-    return await one(connection, statement)
+    await connection.execute(statement)
+    return await one(connection, _live(tenant_id, None).where(endpoints.c.id == endpoint_id))
 
 
 async def set_state(
@@ -217,7 +222,10 @@ def new_id() -> UUID:
 
 
 def _live(tenant_id: UUID, subscriber_id: UUID | None) -> Select[Any]:
-    rows = select(endpoints).where(endpoints.c.tenant_id == tenant_id, endpoints.c.deleted_at.is_(None))
+    permitted = subscribers.c.event_types.label("permitted_types"), subscribers.c.content.label("permitted_content")
+    both = endpoints.join(subscribers, subscribers.c.id == endpoints.c.subscriber_id)
+    rows = select(endpoints, *permitted).select_from(both)
+    rows = rows.where(endpoints.c.tenant_id == tenant_id, endpoints.c.deleted_at.is_(None))
     return rows if subscriber_id is None else rows.where(endpoints.c.subscriber_id == subscriber_id)
 
 

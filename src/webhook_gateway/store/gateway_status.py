@@ -64,6 +64,8 @@ ORDER BY id
 WORN_AT = 2**31
 """Half of what a key may seal with random nonces."""
 
+BY_MIGRATION = "SELECT name FROM subscribers WHERE permission_by_migration AND deleted_at IS NULL ORDER BY name"
+
 WORKERS = """
 -- workers: those that were heard of within the last so many seconds
 SELECT name, started_at, seen_at FROM workers WHERE seen_at > now() - make_interval(secs => $1) ORDER BY name
@@ -98,6 +100,11 @@ async def in_trouble(connection: Connection, limit: int) -> list[dict[str, Any]]
 async def worn_data_keys(connection: Connection) -> dict[int, int]:
     """By the id of a data key that ought to be replaced: how many records it has sealed."""
     return {row["id"]: row["sealed"] for row in await connection.fetch(WORN, WORN_AT)}
+
+
+async def permitted_by_migration(connection: Connection) -> list[str]:
+    """The names of subscribers of which nobody has said yet what they may have."""
+    return [row["name"] for row in await connection.fetch(BY_MIGRATION)]
 
 
 async def workers(connection: Connection, within: float) -> list[dict[str, Any]]:

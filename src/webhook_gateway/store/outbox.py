@@ -21,8 +21,9 @@ APPEND = """
 -- Keys are inserted in sorted order, so that two processes that got the same retries can't deadlock.
 WITH incoming AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::bigint[], $6::int[], $7::bytea[],
-                         $8::bytea[], $9::bytea[])
-        WITH ORDINALITY AS i(id, tenant_id, type, occurred_at, ordering_key, size, body, key, fingerprint, n)
+                         $8::bytea[], $9::bytea[], $10::text[])
+        WITH ORDINALITY
+        AS i(id, tenant_id, type, occurred_at, ordering_key, size, body, key, fingerprint, addressees, n)
 ), claimed AS (
     INSERT INTO idempotency_keys (tenant_id, key, fingerprint, event_id)
     SELECT tenant_id, key, fingerprint, id FROM incoming WHERE key IS NOT NULL ORDER BY tenant_id, key, n
@@ -31,11 +32,11 @@ WITH incoming AS MATERIALIZED (
 ), fresh AS (
     SELECT * FROM incoming WHERE key IS NULL OR id IN (SELECT event_id FROM claimed)
 ), stored AS (
-    INSERT INTO events (id, tenant_id, type, occurred_at, size, body)
-    SELECT id, tenant_id, type, coalesce(occurred_at, now()), size, body FROM fresh
+    INSERT INTO events (id, tenant_id, type, occurred_at, size, body, addressees)
+    SELECT id, tenant_id, type, coalesce(occurred_at, now()), size, body, addressees::uuid[] FROM fresh
 )
-INSERT INTO outbox (tenant_id, event_id, type, ordering_key)
-SELECT tenant_id, id, type, ordering_key FROM fresh ORDER BY n
+INSERT INTO outbox (tenant_id, event_id, type, ordering_key, addressees)
+SELECT tenant_id, id, type, ordering_key, addressees::uuid[] FROM fresh ORDER BY n
 RETURNING event_id, now() AS accepted_at
 """
 
@@ -61,7 +62,7 @@ WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtextextended('we
 DELETE FROM outbox
 WHERE (SELECT mine FROM lock)
   AND sequence = ANY(ARRAY(SELECT sequence FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2))
-RETURNING sequence, tenant_id, event_id, type, ordering_key, endpoint_id, delivery_id, reason,
+RETURNING sequence, tenant_id, event_id, type, ordering_key, endpoint_id, delivery_id, reason, addressees,
           nextval('fan_out') AS number, (SELECT version FROM configuration) AS version
 """
 
@@ -101,6 +102,8 @@ class Appended(msgspec.Struct, frozen=True):
     body: bytes
     key: bytes | None = None
     fingerprint: bytes | None = None
+    addressees: str | None = None
+    """Of subscribers, as Postgres writes an array: arrays of arrays can't be unnested."""
 
 
 class OutboxEvent(msgspec.Struct, frozen=True):
@@ -117,6 +120,8 @@ class OutboxEvent(msgspec.Struct, frozen=True):
     endpoint_id: UUID | None
     delivery_id: UUID | None
     reason: str | None
+    addressees: list[UUID] | None = None
+    """The subscribers that it is for, or None for whoever wants it."""
 
 
 class NewDelivery(msgspec.Struct, frozen=True):
@@ -192,4 +197,4 @@ async def insert_deliveries(connection: Connection, new: Sequence[NewDelivery], 
 
 async def cancel_for_deleted(connection: Connection, events: Sequence[OutboxEvent]) -> None:
     """Ends the promised deliveries of replays and tests whose endpoint is gone."""
-    await connection.execute(CANCEL_FOR_DELETED, *columns(OutboxEvent, events))
+    await connection.execute(CANCEL_FOR_DELETED, *columns(OutboxEvent, events)[:-1])

@@ -170,7 +170,9 @@ def finished_rows() -> Select[Any]:
 
 
 def event_columns() -> Select[Any]:
-    return select(events.c.id, events.c.type, events.c.occurred_at, events.c.accepted_at, events.c.size)
+    return select(
+        events.c.id, events.c.type, events.c.occurred_at, events.c.accepted_at, events.c.size, events.c.addressees
+    )
 
 
 async def _explained(connection: AsyncConnection, found: FromClause, limit: int) -> list[dict[str, Any]]:

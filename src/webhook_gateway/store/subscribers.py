@@ -7,25 +7,22 @@ from typing import Any
 from uuid import UUID
 
 import uuid_utils.compat as uuid_utils
-from sqlalchemy import RowMapping, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import RowMapping, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from . import endpoints, keys
-from .rows import every, first
-from .tables import endpoints as endpoints_table
+from .rows import every, first, one
 from .tables import subscribers
 
 
-async def create(connection: AsyncConnection, tenant_id: UUID, *, name: str, description: str) -> RowMapping | None:
-    """The new subscriber, or None where another one has the name."""
-    statement = (
-        insert(subscribers)
-        .values(id=uuid_utils.uuid7(), tenant_id=tenant_id, name=name, description=description)
-        .on_conflict_do_nothing()
-        .returning(subscribers)
-    )
-    return await first(connection, statement)
+async def create(connection: AsyncConnection, tenant_id: UUID, values: Mapping[str, Any]) -> RowMapping:
+    """The new subscriber; ``values`` are columns.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: another one has the name, or the external id.
+    """
+    statement = insert(subscribers).values(id=uuid_utils.uuid7(), tenant_id=tenant_id, **values).returning(subscribers)
+    return await one(connection, statement)
 
 
 async def get(
@@ -58,7 +55,7 @@ async def change(
     """The changed subscriber.
 
     Raises:
-        sqlalchemy.exc.IntegrityError: another one has the name.
+        sqlalchemy.exc.IntegrityError: another one has the name, or the external id.
     """
     statement = (
         update(subscribers)
@@ -76,15 +73,10 @@ async def delete(connection: AsyncConnection, tenant_id: UUID, subscriber_id: UU
     gone = await change(connection, tenant_id, subscriber_id, {"deleted_at": func.now()})
     if gone is None:
         return None
-    theirs = select(endpoints_table.c.id).where(
-        endpoints_table.c.tenant_id == tenant_id,
-        endpoints_table.c.subscriber_id == subscriber_id,
-        endpoints_table.c.deleted_at.is_(None),
-    )
-    found = list((await connection.execute(theirs.order_by(endpoints_table.c.id))).scalars())
+    found = await endpoints.of_subscriber(connection, tenant_id, subscriber_id)
     cancelled = 0
-    for endpoint_id in found:
-        cancelled += await endpoints.delete(connection, tenant_id, endpoint_id) or 0
+    for row in found:
+        cancelled += await endpoints.delete(connection, tenant_id, row["id"]) or 0
     return {
         "name": gone["name"],
         "endpoints": len(found),

@@ -26,8 +26,9 @@ WORKERS = "SELECT count(*) FROM workers WHERE seen_at > now() - make_interval(se
 
 ENDPOINTS = """
 -- endpoints: what claims for them go by
-SELECT e.*, h.failures_in_a_row, h.failing_since, h.failing_days, h.open_until, h.openings, h.held_until
-FROM endpoints e LEFT JOIN endpoint_health h ON h.endpoint_id = e.id
+SELECT e.*, s.event_types AS permitted_types, s.content AS permitted_content,
+       h.failures_in_a_row, h.failing_since, h.failing_days, h.open_until, h.openings, h.held_until
+FROM endpoints e JOIN subscribers s ON s.id = e.subscriber_id LEFT JOIN endpoint_health h ON h.endpoint_id = e.id
 WHERE e.id = ANY($1::uuid[])
 """
 

@@ -22,11 +22,13 @@ SELECT array(SELECT id FROM workers WHERE seen_at > now() - make_interval(secs =
        clock_timestamp() AS now
 """
 
-REQUIRE = "UPDATE configuration SET worker_protocol = $1 WHERE worker_protocol < $1 RETURNING true"
+REQUIRED = "SELECT worker_protocol FROM configuration"
 
-OLD = """
--- old: is one alive that knows less? In a statement of its own, after the lock that whoever joins waits for
-SELECT EXISTS (SELECT FROM workers WHERE protocol < $1 AND seen_at > now() - make_interval(secs => $2))
+REQUIRE = """
+-- require: unless one is alive that knows less. A statement of its own, after the lock that whoever joins waits for
+UPDATE configuration SET worker_protocol = $1
+WHERE NOT EXISTS (SELECT FROM workers WHERE protocol < $1 AND seen_at > now() - make_interval(secs => $2))
+RETURNING true
 """
 
 DEREGISTER = "DELETE FROM workers WHERE id = $1 OR seen_at < now() - interval '1 hour'"
@@ -43,9 +45,11 @@ async def deregister(connection: Connection, worker_id: UUID) -> None:
 
 
 async def require_current(connection: Connection) -> bool:
-    """From the caller's commit on no worker can join that is older than this version.
+    """From the end of the caller's transaction on no worker can join that is older than this version.
 
-    False where one is alive: then the caller has to roll back.
+    False where one is alive: then nothing is changed.
     """
-    raised = await connection.fetchval(REQUIRE, PROTOCOL)
-    return not (raised and await connection.fetchval(OLD, PROTOCOL, ALIVE))
+    if await connection.fetchval(REQUIRED) >= PROTOCOL:
+        return True
+    await connection.execute(f"{REQUIRED} FOR UPDATE")
+    return bool(await connection.fetchval(REQUIRE, PROTOCOL, ALIVE))

@@ -26,7 +26,7 @@ from starlette.responses import Response
 
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import KeyMissing, Tampered
-from webhook_gateway.operations.refusals import Conflict, Exhausted, Invalid, NotFound, NotHeld, Refusal
+from webhook_gateway.operations.refusals import Conflict, Exhausted, Invalid, NotFound, NotHeld, Refusal, WouldCutOff
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.store.database import DatabaseUnavailable
 
@@ -103,6 +103,8 @@ def refused(refusal: Refusal) -> Problem:
             return forbidden(f"This key can't grant what it doesn't hold itself: {', '.join(refusal.beyond)}.")
         case Invalid():
             return invalid(*refusal.faults)
+        case WouldCutOff():
+            return conflict(str(refusal))
         case _:
             assert_never(refusal)
 

@@ -16,6 +16,7 @@ from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.operations import endpoints
 from webhook_gateway.operations.change import changing
 from webhook_gateway.operations.credentials import shown_credentials
+from webhook_gateway.operations.permission import types_of
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import endpoints as stored
@@ -73,7 +74,10 @@ async def one(endpoint_id: EndpointId, gateway: Parts, caller: Reader) -> Any:
 
 @router.patch("/{endpoint_id}", response_model=Endpoint, operation_id="changeEndpoint", summary="Change an endpoint")
 async def change_one(endpoint_id: EndpointId, body: EndpointChanges, gateway: Parts, caller: Writer) -> Any:
-    """Changes what the body holds and leaves the rest. Deliveries that are open are sent as the endpoint is then."""
+    """Changes what the body holds and leaves the rest. Deliveries that are open are sent as the endpoint is then.
+
+    `409` with their count where open deliveries would be cut off by fewer `event_types`, unless `cancel_open` is true.
+    """
     # Members left out stay as they are; within a member that is given, what is left out has its default.
     given = body.model_dump(include=body.model_fields_set)
     async with changing(gateway.database, caller) as change:
@@ -128,6 +132,8 @@ async def _show_all(vault: Vault, connection: AsyncConnection, rows: Sequence[Ro
         {
             **row,
             "header_names": endpoints.header_names(vault, row),
+            "event_types": row["event_types"] or None,
+            "effective_event_types": types_of(row),
             "schedule": DEFAULT_SCHEDULE if row["schedule"] is None else row["schedule"],
             "maintenance": _maintenance(row),
             **shown_credentials(vault, row),

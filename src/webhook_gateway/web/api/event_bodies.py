@@ -19,6 +19,7 @@ from webhook_gateway.rules.faults import Fault
 from webhook_gateway.web.errors import Problem, invalid
 
 MOST_EVENTS = 1_000
+MOST_ADDRESSEES = 100
 
 Key = Annotated[str, msgspec.Meta(min_length=1, max_length=256, description="Makes it safe to post again: 72 hours.")]
 
@@ -38,6 +39,25 @@ class EventIn(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     subject: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
     ordering_key: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
     idempotency_key: Key | None = None
+    to: (
+        Annotated[
+            list[Annotated[str, msgspec.Meta(min_length=1, max_length=256)]],
+            msgspec.Meta(
+                min_length=1,
+                max_length=MOST_ADDRESSEES,
+                description="Only these subscribers get it, by id or `external_id`; whoever wants it if left out.",
+                examples=[["payer_17"]],
+            ),
+        ]
+        | None
+    ) = None
+    patient: (
+        Annotated[
+            str,
+            msgspec.Meta(min_length=1, max_length=256, description="Whom it is about. Not in the body partners get."),
+        ]
+        | None
+    ) = None
 
 
 class BatchIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -65,6 +85,9 @@ _OF_EVENT = {
     "/subject": _TEXT,
     "/ordering_key": _TEXT,
     "/idempotency_key": _TEXT,
+    "/patient": _TEXT,
+    "/to": f"Give a list of 1 to {MOST_ADDRESSEES} ids or external ids of subscribers, or leave it out.",
+    "/to/*": "Give the id or the external_id of a subscriber, a text of 1 to 256 characters.",
 }
 _OF_BATCH = {
     "": "Give a JSON object with `events`, a list of events.",
@@ -198,6 +221,8 @@ def _new(event: EventIn, parsed: Any, idempotency_key: str | None) -> NewEvent:
         subject=event.subject,
         ordering_key=event.ordering_key,
         idempotency_key=idempotency_key,
+        to=None if event.to is None else tuple(event.to),
+        patient=event.patient,
     )
 
 

@@ -51,6 +51,7 @@ async def one(event_id: EventId, gateway: Parts, caller: Reader) -> Any:
         raise _unknown()
     return {
         **row,
+        "to": None if caller.subscriber_id is not None else row["addressees"],
         "fanout": "pending" if row["in_outbox"] else "done",
         "matched": len({delivery["endpoint_id"] for delivery in deliveries if delivery["reason"] is None}),
         "deliveries": deliveries,

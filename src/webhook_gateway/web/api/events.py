@@ -12,11 +12,12 @@ from msgspec import UNSET, UnsetType
 
 from webhook_gateway.intake.events import NewEvent
 from webhook_gateway.intake.ingest import EventRefused, Ingest, Receipt, RefusedBecause
+from webhook_gateway.operations.refusals import Conflict
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.web.callers import Caller, Callers
-from webhook_gateway.web.errors import Problem, forbidden, invalid, members_of
+from webhook_gateway.web.errors import Problem, forbidden, invalid, members_of, refused
 
 from .byte_routes import Handler, Headers
 from .event_bodies import read_batch, read_event
@@ -139,6 +140,10 @@ def _problem(refusal: EventRefused) -> Problem:
             return invalid(Fault("unusable_schema", remedy, pointer="/type"))
         case RefusedBecause.SCHEMA | RefusedBecause.TOO_MUCH:
             return invalid(*(Fault(f.rule, f.remedy, pointer=f"/data{f.pointer}") for f in refusal.faults))
+        case RefusedBecause.ADDRESSEE:
+            return invalid(*refusal.faults)
+        case RefusedBecause.WORKERS_TOO_OLD:
+            return refused(Conflict.WORKERS_TOO_OLD)
         case RefusedBecause.TOO_MUCH_TOGETHER:
             return Problem(413, "body-too-large", "The events take too long to check together: post fewer at once.")
         case RefusedBecause.IDEMPOTENCY_CONFLICT:

@@ -30,9 +30,9 @@ Writer = Annotated[Caller, needs(Scope.ENDPOINTS_WRITE, whole_tenant=True)]
     "", status_code=201, response_model=Subscriber, operation_id="createSubscriber", summary="Add a subscriber"
 )
 async def create(body: NewSubscriber, gateway: Parts, caller: Writer) -> Any:
-    """Adds a partner organisation. Its name is its own among the hospital's subscribers."""
+    """Adds a partner organisation, and says what it may have. Name and `external_id` are its own among subscribers."""
     async with changing(gateway.database, caller) as change:
-        return granted(await subscribers.create(change, body.model_dump()))
+        return granted(await subscribers.create(change, gateway.catalogue, body.model_dump()))
 
 
 @router.get("", response_model=Page[Subscriber], operation_id="listSubscribers", summary="List subscribers")
@@ -55,9 +55,14 @@ async def one(subscriber_id: SubscriberId, gateway: Parts, caller: Reader) -> An
     "/{subscriber_id}", response_model=Subscriber, operation_id="changeSubscriber", summary="Change a subscriber"
 )
 async def change_one(subscriber_id: SubscriberId, body: SubscriberChanges, gateway: Parts, caller: Writer) -> Any:
-    """Changes what the body holds and leaves the rest."""
+    """Changes what the body holds and leaves the rest. What it may have counts within two seconds, also for what waits.
+
+    `409` with their count where open deliveries would be cut off, unless `cancel_open` is true: then they are cancelled
+    (`not_permitted`), those under way end and aren't tried again, and their ordering keys go on.
+    """
     async with changing(gateway.database, caller) as change:
-        return granted(await subscribers.change_one(change, subscriber_id, body.model_dump(exclude_unset=True)))
+        given = body.model_dump(exclude_unset=True)
+        return granted(await subscribers.change_one(change, gateway.catalogue, subscriber_id, given))
 
 
 @router.delete(

@@ -16,7 +16,7 @@ from .endpoint_lifecycle import EndpointHealth
 from .shapes import Body, Paging, Shown, examples, unchanged
 from .signing import SECRET, PublicKey, SecretTimes, SigningSecret
 from .typed_ids import SUFFIX, EndpointId, SubscriberId
-from .values import TIMES, Description, EventTypePattern, Time, Url
+from .values import TIMES, CancelOpen, Description, EventTypePattern, Time, Url
 
 Slots = Annotated[int, Field(strict=True, ge=1, le=100, description="Requests in flight at once.")]
 
@@ -43,7 +43,10 @@ Schedule = Annotated[
     Field(max_length=20, description="Seconds between attempts. One attempt more than delays; null: ten in 72 hours."),
 ]
 
-EventTypes = Annotated[list[EventTypePattern], Field(min_length=1, max_length=100, description="What it wants.")]
+EventTypes = Annotated[
+    list[EventTypePattern],
+    Field(min_length=1, max_length=100, description="What it wants of what its subscriber may have; null: all of it."),
+]
 
 
 class Maintenance(Body):
@@ -82,7 +85,7 @@ class NewEndpoint(Body):
 
     subscriber_id: SubscriberId
     url: Url
-    event_types: EventTypes
+    event_types: EventTypes | None = None
     description: Description = ""
     headers: Headers = Field(default_factory=dict)
     ordering: Ordering = Field(Ordering.RELAXED, description="What it is promised for events of one ordering key.")
@@ -105,7 +108,8 @@ class EndpointChanges(Body):
     model_config = examples({"slots": 4, "rate": 20.0})
 
     url: Url = unchanged()
-    event_types: EventTypes = unchanged()
+    event_types: EventTypes | None = None
+    cancel_open: CancelOpen = False
     description: Description = unchanged()
     headers: Headers | None = Field(None, description="Takes the place of all custom headers.")
     ordering: Ordering = unchanged()
@@ -121,6 +125,7 @@ class EndpointChanges(Body):
 _SHOWN_ENDPOINT: dict[str, Any] = {
     "id": f"ep_{SUFFIX}",
     **_ENDPOINT,
+    "effective_event_types": ["lab_order.*"],
     "schedule": list(DEFAULT_SCHEDULE),
     "header_names": ["X-Api-Key"],
     "signing": "hmac",
@@ -144,7 +149,8 @@ class Endpoint(Shown):
     id: EndpointId
     subscriber_id: SubscriberId
     url: str
-    event_types: list[str]
+    event_types: list[str] | None
+    effective_event_types: list[str] = Field(description="What it gets: what its subscriber may have and it wants.")
     description: str
     header_names: list[str] = Field(description="Names of the custom headers.")
     ordering: Ordering

@@ -11,7 +11,7 @@ from webhook_gateway.rules.waiting import Reason
 
 from .deliveries import DELIVERY, Delivery
 from .shapes import Paging, Shown, examples
-from .typed_ids import SUFFIX, EventId
+from .typed_ids import SUFFIX, EventId, SubscriberId
 from .values import EventTypeName, Time
 
 _EVENT: dict[str, Any] = {
@@ -38,8 +38,11 @@ class Event(Shown):
 class EventDetail(Event):
     """With what became of it."""
 
-    model_config = examples(_EVENT | {"fanout": "done", "waiting_for": None, "matched": 1, "deliveries": [DELIVERY]})
+    model_config = examples(
+        _EVENT | {"to": None, "fanout": "done", "waiting_for": None, "matched": 1, "deliveries": [DELIVERY]}
+    )
 
+    to: list[SubscriberId] | None = Field(description="The only subscribers that it is for; not told to one of them.")
     fanout: Literal["pending", "done"] = Field(description="Whether its deliveries have been made.")
     waiting_for: Literal[Reason.FAN_OUT, Reason.NO_WORKER] | None = Field(
         description="Why they have not; `no_worker`: no worker is alive that could make them."

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from .shapes import Body, Shown, examples, unchanged
 from .typed_ids import SUFFIX, SubscriberId
-from .values import TIMES, Description, Name
+from .values import TIMES, CancelOpen, Description, EventTypePattern, Name
 
-_SUBSCRIBER = {"name": "Northside Laboratory", "description": "Receives orders, sends results"}
+_SUBSCRIBER: dict[str, Any] = {
+    "name": "Northside Laboratory",
+    "description": "Receives orders, sends results",
+    "event_types": ["lab_order.*"],
+    "external_id": "lab_3",
+}
+
+PermittedTypes = Annotated[
+    list[EventTypePattern], Field(max_length=100, description="What it may have: its endpoints get nothing else.")
+]
+
+
+def _not_ours(text: str) -> str:
+    if text.startswith("sub_"):
+        raise PydanticCustomError("external_id", "Don't begin with sub_: that is how our own ids begin")
+    return text
+
+
+ExternalId = Annotated[
+    Name, AfterValidator(_not_ours), Field(description="What the hospital's own systems call it; `to` takes it, too.")
+]
 
 
 class NewSubscriber(Body):
@@ -18,6 +42,8 @@ class NewSubscriber(Body):
 
     name: Name
     description: Description = ""
+    event_types: PermittedTypes = Field(default_factory=list)
+    external_id: ExternalId | None = None
 
 
 class SubscriberChanges(Body):
@@ -27,6 +53,9 @@ class SubscriberChanges(Body):
 
     name: Name = unchanged()
     description: Description = unchanged()
+    event_types: PermittedTypes = unchanged()
+    external_id: ExternalId | None = None
+    cancel_open: CancelOpen = False
 
 
 class Subscriber(Shown):
@@ -37,5 +66,7 @@ class Subscriber(Shown):
     id: SubscriberId
     name: str
     description: str
+    event_types: list[str]
+    external_id: str | None
     created_at: datetime
     updated_at: datetime

@@ -88,5 +88,9 @@ Url = Annotated[
     ),
 ]
 
+CancelOpen = Annotated[
+    bool, Field(strict=True, description="Cancel open deliveries that it may not have any more; else that is refused.")
+]
+
 TIMES = {"created_at": "2026-11-23T08:00:00Z", "updated_at": "2026-11-23T08:00:00Z"}
 """Of examples."""
