@@ -22,8 +22,8 @@ import trustme
 import uvloop
 
 from tests.end_to_end import hostile as partners
-from tests.end_to_end.dns_server import DnsServer, dns_server
 from tests.end_to_end.hostile import hostile
+from tests.support.dns_server import DnsServer, dns_server
 from tests.support.partner import OK, PATIENCE, Behaviour, Connection, status
 from webhook_gateway.outbound.egress import AddressDenied, Egress
 from webhook_gateway.outbound.http1 import BODY_LIMIT

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
+
+from tests.support.dns_server import OWN_DNS, dns_server
 
 from .house import House
 from .report import Report
@@ -20,21 +23,68 @@ async def f13_hostile_partners(house: House) -> Report:
     async with house.stage() as stage, AsyncExitStack() as hostile:
         async with stage.load(rate=60):
             await _warm_up(stage)
-            baseline = await _slowest_of_a_hundred(stage, stage.length.seconds(30))
+            baseline = await _slowest(stage, stage.length.seconds(30))
             for name, behaviour in BEHAVIOURS.items():
                 url = await hostile.enter_async_context(_serve(behaviour))
                 await stage.add_endpoint(name, url=url, counts=False)
             await _warm_up(stage)
-            beside = await _slowest_of_a_hundred(stage, stage.length.seconds(60))
-            for name in BEHAVIOURS:
-                await stage.value("UPDATE endpoints SET state = 'paused' WHERE url LIKE '%/' || $1", name)
-            await stage.value("UPDATE configuration SET version = version + 1")
-        await stage.value("DELETE FROM deliveries WHERE endpoint_id <> ALL($1)", list(stage.endpoints.values()))
+            beside = await _slowest(stage, stage.length.seconds(60))
+            await _give_up_others(stage)
         stage.notes.append(
             f"p99 {baseline * 1000:.0f} ms alone, {beside * 1000:.0f} ms beside {len(BEHAVIOURS)} hostile"
         )
         stage.expect(beside <= max(2 * baseline, baseline + 0.2), f"p99 went from {baseline:.3f} s to {beside:.3f} s")
         return await stage.account(allowed=0)
+
+
+async def f22_hang(house: House) -> Report:
+    """names and endpoints that hang, by the hundred"""
+    async with dns_server() as dns, house.stage(workers=0) as stage, _serve(_hang) as hanging:
+        for _ in range(2):
+            await stage.start_worker(PYTHONPATH=f"{OWN_DNS}:{stage.code}", OWN_DNS=dns.address)
+        for number in range(5):
+            dns.records[host := f"partner-{number}.example.com"] = ["127.0.0.1"]
+            await stage.add_endpoint(f"named-{number}", url=stage.partner.url(f"/named-{number}", host=host))
+        names = [f"http://silent-{number}.example.com/" for number in range(150)]
+        dns.silent.update(str(urlsplit(name).hostname) for name in names)
+        async with stage.load(rate=30):
+            await _warm_up(stage)
+            alone = await _waits(stage, stage.length.seconds(30))
+            for what, urls in {
+                "66 hanging names": names[:66],
+                "150 hanging names": names[66:],
+                "300 endpoints that hang, too": [f"{hanging}/{number}" for number in range(300)],
+            }.items():
+                await _add_with_backlog(stage, urls)
+                await _warm_up(stage)
+                beside = await _waits(stage, stage.length.seconds(60))
+                stage.notes.append(f"{_told(beside)} beside {what}, {_told(alone)} alone")
+                for part, most in ((0.5, 0.1), (0.99, 0.2)):
+                    before, now = _percentile(alone, part), _percentile(beside, part)
+                    bound = max(2 * before, before + most)
+                    stage.expect(now <= bound, f"p{part * 100:g} went from {before:.3f} s to {now:.3f} s: {what}")
+            leased = "SELECT count(*) FROM deliveries WHERE lease_id IS NOT NULL AND endpoint_id <> ALL($1)"
+            hang = await stage.value(leased, list(stage.endpoints.values()))
+            await _give_up_others(stage)
+        stage.expect(hang >= 200, f"only {hang} requests hung")
+        stage.expect(dns.silent <= set(dns.asked), "not every name was asked for")
+        return await stage.account(allowed=0)
+
+
+async def _add_with_backlog(stage: Stage, urls: Sequence[str]) -> None:
+    """Endpoints that have more to be sent than they will ever take, and that may take a minute for each."""
+    async with stage.hospital() as hospital:
+        for url in urls:
+            await hospital.endpoint("old.event", url=url, deadline=60.0)
+        await hospital.post(times=20, type="old.event")
+
+
+async def _give_up_others(stage: Stage) -> None:
+    """Only what counts is sent to from now on."""
+    counted = list(stage.endpoints.values())
+    await stage.value("UPDATE endpoints SET state = 'paused' WHERE id <> ALL($1)", counted)
+    await stage.value("UPDATE configuration SET version = version + 1")
+    await stage.value("DELETE FROM deliveries WHERE endpoint_id <> ALL($1)", counted)
 
 
 async def f14_poison(house: House) -> Report:
@@ -92,8 +142,21 @@ async def _warm_up(stage: Stage) -> None:
     await asyncio.sleep(2)
 
 
-async def _slowest_of_a_hundred(stage: Stage, seconds: float) -> float:
-    """The 99th percentile of acceptance to delivery, in seconds, of what is accepted in the seconds to come."""
+async def _slowest(stage: Stage, seconds: float) -> float:
+    """The 99th percentile of `_waits`."""
+    return _percentile(await _waits(stage, seconds), 0.99)
+
+
+def _percentile(waits: Sequence[float], part: float) -> float:
+    return waits[int(len(waits) * part)]
+
+
+def _told(waits: Sequence[float]) -> str:
+    return f"p50 {_percentile(waits, 0.5) * 1000:.0f} ms, p99 {_percentile(waits, 0.99) * 1000:.0f} ms"
+
+
+async def _waits(stage: Stage, seconds: float) -> list[float]:
+    """From acceptance to delivery, in seconds, the shortest first, of what is accepted in the seconds to come."""
     begin = monotonic()
     await asyncio.sleep(seconds)
     end = monotonic()
@@ -102,7 +165,7 @@ async def _slowest_of_a_hundred(stage: Stage, seconds: float) -> float:
     for event_id, at in stage.ledger.accepted().items():
         if begin <= at <= end:
             waits += [(stage.partner.had(name, event_id) or at + 60) - at for name in stage.endpoints]
-    return sorted(waits)[int(len(waits) * 0.99)]
+    return sorted(waits)
 
 
 @asynccontextmanager

@@ -46,6 +46,7 @@ FAULTS: dict[str, Fault] = {
     "F19": on_operations.f19_lose_and_rotate_the_key,
     "F20": on_database.f20_leave_a_transaction_open,
     "F21": on_machines.f21_cut_one_machine_off,
+    "F22": on_partners.f22_hang,
 }
 TEMPLATE = "webhook_gateway_faults"
 

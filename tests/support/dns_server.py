@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import cast
 
 import dns.exception
@@ -16,6 +17,9 @@ import dns.rrset
 
 from tests.support.partner import PATIENCE
 from webhook_gateway.outbound.resolvers import DnsResolver
+
+OWN_DNS = Path(__file__).parent / "own_dns"
+"""A directory that in a process's PYTHONPATH has it ask what its `OWN_DNS` names, as `DnsServer.address`."""
 
 
 class DnsServer:
@@ -40,9 +44,13 @@ class DnsServer:
                 await self._question.wait()
 
     @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
     def resolve(self) -> DnsResolver:
         """What the sender is given instead of the machine's own."""
-        return DnsResolver([f"127.0.0.1:{self.port}"])
+        return DnsResolver([self.address])
 
     def answer(self, wire: bytes, room: int) -> bytes | None:
         query = dns.message.from_wire(wire)
