@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 
 from tests.end_to_end.hostile import closes_at_the_second_request, hostile
 from tests.support.hospital import Hospital, new_master_key
-from tests.support.partner import OK, Partner, Received, status
+from tests.support.partner import OK, Connection, Partner, Received, status
 from webhook_gateway.rules import ids, signing
 from webhook_gateway.store.database import Database
 
@@ -104,6 +104,30 @@ async def test_a_partner_who_closes_kept_connections_has_each_event_at_the_first
     assert [tuple(a) for a in attempts] == [(1, "accepted", sends) for sends in (1, 2, 2, 1)]
     first, again = partner.received[1:3]
     assert (first.headers, first.body) == (again.headers, again.body)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.001, 0.01])
+async def test_of_deliveries_to_a_partner_who_closes_after_each_answer_99_of_100_are_done_at_the_first_attempt(
+    hospital: Hospital, pause: float
+) -> None:
+    """Without saying so, at once or while the next request may be on its way."""
+
+    async def closes_after_each_answer(connection: Connection) -> None:
+        await connection.receive()
+        await connection.send(OK)
+        await asyncio.sleep(pause)
+
+    async with hostile(closes_after_each_answer) as partner:
+        await hospital.endpoint(url=partner.url(host="127.0.0.1"), schedule=FAST)
+        async with hospital.worker():
+            for number in range(1, 6):
+                await hospital.post(times=100)
+                await hospital.until(f"SELECT count(*) FROM finished_deliveries HAVING count(*) = {100 * number}")
+    (done,) = await hospital.rows(
+        "SELECT count(*) FILTER (WHERE attempt = 1 AND outcome = 'accepted') AS at_first, count(*) AS all FROM attempts"
+    )
+    assert done["at_first"] >= 0.99 * 500, dict(done)
+    assert await hospital.count("finished_deliveries WHERE state = 'delivered'") == 500
 
 
 async def test_an_odd_2xx_ends_the_delivery_and_the_attempt_says_so(hospital: Hospital, open_partner: Open) -> None:
