@@ -16,6 +16,8 @@ from standardwebhooks import Webhook
 from tests.end_to_end.hostile import closes_at_the_second_request, hostile
 from tests.support.hospital import Hospital, new_master_key
 from tests.support.partner import OK, Connection, Partner, Received, status
+from tests.web.serving import serve
+from webhook_gateway.host.addresses import of_this_machine
 from webhook_gateway.rules import ids, signing
 from webhook_gateway.store.database import Database
 
@@ -344,6 +346,31 @@ async def test_a_hanging_neighbour_delays_nobody(hospital: Hospital, open_partne
         assert all(partner.busy for partner in hanging[:5]), "they still hang"
         await hospital.change("UPDATE endpoints SET state = 'paused' WHERE url <> $1", healthy.url())
         let_go.set()
+
+
+async def test_a_worker_sends_to_no_machine_that_serves_the_api_whose_address_only_the_database_tells(
+    hospital: Hospital, open_partner: Open
+) -> None:
+    partner = await open_partner()
+    async with serve(str(hospital.settings.database_url), host="0.0.0.0", port=partner.port):
+        if not any(":" not in address for address in of_this_machine()):
+            pytest.skip("this machine has no address but loopback")
+        (row, *_) = await hospital.until("SELECT host(address) AS address FROM listeners WHERE family(address) = 4")
+    elsewhere = partner.port + 1 if partner.port < 65_535 else 1_024
+    for port in (partner.port, elsewhere):
+        await hospital.endpoint(url=f"http://{row['address']}:{port}/hook", schedule=[0.01])
+    async with hospital.worker(allow_networks=(f"{row['address']}/32",)):
+        await hospital.post()
+        await hospital.until("SELECT FROM finished_deliveries HAVING count(*) = 2")
+    attempts = await hospital.rows(
+        "SELECT DISTINCT e.url, a.detail FROM attempts a"
+        " JOIN finished_deliveries d ON d.id = a.delivery_id JOIN endpoints e ON e.id = d.endpoint_id"
+    )
+    assert {a["url"].split(":")[2]: a["detail"] == "own_origin" for a in attempts} == {
+        f"{partner.port}/hook": True,
+        f"{elsewhere}/hook": False,
+    }
+    assert partner.received == []
 
 
 async def test_deliveries_wait_while_a_key_is_missing_and_none_dies(hospital: Hospital, open_partner: Open) -> None:

@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.host.loop import POLL
+from webhook_gateway.outbound.egress import Egress
 from webhook_gateway.store import configuration, keyring, workers
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 
@@ -58,18 +59,20 @@ class Configuration:
 
 @dataclass(eq=False)
 class Membership:
-    """Of the live workers, which share each endpoint's slots. The database's time comes with each heartbeat."""
+    """Of the live workers, which share each endpoint's slots. A heartbeat brings the database's time, too."""
 
     database: Database
     clock: Clock
     registry: Registry
+    egress: Egress
     id: UUID = field(default_factory=uuid7)
 
     async def heartbeat(self) -> float:
         async with self.database.connection() as connection:
-            alive, now = await workers.heartbeat(connection, self.id, f"{socket.gethostname()}:{os.getpid()}")
-        self.clock.set(now)
-        self.registry.share_with(alive.index(self.id), len(alive))
+            known = await workers.heartbeat(connection, self.id, f"{socket.gethostname()}:{os.getpid()}")
+        self.clock.set(known.now)
+        self.registry.share_with(known.alive.index(self.id), len(known.alive))
+        self.egress.refuse(known.listeners)
         return HEARTBEAT
 
     async def deregister(self) -> None:

@@ -78,7 +78,7 @@ class Worker:
         self._sending = sending = Sending(database, bodies, sender, tokens, clock, registry, due, slots, keep, stopping)
         self._settling = Settling(database, vault, registry, due, slots, sending, keep, outbox)
         self._dispatch = Dispatch(database, vault, registry, slots)
-        self._membership = Membership(database, clock, registry)
+        self._membership = Membership(database, clock, registry, sender.egress)
         self._notifier = Notifier(database, DELIVERIES)
         self._listening = partial(listen, database, {OUTBOX: outbox, DELIVERIES: notified, CONFIGURATION: changed})
         self._stopping = stopping

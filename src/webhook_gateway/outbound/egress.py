@@ -14,6 +14,7 @@ import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from itertools import zip_longest
 from time import monotonic
@@ -101,10 +102,15 @@ class Egress:
         cache_seconds: float = CACHE_SECONDS,
     ) -> None:
         self._policy = policy
+        self._own_origins = policy.own_origins
         self._own_ports = {port for host, port in policy.own_origins if host == "127.0.0.1"}
         self._names = Names(resolve, deadline, cache_seconds)
         self._proxy = proxy
         self._proxy_trust = proxy_trust
+
+    def refuse(self, listeners: frozenset[tuple[str, int]]) -> None:
+        """From now on nothing is connected to there: the gateway itself listens, perhaps on another machine."""
+        self._policy = replace(self._policy, own_origins=self._own_origins | listeners)
 
     async def connect(
         self, target: Target, trust: ssl.SSLContext | None, progress: Progress, tenant_id: UUID | None = None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from webhook_gateway.host import addresses
 from webhook_gateway.rules.targets import Policy, development
 from webhook_gateway.settings import Settings, network_and_port
 
@@ -32,6 +34,12 @@ def policy_from(settings: Settings) -> Policy:
     )
 
 
+def reached_at(settings: Settings) -> list[str]:
+    """The addresses by which other machines reach the API of this one."""
+    listening = addresses.of_this_machine() if settings.host in _EVERY_ADDRESS else [settings.host]
+    return [address for address in listening if _is_shared(address)]
+
+
 def own_origins(settings: Settings) -> frozenset[tuple[str, int]]:
     """Where the gateway itself answers: an endpoint there would have it deliver to itself, for ever."""
     hosts = set(_LOOPBACK)
@@ -42,3 +50,10 @@ def own_origins(settings: Settings) -> frozenset[tuple[str, int]]:
         public = urlsplit(settings.public_url)
         origins.add((str(public.hostname), public.port or (443 if public.scheme == "https" else 80)))
     return frozenset(origins)
+
+
+def _is_shared(host: str) -> bool:
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False

@@ -89,7 +89,7 @@ class Sender:
         self._policy = policy
         self._system_trust = trust_in(None)
         self._proxy = Proxy(proxy) if proxy is not None else None
-        self._egress = Egress(
+        self.egress = Egress(
             policy,
             resolver or DnsResolver(),
             proxy=self._proxy,
@@ -131,7 +131,7 @@ class Sender:
             pool.retire()
         for connection in list(self._connections):
             connection.abort()
-        await self._egress.close()
+        await self.egress.close()
         await asyncio.sleep(0)  # the event loop closes a dropped connection in its next round
 
     async def _send_again(self, pool: Pool, wire: bytes, request: Request, started: float, first: Exchange) -> Exchange:
@@ -174,7 +174,7 @@ class Sender:
         progress = Progress()
         try:
             async with asyncio.timeout(min(request.connect_deadline, request.deadline - (monotonic() - started))):
-                connection = await self._egress.connect(pool.target, pool.trust, progress, request.tenant_id)
+                connection = await self.egress.connect(pool.target, pool.trust, progress, request.tenant_id)
         except (NoAnswer, OSError, AddressDenied, NameNotFound, ResolverFailed, ResolverSilent) as error:
             outcome = _explain(error, progress.phase)
             if progress.at_proxy and self._proxy is not None and not isinstance(outcome, Unsendable):

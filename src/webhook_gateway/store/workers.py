@@ -1,7 +1,9 @@
-"""Which workers are alive, so that they can share an endpoint's slots between them."""
+"""Which workers are alive, so that they can share an endpoint's slots between them; and where API processes listen."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from .database import Connection
@@ -19,7 +21,15 @@ WITH mine AS (
     ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()
 )
 SELECT array(SELECT id FROM workers WHERE seen_at > now() - make_interval(secs => $3) AND id <> $1) AS others,
+       array(SELECT host(address) || ' ' || port FROM listeners WHERE seen_at > now() - interval '1 hour') AS listeners,
        clock_timestamp() AS now
+"""
+
+LISTEN = """
+-- listen: where an API process does, once a minute for each machine
+WITH gone AS (DELETE FROM listeners WHERE seen_at < now() - interval '1 hour')
+INSERT INTO listeners (address, port) SELECT DISTINCT address, $2::integer FROM unnest($1::inet[]) AS l (address)
+ON CONFLICT (address, port) DO UPDATE SET seen_at = now() WHERE listeners.seen_at < now() - interval '1 minute'
 """
 
 REQUIRED = "SELECT worker_protocol FROM configuration"
@@ -34,10 +44,24 @@ RETURNING true
 DEREGISTER = "DELETE FROM workers WHERE id = $1 OR seen_at < now() - interval '1 hour'"
 
 
-async def heartbeat(connection: Connection, worker_id: UUID, name: str) -> tuple[list[UUID], float]:
-    """The live workers' ids in order, this one among them, and the database's time in Unix seconds."""
+class Known(NamedTuple):
+    """``alive`` are the live workers' ids in order, ``now`` is the database's time in Unix seconds."""
+
+    alive: list[UUID]
+    listeners: frozenset[tuple[str, int]]
+    now: float
+
+
+async def heartbeat(connection: Connection, worker_id: UUID, name: str) -> Known:
+    """What all workers share; this one is among those alive."""
     (row,) = await connection.fetch(HEARTBEAT, worker_id, name, ALIVE)
-    return sorted([*row["others"], worker_id]), row["now"].timestamp()
+    listeners = frozenset((address, int(port)) for address, port in map(str.split, row["listeners"]))
+    return Known(sorted([*row["others"], worker_id]), listeners, row["now"].timestamp())
+
+
+async def listen(connection: Connection, addresses: Sequence[str], port: int) -> None:
+    """An API process listens there. For an hour no worker sends there."""
+    await connection.execute(LISTEN, addresses, port)
 
 
 async def deregister(connection: Connection, worker_id: UUID) -> None:

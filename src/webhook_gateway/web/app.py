@@ -18,11 +18,11 @@ from webhook_gateway.host import garbage, watchdog
 from webhook_gateway.host.loop import Loop
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.intake.ingest import Ingest
-from webhook_gateway.outbound.policy import policy_from
+from webhook_gateway.outbound.policy import policy_from, reached_at
 from webhook_gateway.rules.rights import Quotas
 from webhook_gateway.settings import Settings
 from webhook_gateway.settings import settings as process_settings
-from webhook_gateway.store import keyring
+from webhook_gateway.store import keyring, workers
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.notifications import CONFIGURATION, listen
 
@@ -73,6 +73,9 @@ ROUTERS = tuple(
 PUBLIC = frozenset({"/healthz", "/readyz", well_known.PATH})
 REFRESH = 5.0
 """Seconds between two reads of the configuration where no notification comes."""
+
+TELL = 60.0
+"""Seconds between two words on where this process listens."""
 
 
 class Application(FastAPI):
@@ -150,6 +153,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(gateway.ingest.run()),
         asyncio.create_task(listen(gateway.database, {CONFIGURATION: refreshing.wake})),
         asyncio.create_task(refreshing.run()),
+        asyncio.create_task(Loop("listening", partial(_tell_where, gateway)).run()),
     ]
     garbage.relax()
     watchdog.start()
@@ -169,6 +173,14 @@ async def _refresh(gateway: Gateway) -> float:
     await gateway.ingest.refresh()
     gateway.callers.forget()
     return REFRESH
+
+
+async def _tell_where(gateway: Gateway) -> float:
+    """Workers on other machines learn where this one listens, since no endpoint may be there."""
+    if addresses := reached_at(gateway.settings):
+        async with gateway.database.connection() as connection:
+            await workers.listen(connection, addresses, gateway.settings.port)
+    return TELL
 
 
 def _methods(described: dict[str, Any]) -> dict[str, set[str]]:
