@@ -32,6 +32,7 @@ from webhook_gateway.intake.catalogue import Catalogue
 ROOT = Path(__file__).parents[2]
 PATIENT = "Zzcanary Patientsson"
 SECRET = "zzcanary-s3cret-0815"
+QUERY = "zzcanary-query-4711"
 OWN = "whsec_" + base64.b64encode(b"zzcanary signing secret of theirs").decode()
 TYPE = "payment.processed"
 PATIENCE = 60.0
@@ -178,7 +179,7 @@ async def make_endpoints(gateway: Gateway, there: Partner) -> list[str]:
     shown = ca.issue_cert("gateway.example.org")
     private = shown.private_key_pem.bytes().decode()
     secrets: list[dict[str, Any]] = [
-        {"path": "/fine", "headers": {"X-Api-Key": SECRET}, "secret": OWN},
+        {"path": f"/fine?key={QUERY}", "headers": {"X-Api-Key": SECRET}, "secret": OWN},
         {"path": "/dead", "schedule": [], "authorization": {"kind": "basic", "username": "gw", "password": SECRET}},
         {"path": "/retried", "schedule": [3_600.0], "authorization": {"kind": "bearer", "token": SECRET}},
         {"path": "/gone", "schedule": [], "signing": "ed25519"},
@@ -207,11 +208,12 @@ async def make_endpoints(gateway: Gateway, there: Partner) -> list[str]:
             made.append(endpoint["id"])
             if endpoint["secret"] != OWN:  # their own comes back to them once
                 gateway.answers.append(answer.text.replace(endpoint["secret"] or "", ""))
+            assert endpoint["url"] == body["url"], "in full to who may change it"
             wrong = {**body, "url": f"http://{SECRET}@127.0.0.1/", "headers": {"Host": SECRET}}
             gateway.answers.append((await client.post("/v1/endpoints", json=wrong)).text)
         patched = await client.patch(f"/v1/endpoints/{made[0]}", json={"headers": {"X-Api-Key": SECRET + "-2"}})
         assert patched.is_success
-        gateway.answers.append(patched.text)
+        gateway.answers.append(patched.text.replace(f"?key={QUERY}", ""))  # who may change it sees it
     return [private.splitlines()[2]]
 
 
@@ -264,7 +266,8 @@ async def look_at_everything(gateway: Gateway, deliveries: list[dict[str, Any]])
             assert answer.is_success, answer.text
             gateway.answers.append(answer.text)
             for item in answer.json().get("items", []) if name in {"events", "deliveries", "endpoints"} else []:
-                gateway.answers.append((await client.get(f"/v1/{name}/{item['id']}")).text)
+                shown = (await client.get(f"/v1/{name}/{item['id']}")).text
+                gateway.answers.append(shown.replace(f"?key={QUERY}", ""))
         for endpoint in (await client.get("/v1/endpoints")).json()["items"]:
             path = f"/v1/endpoints/{endpoint['id']}"
             gateway.answers.append((await client.post(f"{path}/test", json={"event_type": TYPE})).text)
@@ -310,11 +313,12 @@ async def test_no_patient_and_no_secret_is_found_where_it_does_not_belong(
     async with partner(otherwise=Careless()) as there:
         private = await make_endpoints(gateway, there)
         await post_everything(gateway)
-        await there.got(2, "/fine")
+        await there.got(2, f"/fine?key={QUERY}")
         deliveries = await settled(gateway)
         await look_at_everything(gateway, deliveries)
         everything = b"".join(got.body + str(got.headers).encode() for got in there.received)
-    canaries = [PATIENT, SECRET, OWN.removeprefix("whsec_"), gateway.key, gateway.officer, *private]
+    canaries = [PATIENT, SECRET, QUERY, OWN.removeprefix("whsec_"), gateway.key, gateway.officer, *private]
+    assert all(f"key={QUERY}" in got.target for got in there.received if got.target.startswith("/fine"))
     assert found_in(everything, [PATIENT, SECRET]), "the canaries did fly"
     dead = next(item for item in deliveries if item["state"] == "dead" and item["endpoint_id"])
     async with gateway.client(gateway.officer) as client:

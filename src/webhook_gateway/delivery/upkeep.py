@@ -9,9 +9,10 @@ from time import monotonic
 import asyncpg
 
 from webhook_gateway import telemetry
+from webhook_gateway.crypto.vault import KeyMissing, Vault
 from webhook_gateway.host.loop import POLL
 from webhook_gateway.settings import Settings
-from webhook_gateway.store import advisory_locks, forwarding, partitions, permission, replays
+from webhook_gateway.store import advisory_locks, configuration, forwarding, partitions, permission, replays
 from webhook_gateway.store.database import Connection, Database
 
 REPLAYS = 500
@@ -31,9 +32,10 @@ async def forward(database: Database) -> float:
 
 
 class Upkeep:
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, vault: Vault) -> None:
         self._settings = settings
         self._database = database
+        self._vault = vault
         self._chores_at = monotonic()
 
     async def poll(self) -> float:
@@ -61,7 +63,19 @@ class Upkeep:
             await self._drop(connection)
             while await partitions.prune_keys(connection, self._settings.retain_idempotency_hours):
                 pass
-            self._chores_at = monotonic() + CHORES
+            if await self._seal_queries(connection):
+                self._chores_at = monotonic() + CHORES
+
+    async def _seal_queries(self, connection: Connection) -> bool:
+        """False where it has to wait for a key, or for the last worker of the version before."""
+        done, transaction = False, connection.transaction()
+        await transaction.start()
+        try:
+            with suppress(KeyMissing):
+                done = await configuration.seal_queries(connection, self._vault)
+        finally:
+            await (transaction.commit() if done else transaction.rollback())
+        return done
 
     async def _drop(self, connection: Connection) -> None:
         today = await partitions.today(connection)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import secrets as chance
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlalchemy import RowMapping
+from sqlalchemy import RowMapping, func
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.crypto import signatures
 from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
 from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.intake.events import emit
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.credentials import NEVER_SENT
 from webhook_gateway.rules.denials import Denied
@@ -21,11 +24,13 @@ from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import beyond, effective
 from webhook_gateway.rules.model import Signing
 from webhook_gateway.rules.rights import Quotas
+from webhook_gateway.rules.scopes import Scope, allows
 from webhook_gateway.rules.signing import SECRET_BYTES, BadSecret, encode_secret, parse_secret
-from webhook_gateway.rules.targets import Policy, parse
+from webhook_gateway.rules.targets import MASK, Policy, parse
 from webhook_gateway.store import endpoints, subscribers
-from webhook_gateway.store.configuration import open_column, seal_column
-from webhook_gateway.store.notifications import CONFIGURATION
+from webhook_gateway.store.configuration import masked_url, open_column, seal_column, url_columns, whole_url
+from webhook_gateway.store.driver import driver_of
+from webhook_gateway.store.notifications import CONFIGURATION, OUTBOX
 
 from .change import Actor, Change
 from .credentials import CREDENTIALS, faults_of, shown_credentials
@@ -79,6 +84,8 @@ async def create(
     if not given["event_types"] and (too_old := await change.needs_current_workers()):
         return too_old
     values = _columns(vault, actor.tenant_id, endpoint_id, wanted, policy)
+    if values["url_query"] and (too_old := await change.needs_current_workers()):
+        return too_old
     row = await endpoints.create(change.connection, {"id": endpoint_id, "tenant_id": actor.tenant_id, **values})
     secret = await _add_secret(change, vault, endpoint_id, given["secret"], given["signing"])
     rendered = ids.render(ids.ENDPOINT, endpoint_id)
@@ -107,6 +114,11 @@ async def change_one(
     if "event_types" in given and (refused := await _narrow(change, before, given["event_types"], cancel_open)):
         return refused
     values = _columns(vault, change.actor.tenant_id, endpoint_id, given, policy)
+    if "url" in values:
+        if values["url_query"] and (too_old := await change.needs_current_workers()):
+            return too_old
+        if shown_url(vault, before, change.actor) != shown_url(vault, {**before, **values}, change.actor):
+            await _url_changed(change, vault, before, values)
     after = await endpoints.change(change.connection, change.actor.tenant_id, endpoint_id, values)
     change.note(
         "endpoint.changed",
@@ -118,12 +130,25 @@ async def change_one(
     return after
 
 
+async def _url_changed(change: Change, vault: Vault, before: RowMapping, values: dict[str, Any]) -> None:
+    """Tells whoever subscribes to the gateway's own events, and keeps when the endpoint got another host."""
+    if another := urlsplit(values["url"])[:2] != urlsplit(before["url"])[:2]:
+        values["host_changed_at"] = func.now()
+    about = {
+        "endpoint_id": ids.render(ids.ENDPOINT, before["id"]),
+        "subscriber_id": ids.render(ids.SUBSCRIBER, before["subscriber_id"]),
+        "reason": "another_host" if another else "same_host",
+    }
+    await emit(await driver_of(change.connection), vault, change.actor.tenant_id, "endpoint_url_changed", about)
+    change.notifications.add(OUTBOX)
+
+
 async def delete(change: Change, endpoint_id: UUID) -> NotFound | None:
     """Cancels its open deliveries. A request that is under way just now is not recalled."""
     if isinstance(row := await find(change.connection, change.actor, endpoint_id, lock=True), NotFound):
         return row
     cancelled = await endpoints.delete(change.connection, change.actor.tenant_id, endpoint_id)
-    before = {"url": row["url"], "event_types": row["event_types"], "cancelled": cancelled}
+    before = {"url": masked_url(row), "event_types": row["event_types"], "cancelled": cancelled}
     change.note("endpoint.deleted", ids.render(ids.ENDPOINT, endpoint_id), CONFIGURATION, before=before)
     return None
 
@@ -153,6 +178,23 @@ def header_names(vault: Vault, row: RowMapping) -> list[str]:
         return []  # deliveries wait for the key, and say so; the rest of the endpoint can still be shown
 
 
+def may_send_again(actor: Actor, endpoint: Any, since: datetime | None) -> NotHeld | None:
+    """Whether what came from then on may go to the endpoint again: whoever gave it another host could read it there."""
+    changed = endpoint["host_changed_at"]
+    if changed is None or (since is not None and since > changed) or allows(actor.scopes, Scope.PAYLOAD_READ):
+        return None
+    return NotHeld((f"{Scope.PAYLOAD_READ.value}, for what came before the endpoint had another host",))
+
+
+def shown_url(vault: Vault, row: Any, actor: Actor) -> str:
+    """The URL, with its query for who may change where the endpoint's events go."""
+    may_change = allows(actor.scopes, Scope.ENDPOINTS_WRITE) and all(map(actor.may_want, types_of(row)))
+    try:
+        return whole_url(row, open_column(vault, row, "url_query")) if may_change else masked_url(row)
+    except (KeyMissing, Tampered):
+        return masked_url(row)
+
+
 async def _add_secret(change: Change, vault: Vault, endpoint_id: UUID, own: str | None, signing: str) -> str:
     secret_id, tenant_id = endpoints.new_id(), change.actor.tenant_id
     made = signatures.new_private_key if signing == Signing.ED25519 else _new_secret
@@ -176,7 +218,7 @@ def _columns(
     if "url" in values:
         target = parse(values["url"], policy)
         assert not isinstance(target, Denied)
-        values["url"] = target.url
+        values |= url_columns(vault, tenant_id, endpoint_id, target.url)
     for column in ("headers", *CREDENTIALS):
         if column in values:
             sealed = values[column] and seal_column(vault, tenant_id, endpoint_id, column, values[column])
@@ -190,6 +232,8 @@ def _columns(
 def _faults(given: Mapping[str, Any], policy: Policy, quotas: Quotas | None) -> Iterator[Fault]:
     if "url" in given and isinstance(target := parse(given["url"], policy), Denied):
         yield Fault(target.reason, target.remedy, pointer="/url")
+    if given.get("url", "").endswith(MASK):
+        yield Fault("masked_query", f"Give the query itself: {MASK} is shown to who may not see it.", pointer="/url")
     headers = given.get("headers") or {}
     for name in (name for name in headers if name.lower() in NEVER_SENT or _OURS.fullmatch(name)):
         remedy = "Remove it: HTTP or the gateway uses this header itself."
@@ -247,6 +291,7 @@ async def _narrow(
 
 def _noted(vault: Vault, row: RowMapping, changed: Iterable[str]) -> dict[str, Any]:
     """What the audit log says of the columns that changed: of headers, their names; of credentials, no secrets."""
-    shown = {"headers": header_names(vault, row), **shown_credentials(vault, row)}
+    shown = {"headers": header_names(vault, row), "url": masked_url(row), **shown_credentials(vault, row)}
     (shown["authorization"] or {}).pop("username", None)  # for ever in the log, and often somebody's name
-    return {name: shown.get(name, row[name]) for name in changed if name in row}
+    hidden = {"url_query", "host_changed_at"}
+    return {name: shown.get(name, row[name]) for name in changed if name in row and name not in hidden}

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import quote_plus
 
+from .targets import masked
+
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
@@ -108,4 +110,5 @@ def as_stored(authorization: Authorization) -> dict[str, Any]:
 
 def without_secrets(stored: Mapping[str, Any]) -> dict[str, Any]:
     """What may be shown and audited."""
-    return {name: value for name, value in stored.items() if name not in NEVER_SHOWN}
+    shown = {name: value for name, value in stored.items() if name not in NEVER_SHOWN}
+    return shown | ({"token_url": masked(shown["token_url"])} if "token_url" in shown else {})

@@ -16,6 +16,9 @@ from .addresses import Address, Network, classify, embedded_ipv4, refused_whole,
 from .denials import URL_LIMIT, Denial, Denied
 from .hosts import classify_name, read_ipv6, read_name
 
+MASK = "?…"
+"""Instead of a query."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -103,6 +106,12 @@ def parse(url: str, policy: Policy) -> Target | Denied:
     if not path.startswith("/"):
         path = "/" + path
     return Target(scheme, str(host), port, f"{scheme}://{written_host}{written_port}{path}")
+
+
+def masked(url: str) -> str:
+    """For who may not change it: a query may hold a secret."""
+    shown, mark, _ = url.partition("?")
+    return shown + (MASK if mark else "")
 
 
 def judge(address: str, port: int, policy: Policy) -> Denied | None:

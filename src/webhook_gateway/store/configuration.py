@@ -17,7 +17,9 @@ from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
 from webhook_gateway.rules.credentials import TlsSettings, authorization_from
 from webhook_gateway.rules.matching import effective
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Endpoint, EndpointState, Health, Ordering
+from webhook_gateway.rules.targets import masked
 
+from . import workers
 from .database import Connection
 
 VERSION = "SELECT version FROM configuration"
@@ -76,7 +78,19 @@ WHERE id = $1 AND state = 'enabled' AND deleted_at IS NULL RETURNING id
 
 EVENT_TYPES = "SELECT tenant_id, name, description, schema, example, ordering_key FROM event_types"
 
-SEALED = {"headers": "endpoints", "tls": "endpoints.tls", "authorization": "endpoints.authorization"}
+OPEN_QUERIES = """
+-- open queries: URLs with a query that is not sealed, as the version before writes them
+SELECT id, tenant_id, url FROM endpoints WHERE url LIKE '%?%' ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+"""
+
+SEAL_QUERY = "UPDATE endpoints SET url = $2, url_query = $3 WHERE id = $1"
+
+SEALED = {
+    "headers": "endpoints",
+    "tls": "endpoints.tls",
+    "authorization": "endpoints.authorization",
+    "url_query": "endpoints.url_query",
+}
 """An endpoint's sealed columns, and what each is bound to beside its row: none opens in another's place."""
 
 
@@ -121,6 +135,45 @@ def seal_column(vault: Vault, tenant_id: UUID, endpoint_id: UUID, column: str, v
         KeyMissing: see `Vault.seal`.
     """
     return vault.seal(tenant_id, SEALED[column], endpoint_id, json.dumps(dict(value)).encode())
+
+
+def url_columns(vault: Vault, tenant_id: UUID, endpoint_id: UUID, url: str) -> dict[str, Any]:
+    """A URL as the table has it: its query is a secret, sealed together with what it belongs to.
+
+    Raises:
+        KeyMissing: see `Vault.seal`.
+    """
+    shown, mark, query = url.partition("?")
+    sealed = {"url": shown, "query": mark + query}
+    return {
+        "url": shown,
+        "url_query": seal_column(vault, tenant_id, endpoint_id, "url_query", sealed) if mark else None,
+    }
+
+
+def whole_url(row: Any, opened: Mapping[str, Any] | None) -> str:
+    """With the query, unless that belongs to another URL: the version before has changed it since."""
+    return str(row["url"] + opened["query"] if opened and opened["url"] == row["url"] else row["url"])
+
+
+def masked_url(row: Any) -> str:
+    return masked(row["url"] if row["url_query"] is None else row["url"] + "?")
+
+
+async def seal_queries(connection: Connection, vault: Vault) -> bool:
+    """Seals what the version before has left open of URLs, in the caller's transaction.
+
+    False where such a worker is alive, which would send to a URL without its query: then the caller rolls back.
+    """
+    rows = await connection.fetch(OPEN_QUERIES)
+    if rows and not await workers.require_current(connection):
+        return False
+    for row in rows:
+        columns = url_columns(vault, row["tenant_id"], row["id"], row["url"])
+        await connection.execute(SEAL_QUERY, row["id"], columns["url"], columns["url_query"])
+    if rows:
+        await changed(connection)
+    return True
 
 
 def open_column(vault: Vault, row: Any, column: str) -> dict[str, Any] | None:
@@ -197,7 +250,7 @@ def endpoint_from(
         tenant_id=row["tenant_id"],
         subscriber_id=row["subscriber_id"],
         revision=row["revision"],
-        url=row["url"],
+        url=whole_url(row, sealed["url_query"]),
         event_types=effective(row["permitted_types"], row["event_types"]),
         state=EndpointState(row["state"]),
         ordering=Ordering(row["ordering"]),
@@ -205,6 +258,7 @@ def endpoint_from(
         rate=row["rate"],
         deadline=row["deadline"],
         schedule=DEFAULT_SCHEDULE if row["schedule"] is None else tuple(row["schedule"]),
+        host_changed_at=seconds_of(row["host_changed_at"]),
         maintenance=(window[0].timestamp(), window[1].timestamp()) if all(window) else None,
         secrets=secrets,
         headers=sealed["headers"] or {},

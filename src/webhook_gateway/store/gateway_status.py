@@ -39,7 +39,8 @@ FROM finished_deliveries WHERE state <> 'delivered' AND tenant_id IN (SELECT id 
 
 IN_TROUBLE = """
 -- in trouble: endpoints that are off, failing, or being left alone
-SELECT e.id, s.name AS subscriber, e.url, e.state, e.state_reason,
+SELECT e.id, s.name AS subscriber, split_part(e.url, '?', 1) || CASE WHEN e.url_query IS NOT NULL OR e.url LIKE '%?%'
+       THEN '?…' ELSE '' END AS url, e.state, e.state_reason,
        coalesce(h.failures_in_a_row, 0) AS failures_in_a_row,
        h.failing_since,
        (SELECT count(*) FROM deliveries d WHERE d.endpoint_id = e.id) AS waiting,

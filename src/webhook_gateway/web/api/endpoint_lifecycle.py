@@ -39,7 +39,7 @@ async def pause(endpoint_id: EndpointId, gateway: Parts, caller: Operator) -> An
     """Stops attempts. Deliveries wait, also new ones, until the endpoint is resumed; none is dropped."""
     async with changing(gateway.database, caller) as change:
         row = granted(await endpoint_lifecycle.pause(change, gateway.vault, endpoint_id))
-        return await shown(gateway.vault, change.connection, row)
+        return await shown(gateway.vault, change.connection, row, caller)
 
 
 @router.post(
@@ -53,7 +53,7 @@ async def resume(endpoint_id: EndpointId, gateway: Parts, caller: Operator) -> A
     """
     async with changing(gateway.database, caller) as change:
         row = granted(await endpoint_lifecycle.resume(change, gateway.vault, endpoint_id))
-        return await shown(gateway.vault, change.connection, row)
+        return await shown(gateway.vault, change.connection, row, caller)
 
 
 @router.post(
@@ -139,4 +139,4 @@ async def release_key(
     """Gives up the dead delivery and sends what waits behind it. Replay the dead one first if the partner needs it."""
     async with changing(gateway.database, caller) as change:
         row = granted(await endpoint_lifecycle.release_key(change, endpoint_id, int(ordering_key)))
-        return await shown(gateway.vault, change.connection, row)
+        return await shown(gateway.vault, change.connection, row, caller)

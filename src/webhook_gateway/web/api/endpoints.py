@@ -20,6 +20,7 @@ from webhook_gateway.operations.permission import types_of
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import endpoints as stored
+from webhook_gateway.store.configuration import masked_url
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
@@ -44,12 +45,12 @@ async def create(body: NewEndpoint, gateway: Parts, caller: Writer) -> Any:
     given = body.model_dump()
     async with changing(gateway.database, caller) as change:
         row, secret = granted(await endpoints.create(change, gateway.vault, gateway.catalogue, gateway.policy, given))
-        return {**await shown(gateway.vault, change.connection, row), **_given_out(secret)}
+        return {**await shown(gateway.vault, change.connection, row, caller), **_given_out(secret)}
 
 
 @router.get("", response_model=Page[Endpoint], operation_id="listEndpoints", summary="List endpoints")
 async def every(query: Annotated[EndpointQuery, Query()], gateway: Parts, caller: Reader) -> Any:
-    """Lists endpoints, newest first."""
+    """Lists endpoints, newest first. A URL's query, which may be a secret, is shown of one endpoint only."""
     if caller.subscriber_id is not None and query.subscriber_id not in (None, caller.subscriber_id):
         return {"items": []}
     async with gateway.database.begin() as connection:
@@ -69,7 +70,8 @@ async def every(query: Annotated[EndpointQuery, Query()], gateway: Parts, caller
 async def one(endpoint_id: EndpointId, gateway: Parts, caller: Reader) -> Any:
     """Shows one endpoint with its health. Secrets and the values of custom headers are not shown."""
     async with gateway.database.begin() as connection:
-        return await shown(gateway.vault, connection, granted(await endpoints.find(connection, caller, endpoint_id)))
+        row = granted(await endpoints.find(connection, caller, endpoint_id))
+        return await shown(gateway.vault, connection, row, caller)
 
 
 @router.patch("/{endpoint_id}", response_model=Endpoint, operation_id="changeEndpoint", summary="Change an endpoint")
@@ -84,7 +86,7 @@ async def change_one(endpoint_id: EndpointId, body: EndpointChanges, gateway: Pa
         row = granted(
             await endpoints.change_one(change, gateway.vault, gateway.catalogue, gateway.policy, endpoint_id, given)
         )
-        return await shown(gateway.vault, change.connection, row)
+        return await shown(gateway.vault, change.connection, row, caller)
 
 
 @router.delete(
@@ -117,9 +119,9 @@ async def rotate_secret(
     return {**_given_out(secret), "previous_expire_at": datetime.now(UTC) + timedelta(seconds=overlap)}
 
 
-async def shown(vault: Vault, connection: AsyncConnection, row: RowMapping) -> dict[str, Any]:
+async def shown(vault: Vault, connection: AsyncConnection, row: RowMapping, caller: Caller) -> dict[str, Any]:
     """An endpoint as the API shows it."""
-    return (await _show_all(vault, connection, [row]))[0]
+    return {**(await _show_all(vault, connection, [row]))[0], "url": endpoints.shown_url(vault, row, caller)}
 
 
 async def _show_all(vault: Vault, connection: AsyncConnection, rows: Sequence[RowMapping]) -> list[dict[str, Any]]:
@@ -131,6 +133,7 @@ async def _show_all(vault: Vault, connection: AsyncConnection, rows: Sequence[Ro
     return [
         {
             **row,
+            "url": masked_url(row),
             "header_names": endpoints.header_names(vault, row),
             "event_types": row["event_types"] or None,
             "effective_event_types": types_of(row),

@@ -148,7 +148,7 @@ class Endpoint(Shown):
 
     id: EndpointId
     subscriber_id: SubscriberId
-    url: str
+    url: str = Field(description="In lists, and for a key that may not change it, with `?…` instead of its query.")
     event_types: list[str] | None
     effective_event_types: list[str] = Field(description="What it gets: what its subscriber may have and it wants.")
     description: str
