@@ -308,7 +308,7 @@ def test_the_headers_are_those_that_are_sent() -> None:
     rows = table_of(DOCS / "partners.md", "| header | meaning |")
     one = UUID(int=1)
     endpoint = Endpoint(one, one, one, 1, "https://partner.example/", ("*",), secrets=(SECRET,))
-    request = sign(Delivery(one, one, one, one, "a.b", 1, one, skipped_event_id=one, test=True), endpoint, b"{}", 0)
+    request = sign(Delivery(one, one, one, one, "a.b", 1, one, skipped_event_id=one, reason="test"), endpoint, b"{}", 0)
     assert isinstance(request, Request)
     assert {name.strip("`") for name, _ in rows} == set(request.headers)
 

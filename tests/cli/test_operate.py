@@ -134,6 +134,7 @@ def test_many_become_a_job_that_a_worker_carries_out(hospital: Hospital) -> None
         "endpoint_id": str(hospital.endpoint),
         "state": "dead",
         "since": "2026-01-01T00:00:00+00:00",
+        "to_other_hosts": True,
     }
     (entry,) = json.loads(hospital.run("audit", "list", "--target", job["id"], "--json").stdout)
     assert entry["after"] == {

@@ -344,4 +344,4 @@ def test_a_test_goes_past_nothing_that_somebody_has_set(changes: dict[str, objec
 
 
 def a_test(parts: Parts) -> Leased:
-    return Leased(parts.record, structs.replace(delivery(), test=True))
+    return Leased(parts.record, structs.replace(delivery(), reason="test"))

@@ -98,7 +98,7 @@ def test_as_many_attempts_are_made_as_the_schedule_allows(
 def test_a_test_that_fails_is_over_and_says_nothing_about_the_endpoints_health(
     outcome: Outcome, attempt: int, chance: float
 ) -> None:
-    test, health = structs.replace(delivery(attempt), test=True), Health(failures_in_a_row=9, failing_since=1.0)
+    test, health = structs.replace(delivery(attempt), reason="test"), Health(failures_in_a_row=9, failing_since=1.0)
     said = decide(test, ENDPOINT, health, outcome, NOW, chance)
     assert said == Verdict(GiveUp("attempts_exhausted"), health)
     waits = decide(test, ENDPOINT, health, Unsendable("key_missing", Remedy.WAIT), NOW, chance)
@@ -107,7 +107,7 @@ def test_a_test_that_fails_is_over_and_says_nothing_about_the_endpoints_health(
 
 def test_a_test_that_succeeds_closes_the_breaker() -> None:
     health = Health(failures_in_a_row=9, failing_since=1.0, open_until=NOW + 60, openings=3)
-    said = decide(structs.replace(delivery(), test=True), ENDPOINT, health, Accepted(200), NOW, 0.5)
+    said = decide(structs.replace(delivery(), reason="test"), ENDPOINT, health, Accepted(200), NOW, 0.5)
     assert (said.action, said.health.open_until, said.health.openings) == (Done(), None, 0)
 
 

@@ -132,7 +132,7 @@ class Dispatch:
         for at, delivery in enumerate(new):
             record = self._registry.of(delivery.endpoint_id)
             claimable = delivery.due and self._ordering(delivery) is not Ordering.LATEST
-            lease = self._slots.lease_on_insert(record, delivery.test) if claimable else None
+            lease = self._slots.lease_on_insert(record, delivery.reason == "test") if claimable else None
             if lease is None:
                 others.add(record)
             else:
@@ -177,5 +177,5 @@ class Dispatch:
 def _first_attempt(new: NewDelivery, lease_id: UUID) -> Delivery:
     return Delivery(
         *(new.id, new.tenant_id, new.endpoint_id, new.event_id, new.type, 1, lease_id, new.ordering_key, new.sequence),
-        test=new.test,
+        reason=new.reason,
     )

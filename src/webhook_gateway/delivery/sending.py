@@ -30,6 +30,7 @@ from .registry import EndpointRecord, Leased, Registry
 from .slots import Slots
 
 NOT_PERMITTED = Unsendable("not_permitted", Remedy.CANCEL)
+ANOTHER_HOST = Unsendable("another_host", Remedy.CANCEL)
 CLOCK_GAP = 0.05
 """Seconds until what a worker has to know first is asked for again, where it isn't known yet."""
 
@@ -130,6 +131,8 @@ class Sending:
             return  # deleted since the claim: its deliveries are cancelled
         if not may_have(endpoint.event_types, delivery.event_type):
             body = NOT_PERMITTED
+        elif delivery.is_for_another_host(endpoint):
+            body = ANOTHER_HOST
         elif record.lacks_key:
             body = Unsendable("key_missing", Remedy.WAIT)
         result = await attempt(self.sender, self.tokens, self.clock, health, delivery, endpoint, body, self.keep)

@@ -17,6 +17,7 @@ from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.notifications import DELIVERIES, OUTBOX
 
 from .change import Actor, Change
+from .endpoints import may_send_again
 from .permission import types_of
 from .quotas import replays_more
 from .refusals import Conflict, NotFound, NotHeld, Refusal
@@ -50,10 +51,13 @@ async def replay(change: Change, delivery_id: UUID) -> dict[str, UUID] | Refusal
         return Conflict.ENDPOINT_DISABLED
     if not may_have(types_of(endpoint), row["type"]):
         return Conflict.NOT_PERMITTED
-    if await reports.event(connection, actor.tenant_id, row["event_id"]) is None:
+    event = await reports.event(connection, actor.tenant_id, row["event_id"])
+    if event is None:
         return Conflict.BODY_GONE
     if not actor.may_send(row["type"]):
         return NotHeld((row["type"],))
+    if elsewhere := may_send_again(actor, endpoint, event["accepted_at"]):
+        return elsewhere
     if refused := await replays_more(change, 1, as_job=False):
         return refused
     about = {"event_id": row["event_id"], "endpoint_id": row["endpoint_id"]}

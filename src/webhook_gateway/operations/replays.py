@@ -13,6 +13,7 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import is_name
 from webhook_gateway.rules.model import EndpointState
+from webhook_gateway.rules.scopes import Scope, allows
 from webhook_gateway.store import lists, replays, reports
 from webhook_gateway.store.notifications import OUTBOX
 
@@ -34,6 +35,8 @@ async def count(connection: AsyncConnection, actor: Actor, wanted: Mapping[str, 
             return endpoint
         if endpoint["state"] == EndpointState.DISABLED:
             return Conflict.ENDPOINT_DISABLED
+        if elsewhere := endpoints.may_send_again(actor, endpoint, wanted.get("since")):
+            return elsewhere
     return await lists.finished_count(connection, reports.Filter(actor.tenant_id, actor.subscriber_id, **wanted))
 
 
@@ -46,7 +49,8 @@ async def create(change: Change, wanted: Mapping[str, Any]) -> RowMapping | Refu
     if refused := await replays_more(change, total, as_job=True):
         return refused
     written = {name: value.isoformat() if name in ("since", "until") else str(value) for name, value in wanted.items()}
-    bound = {} if actor.subscriber_id is None else {"subscriber_id": str(actor.subscriber_id)}
+    bound: dict[str, Any] = {} if actor.subscriber_id is None else {"subscriber_id": str(actor.subscriber_id)}
+    bound["to_other_hosts"] = allows(actor.scopes, Scope.PAYLOAD_READ)
     job = await replays.create(change.connection, actor.tenant_id, written | bound, total)
     if "endpoint_id" in wanted:
         written["endpoint_id"] = ids.render(ids.ENDPOINT, wanted["endpoint_id"])

@@ -72,6 +72,7 @@ class Endpoint:
     """Requests a second, or None for no limit."""
     deadline: float = 15.0
     schedule: tuple[float, ...] = DEFAULT_SCHEDULE
+    host_changed_at: float | None = None
     maintenance: tuple[float, float] | None = None
     """From and until: no attempt is begun in between."""
     secrets: tuple[str, ...] = ()
@@ -99,8 +100,18 @@ class Delivery(msgspec.Struct, frozen=True):
     sequence: int = 0
     skipped_event_id: UUID | None = None
     """The dead delivery of the same key that this one follows, so that the partner can be told."""
-    test: bool = False
-    """Sent to try the endpoint: one attempt, of which only a success says anything about its health."""
+    reason: str | None = None
+    """``replay`` or ``test``; None for the first delivery of an event."""
+
+    @property
+    def test(self) -> bool:
+        """Sent to try the endpoint: one attempt, of which only a success says anything about its health."""
+        return self.reason == "test"
+
+    def is_for_another_host(self, endpoint: Endpoint) -> bool:
+        """A replay that was asked for before the endpoint got the host that it has now."""
+        changed = endpoint.host_changed_at
+        return changed is not None and self.reason == "replay" and self.id.int >> 80 < changed * 1_000
 
 
 class Health(msgspec.Struct, frozen=True):

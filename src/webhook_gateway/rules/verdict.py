@@ -45,7 +45,7 @@ class GiveUp(msgspec.Struct, frozen=True):
 
 
 class Cancel(msgspec.Struct, frozen=True):
-    """The endpoint is not to have it. ``why`` is ``not_permitted`` or ``not_wanted``."""
+    """The endpoint is not to have it. ``why`` is ``not_permitted``, ``not_wanted`` or ``another_host``."""
 
     why: str
 

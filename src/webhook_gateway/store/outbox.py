@@ -139,10 +139,6 @@ class NewDelivery(msgspec.Struct, frozen=True):
     """Seconds, for one that is sent at once by whoever makes it."""
     reason: str | None = None
 
-    @property
-    def test(self) -> bool:
-        return self.reason == "test"
-
 
 async def append(connection: Connection, events: Sequence[Appended]) -> dict[UUID, datetime]:
     """Stores the events and says which were new, with the time of acceptance. Returns after the commit."""

@@ -36,13 +36,15 @@ ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 NEXT = """
 -- next of a job: finished deliveries after its cursor, in the order of their ids. What was made after the job itself
 -- is left out, or a job that replays what dies would never end. An endpoint that is gone or disabled gets nothing,
--- a body that is no longer kept can't be sent, and a test has had its time.
+-- a body that is no longer kept can't be sent, a test has had its time, and what came before the endpoint got another
+-- host goes there only for who may read it.
 SELECT f.id, f.event_id, f.type, f.endpoint_id
 FROM finished_deliveries f JOIN endpoints e ON e.id = f.endpoint_id AND e.deleted_at IS NULL AND e.state <> 'disabled'
 WHERE f.tenant_id = $1 AND f.id > $2 AND f.id < $3 AND f.id >= $4 AND f.id < $5
   AND ($6::uuid IS NULL OR f.endpoint_id = $6) AND ($7::uuid IS NULL OR e.subscriber_id = $7)
   AND ($8::text IS NULL OR f.type = $8) AND f.state = $9 AND f.reason IS DISTINCT FROM 'test'
-  AND EXISTS (SELECT FROM events v WHERE v.id = f.event_id)
+  AND EXISTS (SELECT FROM events v WHERE v.id = f.event_id
+              AND ($11 OR e.host_changed_at IS NULL OR v.accepted_at > e.host_changed_at))
 ORDER BY f.id LIMIT $10
 """
 
@@ -88,8 +90,8 @@ async def send_only_to(connection: AsyncConnection, event: Appended, endpoint_id
 async def create(connection: AsyncConnection, tenant_id: UUID, wanted: Mapping[str, Any], total: int) -> RowMapping:
     """A job over finished deliveries, of which there are ``total`` now.
 
-    ``wanted`` has ``state`` and may have ``endpoint_id``, ``subscriber_id``, ``type``, ``since`` and ``until``, all
-    as JSON can hold them.
+    ``wanted`` has ``state`` and may have ``endpoint_id``, ``subscriber_id``, ``type``, ``since``, ``until`` and
+    ``to_other_hosts`` (than when an event came), all as JSON can hold them.
     """
     statement = (
         insert(jobs)
@@ -157,6 +159,7 @@ async def run_some(connection: Connection, limit: int) -> int | None:
             wanted.get("type"),
             wanted["state"],
             limit,
+            wanted.get("to_other_hosts", False),
         )
         # As one round trip, or a job of a million deliveries would wait for the network most of the time.
         await connection.executemany(
