@@ -1,0 +1,212 @@
+"""How much of an event somebody gets: what is in the set stays byte for byte, and nothing else gets through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webhook_gateway.rules.views import EVERYTHING, NOTHING, cut, faults_of, fits, intersect, tree_of
+
+NAMES = ["a", "b", "a/b", "m~n", "*", "-", "é", '"\\\n', ""]
+SCALARS = ["4.10", "12345678901234567890123", "-0", "1e400", "null", "true", '"x"', '"\\u00e9\\/"', '""', '"~1 {["']
+SUBJECT = ['"subject":"pat_1"']
+Node = str | list[Any] | dict[str, Any]
+"""A scalar as its text, a list, an object."""
+
+nodes: st.SearchStrategy[Node] = st.recursive(
+    st.sampled_from(SCALARS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=12,
+)
+objects = st.dictionaries(st.sampled_from(NAMES), nodes, max_size=5)
+tokens = st.sampled_from(NAMES)
+pointer_lists = st.lists(st.lists(tokens, max_size=3).map(lambda names: "".join(f"/{escaped(n)}" for n in names)))
+spaces = st.sampled_from(["", " ", "\n", "\t "])
+
+
+def escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def render(node: Node, space: str) -> str:
+    """JSON with space wherever JSON allows it, and names written in escapes."""
+    match node:
+        case str():
+            return node
+        case list():
+            return f"[{space}" + f"{space},{space}".join(render(item, space) for item in node) + f"{space}]"
+        case dict():
+            members = (f"{json.dumps(name)}{space}:{space}{render(member, space)}" for name, member in node.items())
+            return f"{{{space}" + f"{space},{space}".join(members) + f"{space}}}"
+
+
+def reference(node: Node, way: tuple[str, ...], pointers: Sequence[tuple[str, ...]], space: str) -> str | None:
+    """What is left of a node, as text: it asks every pointer at every node."""
+    if any(way[: len(pointer)] == pointer for pointer in pointers):
+        return render(node, space)
+    match node:
+        case str():
+            return None
+        case list():
+            kept = [one for item in node if (one := reference(item, (*way, "every item"), pointers, space)) is not None]
+            return f"[{','.join(kept)}]" if kept else None
+        case dict():
+            of = {name: reference(member, (*way, f"={name}"), pointers, space) for name, member in node.items()}
+            left = [f"{json.dumps(name, ensure_ascii=False)}:{one}" for name, one in of.items() if one is not None]
+            return f"{{{','.join(left)}}}" if left else None
+
+
+def parsed(pointer: str) -> tuple[str, ...]:
+    names = [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
+    return tuple("every item" if name == "*" else f"={name}" for name in names)
+
+
+def body(data: str, subject: bool = True) -> bytes:
+    members = ['"id":"evt_1"', '"type":"lab_result.final"', '"timestamp":"2026-11-24T09:30:00Z"', f'"data":{data}']
+    return f"{{{','.join(members + SUBJECT * subject)}}}".encode()
+
+
+@given(objects, pointer_lists, spaces, st.booleans())
+def test_what_is_in_the_set_stays_byte_for_byte_and_nothing_else_gets_through(
+    data: dict[str, Any], pointers: list[str], space: str, subject: bool
+) -> None:
+    left = reference(data, (), [parsed(pointer) for pointer in pointers], space)
+    got = cut(body(render(data, space)), tree_of(pointers), subject)
+    assert got == body(left or "{}", subject)
+
+
+@pytest.mark.parametrize(
+    ("pointers", "left"),
+    [
+        (["/list/*"], '{"list":[{"code": "x","n":4.10},{"n":1},null,[ 2 ]]}'),
+        (["/list/*/code"], '{"list":[{"code":"x"}]}'),
+        (["/list/*/*"], '{"list":[[2]]}'),
+        (["/list/code", "/empty/*", "/none/*", "/gone"], "{}"),
+        (["/empty", "/none"], '{"empty":[ ],"none":{ }}'),
+    ],
+)
+def test_a_star_is_every_item_of_a_list(pointers: list[str], left: str) -> None:
+    data = '{"list": [ {"code": "x","n":4.10}, {"n":1} ,null, [ 2 ]], "empty":[ ], "none":{ }}'
+    assert cut(body(data), tree_of(pointers), True) == body(left)
+
+
+@given(objects, pointer_lists, pointer_lists)
+def test_an_intersection_holds_what_both_hold(data: dict[str, Any], one: list[str], other: list[str]) -> None:
+    both = intersect(tree_of(one), tree_of(other))
+    once = cut(body(render(data, "")), both, True)
+    assert once == cut(cut(body(render(data, "")), tree_of(one), True), tree_of(other), True)
+    assert both == intersect(both, tree_of(other)) == intersect(tree_of(one), both)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ([""], ["/a"], ["/a"]),
+        (["/a"], [""], ["/a"]),
+        (["/a"], ["/a/b", "/c"], ["/a/b"]),
+        (["/a/b"], ["/a/c"], []),
+        (["/a/*/b"], ["/a"], ["/a/*/b"]),
+        (["/a/*"], ["/a/b"], []),
+        ([], [""], []),
+    ],
+)
+def test_sets_meet_by_prefix(one: list[str], other: list[str], both: list[str]) -> None:
+    assert intersect(tree_of(one), tree_of(other)) == tree_of(both)
+
+
+@pytest.mark.parametrize("pointers", [["/a", "/a/b"], ["/a/b", "/a"], ["/a/b/c", "/a"], ["/a", "/a/b/c"]])
+def test_a_pointer_holds_what_is_below_it_whatever_else_is_listed(pointers: list[str]) -> None:
+    assert tree_of(pointers) == {"a": EVERYTHING}
+
+
+def test_everything_with_its_subject_is_the_very_body() -> None:
+    whole = b' {"id": "evt_1", "data": {"a": 1}, "later": true} '
+    assert cut(whole, tree_of([""]), True) is whole
+
+
+def test_everything_without_its_subject_lacks_only_that() -> None:
+    assert cut(body('{"a": 4.10}'), EVERYTHING, False) == body('{"a": 4.10}', subject=False)
+
+
+def test_a_test_says_that_it_is_one_and_no_other_member_beside_data_gets_through() -> None:
+    stored = b'{"id":"evt_1","type":"a.b","timestamp":"t","data":{"a":1},"test":true,"later":"pat_1"}'
+    assert cut(stored, NOTHING, True) == b'{"id":"evt_1","type":"a.b","timestamp":"t","data":{},"test":true}'
+
+
+@pytest.mark.parametrize("data", ["[1]", "4.10", "null", '"x"', "true"])
+def test_of_data_that_is_no_object_nothing_gets_through(data: str) -> None:
+    assert cut(body(data), tree_of(["/a"]), True) == body("{}")
+
+
+def test_pointers_have_no_faults() -> None:
+    assert faults_of(["", "/a", "/a/*/b", "/a~1b/m~0n", "/-", "/é", "/a1", "/", "/" + "a" * 255]) == ()
+    assert faults_of(["/a"] * 200) == ()
+
+
+@pytest.mark.parametrize("pointer", ["a", "a/b", "/a~", "/a~2", "~1", "/0", "/a/17/b", "/" + "a" * 256, "/01"])
+def test_a_pointer_at_fault_is_named_by_its_place(pointer: str) -> None:
+    (fault,) = faults_of(["/a", pointer])
+    assert (fault.rule, fault.pointer) == ("pointer", "/1")
+
+
+def test_there_are_200_pointers_at_most() -> None:
+    (fault,) = faults_of(["/a"] * 201)
+    assert (fault.rule, fault.pointer) == ("too_many", "")
+
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "a/b": {"type": ["number", "null"]},
+        "any": {},
+        "open": {"type": "object"},
+        "never": False,
+        "contact": {"type": ["object", "null"], "properties": {"phone": True}, "additionalProperties": True},
+        "labels": {"type": "object", "additionalProperties": {"properties": {"code": {}}}, "properties": {}},
+        "coded": {"patternProperties": {"^x-": {"type": "object", "properties": {"code": {}}}}},
+        "items": {"type": "array", "items": {"$ref": "#/$defs/item"}},
+        "pair": {"type": "array", "prefixItems": [{"type": "object", "properties": {"first": {}}}, {"type": "string"}]},
+        "either": {"anyOf": [{"$ref": "#/$defs/item"}, {"type": "string"}], "oneOf": [{"properties": {"one": {}}}]},
+        "whole": {"allOf": [{"$ref": "#/properties/contact"}, {"properties": {"fax": {}}}]},
+        "second": {"$ref": "#/properties/either/anyOf/0"},
+        "lost": {"$ref": "#/$defs/gone"},
+    },
+    "then": {"properties": {"late": {}}},
+    "else": {"properties": {"other": {}}},
+    "$defs": {"item": {"type": "object", "properties": {"code": {"type": "string"}, "part": {"$ref": "#/$defs/item"}}}},
+}
+
+
+@pytest.mark.parametrize(
+    "pointer",
+    [
+        "", "/id", "/a~1b", "/contact", "/contact/phone", "/any", "/any/x/*/y", "/open/x", "/labels/x/code",
+        "/coded/x-1/code", "/items", "/items/*", "/items/*/code", "/items/*/part/part/code", "/pair/*", "/pair/*/first",
+        "/either/code", "/either/one", "/whole/phone", "/whole/fax", "/second/code", "/late", "/other", "/lost/x",
+    ],
+)  # fmt: skip
+def test_a_pointer_fits_what_the_schema_names_or_leaves_open(pointer: str) -> None:
+    assert fits(SCHEMA, pointer)
+
+
+@pytest.mark.parametrize(
+    "pointer",
+    [
+        "/ID", "/id/x", "/id/*", "/a~1b/x", "/contact/fax", "/contact/*", "/labels/x/display", "/items/code", "/never",
+        "/items/*/x", "/items/*/*", "/pair/*/second", "/either/two", "/whole/x", "/*", "/second/x", "/coded/x-1/x",
+    ],
+)  # fmt: skip
+def test_a_pointer_to_what_the_schema_does_not_name_fits_nothing(pointer: str) -> None:
+    assert not fits(SCHEMA, pointer)
+
+
+def test_a_schema_that_refers_to_itself_is_looked_at_once() -> None:
+    circle = {"allOf": [{"$ref": "#"}], "properties": {"a": {"$ref": "#"}}}
+    assert fits(circle, "/a/a/a")
+    assert not fits(circle, "/a/b")
