@@ -2,7 +2,7 @@
 
 Members are AND, a list is OR. Numbers are decimals, as exact as they were written; ``true`` is not 1, and text is no
 number. A list in the data matches if one item does, and what is asked below a list must hold for one and the same item.
-What is absent, as what would be below an empty list is, matches ``exists: false`` only. An object matches only ``exists``.
+What is absent, as is what would be below an empty list, matches ``exists: false`` only; an object only ``exists``.
 """
 
 from __future__ import annotations
