@@ -48,14 +48,17 @@ ALTER TABLE endpoints
 
 CUT_OFF = "CREATE INDEX endpoints_cut_off ON endpoints (id) WHERE cut_off_at IS NOT NULL"
 
-# Of a tenant's own type: JSON Pointers into data, those that a thin body has, and the one to the patient's id.
+# Of a tenant's own type: JSON Pointers into data, those that a thin body has, and those to ids of patients.
 EVENT_TYPES = """
-ALTER TABLE event_types ADD COLUMN thin text[] NOT NULL DEFAULT '{}', ADD COLUMN patient text
+ALTER TABLE event_types ADD COLUMN thin text[] NOT NULL DEFAULT '{}', ADD COLUMN patient text[] NOT NULL DEFAULT '{}'
 """
 
 # The subscribers that an addressed event is for; NULL: whoever wants it.
 EVENTS = "ALTER TABLE events ADD COLUMN addressees uuid[]"
 OUTBOX = "ALTER TABLE outbox ADD COLUMN addressees uuid[]"
+
+# Set where the endpoint's filter couldn't be asked at fan-out: it is asked before the first attempt.
+DELIVERIES = "ALTER TABLE deliveries ADD COLUMN unfiltered boolean"
 
 # What a worker understands of the rows: 0 is the version before. Once anything is stored that such a worker would take
 # for something else (it would send an addressed event to everybody), worker_protocol says so, and from then on none can
@@ -81,7 +84,18 @@ PROTOCOL = (
 
 
 def upgrade() -> None:
-    for statement in (SUBSCRIBERS, EXTERNAL_IDS, GIVE, ENDPOINTS, CUT_OFF, EVENT_TYPES, EVENTS, OUTBOX, *PROTOCOL):
+    for statement in (
+        SUBSCRIBERS,
+        EXTERNAL_IDS,
+        GIVE,
+        ENDPOINTS,
+        CUT_OFF,
+        EVENT_TYPES,
+        EVENTS,
+        OUTBOX,
+        DELIVERIES,
+        *PROTOCOL,
+    ):
         op.execute(statement)
 
 
@@ -90,6 +104,7 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION refuse_old_worker")
     op.execute("ALTER TABLE configuration DROP COLUMN worker_protocol")
     op.execute("ALTER TABLE workers DROP COLUMN protocol")
+    op.execute("ALTER TABLE deliveries DROP COLUMN unfiltered")
     op.execute("ALTER TABLE outbox DROP COLUMN addressees")
     op.execute("ALTER TABLE events DROP COLUMN addressees")
     op.execute("ALTER TABLE event_types DROP COLUMN thin, DROP COLUMN patient")

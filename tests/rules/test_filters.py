@@ -219,6 +219,8 @@ def test_what_matches(given: str, value: str) -> None:
         ('{"a": [12345678901234567890123]}', '{"a": 12345678901234567890124}'),
         ('{"a": [null]}', "{}"),
         ('{"a": [{"prefix": "1"}]}', '{"a": 1}'),
+        ('{"a": [{"equals-ignore-case": "x"}]}', '{"a": "y"}'),
+        ('{"a": [{"equals-ignore-case": "1"}]}', '{"a": 1}'),
         ('{"a": [{"prefix": ""}]}', '{"a": {}}'),
         ('{"a": [{"anything-but": "x"}]}', "{}"),
         ('{"a": [{"anything-but": "x"}]}', '{"a": {}}'),

@@ -39,7 +39,7 @@ async def test_the_shipped_catalogue_is_listed(admin: httpx.AsyncClient) -> None
 
 async def test_an_own_type_is_accepted_at_once(admin: httpx.AsyncClient) -> None:
     made = await post(admin, "/v1/event-types", OWN)
-    assert made == {**OWN, "description": "", "source": "tenant"}
+    assert made == {**OWN, "description": "", "source": "tenant", "thin": [], "patient": []}
     assert (await admin.get(f"/v1/event-types/{OWN['name']}")).json() == made
     event = {"type": OWN["name"], "data": {"minutes": 3}}
     assert (await admin.post("/v1/events", json=event)).status_code == 202
@@ -52,6 +52,18 @@ async def test_an_own_type_is_accepted_at_once(admin: httpx.AsyncClient) -> None
     assert (await admin.delete(path)).status_code == 204
     assert (await admin.get(path)).status_code == 404
     assert (await admin.post("/v1/events", json=event)).status_code == 422
+
+
+async def test_an_own_type_says_what_a_thin_body_has_and_where_patients_are(admin: httpx.AsyncClient) -> None:
+    path, pointers = f"/v1/event-types/{OWN['name']}", {"thin": ["/minutes"], "patient": ["/minutes"]}
+    made = await post(admin, "/v1/event-types", {**OWN, **pointers})
+    assert {name: made[name] for name in pointers} == pointers
+    without = {"properties": {"hours": {"type": "integer"}}}
+    refused = await admin.patch(path, json={"schema": without, "example": {"hours": 1}})
+    assert [fault["pointer"] for fault in refused.json()["errors"]] == ["/thin/0", "/patient/0"]
+    changes = {"schema": without, "example": {"hours": 1}, "thin": ["/hours"], "patient": []}
+    changed = await admin.patch(path, json=changes)
+    assert (changed.status_code, changed.json()["thin"], changed.json()["patient"]) == (200, ["/hours"], [])
 
 
 async def test_what_ships_with_the_product_stays(admin: httpx.AsyncClient) -> None:
@@ -81,6 +93,10 @@ async def test_what_ships_with_the_product_stays(admin: httpx.AsyncClient) -> No
         ({"name": "gateway.mine"}, "/name"),
         ({"name": "Dialysis"}, "/name"),
         ({"ordering_key": "constant"}, "/ordering_key"),
+        ({"thin": ["/minutes", "/hours"]}, "/thin/1"),
+        ({"thin": ["/minutes/0"]}, "/thin/0"),
+        ({"patient": ["minutes"]}, "/patient/0"),
+        ({"thin": ["/minutes"] * 201}, "/thin"),
     ],
 )
 async def test_a_type_that_can_not_work_is_refused(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -25,7 +25,8 @@ Source = Literal["catalogue", "gateway", "tenant"]
 class EventType:
     """A name, what its data must look like, and an example.
 
-    ``ordering_key`` is a template that is filled from the data: ``patient:{patient_id}``.
+    ``ordering_key`` is a template that is filled from the data: ``patient:{patient_id}``. ``thin`` and ``patient`` are
+    JSON Pointers into the data: what a thin body has of it, and where the ids of patients are.
     """
 
     name: str
@@ -34,6 +35,8 @@ class EventType:
     example: Mapping[str, Any]
     ordering_key: str | None = None
     source: Source = "catalogue"
+    thin: Sequence[str] = ()
+    patient: Sequence[str] = ()
 
 
 class Catalogue:
@@ -87,10 +90,8 @@ class Catalogue:
 def shipped() -> tuple[EventType, ...]:
     """The hospital's event types."""
     entries = json.loads(files("webhook_gateway.intake").joinpath("catalogue.json").read_bytes())
-    return tuple(
-        EventType(entry["type"], entry["fired_when"], entry["schema"], entry["example"], entry["ordering_key"])
-        for entry in entries
-    )
+    members = ("type", "fired_when", "schema", "example", "ordering_key", "source", "thin", "patient")
+    return tuple(EventType(*({"source": "catalogue", **entry}[member] for member in members)) for entry in entries)
 
 
 @cache
@@ -119,7 +120,7 @@ def operational() -> tuple[EventType, ...]:
     def about(name: str, description: str, properties: dict[str, Any], example: dict[str, Any]) -> EventType:
         required = [name for name in ("endpoint_id", "event_id") if name in properties][:1]
         schema = {"type": "object", "title": name, "properties": properties, "required": required}
-        return EventType(OPERATIONAL + name, description, schema, example, source="gateway")
+        return EventType(OPERATIONAL + name, description, schema, example, source="gateway", thin=("",))
 
     return (
         about("endpoint_paused", "an administrator paused an endpoint", endpoint, {**example, "reason": "paused"}),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.intake.catalogue import Catalogue, EventType
+from webhook_gateway.rules import views
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.schema_cost import SchemaRefused
@@ -22,15 +24,31 @@ from webhook_gateway.store.notifications import CONFIGURATION
 from .change import Actor, Change
 from .refusals import Conflict, Invalid, NotFound, Refusal
 
+POINTERS = ("thin", "patient")
+FITS_NOTHING = "Point at something that a schema of its event types names: GET /v1/event-types/{name} shows it."
+
 
 async def check(catalogue: Catalogue, given: Mapping[str, Any]) -> Invalid | None:
-    """Whether the schema can be used, and the example fits it; before any transaction, since it takes a while."""
+    """Whether the schema can be used, and what else is given fits it; before any transaction: it takes a while."""
     try:
         found = await catalogue.check(given["schema"], given["example"])
     except SchemaRefused as refused:
         return Invalid((Fault("schema", str(refused), pointer=f"/schema{refused.pointer}"),))
-    faults = tuple(Fault(f.rule, f.remedy, pointer=f"/example{f.pointer}") for f in found)
-    return Invalid(faults) if faults else None
+    faults = [Fault(f.rule, f.remedy, pointer=f"/example{f.pointer}") for f in found]
+    for member in POINTERS:
+        faults += faults_of_pointers(given[member], [given["schema"]], f"/{member}")
+    return Invalid(tuple(faults)) if faults else None
+
+
+def faults_of_pointers(pointers: Sequence[str], schemas: Sequence[Mapping[str, Any]], place: str) -> list[Fault]:
+    """Pointers that are none, or fit the data of none of these schemas."""
+    if wrong := views.faults_of(pointers):
+        return [Fault(fault.rule, fault.remedy, pointer=f"{place}{fault.pointer}") for fault in wrong]
+    return [
+        Fault("pointer", FITS_NOTHING, pointer=f"{place}/{at}")
+        for at, pointer in enumerate(pointers)
+        if not any(views.fits(schema, pointer) for schema in schemas)
+    ]
 
 
 async def check_change(
@@ -70,7 +88,7 @@ async def change_one(
     before = await event_types.get(change.connection, change.actor.tenant_id, name, lock=True)
     if before is None:
         return _not_own(catalogue, change.actor, name)
-    if (before["schema"], before["example"]) != (checked["schema"], checked["example"]):
+    if any(before[name] != checked[name] for name in ("schema", "example", *POINTERS)):
         return Conflict.EVENT_TYPE_CHANGED
     row = await event_types.change(change.connection, change.actor.tenant_id, name, given)
     kept = _noted({column: before[column] for column in given})
@@ -96,7 +114,7 @@ async def known_type(connection: AsyncConnection, catalogue: Catalogue, tenant_i
 
 
 def own_type(row: RowMapping) -> EventType:
-    return EventType(row["name"], row["description"], row["schema"], row["example"], row["ordering_key"], "tenant")
+    return EventType(**{part.name: {"source": "tenant", **row}[part.name] for part in fields(EventType)})
 
 
 def _ships(catalogue: Catalogue, actor: Actor, name: str) -> bool:

@@ -50,7 +50,7 @@ api_keys = _table(
 event_types = _table(
     "event_types",
     "tenant_id uuid, name text, description text, schema jsonb, example jsonb, ordering_key text",
-    "created_at timestamptz, updated_at timestamptz, thin text[], patient text",
+    "created_at timestamptz, updated_at timestamptz, thin text[], patient text[]",
 )
 
 endpoints = _table(
@@ -100,6 +100,7 @@ deliveries = _table(
     "id uuid, tenant_id uuid, endpoint_id uuid, event_id uuid, type text, sequence bigint",
     "ordering_key bigint, due_at timestamptz, attempt integer, lease_id uuid, skipped_event_id uuid",
     "reason text, created_at timestamptz, forwarded_from timestamptz, not_before timestamptz",
+    "unfiltered boolean",
 )
 
 finished_deliveries = _table(

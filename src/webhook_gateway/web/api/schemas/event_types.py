@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from .shapes import Body, Shown, examples, matching, unchanged
-from .values import Description, EventTypeName
+from .values import Description, EventTypeName, Pointers
 
 
 def _as_json_holds_it(value: Any, depth: int = 0) -> Any:
@@ -60,6 +60,8 @@ _EVENT_TYPE: dict[str, Any] = {
         "required": ["patient_id"],
     },
     "example": {"patient_id": "pat_7c1e9a52", "minutes": 240},
+    "thin": ["/minutes"],
+    "patient": ["/patient_id"],
 }
 
 OrderingKeyTemplate = Annotated[
@@ -75,6 +77,9 @@ OrderingKeyTemplate = Annotated[
     ),
 ]
 
+Thin = Annotated[Pointers, Field(description="What of the data a thin body has. Choose what tells nothing by itself.")]
+Patient = Annotated[Pointers, Field(max_length=8, description="Where the data has ids of patients.")]
+
 
 class NewEventType(Body):
     """An event type of one's own."""
@@ -86,6 +91,8 @@ class NewEventType(Body):
     schema_: JsonObject = Field(alias="schema", description="JSON Schema 2020-12 of `data`. Refers to nothing outside.")
     example: JsonObject = Field(description="Data that fits the schema, with nobody's real values.")
     ordering_key: OrderingKeyTemplate | None = None
+    thin: Thin = Field(default_factory=list)
+    patient: Patient = Field(default_factory=list)
 
 
 class EventTypeChanges(Body):
@@ -97,6 +104,8 @@ class EventTypeChanges(Body):
     schema_: JsonObject = unchanged(alias="schema")
     example: JsonObject = unchanged()
     ordering_key: OrderingKeyTemplate | None = None
+    thin: Thin = unchanged()
+    patient: Patient = unchanged()
 
 
 class EventTypeSummary(Shown):
@@ -119,6 +128,8 @@ class EventType(EventTypeSummary):
 
     schema_: dict[str, Any] = Field(alias="schema")
     example: dict[str, Any]
+    thin: list[str]
+    patient: list[str]
 
 
 class EventTypeList(Shown):

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from webhook_gateway.rules.labels import LABEL, LONGEST_LABEL, PROSE
 from webhook_gateway.rules.matching import LONGEST_NAME
+from webhook_gateway.rules.views import LONGEST_POINTER, MOST_POINTERS
 
 from .shapes import matching
 
@@ -90,6 +91,11 @@ Url = Annotated[
 
 CancelOpen = Annotated[
     bool, Field(strict=True, description="Cancel open deliveries that it may not have any more; else that is refused.")
+]
+
+Pointer = Annotated[str, Field(max_length=LONGEST_POINTER, description="A JSON Pointer (RFC 6901) into `data`.")]
+Pointers = Annotated[
+    list[Pointer], Field(max_length=MOST_POINTERS, description="`*` in a pointer stands for every item of a list.")
 ]
 
 TIMES = {"created_at": "2026-11-23T08:00:00Z", "updated_at": "2026-11-23T08:00:00Z"}
