@@ -100,6 +100,8 @@ class Stage:
     wrong: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     disturbances: int = 0
+    refusals: list[int] = field(default_factory=list)
+    """Statuses of posts that were not accepted."""
     settings: dict[str, str] = field(default_factory=dict)
     _directory: Path = Path()
     key: str = field(default="", repr=False)
