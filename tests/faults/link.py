@@ -68,6 +68,10 @@ class Link:
         self._flows.set()
         self.latency = self.limit = 0.0
 
+    def move(self, port: int) -> None:
+        """The address leads to another server of this host; connections that are open stay where they are."""
+        self._target = (self._target[0], port)
+
     def reset(self) -> None:
         """Cuts every open connection."""
         for wire in list(self._wires):

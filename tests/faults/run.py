@@ -18,7 +18,7 @@ from tests.support.postgres import MortalPostgres, Server
 from webhook_gateway.host import garbage
 from webhook_gateway.store import migrate
 
-from . import on_addressees, on_api, on_database, on_machines, on_operations, on_partners, on_workers
+from . import on_addressees, on_api, on_database, on_machines, on_operations, on_partners, on_servers, on_workers
 from .house import House, copy_code
 from .report import HEAD, Report, closing, details, line
 from .stage import LONG, SHORT, Length, Never, Skip
@@ -47,6 +47,7 @@ FAULTS: dict[str, Fault] = {
     "F20": on_database.f20_leave_a_transaction_open,
     "F21": on_machines.f21_cut_one_machine_off,
     "F22": on_partners.f22_hang,
+    "F23": on_servers.f23_change_the_primary,
     "F24": on_addressees.f24_two_insurers,
 }
 TEMPLATE = "webhook_gateway_faults"
