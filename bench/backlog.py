@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.intake.events import NewEvent, prepare
 
@@ -69,7 +71,9 @@ async def _events(gateway: Gateway, count: int, event_type: str) -> list[UUID]:
         records = []
         for number in range(begin, min(begin + BATCH, count)):
             data = data_of(fill(template, first + number))
-            event = prepare(gateway.vault, gateway.tenant_id, NewEvent(event_type, data, json.loads(data)), known)
+            event = prepare(
+                gateway.vault, uuid7(), gateway.tenant_id, NewEvent(event_type, data, json.loads(data)), known
+            )
             records.append((event.id, event.tenant_id, event.type, event.occurred_at, now, event.size, event.body))
             made.append(event.id)
         columns = ("id", "tenant_id", "type", "occurred_at", "accepted_at", "size", "body")

@@ -20,6 +20,7 @@ from time import perf_counter, process_time
 from uuid import UUID
 
 import uvloop
+from uuid_utils.compat import uuid7
 
 from webhook_gateway.crypto.vault import KEY_BYTES, MasterKeys, Vault
 from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
@@ -65,7 +66,7 @@ def render(vault: Vault, tenant_id: UUID, batch: list[NewEvent]) -> float:
     """Microseconds to render and, where the vault does, seal an event."""
     began = process_time()
     for event in batch:
-        prepare(vault, tenant_id, event, None)
+        prepare(vault, uuid7(), tenant_id, event, None)
     return (process_time() - began) / len(batch) * 1e6
 
 
@@ -86,7 +87,7 @@ async def measure(url: str, count: int, rounds: int) -> None:
         costs[name].append(cost)
         renders[name].append(render(vault, tenant_id, batch))
     await database.close()
-    size = len(prepare(opened, tenant_id, batch[0], None).body)
+    size = len(prepare(opened, uuid7(), tenant_id, batch[0], None).body)
     print(f"{count} events of {size} bytes, {AT_ONCE} at once, {rounds} rounds each, medians:")
     for name in rates:  # the first round of each warms up
         rate, cost = statistics.median(rates[name][1:]), statistics.median(costs[name][1:])

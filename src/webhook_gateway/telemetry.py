@@ -41,6 +41,9 @@ finished = Counter("webhook_gateway_deliveries_finished_total", "Deliveries that
 for _state in ("delivered", "dead"):
     finished.labels(_state)  # shown as 0 from the start: a rate can't see a counter that begins with 1
 leases_lost = Counter("webhook_gateway_leases_lost_total", "Settles that found their lease gone.")
+clock_steps = Counter(
+    "webhook_gateway_clock_steps_total", "Steps of the database's clock by more than a minute that this process saw."
+)
 in_flight = Gauge(
     "webhook_gateway_requests_in_flight", "Requests to partners under way in this process.", multiprocess_mode="sum"
 )
@@ -185,6 +188,20 @@ def egress_proxy_unavailable() -> None:
     log.error(
         "egress_proxy_unavailable", remedy="look at the egress proxy and its password; deliveries wait until then"
     )
+
+
+def clock_stepped(seconds: float) -> None:
+    clock_steps.inc()
+    log.error("clock_stepped", seconds=round(seconds), remedy="look at the clock of the database's machine")
+
+
+def clock_settled(seconds: float) -> None:
+    """``seconds`` are what is left of the step."""
+    log.warning("clock_settled", seconds=round(seconds))
+
+
+def clocks_differ(seconds: float) -> None:
+    log.error("clocks_differ", seconds=round(seconds), remedy="correct this machine's clock, or the database's")
 
 
 def keys_missing(missing: list[str]) -> None:

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from time import monotonic
 from uuid import UUID, uuid4
 
-from webhook_gateway.delivery.clock import Clock
 from webhook_gateway.delivery.due import Due
 from webhook_gateway.delivery.registry import EndpointRecord, Leased, Registry
 from webhook_gateway.delivery.slots import Slots
 from webhook_gateway.rules.model import Delivery, Endpoint, Health
 from webhook_gateway.rules.outcome import Accepted
+from webhook_gateway.store.clock import Clock
 from webhook_gateway.store.configuration import Snapshot
 
 TENANT = UUID(int=1)

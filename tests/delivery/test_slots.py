@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from msgspec import structs
 
-from webhook_gateway.delivery import clock, registry, slots
+from webhook_gateway.delivery import registry, slots
 from webhook_gateway.delivery.health import PROVEN
 from webhook_gateway.delivery.registry import EndpointRecord, Leased
 from webhook_gateway.delivery.slots import PREFETCH, QUEUED
@@ -24,6 +24,7 @@ from webhook_gateway.rules.deadlines import (
 )
 from webhook_gateway.rules.model import EndpointState, Health
 from webhook_gateway.rules.outcome import Accepted, Phase, TimedOut
+from webhook_gateway.store import clock
 
 from .parts import BODY, ENDPOINT, Parts, delivery, snapshot
 

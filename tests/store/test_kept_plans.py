@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import time
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -129,19 +130,19 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
     return {
         "ready": (deliveries.READY, [], 100),
         "first due": (deliveries.FIRST_DUE, [ten, [LONG_AGO] * 10], 100),
-        "claim": (deliveries.CLAIM, [ten, [10] * 10, [LONG_AGO] * 10, [30.0] * 10, uuid7()], 6_000),
+        "claim": (deliveries.CLAIM, [ten, [10] * 10, [LONG_AGO] * 10, [30.0] * 10, uuid7(), time()], 6_000),
         "bodies": (bodies.BODIES, [events], 2_000),
         "finish": (deliveries.FINISH, [*nothing, some, [lease] * SOME, ["delivered"] * SOME, [None] * SOME], 20_000),
-        "retry": (deliveries.RETRY, [some, [lease] * SOME, [1.0] * SOME, [1] * SOME, [None] * SOME], 20_000),
+        "retry": (deliveries.RETRY, [some, [lease] * SOME, [1.0] * SOME, [1] * SOME, [None] * SOME, time()], 20_000),
         "cancel": (deliveries.CANCEL, [UUID(int=1), some, None, "test"], 20_000),
         "forward": (forwarding.FORWARD, [1.0, 100, 20, 50.0], 16_000),
         "try now": (forwarding.TRY_NOW, [UUID(int=1), some[-1]], 100),
-        "release": (ordering.RELEASE, [endpoint_ids, keys, [0] * 100, *[[None] * 100] * 2, None], 4_000),
+        "release": (ordering.RELEASE, [endpoint_ids, keys, [0] * 100, *[[None] * 100] * 2, None, time()], 4_000),
         "supersede": (ordering.SUPERSEDE, [endpoint_ids, keys], 40_000),
         "busy keys": (ordering.BUSY_KEYS, [endpoint_ids, keys], 2_000),
         "held keys": (ordering.HELD_KEYS, [endpoint_ids, keys], 1_000),
         "latest keys": (ordering.LATEST_KEYS, [endpoint_ids, keys], 8_000),
-        "dequeue": (outbox.DEQUEUE, [lowest, 500], 4_000),
+        "dequeue": (outbox.DEQUEUE, [lowest, 500, time()], 4_000),
         "earlier": (outbox.EARLIER, [[r[0] for r in known], [r[1] for r in known]], 2_000),
         "insert": (
             outbox.INSERT_DELIVERIES,

@@ -199,11 +199,11 @@ async def test_a_hot_key_stays_cheap(hospital: Hospital) -> None:
         await hospital.finish(*await hospital.claim(hot))
     for endpoint_id in hot, beside:
         wanted = [endpoint_id], [1], [LONG_AGO], [30.0]
-        assert await pages(hospital, "deliveries_due", deliveries.CLAIM, *wanted, uuid4()) < 100
+        assert await pages(hospital, "deliveries_due", deliveries.CLAIM, *wanted, uuid4(), None) < 100
     assert await pages(hospital, "deliveries_due", deliveries.READY) < 100
     (head,) = await hospital.claim(hot)
     key = [hot], [head.ordering_key]
-    following = *key, [head.sequence], [None], [30.0], uuid4()
+    following = *key, [head.sequence], [None], [30.0], uuid4(), None
     assert await pages(hospital, "deliveries_in_order", ordering.RELEASE, *following) < 100
     assert await pages(hospital, "deliveries_in_order", ordering.BUSY_KEYS, *key) < 100
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from time import time
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -140,14 +141,14 @@ async def hot_statements(
     return {
         "ready": (deliveries.READY, []),
         "first due": (deliveries.FIRST_DUE, [ten, [low_water_mark] * 10]),
-        "claim": (deliveries.CLAIM, [ten, [10] * 10, [low_water_mark] * 10, [30.0] * 10, uuid7()]),
+        "claim": (deliveries.CLAIM, [ten, [10] * 10, [low_water_mark] * 10, [30.0] * 10, uuid7(), time()]),
         "finish": (deliveries.FINISH, [*nothing, some, leases, ["delivered"] * 100, [None] * 100]),
-        "retry": (deliveries.RETRY, [some, leases, [1.0] * 100, [1] * 100, [None] * 100]),
-        "release": (ordering.RELEASE, [endpoint_ids, keys, [0] * len(keys), *[[None] * len(keys)] * 2, None]),
+        "retry": (deliveries.RETRY, [some, leases, [1.0] * 100, [1] * 100, [None] * 100, time()]),
+        "release": (ordering.RELEASE, [endpoint_ids, keys, [0] * len(keys), *[[None] * len(keys)] * 2, None, time()]),
         "supersede": (ordering.SUPERSEDE, [endpoint_ids, keys]),
         "busy keys": (ordering.BUSY_KEYS, [endpoint_ids, keys]),
         "latest keys": (ordering.LATEST_KEYS, [endpoint_ids, keys]),
-        "dequeue": (outbox.DEQUEUE, [after, 500]),
+        "dequeue": (outbox.DEQUEUE, [after, 500, time()]),
         "waiting": (waiting.DELIVERIES, [*(list(column) for column in zip(*page, strict=True)), waiting.COUNTED]),
     }
 

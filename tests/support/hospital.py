@@ -17,7 +17,6 @@ from uuid_utils.compat import uuid7
 
 from tests.support.rows import SUBSCRIBER
 from webhook_gateway.crypto.vault import MasterKeys, Vault
-from webhook_gateway.delivery.clock import Clock
 from webhook_gateway.delivery.dispatch import Dispatch
 from webhook_gateway.delivery.due import Due
 from webhook_gateway.delivery.registry import LONG_AGO, Registry
@@ -32,6 +31,7 @@ from webhook_gateway.rules import signing
 from webhook_gateway.rules.model import Delivery, DeliveryState
 from webhook_gateway.settings import Settings
 from webhook_gateway.store import configuration, deliveries, keyring, outbox, replays, tenants
+from webhook_gateway.store.clock import Clock
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.deliveries import Finished, Wanted
 from webhook_gateway.store.notifications import CONFIGURATION, OUTBOX, notify
@@ -109,11 +109,11 @@ class Hospital:
     def prepared(self, key: str | None, type: str = LAB_RESULT, n: int = 0) -> outbox.Appended:
         """An event as it goes into the outbox."""
         event = NewEvent(type, json.dumps({"n": n}).encode(), {}, ordering_key=key)
-        return prepare(self.vault, self.tenant_id, event, None)
+        return prepare(self.vault, uuid7(), self.tenant_id, event, None)
 
     async def test(self, endpoint_id: UUID, type: str = LAB_RESULT) -> UUID:
         """Sends a test to one endpoint, as the API does; the id of its delivery."""
-        event = prepare(self.vault, self.tenant_id, NewEvent(type, b"{}", {}, test=True), None)
+        event = prepare(self.vault, uuid7(), self.tenant_id, NewEvent(type, b"{}", {}, test=True), None)
         delivery_id = uuid7()
         async with self.database.connection() as connection, connection.transaction():
             await connection.execute(

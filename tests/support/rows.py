@@ -38,7 +38,7 @@ async def store_worker(connection: Connection) -> None:
 
 async def store_event(api: HasVault, connection: Connection, tenant_id: UUID, *, in_outbox: bool = False) -> UUID:
     """An accepted event, fanned out unless it is to wait in the outbox."""
-    event = prepare(api.vault, tenant_id, NewEvent("staff_shift.assigned", SHIFT, None), None)
+    event = prepare(api.vault, uuid7(), tenant_id, NewEvent("staff_shift.assigned", SHIFT, None), None)
     await outbox.append(connection, [event])
     if not in_outbox:
         await connection.execute("DELETE FROM outbox WHERE event_id = $1", event.id)

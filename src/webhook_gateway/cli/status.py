@@ -73,7 +73,7 @@ async def read(database: Database) -> dict[str, Any]:
         why = await waiting.why_endpoints_wait(connection, [endpoint["id"] for endpoint in trouble])
         workers = await gateway_status.workers(connection, ALIVE)
         worn = await gateway_status.worn_data_keys(connection)
-    waits = None if outbox["oldest"] is None else now.timestamp() - _made_at(outbox["oldest"])
+    waits = None if outbox["oldest"] is None else (now - ids.moment_of(outbox["oldest"])).total_seconds()
     return {
         "at": now.isoformat(timespec="seconds"),
         "outbox": {"depth": outbox["depth"], "oldest_seconds": None if waits is None else max(0.0, round(waits, 1))},
@@ -144,8 +144,3 @@ def _why(endpoint: dict[str, Any]) -> str:
 
 def _age(seconds: float | None) -> str:
     return "" if seconds is None else f", the oldest {timedelta(seconds=int(seconds))} old"
-
-
-def _made_at(event_id: Any) -> float:
-    """Unix seconds of a UUIDv7 (RFC 9562, section 5.7: its first 48 bits are milliseconds)."""
-    return float(event_id.int >> 80) / 1_000

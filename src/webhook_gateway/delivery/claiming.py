@@ -12,10 +12,10 @@ from uuid_utils.compat import uuid7
 from webhook_gateway import telemetry
 from webhook_gateway.host.loop import POLL
 from webhook_gateway.store import deliveries
+from webhook_gateway.store.clock import Clock
 from webhook_gateway.store.database import FULL_SCAN, Database, DatabaseUnavailable
 from webhook_gateway.store.deliveries import Claim, Wanted
 
-from .clock import Clock
 from .due import Due
 from .registry import Leased
 from .sending import Sending
@@ -49,7 +49,7 @@ class Claiming:
         began = monotonic()
         try:
             async with self.database.connection() as connection:
-                claim = await deliveries.claim(connection, wanted, uuid7())
+                claim = await deliveries.claim(connection, wanted, uuid7(), self.clock.now())
         except BaseException:
             for reservation in reservations:
                 self.slots.claimed(reservation, got=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -15,9 +15,9 @@ from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.host.loop import POLL
 from webhook_gateway.outbound.egress import Egress
 from webhook_gateway.store import configuration, keyring, workers
+from webhook_gateway.store.clock import Clock
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 
-from .clock import Clock
 from .due import Due
 from .registry import LONG_AGO, Registry
 
@@ -48,7 +48,9 @@ class Configuration:
             if stale or await configuration.version(connection) != snapshot.version:
                 await keyring.fill(self.database, self.vault)
                 newer = await configuration.snapshot(connection, self.vault)
-            learnt, self.health_known = await configuration.health_since(connection, self.health_known)
+            learnt, known = await configuration.health_since(connection, self.health_known)
+            # Whatever hour another worker wrote by: what lies ahead is read again until it is healed.
+            self.health_known = min(known, datetime.fromtimestamp(self.clock.now(), UTC))
         for endpoint_id, health in learnt.items():
             self.registry.of(endpoint_id).health.learn(health)
         if newer is not None:  # the last: nothing is sent before the first, and by then no open breaker is overlooked

@@ -21,8 +21,8 @@ from webhook_gateway.rules.credentials import Authorization, Basic, Bearer, Clie
 from webhook_gateway.rules.model import Delivery, Endpoint
 from webhook_gateway.rules.outcome import Exchange, Phase, Unsendable, status_of
 from webhook_gateway.rules.verdict import Verdict, decide
+from webhook_gateway.store.clock import Clock
 
-from .clock import Clock
 from .health import EndpointHealth
 
 USER_AGENT = f"webhook-gateway/{__version__}"

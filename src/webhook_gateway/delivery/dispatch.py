@@ -68,7 +68,7 @@ class Dispatch:
             async with self._database.connection() as connection, connection.transaction():
                 after = self._low_water_mark.value()
                 try:
-                    dequeued = await outbox.dequeue(connection, after, ROUND)
+                    dequeued = await outbox.dequeue(connection, after, ROUND, self._database.clock.now())
                 finally:
                     self._low_water_mark.scanned(after, time.perf_counter() - began)
                 if not dequeued.events:
@@ -108,7 +108,7 @@ class Dispatch:
             telemetry.event_unmatched(event.event_id, event.type)
         return [
             NewDelivery(
-                id=event.delivery_id or uuid7(),
+                id=event.delivery_id or self._database.clock.new_id(),
                 tenant_id=event.tenant_id,
                 endpoint_id=endpoint.id,
                 event_id=event.event_id,

@@ -9,8 +9,8 @@ from time import monotonic
 from uuid import UUID
 
 from webhook_gateway.rules.model import Endpoint
+from webhook_gateway.store.clock import Clock
 
-from .clock import Clock
 from .registry import LONG_AGO, EndpointRecord, Registry
 from .watermark import LAG
 

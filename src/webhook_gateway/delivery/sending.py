@@ -19,11 +19,11 @@ from webhook_gateway.rules.model import Delivery
 from webhook_gateway.rules.outcome import Remedy, Unsendable
 from webhook_gateway.rules.verdict import Cancel, Done, Postpone, RetryIn
 from webhook_gateway.store import deliveries
+from webhook_gateway.store.clock import Clock
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 from webhook_gateway.store.deliveries import Retried
 
 from .bodies import Bodies
-from .clock import Clock
 from .deliver import Result, attempt
 from .due import Due
 from .registry import EndpointRecord, Leased, Registry
@@ -95,7 +95,7 @@ class Sending:
         if leased:
             retried = [Retried(one.delivery, delay, counted=False) for one in leased]
             async with self.database.connection() as connection, connection.transaction():
-                await deliveries.settle(connection, [], [], retried)
+                await deliveries.settle(connection, [], [], retried, self.clock.now())
             for one in leased:
                 self.due.expect(one.record, delay)
 

@@ -149,7 +149,7 @@ class Settling:
         retried = [r for _, result in results if (r := _retried(result)) is not None]
         made = [self._attempt(result) for _, result in results]
         async with self.database.connection() as connection, connection.transaction():
-            settled = await deliveries.settle(connection, made, finished, retried)
+            settled = await deliveries.settle(connection, made, finished, retried, self.database.clock.now())
             reach("within_settle")
             ours = [result for _, result in results if result.delivery.id in settled.ours]
             await self._settle_endpoints(connection, ours, changed)

@@ -19,8 +19,8 @@ from webhook_gateway.rules.deadlines import LEASE_MARGIN, TOKEN_DEADLINE
 from webhook_gateway.rules.model import Endpoint, Ordering
 from webhook_gateway.rules.outcome import Unsendable
 from webhook_gateway.rules.waiting import may_begin, may_test
+from webhook_gateway.store.clock import Clock
 
-from .clock import Clock
 from .due import Due
 from .registry import EndpointRecord, Leased, Prefetched, Registry
 

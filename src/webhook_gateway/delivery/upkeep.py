@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import timedelta
-from time import monotonic
+from time import monotonic, time
 
 import asyncpg
 
@@ -12,7 +12,7 @@ from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import KeyMissing, Vault
 from webhook_gateway.host.loop import POLL
 from webhook_gateway.settings import Settings
-from webhook_gateway.store import advisory_locks, configuration, forwarding, partitions, permission, replays
+from webhook_gateway.store import advisory_locks, configuration, forwarding, healing, partitions, permission, replays
 from webhook_gateway.store.database import Connection, Database
 
 REPLAYS = 500
@@ -21,7 +21,9 @@ ROUND = 1.0
 CHORES = 600.0
 """Seconds between two rounds over partitions and old keys."""
 CHORES_AGAIN = 60.0
-"""Seconds until the next one where a table was busy."""
+"""Seconds until the next one where a table was busy, or the time is in doubt."""
+LARGEST_DIFFERENCE = 3_600.0
+"""Seconds between this machine's clock and the database's with which something may be dropped."""
 
 
 async def forward(database: Database) -> float:
@@ -37,6 +39,8 @@ class Upkeep:
         self._database = database
         self._vault = vault
         self._chores_at = monotonic()
+        self._healed = 0
+        """Steps of the clock."""
 
     async def poll(self) -> float:
         """A slice of each kind of work, and now and then the daily chores; returns how many seconds to sleep."""
@@ -44,6 +48,10 @@ class Upkeep:
             if not await advisory_locks.try_lock(connection, advisory_locks.UPKEEP):
                 return ROUND
             try:
+                if (steps := self._database.clock.steps) != self._healed:
+                    while await healing.heal(connection, self._settings.lease_margin):
+                        pass
+                    self._healed = steps
                 if monotonic() >= self._chores_at:
                     await self._do_chores(connection)
                 cancelled = await permission.cancel_some(connection)
@@ -60,6 +68,8 @@ class Upkeep:
         self._chores_at = monotonic() + CHORES_AGAIN
         with suppress(asyncpg.LockNotAvailableError):  # a table is busy, with a backup for example
             await partitions.make_all(connection)
+            if not await self._knows_the_time(connection):
+                return
             await self._drop(connection)
             while await partitions.prune_keys(connection, self._settings.retain_idempotency_hours):
                 pass
@@ -76,6 +86,14 @@ class Upkeep:
         finally:
             await (transaction.commit() if done else transaction.rollback())
         return done
+
+    async def _knows_the_time(self, connection: Connection) -> bool:
+        """Whether this machine says about the same as the database: what is dropped in a wrong year is gone."""
+        await (clock := self._database.clock).ask(connection)
+        if abs(difference := clock.now() - time()) > LARGEST_DIFFERENCE:
+            telemetry.clocks_differ(difference)
+            return False
+        return clock.is_certain()
 
     async def _drop(self, connection: Connection) -> None:
         today = await partitions.today(connection)

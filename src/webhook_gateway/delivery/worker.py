@@ -27,7 +27,6 @@ from webhook_gateway.store.notifications import CONFIGURATION, DELIVERIES, OUTBO
 
 from .bodies import Bodies
 from .claiming import Claiming
-from .clock import Clock
 from .current import Configuration, Membership
 from .dispatch import Dispatch
 from .due import Due
@@ -68,7 +67,7 @@ class Worker:
     def __init__(
         self, settings: Settings, database: Database, vault: Vault, sender: Sender, stopping: asyncio.Event
     ) -> None:
-        clock, registry = Clock(), Registry()
+        clock, registry = database.clock, Registry()
         self._registry, self._due = registry, (due := Due(clock, registry))
         self._slots = slots = Slots(
             clock, registry, due, settings.concurrency, settings.tenant_slots, settings.lease_margin

@@ -10,12 +10,12 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from uuid_utils.compat import uuid7
 
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.store import outbox
+from webhook_gateway.store.clock import new_id
 from webhook_gateway.store.database import Connection
 from webhook_gateway.store.outbox import Appended
 
@@ -43,11 +43,12 @@ async def emit(connection: Connection, vault: Vault, tenant_id: UUID, name: str,
     """Stores an event of the gateway's own (``gateway.*``) in the caller's transaction."""
     raw = msgspec.json.encode(data)
     event = NewEvent(type=OPERATIONAL + name, data=raw, parsed=data)
-    await outbox.append(connection, [prepare(vault, tenant_id, event, None)])
+    await outbox.append(connection, [prepare(vault, await new_id(connection), tenant_id, event, None)])
 
 
 def prepare(
     vault: Vault,
+    event_id: UUID,
     tenant_id: UUID,
     event: NewEvent,
     known: EventType | None,
@@ -58,8 +59,7 @@ def prepare(
     Raises:
         KeyMissing: there is no key to seal it with.
     """
-    event_id = uuid7()
-    occurred_at = datetime.now(UTC) if event.timestamp is None else event.timestamp.astimezone(UTC)
+    occurred_at = ids.moment_of(event_id) if event.timestamp is None else event.timestamp.astimezone(UTC)
     body = encode_body(event_id, event, occurred_at)
     ordering_key = (
         event.ordering_key or (known and known.ordering_key and _fill(known.ordering_key, event.parsed)) or None

@@ -151,7 +151,9 @@ class Ingest:
                 telemetry.refused_events.labels(checked.reason.value).inc()
                 results.append(checked)
             else:
-                results.append(self._enqueue(prepare(self._vault, tenant_id, event, checked, addressees), until))
+                event_id = self._database.clock.new_id()
+                appended = prepare(self._vault, event_id, tenant_id, event, checked, addressees)
+                results.append(self._enqueue(appended, until))
             since += YIELD_AFTER if isinstance(checked, EventRefused) or isinstance(judge, EventRefused) else judge.cost
             if since > YIELD_AFTER:
                 await asyncio.sleep(0)
@@ -163,8 +165,9 @@ class Ingest:
         await self._notifier.run()
 
     async def refresh(self) -> None:
-        """Takes the tenants' own event types as they are now, if anything changed."""
+        """Takes the time, and the tenants' own event types as they are now, if anything changed."""
         async with self._database.connection() as connection:
+            await self._database.clock.ask(connection)
             version = await configuration.version(connection)
             if version == self._version:
                 return
@@ -193,6 +196,8 @@ class Ingest:
         )
 
     async def _learn_keys(self, tenant_id: UUID) -> None:
+        if not self._database.clock.is_set:
+            await self.refresh()
         missing = await keyring.fill(self._database, self._vault)
         if not self._vault.knows(tenant_id):
             telemetry.keys_missing(missing)

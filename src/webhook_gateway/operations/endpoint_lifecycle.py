@@ -16,6 +16,7 @@ from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import TEST, fits, may_have
 from webhook_gateway.rules.model import EndpointState
 from webhook_gateway.store import endpoints, replays
+from webhook_gateway.store.clock import new_id
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.notifications import CONFIGURATION, DELIVERIES, OUTBOX
 
@@ -71,7 +72,8 @@ async def send_test(
         return Invalid((Fault("not_wanted", remedy, pointer="/event_type"),))
     if exhausted := await one_test_more(change):
         return exhausted
-    event = prepare(vault, change.actor.tenant_id, _example_of(known, row), None)
+    event_id = await new_id(await driver_of(change.connection))
+    event = prepare(vault, event_id, change.actor.tenant_id, _example_of(known, row), None)
     delivery_id = await replays.send_only_to(change.connection, event, endpoint_id)
     after = {"type": known.name, "delivery_id": ids.render(ids.DELIVERY, delivery_id)}
     change.note("endpoint.tested", ids.render(ids.ENDPOINT, endpoint_id), OUTBOX, after=after)

@@ -8,6 +8,7 @@ a person sees holds the TypeID.
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime
 from functools import lru_cache
 from uuid import UUID
 
@@ -44,6 +45,11 @@ def render(prefix: str, value: UUID) -> str:
 
 recall = lru_cache(maxsize=16_384)(render)
 """`render` for ids that are rendered again soon."""
+
+
+def moment_of(value: UUID) -> datetime:
+    """When a UUIDv7 was made (RFC 9562, section 5.7: its first 48 bits are milliseconds)."""
+    return datetime.fromtimestamp((value.int >> 80) / 1_000, UTC)
 
 
 def parse(prefix: str, text: str) -> UUID:

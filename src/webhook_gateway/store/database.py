@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from . import primary
+from .clock import Clock
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -105,6 +106,7 @@ class Database:
         self._has_sessions = False
         """Whatever pools connections before Postgres leaves each of ours its session."""
         self._engines: dict[float, AsyncEngine] = {}
+        self.clock = Clock()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

@@ -19,8 +19,9 @@ import msgspec
 from webhook_gateway.rules.model import Delivery, DeliveryState
 
 from . import ordering
+from .clock import time_near
 from .database import FULL_SCAN, Connection
-from .ordering import Successor
+from .ordering import Released, Successor
 from .rows import columns
 
 READY = """
@@ -46,15 +47,16 @@ CROSS JOIN LATERAL (
 ) AS first
 """
 
-CLAIM = """
--- claim: the first due deliveries of each wanted endpoint, up to its free slots. Counting the attempt here means that
--- a message which kills workers still ends as dead. The mark skips index entries of rows long gone.
+CLAIM = f"""
+-- claim: the first due deliveries of each wanted endpoint, up to its free slots; none while the clock is in doubt.
+-- Counting the attempt here means that a message which kills workers still ends as dead. The mark skips index entries
+-- of rows long gone.
 WITH picked AS MATERIALIZED (
     SELECT first.ctid, first.due_at, w.lease
     FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::float8[]) AS w(endpoint_id, free, low_water_mark, lease)
     CROSS JOIN LATERAL (
         SELECT ctid, due_at FROM deliveries d
-        WHERE d.endpoint_id = w.endpoint_id AND d.due_at >= w.low_water_mark AND d.due_at <= now()
+        WHERE d.endpoint_id = w.endpoint_id AND d.due_at >= w.low_water_mark AND d.due_at <= {time_near("$6", "NULL")}
         ORDER BY d.due_at, d.id LIMIT w.free FOR NO KEY UPDATE SKIP LOCKED
     ) AS first
 )
@@ -96,17 +98,17 @@ FROM gone
 RETURNING id
 """
 
-RETRY = """
--- retry: due again after a delay in seconds by the database's clock; `counted` is 0 where the attempt doesn't count.
--- What was brought forward is due when it was before. Fenced by `lease_id`, as finish is.
+RETRY = f"""
+-- retry: due again after a delay in seconds by the database's clock, or by ours while that is in doubt; `counted` is 0
+-- where the attempt doesn't count. What was brought forward is due when it was before. Fenced by `lease_id`.
 UPDATE deliveries d
-SET due_at = CASE WHEN counted = 1 AND d.forwarded_from > now()
-                  THEN greatest(d.forwarded_from, now() + make_interval(secs => retry_after))
-                  ELSE now() + make_interval(secs => delay) END,
+SET due_at = CASE WHEN counted = 1 AND d.forwarded_from > clock.now
+                  THEN greatest(d.forwarded_from, clock.now + make_interval(secs => retry_after))
+                  ELSE clock.now + make_interval(secs => delay) END,
     forwarded_from = CASE counted WHEN 0 THEN d.forwarded_from END, lease_id = NULL, attempt = d.attempt - 1 + counted,
-    not_before = now() + make_interval(secs => retry_after)
-FROM unnest($1::uuid[], $2::uuid[], $3::float8[], $4::int[], $5::float8[])
-    AS r(id, lease_id, delay, counted, retry_after)
+    not_before = clock.now + make_interval(secs => retry_after)
+FROM (SELECT {time_near("$6")} AS now) AS clock CROSS JOIN unnest($1::uuid[], $2::uuid[], $3::float8[], $4::int[],
+    $5::float8[]) AS r(id, lease_id, delay, counted, retry_after)
 CROSS JOIN LATERAL (
     SELECT ctid FROM deliveries WHERE id = r.id AND lease_id = r.lease_id LIMIT 1 FOR NO KEY UPDATE
 ) AS mine
@@ -229,9 +231,9 @@ async def ready(connection: Connection, marks: Mapping[UUID, datetime] | None = 
     return {row["endpoint_id"]: row["due_at"] for row in rows}
 
 
-async def claim(connection: Connection, wanted: Sequence[Wanted], lease_id: UUID) -> Claim:
-    """Leases what is due, up to each endpoint's free slots."""
-    rows = await connection.fetch(CLAIM, *columns(Wanted, wanted), lease_id)
+async def claim(connection: Connection, wanted: Sequence[Wanted], lease_id: UUID, now: float | None = None) -> Claim:
+    """Leases what is due, up to each endpoint's free slots; nothing where the database's time isn't near to ``now``."""
+    rows = await connection.fetch(CLAIM, *columns(Wanted, wanted), lease_id, now)
     found: dict[UUID, Claimed] = {}
     for row in rows:
         *delivery, due_at, _ = row
@@ -248,11 +250,10 @@ async def settle(
     attempts: Sequence[Attempt],
     finished: Sequence[Finished],
     retried: Sequence[Retried],
+    now: float | None = None,
 ) -> Settled:
-    """Writes down what became of leased deliveries, in the caller's transaction.
-
-    Those that lost their lease are left alone, but for their attempts.
-    """
+    """Writes down what became of leased deliveries, in the caller's transaction, whose time should be about ``now``.
+    Those that lost their lease are left alone, but for their attempts."""
     ours: set[UUID] = set()
     leased: list[Delivery] = []
     due: set[UUID] = set()
@@ -267,11 +268,11 @@ async def settle(
             [f.reason for f in finished],
         )
         ours = {row["id"] for row in rows}
-        leased, due = await _go_on(connection, [f for f in finished if f.delivery.id in ours])
+        leased, due = await _go_on(connection, [f for f in finished if f.delivery.id in ours], now)
     elif attempts:
         await connection.execute(RECORD, *columns(Attempt, attempts))
     if retried:
-        ours |= await _retry(connection, retried)
+        ours |= await _retry(connection, retried, now)
     return Settled(ours, leased, due)
 
 
@@ -305,7 +306,7 @@ def _lock_order(finished: Finished) -> tuple[bytes, int]:
     return finished.delivery.endpoint_id.bytes, finished.delivery.ordering_key or 0
 
 
-async def _go_on(connection: Connection, finished: Sequence[Finished]) -> tuple[list[Delivery], set[UUID]]:
+async def _go_on(connection: Connection, finished: Sequence[Finished], now: float | None) -> Released:
     """What follows the finished ones of ordering keys: the next becomes due, or the key is held.
 
     In statements of its own, after the locks of `FINISH`: what a fan-out that it waited for has made is seen only by a
@@ -316,7 +317,7 @@ async def _go_on(connection: Connection, finished: Sequence[Finished]) -> tuple[
         await ordering.hold(connection, held)
     if len(held) == len(ordered):
         return [], set()
-    return await ordering.release(connection, [_successor(f) for f in ordered if not f.hold])
+    return await ordering.release(connection, [_successor(f) for f in ordered if not f.hold], now)
 
 
 def _successor(finished: Finished) -> Successor:
@@ -325,7 +326,7 @@ def _successor(finished: Finished) -> Successor:
     return Successor(done.endpoint_id, done.ordering_key, done.sequence, skipped, finished.lease)
 
 
-async def _retry(connection: Connection, retried: Sequence[Retried]) -> set[UUID]:
+async def _retry(connection: Connection, retried: Sequence[Retried], now: float | None) -> set[UUID]:
     rows = await connection.fetch(
         RETRY,
         [r.delivery.id for r in retried],
@@ -333,6 +334,7 @@ async def _retry(connection: Connection, retried: Sequence[Retried]) -> set[UUID
         [r.delay for r in retried],
         [int(r.counted) for r in retried],
         [r.retry_after for r in retried],
+        now,
     )
     latest = [
         (r.delivery.endpoint_id, r.delivery.ordering_key)
@@ -340,5 +342,5 @@ async def _retry(connection: Connection, retried: Sequence[Retried]) -> set[UUID
         if r.latest and r.delivery.ordering_key is not None
     ]
     if latest:
-        await ordering.supersede(connection, latest)
+        await ordering.supersede(connection, latest, now)
     return {row["id"] for row in rows}

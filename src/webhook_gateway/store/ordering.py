@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 from webhook_gateway.rules.model import Delivery
 
+from .clock import time_near
 from .database import Connection
 from .rows import columns
 
@@ -60,12 +61,13 @@ INSERT INTO held_keys (endpoint_id, ordering_key, tenant_id, delivery_id, event_
 SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::uuid[]) ON CONFLICT DO NOTHING
 """
 
-RELEASE = """
+RELEASE = f"""
 -- release: the next delivery of each key becomes due, or leased at once to who settles the one before it, if that has a
 -- slot for it. The sequence is that of the one before: the probe starts there, so that a key with many finished
 -- deliveries stays cheap. The lock walks on past one that is just being cancelled.
 UPDATE deliveries d
-SET due_at = now() + make_interval(secs => coalesce(next.lease, 0)), skipped_event_id = next.skipped,
+SET due_at = {time_near("$7")} + make_interval(secs => coalesce(next.lease, 0)),
+    skipped_event_id = next.skipped,
     lease_id = CASE WHEN next.lease IS NOT NULL THEN $6::uuid END, attempt = d.attempt + (next.lease IS NOT NULL)::int
 FROM (
     SELECT n.ctid, k.skipped, k.lease
@@ -113,6 +115,8 @@ DELETE FROM held_keys WHERE tenant_id = $1 AND endpoint_id = $2 AND ordering_key
 
 Key = tuple[UUID, int]
 """An endpoint, and an ordering key as it is stored."""
+Released = tuple[list[Delivery], set[UUID]]
+"""Those leased, and the endpoints of those that are only due."""
 
 
 class Successor(msgspec.Struct, frozen=True):
@@ -140,17 +144,17 @@ async def busy_keys(
     return {(row[0], row[1]) for row in rows}
 
 
-async def release(connection: Connection, successors: Sequence[Successor]) -> tuple[list[Delivery], set[UUID]]:
-    """Lets the next delivery of each key go: those leased, and the endpoints of those that are only due."""
-    rows = await connection.fetch(RELEASE, *columns(Successor, successors), uuid7())
+async def release(connection: Connection, successors: Sequence[Successor], now: float | None = None) -> Released:
+    """Lets the next delivery of each key go."""
+    rows = await connection.fetch(RELEASE, *columns(Successor, successors), uuid7(), now)
     leased = [Delivery(*row) for row in rows if row["lease_id"] is not None]
     return leased, {row["endpoint_id"] for row in rows if row["lease_id"] is None}
 
 
-async def supersede(connection: Connection, keys: Sequence[Key]) -> None:
+async def supersede(connection: Connection, keys: Sequence[Key], now: float | None = None) -> None:
     """Cancels what a newer delivery of the same key has made stale, and lets the newest go."""
     await connection.execute(SUPERSEDE, *zip(*keys, strict=True))
-    await release(connection, [Successor(*key) for key in keys])
+    await release(connection, [Successor(*key) for key in keys], now)
 
 
 async def hold(connection: Connection, dead: Sequence[Delivery]) -> None:

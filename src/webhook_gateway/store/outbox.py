@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from .clock import time_near
 from .database import FULL_SCAN, Connection
 from .rows import columns
 
@@ -53,12 +54,16 @@ INSERT INTO outbox (tenant_id, event_id, type, ordering_key, endpoint_id, delive
 VALUES ($1, $2, $3, NULL, $4, $5, $6)
 """
 
-DEQUEUE = """
+DEQUEUE = f"""
 -- dequeue: the oldest events not fanned out yet, with the configuration's version as of the same moment:
 -- an endpoint that existed before the event was accepted is never missed. One at a time in the whole cluster does it,
 -- until the transaction's end, so that acceptance order survives. The array makes it index probes: with IN the planner
 -- reads the whole outbox when that is long.
-WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtextextended('webhook_gateway.fan_out', 0)) AS mine)
+-- Nothing while the clock is in doubt.
+WITH lock AS MATERIALIZED (
+    SELECT {time_near("$3", "NULL")} IS NOT NULL
+           AND pg_try_advisory_xact_lock(hashtextextended('webhook_gateway.fan_out', 0)) AS mine
+)
 DELETE FROM outbox
 WHERE (SELECT mine FROM lock)
   AND sequence = ANY(ARRAY(SELECT sequence FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2))
@@ -175,12 +180,13 @@ class Dequeued:
     version: int
 
 
-async def dequeue(connection: Connection, after: int, limit: int) -> Dequeued:
-    """The oldest waiting events, removed from the outbox; none while another process does it.
+async def dequeue(connection: Connection, after: int, limit: int, now: float | None = None) -> Dequeued:
+    """The oldest waiting events, removed from the outbox; none while another process does it, or where the database's
+    time isn't near to ``now``.
 
     A full scan, from the very bottom (0), may take longer, as an old transaction makes it do.
     """
-    rows = await connection.fetch(DEQUEUE, after, limit, timeout=FULL_SCAN if after == 0 else None)
+    rows = await connection.fetch(DEQUEUE, after, limit, now, timeout=FULL_SCAN if after == 0 else None)
     rows.sort(key=lambda row: row["sequence"])  # a DELETE returns rows, and numbers them, in any order
     numbers = sorted(row["number"] for row in rows)
     events = [OutboxEvent(number, *tuple(row)[1:-2]) for number, row in zip(numbers, rows, strict=True)]

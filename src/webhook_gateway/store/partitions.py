@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
+from webhook_gateway.rules import ids
+
 from .database import Connection
 
 DAYS_AHEAD = 7
@@ -101,7 +103,7 @@ async def today(connection: Connection) -> date:
 async def _oldest_stray(connection: Connection, cut: Cut) -> date | None:
     """The day of the oldest row that came when there was no partition for it: retention has to reach it, too."""
     found = await connection.fetchval(f"SELECT {cut.key} FROM {cut.table}_default ORDER BY {cut.key} LIMIT 1")
-    return None if found is None else datetime.fromtimestamp((found.int >> 80) / 1000, UTC).date()
+    return None if found is None else ids.moment_of(found).date()
 
 
 async def _make(connection: Connection, cut: Cut, begin: date, end: date, *, may_have_rows: bool) -> None:

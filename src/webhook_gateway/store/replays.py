@@ -13,6 +13,7 @@ from sqlalchemy import RowMapping, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from . import outbox
+from .clock import TIME, id_at, new_id
 from .database import Connection
 from .driver import driver_of
 from .outbox import Appended
@@ -65,9 +66,10 @@ async def replay(
     connection: AsyncConnection, tenant_id: UUID, *, event_id: UUID, type: str, endpoint_id: UUID, reason: str
 ) -> UUID:
     """Queues the event for the endpoint again, and returns the id that the new delivery will have."""
-    delivery_id = uuid_utils.uuid7()
+    driver = await driver_of(connection)
+    delivery_id = await new_id(driver)
     await outbox.enqueue_for_one(
-        await driver_of(connection),
+        driver,
         tenant_id,
         event_id=event_id,
         type=type,
@@ -161,11 +163,12 @@ async def run_some(connection: Connection, limit: int) -> int | None:
             limit,
             wanted.get("to_other_hosts", False),
         )
+        now = await connection.fetchval(TIME)
         # As one round trip, or a job of a million deliveries would wait for the network most of the time.
         await connection.executemany(
             outbox.ENQUEUE_FOR_ONE,
             [
-                (job["tenant_id"], row["event_id"], row["type"], row["endpoint_id"], uuid_utils.uuid7(), "replay")
+                (job["tenant_id"], row["event_id"], row["type"], row["endpoint_id"], id_at(now), "replay")
                 for row in rows
             ],
         )

@@ -167,10 +167,11 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _refresh(gateway: Gateway) -> float:
-    """Takes over new data keys and event types, and forgets who may have been revoked; returns the seconds to sleep."""
+    """Takes over the time, event types and new data keys, and forgets who may have been revoked; returns the seconds to
+    sleep."""
+    await gateway.ingest.refresh()
     await keyring.count(gateway.database, gateway.vault)
     await keyring.fill(gateway.database, gateway.vault)
-    await gateway.ingest.refresh()
     gateway.callers.forget()
     return REFRESH
 
