@@ -18,6 +18,7 @@ from tests.support.hospital import Hospital, new_master_key
 from tests.support.partner import OK, Connection, Partner, Received, status
 from tests.web.serving import serve
 from webhook_gateway.host.addresses import of_this_machine
+from webhook_gateway.intake.catalogue import shipped
 from webhook_gateway.rules import ids, signing
 from webhook_gateway.store.database import Database
 
@@ -53,6 +54,45 @@ async def test_a_partner_gets_the_event_signed_so_that_the_independent_library_a
     assert json.loads(received.body)["data"] == {"n": 0}
     assert received.headers["user-agent"].startswith("webhook-gateway/")
     assert received.headers["accept"] == "*/*"
+
+
+async def test_how_much_a_partner_gets_is_taken_anew_at_each_attempt(hospital: Hospital, open_partner: Open) -> None:
+    answers = iter([status(500), OK])
+    partner = await open_partner(lambda _: next(answers))
+    endpoint_id = await hospital.endpoint(url=partner.url(), secret=SECRET, schedule=[600.0])
+    content = "UPDATE endpoints SET content = $1 WHERE id = $2"
+    await hospital.change(content, '{"level": "fields", "pointers": ["/amount"], "subject": false}', endpoint_id)
+    async with hospital.worker():
+        event_id = await hospital.accept("payment.processed")
+        (first,) = await partner.got(1)
+        await hospital.until("SELECT * FROM attempts WHERE status = 500")
+        await hospital.change(content, '{"level": "thin", "subject": false}', endpoint_id)
+        await hospital.change("UPDATE deliveries SET due_at = now()")
+        _, second = await partner.got(2)
+        await hospital.until(FINISHED, "delivered")
+    known = next(known for known in shipped() if known.name == "payment.processed")
+    assert json.loads(first.body)["data"] == {"amount": known.example["amount"]}
+    assert json.loads(second.body)["data"] == {name[1:]: known.example[name[1:]] for name in known.thin}
+    assert first.id == second.id == ids.render(ids.EVENT, event_id)
+    Webhook(SECRET).verify(second.body, second.headers)
+
+
+async def test_an_own_type_says_what_a_thin_body_has_and_without_a_word_it_has_nothing(
+    hospital: Hospital, open_partner: Open
+) -> None:
+    partner = await open_partner()
+    await hospital.endpoint(url=partner.url(), content='{"level": "thin", "subject": false}')
+    await hospital.change(
+        "INSERT INTO event_types (tenant_id, name, description, schema, example, thin)"
+        " VALUES ($1, 'a.said', '', '{}', '{}', '{/n}'), ($1, 'a.unsaid', '', '{}', '{}', '{}')",
+        hospital.tenant_id,
+    )
+    async with hospital.worker():
+        await hospital.post(type="a.said")
+        await hospital.post(type="a.unsaid")
+        received = await partner.got(2)
+    data = {json.loads(one.body)["type"]: json.loads(one.body)["data"] for one in received}
+    assert data == {"a.said": {"n": 0}, "a.unsaid": {}}
 
 
 async def test_retries_carry_the_same_id_and_bytes_and_a_fresh_timestamp_until_the_partner_has_it(

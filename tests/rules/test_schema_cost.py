@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webhook_gateway.rules.pattern_cost import FEW_COST, PLACE_COST, byte_cost
-from webhook_gateway.rules.schema_cost import MOST, Cost, SchemaRefused, at, cost_of, escape
+from webhook_gateway.rules.schema_cost import MOST, Cost, SchemaRefused, at, cost_of
+from webhook_gateway.rules.views import escape
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(alphabet='{}[],"\\é1e10', max_size=8),

@@ -13,7 +13,7 @@ from webhook_gateway.intake.events import NewEvent, prepare
 from webhook_gateway.store import outbox, workers
 from webhook_gateway.store.database import Connection
 
-EVERYTHING = {"event_types": ["*", "gateway.*"]}
+EVERYTHING = {"event_types": ["*", "gateway.*"], "content": "full"}
 """What a subscriber may have that is made by a test about something else, as the API takes it."""
 SUBSCRIBER = """
 INSERT INTO subscribers (id, tenant_id, name, event_types, content)

@@ -16,9 +16,11 @@ from uuid import UUID
 
 import msgspec
 
+from webhook_gateway.intake.catalogue import thin_of
 from webhook_gateway.rules.matching import OPERATIONAL, Matcher
 from webhook_gateway.rules.model import Delivery, Endpoint, EndpointState
 from webhook_gateway.rules.outcome import Unsendable
+from webhook_gateway.rules.views import NOTHING, cut
 from webhook_gateway.store.configuration import Snapshot
 
 from .health import EndpointHealth
@@ -156,6 +158,11 @@ class Registry:
         """This worker's part of the slots. The parts add up, and who gets the odd one differs by endpoint."""
         position = (self._rank + record.id.int) % self.workers
         return (slots + self.workers - 1 - position) // self.workers
+
+    def cut(self, endpoint: Endpoint, event_type: str, body: bytes) -> bytes:
+        """As much of an event's body as the endpoint gets."""
+        thin = thin_of(event_type) or self.snapshot.thin.get((endpoint.tenant_id, event_type), NOTHING)
+        return cut(body, endpoint.view.of(thin), endpoint.view.subject)
 
     def wants_dead_delivery_events(self, delivery: Delivery) -> bool:
         """Whether some endpoint wants to hear of this one's death. Never about tests, or

@@ -135,6 +135,8 @@ class Sending:
             body = ANOTHER_HOST
         elif record.lacks_key:
             body = Unsendable("key_missing", Remedy.WAIT)
+        elif isinstance(body, bytes):
+            body = self.registry.cut(endpoint, delivery.event_type, body)
         result = await attempt(self.sender, self.tokens, self.clock, health, delivery, endpoint, body, self.keep)
         if _is_cut_off(record, result):
             result = replace(result, verdict=replace(result.verdict, action=Cancel(NOT_PERMITTED.reason)))

@@ -14,6 +14,7 @@ from uuid import UUID
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.schema_cost import SchemaRefused
+from webhook_gateway.rules.views import Tree, tree_of
 
 from . import schema_check
 from .schemas import Schema
@@ -92,6 +93,13 @@ def shipped() -> tuple[EventType, ...]:
     entries = json.loads(files("webhook_gateway.intake").joinpath("catalogue.json").read_bytes())
     members = ("type", "fired_when", "schema", "example", "ordering_key", "source", "thin", "patient")
     return tuple(EventType(*({"source": "catalogue", **entry}[member] for member in members)) for entry in entries)
+
+
+@cache
+def thin_of(name: str) -> Tree | None:
+    """What a thin body has of a type that ships with the product."""
+    found = [known.thin for known in (*shipped(), *operational()) if known.name == name]
+    return tree_of(found[0]) if found else None
 
 
 @cache

@@ -19,7 +19,8 @@ from urllib.parse import quote, unquote
 import jsonschema_rs
 
 from webhook_gateway.rules.faults import Fault
-from webhook_gateway.rules.schema_cost import at, escape
+from webhook_gateway.rules.schema_cost import at
+from webhook_gateway.rules.views import escape
 
 MOST_FAULTS = 50
 PATIENCE = 0.03

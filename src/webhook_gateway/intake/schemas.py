@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 import jsonschema_rs
 
 from webhook_gateway.rules.faults import Fault
-from webhook_gateway.rules.schema_cost import SchemaRefused, cost_of, escape
+from webhook_gateway.rules.schema_cost import SchemaRefused, cost_of
+from webhook_gateway.rules.views import escape
 
 from .faults import Faults, Patience
 

@@ -32,6 +32,7 @@ from webhook_gateway.store.configuration import masked_url, open_column, seal_co
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.notifications import CONFIGURATION, OUTBOX
 
+from . import content
 from .change import Actor, Change
 from .credentials import CREDENTIALS, faults_of, shown_credentials
 from .permission import cut_off, faults_of_types, types_of
@@ -81,6 +82,9 @@ async def create(
     ]
     if faults:
         return Invalid(tuple(faults))
+    types = effective(subscriber["event_types"], given["event_types"] or ())
+    if refused := await content.check(change, catalogue, given["content"], types, subscriber["content"]):
+        return refused
     if not given["event_types"] and (too_old := await change.needs_current_workers()):
         return too_old
     values = _columns(vault, actor.tenant_id, endpoint_id, wanted, policy)
@@ -111,6 +115,10 @@ async def change_one(
         faults += await _faults_of_types(change, catalogue, given["event_types"], before["permitted_types"])
     if faults:
         return Invalid(tuple(faults))
+    if given.get("content") is not None:
+        types = effective(before["permitted_types"], given.get("event_types", before["event_types"]) or ())
+        if too_much := await content.check(change, catalogue, given["content"], types, before["permitted_content"]):
+            return too_much
     if "event_types" in given and (refused := await _narrow(change, before, given["event_types"], cancel_open)):
         return refused
     values = _columns(vault, change.actor.tenant_id, endpoint_id, given, policy)

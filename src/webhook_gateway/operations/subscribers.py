@@ -15,6 +15,7 @@ from webhook_gateway.rules.matching import beyond, effective
 from webhook_gateway.store import endpoints, subscribers
 from webhook_gateway.store.notifications import CONFIGURATION
 
+from . import content
 from .change import Change
 from .permission import cut_off, faults_of_types, types_of
 from .refusals import Conflict, Invalid, NotFound, Refusal, WouldCutOff
@@ -27,6 +28,8 @@ async def create(change: Change, catalogue: Catalogue, given: Mapping[str, Any])
     """``given`` are columns. Name and external id are its own among the tenant's subscribers."""
     if faults := await faults_of_types(change, catalogue, given["event_types"]):
         return Invalid(tuple(faults))
+    if refused := await content.check(change, catalogue, given["content"], given["event_types"]):
+        return refused
     try:
         async with change.connection.begin_nested():
             row = await subscribers.create(change.connection, change.actor.tenant_id, given)
@@ -50,6 +53,10 @@ async def change_one(
             return Invalid(tuple(faults))
         if refused := await _narrow(change, before, changes["event_types"], given.get("cancel_open", False)):
             return refused
+    if "content" in changes:
+        types = changes.get("event_types", before["event_types"])
+        if too_much := await content.check(change, catalogue, changes["content"], types):
+            return too_much
     if changes.keys() & PERMISSION:
         changes["permission_by_migration"] = False
     try:

@@ -15,8 +15,7 @@ from typing import Any
 import msgspec
 
 from .faults import Fault
-from .schema_cost import escape
-from .views import EVERY_ITEM, EVERYTHING, Tree
+from .views import EVERY_ITEM, EVERYTHING, Tree, escape
 
 DEEPEST, MOST_CONDITIONS, LARGEST = 5, 50, 4_096
 """Objects within each other, conditions, and bytes of a filter."""

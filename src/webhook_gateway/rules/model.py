@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 
 from .credentials import Authorization, TlsSettings
+from .views import WHOLE, View
 
 
 class EndpointState(StrEnum):
@@ -80,6 +81,7 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict)
     tls: TlsSettings | None = None
     authorization: Authorization | None = None
+    view: View = WHOLE
 
     @property
     def attempts_allowed(self) -> int:

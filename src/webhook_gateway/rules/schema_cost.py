@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from .pattern_cost import byte_cost
+from .views import escape
 
 MOST = 100_000_000
 """For one event: 100 ms."""
@@ -285,11 +286,6 @@ def at(root: Any, pointer: str) -> Any:
         else:
             raise LookupError(pointer)
     return root
-
-
-def escape(name: str) -> str:
-    """A member's name as a part of a JSON Pointer."""
-    return name.replace("~", "~0").replace("/", "~1")
 
 
 def _is_whole(number: object) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any, Final, Literal, TypeAlias, cast
 
 import msgspec
@@ -23,6 +24,11 @@ MOST_POINTERS, LONGEST_POINTER = 200, 256
 _TOKENS = re.compile(r"(/(?:[^~/]|~[01])*)*")
 _ITEMS, _MEMBERS = ("items", "prefixItems"), ("properties", "patternProperties")
 _NUMBER = re.compile(r"[0-9]+")
+
+
+def escape(name: str) -> str:
+    """A member's name as a part of a JSON Pointer."""
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def tokens_of(pointer: str) -> list[str]:
@@ -59,6 +65,36 @@ def intersect(one: Tree, other: Tree) -> Tree:
         return one
     both = {token: intersect(below, other[token]) for token, below in one.items() if token in other}
     return {token: below for token, below in both.items() if below}
+
+
+def pointers_of(tree: Tree) -> list[str]:
+    """The shortest pointers to all that is in the set."""
+    if tree is EVERYTHING:
+        return [""]
+    return [f"/{escape(token)}{rest}" for token, below in tree.items() for rest in pointers_of(below)]
+
+
+class View(msgspec.Struct, frozen=True):
+    """How much an endpoint gets: a set, of each type no more than ``thin`` has of it, and whether the subject."""
+
+    tree: Tree = EVERYTHING
+    is_thin: bool = False
+    subject: bool = True
+
+    def of(self, thin: Tree) -> Tree:
+        """What it gets of a type's ``data``."""
+        return intersect(self.tree, thin) if self.is_thin else self.tree
+
+
+WHOLE = View()
+
+
+def view_of(*contents: Mapping[str, Any] | None) -> View:
+    """What each of the contents, as they are stored, leaves of an event."""
+    given = [content for content in contents if content is not None]
+    trees = [tree_of(content["pointers"]) for content in given if content["level"] == "fields"]
+    levels = {content["level"] for content in given}
+    return View(reduce(intersect, trees, EVERYTHING), "thin" in levels, all(content["subject"] for content in given))
 
 
 class _Envelope(msgspec.Struct, omit_defaults=True):

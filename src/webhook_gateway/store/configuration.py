@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -18,6 +18,7 @@ from webhook_gateway.rules.credentials import TlsSettings, authorization_from
 from webhook_gateway.rules.matching import effective
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Endpoint, EndpointState, Health, Ordering
 from webhook_gateway.rules.targets import masked
+from webhook_gateway.rules.views import Tree, tree_of, view_of
 
 from . import workers
 from .database import Connection
@@ -76,6 +77,7 @@ UPDATE endpoints SET state = 'disabled', state_reason = $2, state_changed_at = n
 WHERE id = $1 AND state = 'enabled' AND deleted_at IS NULL RETURNING id
 """
 
+THIN = "SELECT tenant_id, name, thin FROM event_types"
 EVENT_TYPES = "SELECT tenant_id, name, description, schema, example, ordering_key FROM event_types"
 
 OPEN_QUERIES = """
@@ -96,12 +98,16 @@ SEALED = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The endpoints as of one version. ``stale_at`` is when a rotated secret ends; ``unsendable`` lack a key."""
+    """The endpoints as of one version. ``stale_at`` is when a rotated secret ends; ``unsendable`` lack a key.
+
+    ``thin`` is what a thin body has of the tenants' own types, by tenant and name.
+    """
 
     version: int
     endpoints: dict[UUID, Endpoint]
     unsendable: frozenset[UUID]
     stale_at: datetime | None
+    thin: Mapping[tuple[UUID, str], Tree] = field(default_factory=dict)
 
 
 async def version(connection: Connection) -> int:
@@ -125,7 +131,8 @@ async def snapshot(connection: Connection, vault: Vault) -> Snapshot:
             sealed = dict.fromkeys(SEALED)
             unsendable.add(row["id"])
         endpoints[row["id"]] = endpoint_from(row, tuple(secrets[row["id"]]), sealed)
-    return Snapshot(current, endpoints, frozenset(unsendable), stale_at)
+    thin = {(row["tenant_id"], row["name"]): tree_of(row["thin"]) for row in await connection.fetch(THIN)}
+    return Snapshot(current, endpoints, frozenset(unsendable), stale_at, thin)
 
 
 def seal_column(vault: Vault, tenant_id: UUID, endpoint_id: UUID, column: str, value: Mapping[str, Any]) -> bytes:
@@ -264,7 +271,13 @@ def endpoint_from(
         headers=sealed["headers"] or {},
         tls=None if tls is None else TlsSettings(**tls),
         authorization=None if authorization is None else authorization_from(authorization),
+        view=view_of(*(_content(row[column]) for column in ("permitted_content", "content"))),
     )
+
+
+def _content(stored: Any) -> Any:
+    """jsonb, which asyncpg gives as text and SQLAlchemy as what it holds."""
+    return json.loads(stored) if isinstance(stored, str) else stored
 
 
 def _open_secrets(rows: Sequence[Any], vault: Vault) -> tuple[defaultdict[UUID, list[str]], datetime | None, set[UUID]]:

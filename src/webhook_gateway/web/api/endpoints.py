@@ -13,10 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.crypto import signatures
 from webhook_gateway.crypto.vault import Vault
-from webhook_gateway.operations import endpoints
+from webhook_gateway.operations import content, endpoints
 from webhook_gateway.operations.change import changing
+from webhook_gateway.operations.content import meaning, view_of_endpoint
 from webhook_gateway.operations.credentials import shown_credentials
 from webhook_gateway.operations.permission import types_of
+from webhook_gateway.rules.matching import LONGEST_NAME
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import endpoints as stored
@@ -27,6 +29,7 @@ from webhook_gateway.web.errors import granted
 from .dependencies import Parts, needs, next_page, read_cursor
 from .schemas.endpoint_lifecycle import Breaker
 from .schemas.endpoints import CreatedEndpoint, Endpoint, EndpointChanges, EndpointQuery, NewEndpoint
+from .schemas.events import Payload
 from .schemas.shapes import Page
 from .schemas.signing import RotatedSecret, Rotation
 from .schemas.typed_ids import EndpointId
@@ -89,6 +92,32 @@ async def change_one(endpoint_id: EndpointId, body: EndpointChanges, gateway: Pa
         return await shown(gateway.vault, change.connection, row, caller)
 
 
+@router.get(
+    "/{endpoint_id}/preview",
+    response_class=Response,
+    operation_id="previewBody",
+    summary="See what an endpoint gets",
+    responses={200: {"model": Payload, "description": "The body that it would get of the type's example."}},
+)
+async def preview(
+    endpoint_id: EndpointId,
+    gateway: Parts,
+    caller: Reader,
+    type: Annotated[
+        str | None, Query(max_length=LONGEST_NAME, description="By default the first that it gets.")
+    ] = None,
+) -> Response:
+    """Shows what the endpoint gets of one of its types, as it is set up now, from the type's example.
+
+    A replay is cut like this, too. It keeps its `webhook-id`, so a partner that has had the event takes it for a
+    duplicate.
+    """
+    async with gateway.database.begin() as connection:
+        row = granted(await endpoints.find(connection, caller, endpoint_id))
+        body = granted(await content.preview(connection, gateway.catalogue, caller, row, type))
+    return Response(body, media_type="application/json")
+
+
 @router.delete(
     "/{endpoint_id}",
     status_code=204,
@@ -137,6 +166,7 @@ async def _show_all(vault: Vault, connection: AsyncConnection, rows: Sequence[Ro
             "header_names": endpoints.header_names(vault, row),
             "event_types": row["event_types"] or None,
             "effective_event_types": types_of(row),
+            "effective_content": meaning(view_of_endpoint(row)),
             "schedule": DEFAULT_SCHEDULE if row["schedule"] is None else row["schedule"],
             "maintenance": _maintenance(row),
             **shown_credentials(vault, row),

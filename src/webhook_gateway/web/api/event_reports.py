@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.crypto.vault import KeyMissing
 from webhook_gateway.operations.change import changing
+from webhook_gateway.operations.content import cut_for
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import keyring, lists, reports
@@ -66,12 +67,19 @@ async def one(event_id: EventId, gateway: Parts, caller: Reader) -> Any:
     responses={200: {"model": Payload, "description": "The body, byte for byte as partners get it."}},
 )
 async def payload(event_id: EventId, gateway: Parts, caller: Opener) -> Response:
-    """Shows the body that partners get. It is about a patient, so every look stands in the audit log."""
+    """Shows an event's body, to a subscriber's key as much as that may have. Every look stands in the audit log."""
     async with changing(gateway.database, caller) as change:
         sealed = await reports.body(change.connection, caller.tenant_id, event_id)
         if sealed is None or not await _may_see(change.connection, caller, event_id):
             raise _unknown()
         body = await _open(gateway, caller, event_id, sealed)
+        if caller.subscriber_id is not None:
+            row = await reports.event(change.connection, caller.tenant_id, event_id)
+            event_type = "" if row is None else row["type"]
+            allowed = await cut_for(change.connection, gateway.catalogue, caller, event_type, body)
+            if allowed is None:
+                raise _unknown()
+            body = allowed
         change.note("payload.read", ids.render(ids.EVENT, event_id))
     return Response(body, media_type="application/json")
 

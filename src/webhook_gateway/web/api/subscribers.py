@@ -6,11 +6,14 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
+from sqlalchemy import RowMapping
 
 from webhook_gateway.operations import subscribers
 from webhook_gateway.operations.change import changing
+from webhook_gateway.operations.content import meaning
 from webhook_gateway.operations.refusals import NotFound
 from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.rules.views import view_of
 from webhook_gateway.store import subscribers as stored
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
@@ -32,13 +35,15 @@ Writer = Annotated[Caller, needs(Scope.ENDPOINTS_WRITE, whole_tenant=True)]
 async def create(body: NewSubscriber, gateway: Parts, caller: Writer) -> Any:
     """Adds a partner organisation, and says what it may have. Name and `external_id` are its own among subscribers."""
     async with changing(gateway.database, caller) as change:
-        return granted(await subscribers.create(change, gateway.catalogue, body.model_dump()))
+        return _shown(granted(await subscribers.create(change, gateway.catalogue, body.model_dump())))
 
 
 @router.get("", response_model=Page[Subscriber], operation_id="listSubscribers", summary="List subscribers")
 async def every(query: Annotated[Paging, Query()], gateway: Parts, caller: Reader) -> Any:
     """Lists subscribers, newest first. A subscriber's own key sees that one only."""
-    return await page_of(gateway, query, partial(stored.page, tenant_id=caller.tenant_id, only=caller.subscriber_id))
+    return await page_of(
+        gateway, query, partial(stored.page, tenant_id=caller.tenant_id, only=caller.subscriber_id), show=_shown
+    )
 
 
 @router.get(
@@ -48,7 +53,8 @@ async def one(subscriber_id: SubscriberId, gateway: Parts, caller: Reader) -> An
     """Shows one subscriber."""
     async with gateway.database.begin() as connection:
         row = await stored.get(connection, caller.tenant_id, subscriber_id)
-    return granted(NotFound.SUBSCRIBER if row is None or caller.subscriber_id not in (None, subscriber_id) else row)
+    found = NotFound.SUBSCRIBER if row is None or caller.subscriber_id not in (None, subscriber_id) else row
+    return _shown(granted(found))
 
 
 @router.patch(
@@ -62,7 +68,7 @@ async def change_one(subscriber_id: SubscriberId, body: SubscriberChanges, gatew
     """
     async with changing(gateway.database, caller) as change:
         given = body.model_dump(exclude_unset=True)
-        return granted(await subscribers.change_one(change, gateway.catalogue, subscriber_id, given))
+        return _shown(granted(await subscribers.change_one(change, gateway.catalogue, subscriber_id, given)))
 
 
 @router.delete(
@@ -77,3 +83,7 @@ async def delete(subscriber_id: SubscriberId, gateway: Parts, caller: Writer) ->
     async with changing(gateway.database, caller) as change:
         granted(await subscribers.delete(change, subscriber_id))
     gateway.callers.forget()
+
+
+def _shown(row: RowMapping) -> dict[str, Any]:
+    return {**row, "content": meaning(view_of(row["content"]))}

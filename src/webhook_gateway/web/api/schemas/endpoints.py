@@ -16,7 +16,7 @@ from .endpoint_lifecycle import EndpointHealth
 from .shapes import Body, Paging, Shown, examples, unchanged
 from .signing import SECRET, PublicKey, SecretTimes, SigningSecret
 from .typed_ids import SUFFIX, EndpointId, SubscriberId
-from .values import TIMES, CancelOpen, Description, EventTypePattern, Time, Url
+from .values import THIN, TIMES, CancelOpen, Content, Description, EventTypePattern, ShownContent, Time, Url
 
 Slots = Annotated[int, Field(strict=True, ge=1, le=100, description="Requests in flight at once.")]
 
@@ -100,6 +100,7 @@ class NewEndpoint(Body):
     )
     tls: Tls | None = None
     authorization: Authorization | None = None
+    content: Content | None = Field(None, description="Less than its subscriber may have; null: all of that.")
 
 
 class EndpointChanges(Body):
@@ -120,12 +121,15 @@ class EndpointChanges(Body):
     maintenance: Maintenance | None = None
     tls: Tls | None = Field(None, description="Takes the place of all TLS settings; null: the system's CAs.")
     authorization: Authorization | None = None
+    content: Content | None = Field(None, description="Counts with the next attempt, also for what waits.")
 
 
 _SHOWN_ENDPOINT: dict[str, Any] = {
     "id": f"ep_{SUFFIX}",
     **_ENDPOINT,
     "effective_event_types": ["lab_order.*"],
+    "content": None,
+    "effective_content": THIN,
     "schedule": list(DEFAULT_SCHEDULE),
     "header_names": ["X-Api-Key"],
     "signing": "hmac",
@@ -151,6 +155,8 @@ class Endpoint(Shown):
     url: str = Field(description="In lists, and for a key that may not change it, with `?…` instead of its query.")
     event_types: list[str] | None
     effective_event_types: list[str] = Field(description="What it gets: what its subscriber may have and it wants.")
+    content: Content | None
+    effective_content: ShownContent = Field(description="What it gets: what its subscriber may have, and no more.")
     description: str
     header_names: list[str] = Field(description="Names of the custom headers.")
     ordering: Ordering

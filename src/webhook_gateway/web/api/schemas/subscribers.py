@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from .shapes import Body, Shown, examples, unchanged
 from .typed_ids import SUFFIX, SubscriberId
-from .values import TIMES, CancelOpen, Description, EventTypePattern, Name
+from .values import THIN, TIMES, CancelOpen, Content, Description, EventTypePattern, Name, ShownContent
 
 _SUBSCRIBER: dict[str, Any] = {
     "name": "Northside Laboratory",
@@ -44,6 +44,7 @@ class NewSubscriber(Body):
     description: Description = ""
     event_types: PermittedTypes = Field(default_factory=list)
     external_id: ExternalId | None = None
+    content: Content = Field(Content(level="thin"), description="How much it may have of each event, at most.")
 
 
 class SubscriberChanges(Body):
@@ -55,18 +56,20 @@ class SubscriberChanges(Body):
     description: Description = unchanged()
     event_types: PermittedTypes = unchanged()
     external_id: ExternalId | None = None
+    content: Content = unchanged()
     cancel_open: CancelOpen = False
 
 
 class Subscriber(Shown):
     """A partner organisation."""
 
-    model_config = examples({"id": f"sub_{SUFFIX}", **_SUBSCRIBER, **TIMES})
+    model_config = examples({"id": f"sub_{SUFFIX}", **_SUBSCRIBER, "content": THIN, **TIMES})
 
     id: SubscriberId
     name: str
     description: str
     event_types: list[str]
     external_id: str | None
+    content: ShownContent = Field(description="How much it may have of each event; its endpoints get no more.")
     created_at: datetime
     updated_at: datetime

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from webhook_gateway.rules.labels import LABEL, LONGEST_LABEL, PROSE
 from webhook_gateway.rules.matching import LONGEST_NAME
 from webhook_gateway.rules.views import LONGEST_POINTER, MOST_POINTERS
 
-from .shapes import matching
+from .shapes import Body, Shown, examples, matching
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -98,5 +98,43 @@ Pointers = Annotated[
     list[Pointer], Field(max_length=MOST_POINTERS, description="`*` in a pointer stands for every item of a list.")
 ]
 
+
+class Content(Body):
+    """How much of an event: `full`, `fields` (what `pointers` lead to), or `thin` (what the type says)."""
+
+    model_config = examples({"level": "fields", "pointers": ["/contact", "/starts_at"], "subject": False})
+
+    level: Literal["full", "fields", "thin"]
+    pointers: Pointers | None = Field(None, description="With `fields`, and only there. `[]` is nothing of `data`.")
+    subject: bool | None = Field(None, strict=True, description="Whether `subject` is in it; by default with `full`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_its_level(cls, given: Any) -> Any:
+        return {"level": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _pointers_with_fields(self) -> Content:
+        if (self.level == "fields") is (self.pointers is None):
+            raise PydanticCustomError("pointers", "Give `pointers` with the level fields, and only with it")
+        return self
+
+    @model_serializer
+    def _as_stored(self) -> dict[str, Any]:
+        subject = self.level == "full" if self.subject is None else self.subject
+        stored = {"level": self.level, "subject": subject}
+        return stored if self.pointers is None else {**stored, "pointers": self.pointers}
+
+
+class ShownContent(Shown):
+    """How much of an event, and what that means."""
+
+    level: Literal["full", "fields", "thin"]
+    pointers: list[str] | None = None
+    subject: bool
+    means: str
+
+
+THIN = {"level": "thin", "pointers": None, "subject": False, "means": "It gets what a thin body of each type has …"}
 TIMES = {"created_at": "2026-11-23T08:00:00Z", "updated_at": "2026-11-23T08:00:00Z"}
 """Of examples."""
