@@ -133,7 +133,9 @@ class Stand:
                 made = await _made(http, "/v1/keys", {"name": f"bench {number}", "scopes": ["events:write"]})
                 self.keys.append(made["key"])
             knows = (await http.get("/openapi.json")).json()["components"]["schemas"]["NewSubscriber"]["properties"]
-            permission = {"event_types": ["*"]} if "event_types" in knows else {}
+            permission = {
+                name: given for name, given in {"event_types": ["*"], "content": "full"}.items() if name in knows
+            }
             subscriber = await _made(http, "/v1/subscribers", {"name": "bench", **permission})
             url = f"http://127.0.0.1:{self.receiver.port}/ok/0"
             await _made(http, "/v1/endpoints", {"subscriber_id": subscriber["id"], "url": url, "event_types": ["*"]})

@@ -91,7 +91,9 @@ def test_a_hundred_deliveries_a_changed_secret_a_duplicate_and_forgeries(
 ) -> None:
     partner = Partner(language, tmp_path)
     with Gateway(gateway.url, gateway.key) as hospital:
-        subscriber = hospital.create_subscriber(f"{language.__name__} {tmp_path}", event_types=["lab_order.placed"])
+        subscriber = hospital.create_subscriber(
+            f"{language.__name__} {tmp_path}", event_types=["lab_order.placed"], content="full"
+        )
         endpoint = hospital.create_endpoint(subscriber.id, partner.url)
         assert endpoint.secret is not None
         with partner.running(endpoint.secret) as lines:

@@ -81,7 +81,9 @@ class Stage:
                 partner.url = "http://{}:{}".format(*partner.reserved.getsockname())
             else:
                 await self._start_partner(partner, port=0)
-            subscriber = await gateway.create_subscriber(partner.name, partner.what, event_types=partner.event_types)
+            subscriber = await gateway.create_subscriber(
+                partner.name, partner.what, event_types=partner.event_types, content="full"
+            )
             endpoint = await gateway.create_endpoint(
                 subscriber.id,
                 f"{partner.url}/webhooks",
