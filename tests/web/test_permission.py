@@ -203,3 +203,33 @@ async def test_permissions_wait_for_workers_that_know_them(hospital: Hospital, a
     await post(admin, "/v1/endpoints", inherits | {"event_types": ["payment.*"]})
     await hospital.change("DELETE FROM workers")
     await post(admin, "/v1/endpoints", inherits)
+
+
+async def test_what_a_filter_kept_back_is_unknown_to_the_partners_key_and_known_to_the_hospital(
+    hospital: Hospital, admin: httpx.AsyncClient, partner: Partner
+) -> None:
+    endpoint_id = ids.parse(ids.ENDPOINT, partner.endpoint["id"])
+    kept_back, dead = await hospital.post(None, None, type="lab_order.placed")
+    async with hospital.database.connection() as connection:
+        hidden = await store_finished(connection, hospital.tenant_id, endpoint_id, kept_back, "cancelled")
+        shown = await store_finished(connection, hospital.tenant_id, endpoint_id, dead, "dead")
+    await hospital.change("UPDATE finished_deliveries SET state_reason = 'not_wanted' WHERE id = $1", hidden)
+    delivery, event = ids.render(ids.DELIVERY, hidden), ids.render(ids.EVENT, kept_back)
+    seen = [ids.render(ids.DELIVERY, shown)]
+    assert (await admin.get(f"/v1/deliveries/{delivery}")).is_success
+    for query in ({}, {"state": "cancelled"}, {"event_id": event}, {"endpoint_id": partner.endpoint["id"]}):
+        items = (await partner.http.get("/v1/deliveries", params=query)).json()["items"]
+        assert [item["id"] for item in items] == ([] if query.keys() & {"state", "event_id"} else seen)
+        assert delivery in [item["id"] for item in (await admin.get("/v1/deliveries", params=query)).json()["items"]]
+    for method, path in (
+        ("GET", f"/v1/deliveries/{delivery}"),
+        ("GET", f"/v1/events/{event}"),
+        ("GET", f"/v1/events/{event}/payload"),
+        ("POST", f"/v1/deliveries/{delivery}/replay"),
+    ):
+        check_problem(await partner.http.request(method, path), 404, "not-found")
+    job = await post(partner.http, "/v1/replays", {"endpoint_id": partner.endpoint["id"], "state": "cancelled"})
+    assert job["total"] == 0
+    async with hospital.worker():
+        (done,) = await hospital.until("SELECT done FROM jobs WHERE state = 'done'")
+    assert done["done"] == 0

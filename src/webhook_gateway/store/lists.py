@@ -41,6 +41,7 @@ from .reports import (
     narrow,
     newest_first,
     open_rows,
+    told,
 )
 from .rows import every
 from .tables import deliveries, endpoints, events, finished_deliveries
@@ -62,14 +63,15 @@ async def deliveries_page(connection: AsyncConnection, wanted: Filter, *, before
     theirs = await endpoint_ids(connection, wanted)
     if not theirs:
         return [], None
+    ended_rows = finished_rows().where(*told(wanted))
     wanted = replace(wanted, subscriber_id=None, endpoint_id=None)  # `theirs` says both
     if wanted.event_id is not None:
-        of_it = newest_first(_chosen(_of_event(wanted), wanted, before, None, theirs), limit)
+        of_it = newest_first(_chosen(_of_event(wanted, ended_rows), wanted, before, None, theirs), limit)
         return await explained(await driver_of(connection), await every(connection, of_it)), None
     bounds = between(deliveries, wanted.since, wanted.until, before)
     is_open, has_ended = wanted.state in (None, *OPEN_STATES), wanted.state in (None, *FINAL_STATES)
     few_open = is_open and await _few(connection, _open_by_endpoint(theirs))
-    few_dead = wanted.state in ("dead", "cancelled") and await _few(connection, _not_delivered(wanted))
+    few_dead = wanted.state in ("dead", "cancelled") and await _few(connection, _not_delivered(wanted, ended_rows))
     reaches: list[UUID | None] = []
     if is_open and not few_open:
         reaches.append(await _reach(connection, deliveries, bounds))
@@ -86,9 +88,9 @@ async def deliveries_page(connection: AsyncConnection, wanted: Filter, *, before
         rest = narrow(open_rows(), deliveries, wanted, before).where(deliveries.c.endpoint_id.in_(theirs))
         sides.append(_from(rest, deliveries, reached))
     if few_dead:
-        sides.append(_chosen(_not_delivered(wanted), wanted, before, reached, theirs))
+        sides.append(_chosen(_not_delivered(wanted, ended_rows), wanted, before, reached, theirs))
     elif has_ended:
-        ended = _from(narrow(finished_rows(), finished_deliveries, wanted, before), finished_deliveries, reached)
+        ended = _from(narrow(ended_rows, finished_deliveries, wanted, before), finished_deliveries, reached)
         newest = ended.order_by(finished_deliveries.c.id.desc())
         sides.append(select(*of_each(theirs, newest, finished_deliveries, limit).c))
     limited = [newest_first(side, limit).subquery() for side in sides]
@@ -119,11 +121,14 @@ async def events_page(
 async def finished_count(connection: AsyncConnection, wanted: Filter) -> int:
     """How many finished deliveries a filter finds, counted up to a million."""
     theirs = await endpoint_ids(connection, wanted)
+    ended_rows = finished_rows().where(*told(wanted))
     wanted = replace(wanted, subscriber_id=None, endpoint_id=None)
-    if wanted.state in ("dead", "cancelled") and await _few(connection, _not_delivered(wanted)):
-        rows = _chosen(_not_delivered(wanted), wanted, None, None, theirs).subquery()
+    if wanted.state in ("dead", "cancelled") and await _few(connection, _not_delivered(wanted, ended_rows)):
+        rows = _chosen(_not_delivered(wanted, ended_rows), wanted, None, None, theirs).subquery()
     else:
-        ended = narrow(select(literal_column("1").label("one")), finished_deliveries, wanted, None)
+        ended = narrow(
+            ended_rows.with_only_columns(literal_column("1").label("one")), finished_deliveries, wanted, None
+        )
         rows = of_each(theirs, ended, finished_deliveries, COUNTED)
     some = select(literal_column("1")).select_from(rows).limit(COUNTED).subquery()
     return int(await connection.scalar(select(func.count()).select_from(some)) or 0)
@@ -162,16 +167,16 @@ def _open_by_endpoint(theirs: Sequence[UUID]) -> Subquery:
     return union_all(*(select(*part.c) for part in open_of_each(theirs, open_rows(), FEW + 1))).subquery("o")
 
 
-def _of_event(wanted: Filter) -> Subquery:
+def _of_event(wanted: Filter, ended_rows: Select[Any]) -> Subquery:
     """By the index of events: no more than there are endpoints, and replays."""
     only = Filter(wanted.tenant_id, event_id=wanted.event_id)
-    sides = narrow(open_rows(), deliveries, only, None), narrow(finished_rows(), finished_deliveries, only, None)
+    sides = narrow(open_rows(), deliveries, only, None), narrow(ended_rows, finished_deliveries, only, None)
     return union_all(*(select(*side.offset(0).subquery().c) for side in sides)).subquery("o")
 
 
-def _not_delivered(wanted: Filter) -> Subquery:
+def _not_delivered(wanted: Filter, ended_rows: Select[Any]) -> Subquery:
     """What is dead or cancelled of the tenant, by the index of these."""
-    rows = finished_rows().where(
+    rows = ended_rows.where(
         finished_deliveries.c.tenant_id == wanted.tenant_id, finished_deliveries.c.state != constant("delivered")
     )
     return rows.limit(FEW + 1).subquery("o")

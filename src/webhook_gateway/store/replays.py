@@ -43,7 +43,8 @@ SELECT f.id, f.event_id, f.type, f.endpoint_id
 FROM finished_deliveries f JOIN endpoints e ON e.id = f.endpoint_id AND e.deleted_at IS NULL AND e.state <> 'disabled'
 WHERE f.tenant_id = $1 AND f.id > $2 AND f.id < $3 AND f.id >= $4 AND f.id < $5
   AND ($6::uuid IS NULL OR f.endpoint_id = $6) AND ($7::uuid IS NULL OR e.subscriber_id = $7)
-  AND ($8::text IS NULL OR f.type = $8) AND f.state = $9 AND f.reason IS DISTINCT FROM 'test'
+  AND ($8::text IS NULL OR f.type = $8) AND f.state = $9
+  AND f.state_reason IS DISTINCT FROM 'not_wanted' AND f.reason IS DISTINCT FROM 'test'
   AND EXISTS (SELECT FROM events v WHERE v.id = f.event_id
               AND ($11 OR e.host_changed_at IS NULL OR v.accepted_at > e.host_changed_at))
 ORDER BY f.id LIMIT $10

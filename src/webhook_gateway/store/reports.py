@@ -205,6 +205,11 @@ def narrow(rows: Select[Any], table: FromClause, wanted: Filter, before: UUID | 
     return rows
 
 
+def told(wanted: Filter) -> list[ColumnElement[bool]]:
+    """Of finished deliveries: what a filter kept back is unknown to a partner's key, as if it had never been made."""
+    return [] if wanted.subscriber_id is None else [finished_deliveries.c.state_reason.is_distinct_from("not_wanted")]
+
+
 def owned(table: FromClause, wanted: Filter) -> list[ColumnElement[bool]]:
     """The tenant's rows, and of those only what goes to the subscriber's endpoints, where there is one."""
     conditions: list[ColumnElement[bool]] = [table.c.tenant_id == wanted.tenant_id]
@@ -213,6 +218,8 @@ def owned(table: FromClause, wanted: Filter) -> list[ColumnElement[bool]]:
             endpoints.c.tenant_id == wanted.tenant_id, endpoints.c.subscriber_id == wanted.subscriber_id
         )
         conditions.append(table.c.endpoint_id.in_(theirs))
+    if table is finished_deliveries:
+        conditions += told(wanted)
     return conditions
 
 
