@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from webhook_gateway.store import migrate
+from webhook_gateway.store import migrate, partitions
 
 
 async def test_each_test_gets_the_newest_schema(database_url: str) -> None:
@@ -46,6 +46,18 @@ async def test_a_migrator_waits_for_one_that_is_at_work(database_url: str, monke
     assert not second.done()
     await at_work.close()
     await second
+
+
+async def test_an_index_that_was_not_made_to_the_end_is_made_by_the_next_try(database_url: str) -> None:
+    await empty(database_url)
+    await asyncio.to_thread(migrate.upgrade, database_url, "0010")
+    connection = await asyncpg.connect(database_url)
+    (month, *_) = [name for name in await partitions.make_all(connection) if name.startswith("attempts")]
+    await connection.execute(f"CREATE INDEX {month}_answers ON {month} (delivery_id)")
+    await asyncio.to_thread(migrate.upgrade, database_url)
+    await asyncio.to_thread(migrate.upgrade, database_url)
+    assert await connection.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = 'attempts_answers'::regclass")
+    await connection.close()
 
 
 async def test_a_database_that_was_never_migrated_has_no_revision(database_url: str) -> None:

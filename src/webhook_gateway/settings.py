@@ -110,6 +110,8 @@ class Settings(BaseSettings):
     keep_responses: int = Field(0, ge=0, le=1_024)
     """Bytes of a partner's answer to keep, encrypted. They may hold patients' data: 0 keeps none."""
     retain_bodies_days: int = Field(30, ge=1)
+    retain_open_days: int = Field(90, ge=1)
+    """After which a delivery that never came to an end is dead. Its body stays until then."""
     retain_metadata_days: int = Field(2_190, ge=1)
     retain_idempotency_hours: int = Field(72, ge=1)
     worker_metrics_port: int = Field(0, ge=0, le=65_535)

@@ -225,6 +225,10 @@ def partitions_dropped(names: list[str]) -> None:
     log.info("partitions_dropped", names=names)
 
 
+def open_too_long(count: int) -> None:
+    log.warning("open_too_long", deliveries=count, remedy="they are dead; see WEBHOOK_GATEWAY_RETAIN_OPEN_DAYS")
+
+
 def started(what: str, **facts: object) -> None:
     log.info("started", what=what, **facts)
 

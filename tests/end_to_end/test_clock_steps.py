@@ -13,9 +13,11 @@ from tests.support.partner import Partner, Received, status
 from tests.support.postgres import Server
 from tests.support.stepping_clock import Stepping, needs_compiler, stepping_postgres
 from webhook_gateway import telemetry
+from webhook_gateway.delivery.registry import Registry
 from webhook_gateway.delivery.upkeep import Upkeep
 from webhook_gateway.rules import ids
 from webhook_gateway.store import clock, migrate, partitions
+from webhook_gateway.store.configuration import Snapshot
 
 pytestmark = needs_compiler
 
@@ -125,10 +127,17 @@ async def test_nothing_is_dropped_while_the_clocks_say_different_days(
     for step, left in ((40 * DAY, 1), (0, 1)):
         stepping.step(step)
         async with hospital.elsewhere() as elsewhere:
-            await Upkeep(elsewhere.settings, elsewhere.database, elsewhere.vault).poll()
+            await Upkeep(elsewhere.settings, elsewhere.database, elsewhere.vault, configured()).poll()
         assert await hospital.count(there) == left
     assert told["clocks_differ"].is_set()
     changed = hospital.settings.model_copy(update={"retain_bodies_days": 10})
     async with hospital.elsewhere() as elsewhere:
-        await Upkeep(changed, elsewhere.database, elsewhere.vault).poll()
+        await Upkeep(changed, elsewhere.database, elsewhere.vault, configured()).poll()
     assert await hospital.count(there) == 0
+
+
+def configured() -> Registry:
+    """A worker's, that knows its configuration."""
+    registry = Registry()
+    registry.learn(Snapshot(1, {}, frozenset(), None))
+    return registry

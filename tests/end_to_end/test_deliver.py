@@ -48,7 +48,7 @@ async def test_by_default_nothing_of_an_answer_is_kept_but_its_measure(hospital:
         (row,) = await hospital.rows("SELECT * FROM attempts")
         assert row["response_excerpt"] is None
         assert row["response_length"] == len(got.body)
-        assert len(row["response_sha256"]) == 32
+        assert len(row["response_digest"]) == 32
 
 
 async def test_an_event_that_arrives_just_as_a_commit_ends_is_committed_at_once(hospital: Hospital) -> None:

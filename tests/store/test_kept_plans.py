@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from tests.support.postgres import Server
 from webhook_gateway.delivery.registry import LONG_AGO
-from webhook_gateway.store import bodies, deliveries, forwarding, ordering, outbox
+from webhook_gateway.store import bodies, deliveries, forwarding, ordering, outbox, retention
 from webhook_gateway.store.database import Connection, Database
 
 from .plans import explain_prepared
@@ -25,6 +25,17 @@ SOME = 500
 EVENTS = """
 INSERT INTO events (id, tenant_id, type, occurred_at, size, body)
 SELECT gen_random_uuid(), gen_random_uuid(), 'lab_result.final', now(), 10, 'sealed' FROM generate_series(1, $1::int)
+"""
+KEPT = """
+INSERT INTO kept_bodies (id, tenant_id, type, occurred_at, accepted_at, size, body)
+SELECT gen_random_uuid(), gen_random_uuid(), 'lab_result.final', now(), now(), 10, 'sealed'
+FROM generate_series(1, $1::int)
+"""
+ATTEMPTS = """
+INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, response_excerpt)
+SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 1, now(), 1, 'answered', 'rejected',
+       CASE WHEN n % 100 = 0 THEN 'sealed'::bytea END
+FROM generate_series(1, $1::int) AS n
 """
 KEYS = """
 INSERT INTO idempotency_keys (tenant_id, key, fingerprint, event_id)
@@ -52,13 +63,16 @@ SELECT id, tenant_id, CASE WHEN id < '00000000-0000-0000-0000-00000000000a' THEN
 ON CONFLICT (endpoint_id) DO UPDATE SET forward_at = excluded.forward_at
 """
 LATER = FILL.replace("make_interval(secs => $1 - n)", "make_interval(secs => -3600 - $1 + n)")
-TABLES = ["deliveries", "outbox", "events", "idempotency_keys", "held_keys", "endpoint_health", "endpoints"]
+TABLES = [
+    *("deliveries", "outbox", "events", "idempotency_keys", "held_keys", "endpoint_health", "endpoints"),
+    *("kept_bodies", "attempts"),
+]
 
 
 async def fill(connection: Connection, rows: int) -> None:
     await connection.execute(FILL, rows, 10)
     await connection.execute(LATER, rows // 10, 10)
-    for statement in (WAITING, EVENTS, KEYS, HELD, PARTNERS):
+    for statement in (WAITING, EVENTS, KEPT, ATTEMPTS, KEYS, HELD, PARTNERS):
         await connection.execute(statement, rows)
     await connection.execute(HEALTH)
 
@@ -124,6 +138,7 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
     ten = [endpoint(number) for number in range(10)]
     lowest = await connection.fetchval("SELECT coalesce(min(sequence), 1) - 1 FROM outbox")
     events = [row["id"] for row in await connection.fetch("SELECT id FROM events LIMIT 100")]
+    kept = await connection.fetch("SELECT id FROM kept_bodies LIMIT 100")
     known = await connection.fetch("SELECT tenant_id, key FROM idempotency_keys LIMIT 100")
     nothing: list[list[Any]] = [[]] * 16
     nobody = [UUID(int=0)] * SOME
@@ -132,6 +147,11 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
         "first due": (deliveries.FIRST_DUE, [ten, [LONG_AGO] * 10], 100),
         "claim": (deliveries.CLAIM, [ten, [10] * 10, [LONG_AGO] * 10, [30.0] * 10, uuid7(), time()], 6_000),
         "bodies": (bodies.BODIES, [events], 2_000),
+        "kept bodies": (bodies.KEPT_BODIES, [[row["id"] for row in kept]], 2_000),
+        "keep": (retention.KEEP, [UUID(int=0), UUID(int=1 << 120), 200], 10_000),
+        "forget": (retention.FORGET, [UUID(int=0), 1_000], 20_000),
+        "forget answers": (retention.FORGET_ANSWERS, [UUID(int=(1 << 128) - 1), 100], 4_000),
+        "end open": (retention.END_OPEN, [UUID(int=1 << 112), 90, 200, retention.TOO_LONG], 200),
         "finish": (deliveries.FINISH, [*nothing, some, [lease] * SOME, ["delivered"] * SOME, [None] * SOME], 20_000),
         "retry": (deliveries.RETRY, [some, [lease] * SOME, [1.0] * SOME, [1] * SOME, [None] * SOME, time()], 20_000),
         "cancel": (deliveries.CANCEL, [UUID(int=1), some, None, "test"], 20_000),

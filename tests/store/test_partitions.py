@@ -54,32 +54,17 @@ async def test_rows_move_from_the_default_partition_while_others_read_them(hospi
     assert await hospital.count(EVENTS.name(today())) == 200
 
 
-async def test_retention_drops_old_days_and_never_one_that_an_open_delivery_needs(hospital: Hospital) -> None:
-    days = [today() - timedelta(days=n) for n in (40, 39, 38)]
+async def test_whole_partitions_are_dropped_once_they_have_ended(hospital: Hospital) -> None:
+    old, gone = today() - timedelta(days=400), today().replace(day=1)
     async with hospital.database.connection() as connection:
-        for day in days:
-            await partitions.make_ahead(connection, EVENTS, day, 0)
-        needed = partitions.lowest_id(days[1])
-        dropped = await partitions.drop_before(connection, EVENTS, today() - timedelta(days=30), needed)
-        assert dropped == [EVENTS.name(days[0])]
-        dropped = await partitions.drop_before(connection, EVENTS, today() - timedelta(days=30), None)
-        assert dropped == [EVENTS.name(days[1]), EVENTS.name(days[2])]
-
-
-async def test_the_oldest_event_that_something_open_refers_to_is_found(hospital: Hospital) -> None:
-    endpoint_id = await hospital.endpoint()
-    async with hospital.database.connection() as connection:
-        assert await partitions.oldest_needed(connection) is None
-    (first,) = await hospital.post()
-    await hospital.fan_out()
-    await hospital.post()
-    async with hospital.database.connection() as connection:
-        assert await partitions.oldest_needed(connection) == first
-    await hospital.finish(*await hospital.claim(endpoint_id))
-    async with hospital.database.connection() as connection:
-        second = await partitions.oldest_needed(connection)
-    assert second is not None
-    assert second > first
+        await partitions.make_ahead(connection, partitions.ATTEMPTS, old, 1)
+        dropped = await partitions.drop_before(connection, partitions.ATTEMPTS, old.replace(day=28))
+        assert dropped == []
+        dropped = await partitions.drop_before(connection, partitions.ATTEMPTS, gone)
+        names = [partitions.ATTEMPTS.name(day) for day in (old, partitions.ATTEMPTS.next(old))]
+        assert dropped == names
+        left = {row["relname"] for row in await connection.fetch(partitions.EXISTING, "attempts")}
+    assert partitions.ATTEMPTS.name(today()) in left
 
 
 def test_a_days_ids_begin_at_midnight_utc() -> None:

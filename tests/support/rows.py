@@ -62,7 +62,7 @@ async def store_finished(
     )
     await connection.execute(
         "INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status,"
-        " response_sha256, response_excerpt) VALUES ($1, $2, $3, 1, now(), 0.25, 'answered', 'rejected', 500, $4, $5)",
+        " response_digest, response_excerpt) VALUES ($1, $2, $3, 1, now(), 0.25, 'answered', 'rejected', 500, $4, $5)",
         delivery_id,
         uuid7(),
         tenant_id,

@@ -181,6 +181,22 @@ async def test_an_event_says_what_became_of_it(api: Api, admin: httpx.AsyncClien
     assert [item["id"] for item in listed] == [waiting, world.event_id]
 
 
+async def test_of_an_event_whose_body_is_gone_it_is_said_that_it_was_there(
+    api: Api, admin: httpx.AsyncClient, world: World
+) -> None:
+    unknown = ids.render(ids.EVENT, uuid7())
+    async with api.database.connection() as connection:
+        await connection.execute("DELETE FROM events")
+    async with api.client(await api.make_key("admin", "payload:read")) as officer:
+        for path in ("", "/payload"):
+            response = await officer.get(f"/v1/events/{world.event_id}{path}")
+            assert (response.status_code, response.json()["type"]) == (410, "urn:problem:webhook-gateway:gone")
+            assert "no longer kept" in response.json()["detail"]
+            assert (await officer.get(f"/v1/events/{unknown}{path}")).status_code == 404
+    listed = await admin.get("/v1/deliveries", params={"event_id": world.event_id})
+    assert len(listed.json()["items"]) == 2
+
+
 async def test_a_body_that_somebody_changed_is_told_as_that_and_not_as_a_bug(
     api: Api, admin: httpx.AsyncClient, world: World
 ) -> None:

@@ -229,6 +229,11 @@ class Vault:
         mac.update(text)
         return mac.digest()
 
+    def digest_of_answer(self, tenant_id: UUID, sha256: bytes) -> bytes | None:
+        """What tells equal answers: without the key, a pseudonym in one can't be found by trying them all. None where
+        there was nothing in it, or the tenant has no index key here."""
+        return self.digest(tenant_id, b"answer\0" + sha256) if sha256 and self.knows(tenant_id) else None
+
     def audit_key(self, tenant_id: UUID) -> bytes | None:
         """The seed of the key that signs heads of the tenant's audit log, if it has been taken into use."""
         return self._audit.get(tenant_id)

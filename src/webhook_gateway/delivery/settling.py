@@ -214,7 +214,9 @@ class Settling:
             sends=result.exchange.sends,
             response_length=None if response is None else response.length,
             response_type=None if response is None else _media_type(response.content_type),
-            response_sha256=None if response is None else response.sha256,
+            response_digest=None
+            if response is None
+            else self.vault.digest_of_answer(delivery.tenant_id, response.sha256),
             response_excerpt=self.vault.seal(delivery.tenant_id, "attempts", result.attempt_id, excerpt)
             if excerpt
             else None,

@@ -11,9 +11,22 @@ import asyncpg
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import KeyMissing, Vault
 from webhook_gateway.host.loop import POLL
+from webhook_gateway.rules.model import DeliveryState
 from webhook_gateway.settings import Settings
-from webhook_gateway.store import advisory_locks, configuration, forwarding, healing, partitions, permission, replays
+from webhook_gateway.store import (
+    advisory_locks,
+    configuration,
+    forwarding,
+    healing,
+    partitions,
+    permission,
+    replays,
+    retention,
+)
 from webhook_gateway.store.database import Connection, Database
+
+from . import operational
+from .registry import Registry
 
 REPLAYS = 500
 """Deliveries that a replay job queues in one transaction."""
@@ -34,10 +47,11 @@ async def forward(database: Database) -> float:
 
 
 class Upkeep:
-    def __init__(self, settings: Settings, database: Database, vault: Vault) -> None:
+    def __init__(self, settings: Settings, database: Database, vault: Vault, registry: Registry) -> None:
         self._settings = settings
         self._database = database
         self._vault = vault
+        self._registry = registry
         self._chores_at = monotonic()
         self._healed = 0
         """Steps of the clock."""
@@ -52,7 +66,7 @@ class Upkeep:
                     while await healing.heal(connection, self._settings.lease_margin):
                         pass
                     self._healed = steps
-                if monotonic() >= self._chores_at:
+                if monotonic() >= self._chores_at and self._registry.snapshot.version:
                     await self._do_chores(connection)
                 cancelled = await permission.cancel_some(connection)
                 replayed = await replays.run_some(connection, REPLAYS)
@@ -70,6 +84,7 @@ class Upkeep:
             await partitions.make_all(connection)
             if not await self._knows_the_time(connection):
                 return
+            await self._end_open(connection)
             await self._drop(connection)
             while await partitions.prune_keys(connection, self._settings.retain_idempotency_hours):
                 pass
@@ -95,13 +110,30 @@ class Upkeep:
             return False
         return clock.is_certain()
 
+    async def _end_open(self, connection: Connection) -> None:
+        """Nobody has brought them to an end, nor will: an operator is told, and bodies go."""
+        count = 0
+        while True:
+            async with connection.transaction():
+                ended = await retention.end_open(connection, self._settings.retain_open_days)
+                for one in ended:
+                    endpoint = self._registry.of(one.endpoint_id).endpoint
+                    if endpoint is not None and self._registry.wants_dead_delivery_events(one):
+                        await operational.delivery_dead(connection, self._vault, endpoint, one, retention.TOO_LONG)
+            if not ended:
+                break
+            telemetry.finished.labels(DeliveryState.DEAD).inc(len(ended))
+            count += len(ended)
+        if count:
+            telemetry.open_too_long(count)
+
     async def _drop(self, connection: Connection) -> None:
         today = await partitions.today(connection)
-        needed = await partitions.oldest_needed(connection)
         before = today - timedelta(days=self._settings.retain_bodies_days)
-        dropped = await partitions.drop_before(connection, partitions.EVENTS, before, needed)
+        await retention.forget(connection, before)
+        dropped = await retention.drop_bodies(connection, before)
         before = today - timedelta(days=self._settings.retain_metadata_days)
         for cut in (partitions.FINISHED, partitions.ATTEMPTS):
-            dropped += await partitions.drop_before(connection, cut, before, None)
+            dropped += await partitions.drop_before(connection, cut, before)
         if dropped:
             telemetry.partitions_dropped(dropped)

@@ -88,7 +88,7 @@ class Worker:
             Loop("claim", claiming.claim, due.changed),
             Loop("scan", claiming.scan, notified),
             Loop("forward", partial(forward, database)),
-            Loop("upkeep", Upkeep(settings, database, vault).poll),
+            Loop("upkeep", Upkeep(settings, database, vault, registry).poll),
         ]
         self._until_drained = [
             Loop("heartbeat", self._membership.heartbeat),

@@ -52,7 +52,7 @@ async def replay(change: Change, delivery_id: UUID) -> dict[str, UUID] | Refusal
     if not may_have(types_of(endpoint), row["type"]):
         return Conflict.NOT_PERMITTED
     event = await reports.event(connection, actor.tenant_id, row["event_id"])
-    if event is None:
+    if event is None or event["kept_apart"]:
         return Conflict.BODY_GONE
     if not actor.may_send(row["type"]):
         return NotHeld((row["type"],))

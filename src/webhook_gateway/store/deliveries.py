@@ -69,7 +69,7 @@ RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lea
 RECORD = """
 -- record: the attempts, even of who lost the lease: the request was made. A settle may be repeated: DO NOTHING
 INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status, detail,
-                      tls_version, response_length, response_type, response_sha256, response_excerpt, sends)
+                      tls_version, response_length, response_type, response_digest, response_excerpt, sends)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[], $6::real[], $7::text[],
                      $8::text[], $9::smallint[], $10::text[], $11::text[], $12::int[], $13::text[], $14::bytea[],
                      $15::bytea[], $16::smallint[])
@@ -103,7 +103,8 @@ RETRY = f"""
 -- where the attempt doesn't count. What was brought forward is due when it was before. Fenced by `lease_id`.
 UPDATE deliveries d
 SET due_at = CASE WHEN counted = 1 AND d.forwarded_from > clock.now
-                  THEN greatest(d.forwarded_from, clock.now + make_interval(secs => retry_after))
+                  THEN greatest(least(d.forwarded_from, clock.now + make_interval(secs => delay)),
+                                clock.now + make_interval(secs => retry_after))
                   ELSE clock.now + make_interval(secs => delay) END,
     forwarded_from = CASE counted WHEN 0 THEN d.forwarded_from END, lease_id = NULL, attempt = d.attempt - 1 + counted,
     not_before = clock.now + make_interval(secs => retry_after)
@@ -180,7 +181,7 @@ class Attempt(msgspec.Struct, frozen=True):
     tls_version: str | None = None
     response_length: int | None = None
     response_type: str | None = None
-    response_sha256: bytes | None = None
+    response_digest: bytes | None = None
     response_excerpt: bytes | None = None
     sends: int = 1
 

@@ -80,18 +80,31 @@ async def make_ahead(connection: Connection, cut: Cut, today: date, ahead: int) 
     return made
 
 
-async def drop_before(connection: Connection, cut: Cut, day: date, needed_from: UUID | None) -> list[str]:
-    """Drops partitions that end before the day; one that holds the id ``needed_from``, or later ones, stays."""
+async def ended(connection: Connection, cut: Cut, day: date) -> list[tuple[str, date, date]]:
+    """The partitions that end before the day, the oldest first, each with its first day and the one after its last."""
+    begins = [(row["relname"], cut.begin_of(row["relname"])) for row in await connection.fetch(EXISTING, cut.table)]
+    return [(name, begin, cut.next(begin)) for name, begin in begins if cut.next(begin) <= day]
+
+
+async def drop_before(connection: Connection, cut: Cut, day: date) -> list[str]:
+    """Drops partitions that end before the day."""
     dropped = []
-    for row in await connection.fetch(EXISTING, cut.table):
-        end = cut.next(cut.begin_of(row["relname"]))
-        if end > day or (needed_from is not None and needed_from < lowest_id(end)):
-            break
+    for name, *_ in await ended(connection, cut, day):
         async with connection.transaction():
-            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-            await connection.execute(f"DROP TABLE {row['relname']}")
-        dropped.append(row["relname"])
+            await lock(connection, name)
+            await connection.execute(f"DROP TABLE {name}")
+        dropped.append(name)
     return dropped
+
+
+async def lock(connection: Connection, partition: str) -> None:
+    """Nobody else reads or writes the partition until the transaction ends.
+
+    Raises:
+        asyncpg.LockNotAvailableError: somebody does now.
+    """
+    await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+    await connection.execute(f"LOCK TABLE {partition} IN ACCESS EXCLUSIVE MODE")
 
 
 async def today(connection: Connection) -> date:
@@ -132,22 +145,11 @@ async def _make(connection: Connection, cut: Cut, begin: date, end: date, *, may
         )
 
 
-OLDEST_NEEDED = """
--- oldest needed: the event that something open still refers to
-SELECT least((SELECT event_id FROM deliveries ORDER BY event_id LIMIT 1),
-             (SELECT event_id FROM outbox ORDER BY event_id LIMIT 1))
-"""
-
 PRUNE_KEYS = """
 -- prune keys: idempotency keys older than promised, a slice at a time
 DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM idempotency_keys WHERE created_at < now() - make_interval(hours => $1) LIMIT 10000))
 """
-
-
-async def oldest_needed(connection: Connection) -> UUID | None:
-    found = await connection.fetchval(OLDEST_NEEDED)
-    return None if found is None else UUID(str(found))
 
 
 async def prune_keys(connection: Connection, hours: int) -> int:

@@ -35,12 +35,14 @@ from webhook_gateway.rules.waiting import why_in_outbox
 
 from .driver import driver_of
 from .rows import every, first
-from .tables import attempts, deliveries, endpoints, events, finished_deliveries, outbox
+from .tables import attempts, deliveries, endpoints, events, finished_deliveries, kept_bodies, outbox
 from .waiting import explained, workers_alive
 
 COUNTED = 1_000_000
 """A count goes no further: a backlog of a million is a backlog."""
 FINAL_STATES = ("delivered", "dead", "cancelled")
+
+_NOT_SHOWN = {"response_excerpt", "response_sha256", "tenant_id", "delivery_id"}
 
 _Time = TIMESTAMP(timezone=True)
 
@@ -93,7 +95,7 @@ async def delivery(connection: AsyncConnection, wanted: Filter, delivery_id: UUI
 
 async def attempts_of(connection: AsyncConnection, tenant_id: UUID, delivery_id: UUID) -> list[RowMapping]:
     """Its requests, first one first, without what partners answered."""
-    shown = [column for column in attempts.c if column.name not in {"response_excerpt", "tenant_id", "delivery_id"}]
+    shown = [column for column in attempts.c if column.name not in _NOT_SHOWN]
     rows = select(*shown).where(attempts.c.delivery_id == delivery_id, attempts.c.tenant_id == tenant_id)
     return await every(connection, rows.order_by(attempts.c.id))
 
@@ -111,24 +113,33 @@ async def responses_of(connection: AsyncConnection, tenant_id: UUID, delivery_id
 
 
 async def event(connection: AsyncConnection, tenant_id: UUID, event_id: UUID) -> dict[str, Any] | None:
-    """One event without its body; ``waiting_for`` says why while it is in the outbox."""
+    """One event without its body; ``waiting_for`` says why while it is in the outbox.
+
+    ``kept_apart`` where its day has gone, and only what is open of it may still be sent.
+    """
     in_outbox = (
         select(literal_column("1"))
         .where(outbox.c.event_id == event_id, outbox.c.tenant_id == tenant_id, outbox.c.endpoint_id.is_(None))
         .exists()
     )
-    found = event_columns().add_columns(in_outbox.label("in_outbox"))
-    row = await first(connection, found.where(events.c.tenant_id == tenant_id, events.c.id == event_id))
-    if row is None:
+    for table in (events, kept_bodies):
+        found = event_columns(table).add_columns(in_outbox.label("in_outbox"))
+        row = await first(connection, found.where(table.c.tenant_id == tenant_id, table.c.id == event_id))
+        if row is not None:
+            break
+    else:
         return None
     waiting = why_in_outbox(await workers_alive(await driver_of(connection))) if row["in_outbox"] else None
-    return {**row, "waiting_for": None if waiting is None else waiting.reason}
+    return {**row, "waiting_for": None if waiting is None else waiting.reason, "kept_apart": table is kept_bodies}
 
 
 async def body(connection: AsyncConnection, tenant_id: UUID, event_id: UUID) -> bytes | None:
     """The sealed body."""
-    found = select(events.c.body).where(events.c.tenant_id == tenant_id, events.c.id == event_id)
-    sealed: bytes | None = await connection.scalar(found)
+    of_both = (
+        select(table.c.body).where(table.c.tenant_id == tenant_id, table.c.id == event_id)
+        for table in (events, kept_bodies)
+    )
+    sealed: bytes | None = await connection.scalar(union_all(*of_both))
     return sealed
 
 
@@ -169,10 +180,8 @@ def finished_rows() -> Select[Any]:
     )
 
 
-def event_columns() -> Select[Any]:
-    return select(
-        events.c.id, events.c.type, events.c.occurred_at, events.c.accepted_at, events.c.size, events.c.addressees
-    )
+def event_columns(table: FromClause = events) -> Select[Any]:
+    return select(table.c.id, table.c.type, table.c.occurred_at, table.c.accepted_at, table.c.size, table.c.addressees)
 
 
 async def _explained(connection: AsyncConnection, found: FromClause, limit: int) -> list[dict[str, Any]]:

@@ -89,6 +89,12 @@ events = _table(
     "body bytea, addressees uuid[]",
 )
 
+kept_bodies = _table(
+    "kept_bodies",
+    "id uuid, tenant_id uuid, type text, occurred_at timestamptz, accepted_at timestamptz, size integer",
+    "body bytea, addressees uuid[]",
+)
+
 outbox = _table(
     "outbox",
     "sequence bigint, tenant_id uuid, event_id uuid, type text, ordering_key bigint, endpoint_id uuid",
@@ -115,6 +121,7 @@ attempts = _table(
     "delivery_id uuid, id uuid, tenant_id uuid, attempt integer, started_at timestamptz, duration real",
     "phase text, outcome text, status smallint, detail text, tls_version text, response_length integer",
     "response_type text, response_sha256 bytea, response_excerpt bytea, sends smallint",
+    "response_digest bytea",
 )
 
 held_keys = _table(

@@ -44,6 +44,7 @@ TITLES: dict[str, str] = {
     "invalid-request": "The request breaks the rules of this operation",
     "unauthorized": "The request needs a valid API key",
     "forbidden": "The API key does not allow this",
+    "gone": "It is no longer kept",
     "not-found": "There is no such thing here",
     "method-not-allowed": "The path has no such method",
     "conflict": "The state of things forbids this",

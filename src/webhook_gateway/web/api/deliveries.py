@@ -109,5 +109,5 @@ def _open(gateway: Gateway, caller: Caller, row: RowMapping) -> str | None:
 
 
 def shown_attempt(attempt: RowMapping) -> dict[str, Any]:
-    sha256: bytes | None = attempt["response_sha256"]
-    return {**attempt, "response_sha256": None if sha256 is None else sha256.hex()}
+    digest: bytes | None = attempt["response_digest"]
+    return {**attempt, "response_digest": None if digest is None else digest.hex()}

@@ -27,6 +27,7 @@ PROBLEMS: dict[int, tuple[str, str]] = {
     403: ("forbidden", "The key lacks the scope, or is bound to one subscriber."),
     404: ("not-found", "No such thing, or not one that this key may see."),
     409: ("conflict", "The state of things forbids it."),
+    410: ("gone", "The event is known, and its body and description are no longer kept."),
     413: ("body-too-large", "The body is over the limit."),
     415: ("unsupported-media-type", "The body has another content type than JSON."),
     422: ("invalid-request", "The request breaks a rule; `errors` says where and what to do."),
@@ -106,6 +107,8 @@ def _complete(path: str, method: str, operation: dict[str, Any], scope: Scope | 
         expected.add(422)
     if "{" in path:
         expected.add(404)
+    if "{event_id}" in path:
+        expected.add(410)
     if method in {"post", "patch", "delete"}:
         expected |= {404, 409}
     if is_open:

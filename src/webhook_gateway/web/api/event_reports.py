@@ -44,12 +44,15 @@ async def every(query: Annotated[EventQuery, Query()], gateway: Parts, caller: W
 
 @router.get("/{event_id}", response_model=EventDetail, operation_id="getEvent", summary="Look at one event")
 async def one(event_id: EventId, gateway: Parts, caller: Reader) -> Any:
-    """Shows whether an event was fanned out, and its deliveries. Its body is another matter."""
+    """Shows whether an event was fanned out, and its deliveries. Its body is another matter.
+
+    `410` where retention has dropped the event: `GET /v1/deliveries?event_id=…` still says what became of it.
+    """
     async with gateway.database.reading() as connection:
         row = await reports.event(connection, caller.tenant_id, event_id)
         deliveries = await _deliveries_of(connection, caller, event_id, MOST_DELIVERIES)
     if row is None or (caller.subscriber_id is not None and not deliveries):
-        raise _unknown()
+        raise _gone() if deliveries else _unknown()
     return {
         **row,
         "to": None if caller.subscriber_id is not None else row["addressees"],
@@ -70,7 +73,9 @@ async def payload(event_id: EventId, gateway: Parts, caller: Opener) -> Response
     """Shows an event's body, to a subscriber's key as much as that may have. Every look stands in the audit log."""
     async with changing(gateway.database, caller) as change:
         sealed = await reports.body(change.connection, caller.tenant_id, event_id)
-        if sealed is None or not await _may_see(change.connection, caller, event_id):
+        if sealed is None:
+            raise _gone() if await _deliveries_of(change.connection, caller, event_id, 1) else _unknown()
+        if not await _may_see(change.connection, caller, event_id):
             raise _unknown()
         body = await _open(gateway, caller, event_id, sealed)
         if caller.subscriber_id is not None:
@@ -106,3 +111,8 @@ async def _deliveries_of(connection: AsyncConnection, caller: Caller, event_id: 
 
 def _unknown() -> Problem:
     return not_found("event")
+
+
+def _gone() -> Problem:
+    remedy = "GET /v1/deliveries?event_id=… still says what became of it."
+    return Problem(410, "gone", f"The event was accepted, and its body is no longer kept. {remedy}")

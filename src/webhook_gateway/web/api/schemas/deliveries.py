@@ -89,7 +89,7 @@ ATTEMPT: dict[str, Any] = {
     "sends": 1,
     "response_length": 19,
     "response_type": "text/plain",
-    "response_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "response_digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
 }
 
 
@@ -110,7 +110,9 @@ class Attempt(Shown):
     sends: int = Field(description="2 where a kept connection was closed, and the same request was sent again at once.")
     response_length: int | None
     response_type: str | None
-    response_sha256: str | None
+    response_digest: str | None = Field(
+        description="Equal for equal answers: a keyed hash, which tells nobody without the key what was in one."
+    )
 
 
 class KeptResponse(Shown):
