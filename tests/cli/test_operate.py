@@ -1,4 +1,4 @@
-"""`status` and `replay`, against the tables that a worker writes."""
+"""`status`, `replay` and `try-now`, against the tables that a worker writes."""
 
 import asyncio
 import json
@@ -187,6 +187,18 @@ def test_a_delivery_that_is_still_open_is_not_replayed(hospital: Hospital) -> No
     found = hospital.run("replay", ids.render(ids.DELIVERY, hospital.waiting))
     assert found.returncode == 1
     assert "only one that is finished" in found.stderr
+
+
+def test_a_delivery_that_waits_for_its_next_attempt_is_tried_now(hospital: Hospital) -> None:
+    waiting = ids.render(ids.DELIVERY, hospital.waiting)
+    refused = hospital.run("try-now", waiting)
+    assert (refused.returncode, "paused: resume it first" in refused.stderr) == (1, True), refused.stderr
+    hospital.fetch("UPDATE endpoints SET state = 'enabled'")
+    hospital.fetch("UPDATE deliveries SET due_at = now() + interval '1 day'")
+    assert hospital.run("try-now", waiting).returncode == 0
+    assert hospital.fetch("SELECT due_at <= now() AS due FROM deliveries")[0]["due"]
+    (entry,) = json.loads(hospital.run("audit", "list", "--target", waiting, "--json").stdout)
+    assert entry["action"] == "delivery.tried_now"
 
 
 def test_nobody_is_asked_to_replay_without_saying_yes(hospital: Hospital) -> None:

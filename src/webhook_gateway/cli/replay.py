@@ -1,4 +1,4 @@
-"""``replay``: send finished deliveries again, one or many."""
+"""``replay``: send finished deliveries again, one or many. ``try-now``: attempt one that waits."""
 
 from __future__ import annotations
 
@@ -78,6 +78,21 @@ def replay(
         write_json(shown)
     else:
         say(f"{shown['id']} is {job['state']}: {job['done']:,} of {job['total']:,} queued again")
+
+
+def try_now(
+    delivery: Annotated[str, typer.Argument(metavar="DELIVERY_ID", help="dlv_…")], tenant: TenantName = "default"
+) -> None:
+    """Attempt a pending delivery now, also where its endpoint is left alone. It is an extra attempt.
+
+    [dim]Example:[/dim]
+      webhook-gateway try-now dlv_01h455vb4pex5vsknk084sn02q
+    """
+    from webhook_gateway.operations import deliveries
+
+    delivery_id = parse_id(ids.DELIVERY, delivery)
+    change_in(tenant, lambda change: deliveries.try_now(change, delivery_id))
+    say(f"{delivery} is due now")
 
 
 def _replay_one(text: str, tenant: str, *, as_json: bool) -> None:
