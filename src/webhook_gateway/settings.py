@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     """The same text in a file that only its owner may read."""
 
     concurrency: int = Field(256, ge=1, le=10_000)
-    """Requests in flight in one worker process."""
+    """Requests in flight in one worker process; three times as many where requests hang."""
     tenant_slots: int = Field(0, ge=0)
     """Requests in flight for one tenant in one worker process; 0 for as many as there are."""
     lease_margin: float = Field(LEASE_MARGIN, ge=1, le=3_600)

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from msgspec import structs
 
-from webhook_gateway.delivery import registry, slots
+from webhook_gateway.delivery import health, occupancy, registry, slots
 from webhook_gateway.delivery.health import PROVEN
 from webhook_gateway.delivery.registry import EndpointRecord, Leased
 from webhook_gateway.delivery.slots import PREFETCH, QUEUED
@@ -107,14 +107,75 @@ def test_a_newcomer_has_its_slots_beside_those_that_answer_and_one_that_hangs() 
     assert [record.in_flight for record in newcomers] == [10, 10]
 
 
+@pytest.mark.parametrize("answered_before", [True, False])
+def test_endpoints_that_begin_to_hang_leave_slots_to_those_that_answer_within_seconds(
+    answered_before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = monotonic()
+    for module in (clock, registry, slots, occupancy, health):
+        monkeypatch.setattr(module, "monotonic", lambda: now)
+    parts = Parts()
+    many = [replace(ENDPOINT, id=uuid4()) for _ in range(300)]
+    parts.registry.learn(snapshot(ENDPOINT, *many, version=2))
+    for endpoint in many:
+        record = parts.registry.of(endpoint.id)
+        record.health.duration = 0.02
+        if answered_before:
+            record.health.note(Accepted(200), 0.02, Health(), share=10)
+        parts.due.expect(record)
+    parts.due.expect(parts.record)  # healthy, and new here, too
+
+    def claim_all() -> int:
+        """How many slots the healthy one got; everybody else hangs."""
+        got = 0
+        while reservations := parts.slots.reserve():
+            for reservation in reservations:
+                parts.slots.claimed(reservation, got=reservation.slots)
+                parts.begin(*[Leased(reservation.record, delivery()) for _ in range(reservation.slots)])
+                if reservation.record is parts.record:
+                    got += reservation.slots
+                    for _ in range(reservation.slots):
+                        parts.record.health.note(Accepted(200), 0.02, Health(), share=10)
+                        parts.slots.next_or_free(parts.record, goes_on=False)
+                    if got >= 20:
+                        return got
+        return got
+
+    got = []
+    for _ in range(12):
+        got.append(claim_all())
+        now += 1.1
+    assert all(one >= 20 for one in got[4:]), got
+    assert parts.slots.in_flight <= occupancy.MOST * 256
+    for record in list(parts.registry):
+        while record.in_flight:
+            parts.slots.next_or_free(record, goes_on=False)
+    taken = parts.slots._taken
+    assert (taken.in_flight, taken.unproven, taken.hanging) == (0, 0, 0)
+
+
+def test_a_slow_endpoint_does_not_hang() -> None:
+    parts = Parts()
+    for _ in range(60):
+        parts.record.health.note(Accepted(200), 10.0, Health(), share=10)
+    parts.begin(*parts.claim(has=10))
+    parts.record.standing.moved_at -= 15
+    parts.slots.reserve()
+    assert parts.record.standing.hanging == 0
+    parts.record.standing.moved_at -= 15
+    parts.slots._taken._looked_at = 0
+    parts.slots.reserve()
+    assert parts.record.standing.hanging == 10
+
+
 def test_with_its_first_2xx_an_endpoint_leaves_the_half_of_those_that_do_not_answer() -> None:
     parts = Parts()
     first, *others = hanging(parts, 300)
-    assert first.unproven == first.in_flight > 0
+    assert first.standing.unproven == first.in_flight > 0
     first.health.note(Accepted(200), 0.1, Health(), share=10)
     parts.slots.next_or_free(first, goes_on=True)
-    assert first.unproven == 0
-    assert parts.slots.unproven == sum(record.unproven for record in others) < 192
+    assert first.standing.unproven == 0
+    assert parts.slots._taken.unproven == sum(record.standing.unproven for record in others) < 192
     parts.due.expect(first)
     (reservation,) = parts.slots.reserve()
     assert reservation.record is first
@@ -122,7 +183,7 @@ def test_with_its_first_2xx_an_endpoint_leaves_the_half_of_those_that_do_not_ans
     for record in others:
         while record.in_flight:
             parts.slots.next_or_free(record, goes_on=False)
-    assert parts.slots.unproven == 0
+    assert parts.slots._taken.unproven == 0
 
 
 def test_deliveries_of_an_endpoint_faster_than_a_claim_are_prefetched_and_never_over_its_slots() -> None:

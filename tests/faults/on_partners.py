@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.support.dns_server import OWN_DNS, dns_server
+from tests.support.partner import OK, Received, Reply, partner
 
 from .house import House
 from .report import Report
@@ -37,9 +38,20 @@ async def f13_hostile_partners(house: House) -> Report:
         return await stage.account(allowed=0)
 
 
+ONSET = 5.0
+"""Seconds from when endpoints begin to hang until nobody else is to notice it any more."""
+
+
 async def f22_hang(house: House) -> Report:
     """names and endpoints that hang, by the hundred"""
-    async with dns_server() as dns, house.stage(workers=0) as stage, _serve(_hang) as hanging:
+    hang = asyncio.Event()
+
+    async def at_first(_: Received) -> Reply:
+        if hang.is_set():
+            await asyncio.sleep(3_600)
+        return OK
+
+    async with dns_server() as dns, house.stage(workers=0) as stage, partner(otherwise=at_first) as turning:
         for _ in range(2):
             await stage.start_worker(PYTHONPATH=f"{OWN_DNS}:{stage.code}", OWN_DNS=dns.address)
         for number in range(5):
@@ -47,16 +59,23 @@ async def f22_hang(house: House) -> Report:
             await stage.add_endpoint(f"named-{number}", url=stage.partner.url(f"/named-{number}", host=host))
         names = [f"http://silent-{number}.example.com/" for number in range(150)]
         dns.silent.update(str(urlsplit(name).hostname) for name in names)
+
+        async def turn() -> None:
+            await _add_with_backlog(stage, [turning.url(f"/{number}") for number in range(300)], 1)
+            await turning.got(300)
+            hang.set()
+            await _add_with_backlog(stage, [])
+
         async with stage.load(rate=30):
             await _warm_up(stage)
             alone = await _waits(stage, stage.length.seconds(30))
-            for what, urls in {
-                "66 hanging names": names[:66],
-                "150 hanging names": names[66:],
-                "300 endpoints that hang, too": [f"{hanging}/{number}" for number in range(300)],
+            for what, begin in {
+                "66 hanging names": _add_with_backlog(stage, names[:66]),
+                "150 hanging names": _add_with_backlog(stage, names[66:]),
+                "300 endpoints that hang, too": turn(),
             }.items():
-                await _add_with_backlog(stage, urls)
-                await _warm_up(stage)
+                await begin
+                await asyncio.sleep(ONSET)
                 beside = await _waits(stage, stage.length.seconds(60))
                 stage.notes.append(f"{_told(beside)} beside {what}, {_told(alone)} alone")
                 for part, most in ((0.5, 0.1), (0.99, 0.2)):
@@ -64,19 +83,19 @@ async def f22_hang(house: House) -> Report:
                     bound = max(2 * before, before + most)
                     stage.expect(now <= bound, f"p{part * 100:g} went from {before:.3f} s to {now:.3f} s: {what}")
             leased = "SELECT count(*) FROM deliveries WHERE lease_id IS NOT NULL AND endpoint_id <> ALL($1)"
-            hang = await stage.value(leased, list(stage.endpoints.values()))
+            requests = await stage.value(leased, list(stage.endpoints.values()))
             await _give_up_others(stage)
-        stage.expect(hang >= 200, f"only {hang} requests hung")
+        stage.expect(requests >= 200, f"only {requests} requests hung")
         stage.expect(dns.silent <= set(dns.asked), "not every name was asked for")
         return await stage.account(allowed=0)
 
 
-async def _add_with_backlog(stage: Stage, urls: Sequence[str]) -> None:
-    """Endpoints that have more to be sent than they will ever take, and that may take a minute for each."""
+async def _add_with_backlog(stage: Stage, urls: Sequence[str], each: int = 20) -> None:
+    """Endpoints that may take a minute for each, and ``each`` event more for all such."""
     async with stage.hospital() as hospital:
         for url in urls:
             await hospital.endpoint("old.event", url=url, deadline=60.0)
-        await hospital.post(times=20, type="old.event")
+        await hospital.post(times=each, type="old.event")
 
 
 async def _give_up_others(stage: Stage) -> None:

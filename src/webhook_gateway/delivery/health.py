@@ -46,6 +46,10 @@ class EndpointHealth:
         """Whether no 2xx came lately: it is new, fails, or had nothing to answer."""
         return monotonic() - self.accepted_at >= PROVEN
 
+    def doubt(self) -> None:
+        """It hangs, so what it answered before proves nothing."""
+        self.accepted_at = -math.inf
+
     def learn(self, told: Health) -> None:
         """What other workers found out. What we have written ourselves comes back, too, and is no news."""
         if self.is_unsaved() or not _differ(told, self.saved):

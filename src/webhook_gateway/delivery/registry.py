@@ -39,6 +39,8 @@ class Prefetched(msgspec.Struct, frozen=True):
 @dataclass(slots=True, eq=False)
 class Tenant:
     in_flight: int = 0
+    hanging: int = 0
+    """Those of them that hang."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +70,18 @@ class Pace:
 
 
 @dataclass(slots=True, eq=False)
+class Standing:
+    """What its requests under way say of an endpoint. `Occupancy` keeps it."""
+
+    unproven: int = 0
+    """Slots that it took while no 2xx had come lately."""
+    hanging: int = 0
+    """Those among them whose requests hang."""
+    moved_at: float = 0.0
+    """When the last one ended, or the first one began, by monotonic time."""
+
+
+@dataclass(slots=True, eq=False)
 class EndpointRecord:
     """Each section is written by one part: the registry, `Due`, `Slots`, and `EndpointHealth` itself."""
 
@@ -87,8 +101,7 @@ class EndpointRecord:
 
     in_flight: int = 0
     """Slots that are taken: by requests under way, and by those reserved."""
-    unproven: int = 0
-    """Those of them that were taken while no 2xx had come lately."""
+    standing: Standing = field(default_factory=Standing)
     reserved: int = 0
     """Slots taken for deliveries that are just being claimed or made."""
     prefetched: deque[Prefetched] = field(default_factory=deque)

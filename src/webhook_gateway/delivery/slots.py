@@ -3,7 +3,7 @@
 An endpoint takes only its own slots, shared between the live workers. Within one worker no endpoint may hold more slots
 than are still free (a dynamic threshold, as in shared-memory switches: Choudhury and Hahne, 1998), so however many
 neighbours hang, a newcomer finds a free one. Endpoints without a 2xx in five minutes have half of the slots together,
-and those of them that never failed, either, a quarter more.
+and those of them that never failed, either, a quarter more. Requests that hang leave their slots to others.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from webhook_gateway.rules.waiting import may_begin, may_test
 from webhook_gateway.store.clock import Clock
 
 from .due import Due
+from .occupancy import Occupancy
 from .registry import EndpointRecord, Leased, Prefetched, Registry
 
 QUICK = 0.02
@@ -56,21 +57,26 @@ class Slots:
         self._clock = clock
         self._registry = registry
         self._due = due
-        self.concurrency = concurrency
-        self._per_tenant = per_tenant or concurrency
+        self._taken = Occupancy(concurrency, per_tenant or concurrency)
         self._lease_margin = lease_margin
-        self.in_flight = 0
-        """Slots taken, of all endpoints together."""
-        self.unproven = 0
-        """Those among them that endpoints without a recent 2xx took."""
         self._allowed_again = math.inf
         """When a rate that allows nothing now will, by monotonic time."""
+
+    @property
+    def concurrency(self) -> int:
+        return self._taken.slots
+
+    @property
+    def in_flight(self) -> int:
+        """Slots taken, of all endpoints together."""
+        return self._taken.in_flight
 
     # Taking slots, for deliveries that are about to be leased.
 
     def reserve(self) -> list[Reservation]:
         """What to claim now. The slots are taken until `claimed`."""
-        now, free = self._clock.now(), self.concurrency - self.in_flight
+        self._taken.look_for_silence(self._registry)
+        now, free = self._clock.now(), self._taken.left()
         self._allowed_again = math.inf
         reservations: list[Reservation] = []
         if free <= 0:
@@ -102,7 +108,7 @@ class Slots:
         endpoint, now = record.endpoint, self._clock.now()
         if endpoint is None or (record.due_at is not None and record.due_at <= now and not test):
             return None
-        free, queued = self.concurrency - self.in_flight, len(record.prefetched) + record.prefetching
+        free, queued = self._taken.left(), len(record.prefetched) + record.prefetching
         if min(self._free_slots(endpoint, record, now, test), (free - record.in_flight + 1) // 2) > 0:
             self._reserve(record, 1)
         elif record.in_flight and ((test and endpoint.rate is None) or queued < self._prefetch(endpoint, record, now)):
@@ -119,7 +125,7 @@ class Slots:
         endpoint = record.endpoint
         if endpoint is None or endpoint.ordering is Ordering.LATEST or endpoint.rate is not None:
             return None
-        if self.in_flight >= self.concurrency or self._free_slots(endpoint, record, self._clock.now()) <= 0:
+        if self._taken.left() <= 0 or self._free_slots(endpoint, record, self._clock.now()) <= 0:
             return None
         return endpoint.deadline + self._lease_margin
 
@@ -129,11 +135,11 @@ class Slots:
         """Uses a slot that was reserved; where none is left, the delivery waits for the next one that is free."""
         record = leased.record
         endpoint = record.endpoint
-        if not record.reserved and endpoint is not None and self.in_flight < self.concurrency:
+        if not record.reserved and endpoint is not None and self._taken.left() > 0:
             now, test = self._clock.now(), leased.delivery.test
             self._reserve(record, min(max(self._free_slots(endpoint, record, now, test), 0), 1))
         if record.reserved:
-            record.reserved -= 1
+            self._taken.began(record)
             return True
         until = monotonic() + QUEUED * self._lease_margin
         queue = record.prefetched.appendleft if leased.delivery.test else record.prefetched.append
@@ -143,8 +149,7 @@ class Slots:
     def next_or_free(self, record: EndpointRecord, goes_on: bool) -> Prefetched | None:
         """What follows a request in its slot: the next one that was prefetched, or None and the slot is free."""
         endpoint = record.endpoint
-        if record.unproven and not record.health.is_unproven():
-            self._count_unproven(record, -record.unproven)
+        self._taken.ended(record)
         if (
             goes_on
             and record.prefetched
@@ -153,7 +158,7 @@ class Slots:
             and record.in_flight <= self._allowed(endpoint, record, self._clock.now(), first.delivery.test)
         ):
             return record.prefetched.popleft()
-        self._free(record, 1)
+        self._taken.free(record, 1)
         return None
 
     def not_sent(self, record: EndpointRecord) -> None:
@@ -189,11 +194,7 @@ class Slots:
 
     def _reserve(self, record: EndpointRecord, count: int) -> None:
         record.reserved += count
-        record.in_flight += count
-        record.tenant.in_flight += count
-        self.in_flight += count
-        if record.health.is_unproven():
-            self._count_unproven(record, count)
+        self._taken.take(record, count)
         if record.endpoint is not None and record.endpoint.rate is not None:
             record.pace.begun.extend([monotonic()] * count)
 
@@ -202,17 +203,7 @@ class Slots:
         record.reserved -= count
         for _ in range(min(count, len(record.pace.begun))):
             record.pace.begun.pop()
-        self._free(record, count)
-
-    def _free(self, record: EndpointRecord, count: int) -> None:
-        record.in_flight -= count
-        record.tenant.in_flight -= count
-        self.in_flight -= count
-        self._count_unproven(record, -min(count, record.unproven))
-
-    def _count_unproven(self, record: EndpointRecord, count: int) -> None:
-        record.unproven += count
-        self.unproven += count
+        self._taken.free(record, count)
 
     # How much there is room for.
 
@@ -224,9 +215,8 @@ class Slots:
             self._allowed_again = min(self._allowed_again, again)
             free = min(free, allowed)
         if record.health.is_unproven():  # the same threshold, within their part
-            quarters = 2 if record.health.current.failures_in_a_row else 3
-            free = min(free, (-(-self.concurrency * quarters // 4) - self.unproven - record.unproven + 1) // 2)
-        return min(free, self._per_tenant - record.tenant.in_flight)
+            free = min(free, self._taken.left_for_unproven(record))
+        return min(free, self._taken.left_for_tenant(record.tenant))
 
     def _allowed(self, endpoint: Endpoint, record: EndpointRecord, now: float, test: bool = False) -> int:
         """How many requests this worker may have under way to the endpoint."""

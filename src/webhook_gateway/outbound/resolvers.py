@@ -61,7 +61,7 @@ class DnsResolver:
 
     def _open(self) -> aiodns.DNSResolver:
         try:
-            # Not with ``lookups``: pycares 5.2 frees the text before c-ares has read it.
+            # Not with ``lookups``: pycares (5.2.1) frees the text before c-ares has read it.
             return aiodns.DNSResolver(self._servers or None, timeout=TIMEOUT, tries=TRIES)
         except AresError as error:
             raise OSError(EMFILE, "no resolver could be opened") from error
