@@ -70,7 +70,7 @@ def test_another_master_key_of_the_same_name_is_told_from_the_right_one(keys: Cl
     assert "does not open with the master key named" in found.stdout
 
 
-@pytest.mark.parametrize("name", [OLD_NAME, NEW_NAME])
+@pytest.mark.parametrize("name", [OLD_NAME, NEW_NAME], ids=["the old one", "the new one"])
 def test_a_rotation_with_a_master_key_that_is_not_the_gateways_says_so_and_changes_nothing(
     keys: Cli, database_url: str, name: str
 ) -> None:

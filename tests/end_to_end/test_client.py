@@ -114,6 +114,10 @@ async def test_a_refusal_says_where_and_why_and_never_what(api: Api, key: str) -
         assert [fault.pointer for fault in wrong.value.faults] == ["/data/priority"]
         assert PATIENT not in str(wrong.value) + repr(wrong.value)
 
+        with pytest.raises(Refused) as nobody:
+            gateway.post_event("lab_order.placed", ORDER, to=["payer_17"], patient=PATIENT)
+        assert [fault.pointer for fault in nobody.value.faults] == ["/to/0"]
+
         gateway.post_event("lab_order.placed", ORDER, idempotency_key="once")
         with pytest.raises(Refused) as other:
             gateway.post_event("lab_order.placed", {**ORDER, "order_id": "ord_2"}, idempotency_key="once")

@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.support.rows import EVERYTHING, store_event, store_finished, store_open
+from tests.support.rows import store_event, store_finished, store_open
 from webhook_gateway.cli import exits
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.intake.catalogue import Catalogue
@@ -60,9 +60,9 @@ class Hospital:
 
     async def furnish(self) -> None:
         async with changing(self.database, self.actor) as change:
-            self.subscriber = value(await subscribers.create(change, self.catalogue, {"name": "Lab", **EVERYTHING}))[
-                "id"
-            ]
+            everything = {"event_types": ["*", "gateway.*"], "content": {"level": "full", "subject": True}}
+            new = {"name": "Lab", **everything}
+            self.subscriber = value(await subscribers.create(change, self.catalogue, new))["id"]
             self.endpoint = value(await self.add_endpoint(change))[0]["id"]
             self.job = value(await replays.create(change, {"state": "dead"}))["id"]
             self.key = value(await keys.create(change, NewKey("ops", [Scope.ADMIN])))[0]["id"]
@@ -81,6 +81,7 @@ class Hospital:
             "signing": "hmac",
             "secret": None,
             "authorization": None,
+            "content": None,
         }
         return await endpoints.create(change, self.vault, self.catalogue, self.policy, columns | given)
 

@@ -175,10 +175,12 @@ async def test_addresses_wait_for_workers_that_know_them(
     hospital: Hospital, admin: httpx.AsyncClient, producer: httpx.AsyncClient
 ) -> None:
     new = {"name": "payer_17", "external_id": "payer_17", "event_types": ["insurance_claim.*"]}
-    await post(admin, "/v1/subscribers", new)
+    await post(admin, "/v1/subscribers", {**new, "content": "full"})
     await hospital.change("INSERT INTO workers (id, name) VALUES (gen_random_uuid(), 'of the version before')")
     addressed = {**POSTED, "to": ["payer_17"]}
-    check_problem(await producer.post("/v1/events", json=addressed), 409, "workers-too-old")
+    refused = await producer.post("/v1/events", json=addressed)
+    check_problem(refused, 409, "workers-too-old")
+    assert refused.headers["Retry-After"] == "10"
     batch = await post(producer, "/v1/events/batch", {"events": [POSTED, addressed]})
     assert [result["status"] for result in batch["results"]] == [202, 409]
     await hospital.change("DELETE FROM workers")

@@ -46,8 +46,10 @@ final class Gateway
     }
 
     /**
-     * The event as bytes, ready to be kept and posted. `$timestamp` is when it happened.
+     * The event as bytes, ready to be kept and posted. `$timestamp` is when it happened, `$to` the only subscribers
+     * that get it.
      *
+     * @param list<string>|null $to ids or external ids
      * @param array<string, mixed>|\JsonSerializable|\stdClass $data an object by the schema of the type
      * @throws \JsonException `$data` holds what JSON can't: text that is not UTF-8, a resource, NAN
      */
@@ -58,6 +60,8 @@ final class Gateway
         ?string $subject = null,
         ?string $orderingKey = null,
         ?\DateTimeInterface $timestamp = null,
+        ?array $to = null,
+        ?string $patient = null,
     ): string {
         $event = [
             'type' => $type,
@@ -65,6 +69,8 @@ final class Gateway
             'timestamp' => $timestamp?->format('Y-m-d\TH:i:s.uP'),
             'subject' => $subject,
             'ordering_key' => $orderingKey,
+            'to' => $to,
+            'patient' => $patient,
             'data' => $data === [] ? new \stdClass() : $data,
         ];
 
@@ -84,12 +90,12 @@ final class Gateway
         if ($status === 202 && is_string($answer['id'] ?? null)) {
             return new Accepted($answer['id'], (bool) ($answer['duplicate'] ?? false));
         }
-        if ($status >= 400 && $status < 500 && !in_array($status, self::AGAIN, true)) {
+        $after = $headers['retry-after'] ?? '';
+        if ($status >= 400 && $status < 500 && !in_array($status, self::AGAIN, true) && $after === '') {
             // Whoever stands in between (a proxy, say) may repeat anything: only a problem is known to hold no values.
             $problem = str_starts_with($headers['content-type'] ?? '', 'application/problem+json') ? $answer : null;
             throw new Refused($status, is_array($problem) ? $problem : []);
         }
-        $after = $headers['retry-after'] ?? '';
         throw new Unavailable("it answered $status", ctype_digit($after) ? min((int) $after, 86_400) : null);
     }
 

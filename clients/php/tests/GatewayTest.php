@@ -59,6 +59,10 @@ final class GatewayTest extends TestCase
             $bytes,
         );
         self::assertSame('{"type":"a.b","idempotency_key":"row-1","data":{}}', Gateway::encode('a.b', [], 'row-1'));
+        self::assertSame(
+            '{"type":"a.b","idempotency_key":"row-1","to":["payer_17"],"patient":"pat_1","data":{}}',
+            Gateway::encode('a.b', [], 'row-1', to: ['payer_17'], patient: 'pat_1'),
+        );
     }
 
     public function test_what_json_can_not_hold_is_said_when_it_is_encoded(): void
@@ -111,7 +115,7 @@ final class GatewayTest extends TestCase
     {
         return [
             ['503', '2', 2], ['429', '30', 30], ['500', ' ', null], ['502', ' ', null], ['408', ' ', null],
-            ['425', ' ', null], ['503', 'Wed, 25 Nov 2026 08:00:00 GMT', null], ['503', '99999999999', 86_400],
+            ['425', ' ', null], ['409', '10', 10], ['503', 'Wed, 25 Nov 2026 08:00:00 GMT', null], ['503', '99999999999', 86_400],
             ['elsewhere', ' ', null], ['moved', ' ', null], ['204', ' ', null],
         ];
     }

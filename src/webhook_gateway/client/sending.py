@@ -72,9 +72,9 @@ def judge(call: Call, response: httpx.Response) -> httpx.Response:
     status = response.status_code
     if status < 400:
         return response
-    if status == 429 or status >= 500:
-        # 429 is said before anything is done; after the others it may have been.
-        again = call.repeatable or status == 429
+    if status == 429 or status >= 500 or "Retry-After" in response.headers:
+        # Below 500 it is said before anything is done; after the others it may have been.
+        again = call.repeatable or status < 500
         after = read_retry_after(response.headers.get("Retry-After", ""), datetime.now(UTC))
         raise Later(f"HTTP status {status}", again=again, after=after)
     raise refusal(status, problem(response))

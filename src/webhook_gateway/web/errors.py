@@ -39,6 +39,9 @@ TYPE = "urn:problem:webhook-gateway:"
 RETRY_AFTER = "2"
 """Seconds. A database that restarts is back within a few."""
 
+UPGRADE = "10"
+"""Seconds for which a worker counts as alive after its last sign of life."""
+
 TITLES: dict[str, str] = {
     "malformed-json": "The body is not JSON",
     "invalid-request": "The request breaks the rules of this operation",
@@ -95,7 +98,7 @@ def refused(refusal: Refusal) -> Problem:
         case NotFound():
             return not_found(refusal.value)
         case Conflict.WORKERS_TOO_OLD:
-            return Problem(409, "workers-too-old", refusal.value)
+            return Problem(409, "workers-too-old", refusal.value, headers={"Retry-After": UPGRADE})
         case Conflict():
             return conflict(refusal.value)
         case Exhausted():

@@ -18,16 +18,22 @@ final class Outbox
      * Write what the event tells of first: its locked row is what brings the events of one thing into their order.
      *
      * @param array<string, mixed> $data an object by the schema of the type
+     * @param list<string>|null $to the only subscribers that get it, by id or external id; left out, whoever may
      * @throws \LogicException no transaction is open
      * @throws \JsonException
      */
-    public function write(string $type, array $data, ?string $subject = null, ?string $orderingKey = null): void
-    {
+    public function write(
+        string $type,
+        array $data,
+        ?string $subject = null,
+        ?string $orderingKey = null,
+        ?array $to = null,
+    ): void {
         if (DB::transactionLevel() === 0) {
             throw new \LogicException('Write an event in the transaction of what it tells of: DB::transaction(…).');
         }
         $id = (string) Str::uuid();
-        $event = Gateway::encode($type, $data, $id, $subject, $orderingKey, now());
+        $event = Gateway::encode($type, $data, $id, $subject, $orderingKey, now(), $to);
         DB::table('outbox')->insert(['id' => $id, 'type' => $type, 'event' => $event]);
         DB::afterCommit(static function (): void {
             // A queue that is down is reported and no more: the appointment stands, and the schedule posts its event.
