@@ -64,7 +64,7 @@ async def test_a_new_version_that_asks_just_then_waits_and_sees_the_old_worker(h
         await asking.start()
         answer = asyncio.create_task(workers.require_current(second))
         await hospital.until(
-            "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE conf%'"
+            "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%configuration FOR UPDATE'"
         )
         await transaction.commit()
         assert not await answer

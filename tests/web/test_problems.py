@@ -203,7 +203,7 @@ async def test_a_missing_encryption_key_is_a_passing_trouble(api: Api, database_
     key = await api.make_key("admin")
     async with serve(database_url, master=b"another".ljust(32)) as (url, _), api.client(key) as client:
         client.base_url = url
-        made = await client.post("/v1/subscribers", json={"name": "Lab"})
+        made = await client.post("/v1/subscribers", json={"name": "Lab", "event_types": ["*"]})
         assert made.status_code == 201, "what needs no encryption works"
         body = {"subscriber_id": made.json()["id"], "url": "https://a.example.com/", "event_types": ["*"]}
         response = await client.post("/v1/endpoints", json=body)

@@ -58,8 +58,11 @@ class Change:
 
     async def needs_current_workers(self) -> Conflict | None:
         """For what a worker of the version before would take for something else, and send too much."""
-        current = await workers.require_current(await driver_of(self.connection))
-        return None if current else Conflict.WORKERS_TOO_OLD
+        driver = await driver_of(self.connection)
+        if await workers.are_current(driver):
+            return None
+        await audit.lock(self.connection, self.actor.tenant_id)  # before the configuration, as at the end of a change
+        return None if await workers.require_current(driver) else Conflict.WORKERS_TOO_OLD
 
 
 @asynccontextmanager

@@ -53,14 +53,18 @@ class Verification:
     broken_at: int | None = None
 
 
+async def lock(connection: AsyncConnection, tenant_id: UUID) -> None:
+    """Holds the tenant's chain until the transaction ends."""
+    chain = text("SELECT pg_advisory_xact_lock(hashtextextended(:chain, 0))")
+    await connection.execute(chain, {"chain": f"audit {tenant_id}"})
+
+
 async def write(connection: AsyncConnection, tenant_id: UUID, entry: Entry) -> None:
     """Appends to the tenant's chain, in the transaction that makes the change.
 
     Holds the chain until the transaction ends, so it stands at the end of one.
     """
-    await connection.execute(
-        text("SELECT pg_advisory_xact_lock(hashtextextended(:chain, 0))"), {"chain": f"audit {tenant_id}"}
-    )
+    await lock(connection, tenant_id)
     # A statement of its own: only a snapshot taken after the lock sees who had it before.
     sequence, previous_hash = await _last(connection, tenant_id)
     row: dict[str, Any] = {

@@ -68,12 +68,17 @@ async def deregister(connection: Connection, worker_id: UUID) -> None:
     await connection.execute(DEREGISTER, worker_id)
 
 
+async def are_current(connection: Connection) -> bool:
+    """Whether none can join that is older than this version."""
+    return bool(await connection.fetchval(REQUIRED) >= PROTOCOL)
+
+
 async def require_current(connection: Connection) -> bool:
     """From the end of the caller's transaction on no worker can join that is older than this version.
 
     False where one is alive: then nothing is changed.
     """
-    if await connection.fetchval(REQUIRED) >= PROTOCOL:
+    if await are_current(connection):
         return True
     await connection.execute(f"{REQUIRED} FOR UPDATE")
     return bool(await connection.fetchval(REQUIRE, PROTOCOL, ALIVE))
