@@ -37,7 +37,7 @@ refused_connections = Counter(
     "webhook_gateway_connections_refused_total", "Connections that a limit of the server ended, by reason.", ["reason"]
 )
 attempts_made = Counter("webhook_gateway_attempts_total", "Requests to partners, by outcome.", ["outcome"])
-finished = Counter("webhook_gateway_deliveries_finished_total", "Deliveries that ended, by state.", ["state"])
+finished = Counter("webhook_gateway_deliveries_finished_total", "Deliveries that ended, by state; no tests.", ["state"])
 for _state in ("delivered", "dead"):
     finished.labels(_state)  # shown as 0 from the start: a rate can't see a counter that begins with 1
 leases_lost = Counter("webhook_gateway_leases_lost_total", "Settles that found their lease gone.")

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 from standardwebhooks import Webhook
 
 from tests.end_to_end.hostile import closes_at_the_second_request, hostile
@@ -469,6 +470,7 @@ async def test_a_test_says_that_it_is_one_and_passes_an_open_breaker_which_its_s
     await hospital.endpoint("gateway.delivery_dead", url=partner.url("/watch"))
     await hospital.change(OPEN_BREAKER, endpoint_id, hospital.tenant_id)
     (before,) = await hospital.rows("SELECT * FROM endpoint_health")
+    counted = dead_so_far()
     async with hospital.worker():
         (event_id,) = await hospital.post()
         await hospital.until("SELECT FROM deliveries")
@@ -477,6 +479,7 @@ async def test_a_test_says_that_it_is_one_and_passes_an_open_breaker_which_its_s
         assert (failed["attempt"], failed["state_reason"], failed["reason"]) == (1, "attempts_exhausted", "test")
         (after,) = await hospital.rows("SELECT * FROM endpoint_health")
         assert after == before, "a test that fails changes nothing"
+        assert dead_so_far() == counted, "nor does it alarm anybody"
         assert (await hospital.rows("SELECT event_id FROM deliveries"))[0]["event_id"] == event_id
 
         await hospital.test(endpoint_id)
@@ -491,6 +494,10 @@ async def test_a_test_says_that_it_is_one_and_passes_an_open_breaker_which_its_s
         assert json.loads(tested.body)["test"] is True
         Webhook(SECRET).verify(tested.body, tested.headers)
     assert await hospital.rows("SELECT FROM events WHERE type = 'gateway.delivery_dead'") == []
+
+
+def dead_so_far() -> float:
+    return REGISTRY.get_sample_value("webhook_gateway_deliveries_finished_total", {"state": "dead"}) or 0.0
 
 
 async def test_a_test_waits_while_its_endpoint_is_paused_and_is_one_though_it_is_claimed_like_any_other(

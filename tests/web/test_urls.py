@@ -106,10 +106,7 @@ async def test_what_the_version_before_wrote_is_sent_as_it_is_and_sealed_once_no
         old = uuid7()
         async with hospital.database.connection() as connection:
             await connection.execute(OLD_WORKER, old)
-            transaction = connection.transaction()
-            await transaction.start()
-            assert not await configuration.seal_queries(connection, hospital.vault)
-            await transaction.rollback()
+            await configuration.seal_queries(connection, hospital.vault)
             before = await configuration.snapshot(connection, hospital.vault)
             await connection.execute("DELETE FROM workers")
         async with hospital.worker():
@@ -119,7 +116,8 @@ async def test_what_the_version_before_wrote_is_sent_as_it_is_and_sealed_once_no
     assert targets == {f"/one?{SECRET}", "/two"}
     async with hospital.database.connection() as connection:
         after = await configuration.snapshot(connection, hospital.vault)
-        assert await configuration.seal_queries(connection, hospital.vault), "nothing is left to do"
+        await configuration.seal_queries(connection, hospital.vault)
+        assert await configuration.version(connection) == after.version, "nothing was left to do"
         # Somebody still has an API of the version before, which knows nothing of the query that is sealed.
         await connection.execute("UPDATE endpoints SET url = url || '/new' WHERE url_query IS NOT NULL")
         moved = await configuration.snapshot(connection, hospital.vault)

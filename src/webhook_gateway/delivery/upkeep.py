@@ -80,7 +80,7 @@ class Upkeep:
 
     async def _do_chores(self, connection: Connection) -> None:
         self._chores_at = monotonic() + CHORES_AGAIN
-        with suppress(asyncpg.LockNotAvailableError):  # a table is busy, with a backup for example
+        with suppress(asyncpg.LockNotAvailableError, KeyMissing):  # a table is busy, with a backup for example
             await partitions.make_all(connection)
             if not await self._knows_the_time(connection):
                 return
@@ -88,19 +88,9 @@ class Upkeep:
             await self._drop(connection)
             while await partitions.prune_keys(connection, self._settings.retain_idempotency_hours):
                 pass
-            if await self._seal_queries(connection):
-                self._chores_at = monotonic() + CHORES
-
-    async def _seal_queries(self, connection: Connection) -> bool:
-        """False where it has to wait for a key, or for the last worker of the version before."""
-        done, transaction = False, connection.transaction()
-        await transaction.start()
-        try:
-            with suppress(KeyMissing):
-                done = await configuration.seal_queries(connection, self._vault)
-        finally:
-            await (transaction.commit() if done else transaction.rollback())
-        return done
+            async with connection.transaction():
+                await configuration.seal_queries(connection, self._vault)
+            self._chores_at = monotonic() + CHORES
 
     async def _knows_the_time(self, connection: Connection) -> bool:
         """Whether this machine says about the same as the database: what is dropped in a wrong year is gone."""

@@ -133,12 +133,7 @@ def operational() -> tuple[EventType, ...]:
     return (
         about("endpoint_paused", "an administrator paused an endpoint", endpoint, {**example, "reason": "paused"}),
         about("endpoint_resumed", "an endpoint is attempted again", endpoint, {**example, "reason": None}),
-        about(
-            "endpoint_url_changed",
-            "an endpoint has another URL: reason says whether that is another_host",
-            endpoint,
-            {**example, "reason": "another_host"},
-        ),
+        about("endpoint_url_changed", "an endpoint has another URL", endpoint, {**example, "reason": "another_host"}),
         about("endpoint_disabled", "an endpoint is no longer attempted", endpoint, {**example, "reason": "gone"}),
         about(
             "breaker_opened", "an endpoint fails and is left alone for a while", endpoint, {**example, "reason": None}

@@ -226,7 +226,7 @@ def _columns(
     if "url" in values:
         target = parse(values["url"], policy)
         assert not isinstance(target, Denied)
-        values |= url_columns(vault, tenant_id, endpoint_id, target.url)
+        values["url"], values["url_query"] = url_columns(vault, tenant_id, endpoint_id, target.url)
     for column in ("headers", *CREDENTIALS):
         if column in values:
             sealed = values[column] and seal_column(vault, tenant_id, endpoint_id, column, values[column])

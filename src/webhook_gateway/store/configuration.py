@@ -144,18 +144,11 @@ def seal_column(vault: Vault, tenant_id: UUID, endpoint_id: UUID, column: str, v
     return vault.seal(tenant_id, SEALED[column], endpoint_id, json.dumps(dict(value)).encode())
 
 
-def url_columns(vault: Vault, tenant_id: UUID, endpoint_id: UUID, url: str) -> dict[str, Any]:
-    """A URL as the table has it: its query is a secret, sealed together with what it belongs to.
-
-    Raises:
-        KeyMissing: see `Vault.seal`.
-    """
+def url_columns(vault: Vault, tenant_id: UUID, endpoint_id: UUID, url: str) -> tuple[str, bytes | None]:
+    """A URL as the table has it: its query is a secret, sealed together with what it belongs to."""
     shown, mark, query = url.partition("?")
     sealed = {"url": shown, "query": mark + query}
-    return {
-        "url": shown,
-        "url_query": seal_column(vault, tenant_id, endpoint_id, "url_query", sealed) if mark else None,
-    }
+    return shown, seal_column(vault, tenant_id, endpoint_id, "url_query", sealed) if mark else None
 
 
 def whole_url(row: Any, opened: Mapping[str, Any] | None) -> str:
@@ -167,20 +160,19 @@ def masked_url(row: Any) -> str:
     return masked(row["url"] if row["url_query"] is None else row["url"] + "?")
 
 
-async def seal_queries(connection: Connection, vault: Vault) -> bool:
-    """Seals what the version before has left open of URLs, in the caller's transaction.
+async def seal_queries(connection: Connection, vault: Vault) -> None:
+    """Seals what the version before has left open of URLs, once no such worker is alive, which would send without it.
 
-    False where such a worker is alive, which would send to a URL without its query: then the caller rolls back.
+    Raises:
+        KeyMissing: see `Vault.seal`.
     """
     rows = await connection.fetch(OPEN_QUERIES)
     if rows and not await workers.require_current(connection):
-        return False
+        return
     for row in rows:
-        columns = url_columns(vault, row["tenant_id"], row["id"], row["url"])
-        await connection.execute(SEAL_QUERY, row["id"], columns["url"], columns["url_query"])
+        await connection.execute(SEAL_QUERY, row["id"], *url_columns(vault, row["tenant_id"], row["id"], row["url"]))
     if rows:
         await changed(connection)
-    return True
 
 
 def open_column(vault: Vault, row: Any, column: str) -> dict[str, Any] | None:
