@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhook_gateway.rules.views import EVERYTHING, NOTHING, cut, faults_of, fits, intersect, tree_of
+from webhook_gateway.intake.catalogue import EventType, shipped
+from webhook_gateway.rules.views import EVERYTHING, NOTHING, cut, cut_schema, faults_of, fits, intersect, tree_of
 
 NAMES = ["a", "b", "a/b", "m~n", "*", "-", "é", '"\\\n', ""]
 SCALARS = ["4.10", "12345678901234567890123", "-0", "1e400", "null", "true", '"x"', '"\\u00e9\\/"', '""', '"~1 {["']
@@ -134,8 +136,8 @@ def test_everything_without_its_subject_lacks_only_that() -> None:
 
 
 def test_a_test_says_that_it_is_one_and_no_other_member_beside_data_gets_through() -> None:
-    stored = b'{"id":"evt_1","type":"a.b","timestamp":"t","data":{"a":1},"test":true,"later":"pat_1"}'
-    assert cut(stored, NOTHING, True) == b'{"id":"evt_1","type":"a.b","timestamp":"t","data":{},"test":true}'
+    stored = b'{"id":"evt_1","type":"a.b","timestamp":"t","test":true,"data":{"a":1},"later":"pat_1"}'
+    assert cut(stored, NOTHING, True) == b'{"id":"evt_1","type":"a.b","timestamp":"t","test":true,"data":{}}'
 
 
 @pytest.mark.parametrize("data", ["[1]", "4.10", "null", '"x"', "true"])
@@ -210,3 +212,54 @@ def test_a_schema_that_refers_to_itself_is_looked_at_once() -> None:
     circle = {"allOf": [{"$ref": "#"}], "properties": {"a": {"$ref": "#"}}}
     assert fits(circle, "/a/a/a")
     assert not fits(circle, "/a/b")
+
+
+def pointers_of(schema: dict[str, Any], way: str = "") -> list[str]:
+    """Every place that the schema names."""
+    below = [(f"/{name}", each) for name, each in schema.get("properties", {}).items()]
+    below += [("/*", schema["items"])] if "items" in schema else []
+    return [way, *(found for token, each in below for found in pointers_of(each, way + token))]
+
+
+@given(st.data())
+@pytest.mark.parametrize("known", shipped(), ids=lambda known: known.name)
+def test_what_is_cut_obeys_the_schema_that_is_cut_alike_and_what_is_whole_does_not(
+    known: EventType, data: st.DataObject
+) -> None:
+    schema: Any = known.schema
+    tree = tree_of(data.draw(st.lists(st.sampled_from(pointers_of(schema)), max_size=6)))
+    left = json.loads(cut(body(json.dumps(known.example)), tree, False))["data"]
+    judge = jsonschema_rs.validator_for(cut_schema(schema, tree), validate_formats=True)
+    judge.validate(left)
+    assert judge.is_valid(known.example) == (left == known.example)
+
+
+def test_the_schema_of_what_is_cut_keeps_what_it_refers_to_and_requires_only_what_is_always_there() -> None:
+    schema = {
+        "$defs": {"code": {"type": "string"}},
+        "type": "object",
+        "properties": {
+            "who": {
+                "type": "object",
+                "properties": {"code": {"$ref": "#/$defs/code"}, "name": {}},
+                "required": ["name"],
+            },
+            "same": {"$ref": "#/properties/who"},
+            "list": {"type": "array", "items": {"allOf": [{"properties": {"code": {"$ref": "#/$defs/code"}}}]}},
+        },
+        "required": ["who", "list", "same"],
+    }
+    left = cut_schema(schema, tree_of(["/who/code", "/same/name", "/list/*/code"]))
+    assert left["required"] == [], "who may have no code, and an empty list is left out"
+    judge = jsonschema_rs.validator_for(left)
+    assert judge.is_valid({"who": {"code": "x"}, "same": {"name": 1}, "list": [{"code": "x"}]})
+    for wrong in (
+        {"who": {"code": 1}},
+        {"who": {"name": 1}},
+        {"list": [{"code": 1}]},
+        {"list": [{"n": 1}]},
+        {"new": 1},
+    ):
+        assert not judge.is_valid(wrong), wrong
+    assert cut_schema(schema, tree_of(["/who", "/same"]))["required"] == ["who", "same"]
+    assert cut_schema(schema, EVERYTHING) is schema

@@ -24,6 +24,8 @@ MOST_POINTERS, LONGEST_POINTER = 200, 256
 _TOKENS = re.compile(r"(/(?:[^~/]|~[01])*)*")
 _ITEMS, _MEMBERS = ("items", "prefixItems"), ("properties", "patternProperties")
 _NUMBER = re.compile(r"[0-9]+")
+_REFERENCE = re.compile(rb'"\$ref":"(?!#/\$defs/)')
+"""To a place in a schema that is not there any more when it is cut."""
 
 
 def escape(name: str) -> str:
@@ -97,15 +99,15 @@ def view_of(*contents: Mapping[str, Any] | None) -> View:
     return View(reduce(intersect, trees, EVERYTHING), "thin" in levels, all(content["subject"] for content in given))
 
 
-class _Envelope(msgspec.Struct, omit_defaults=True):
-    """All that a partner may get. What else a stored body ever has is left out."""
+class _Envelope(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """All that a partner may get, in its order. What else a stored body ever has is left out."""
 
     id: msgspec.Raw
     type: msgspec.Raw
     timestamp: msgspec.Raw
+    test: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     data: msgspec.Raw
     subject: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    test: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
@@ -149,6 +151,29 @@ def _cut(value: msgspec.Raw, tree: Mapping[str, Tree]) -> Any:
             return [kept for item in items if (kept := _cut(item, below)) is not None] or None
         case _:
             return None
+
+
+def cut_schema(schema: Mapping[str, Any], tree: Tree) -> Any:
+    """A JSON Schema of data that `cut` leaves of what obeys this one; no narrower than it has to be."""
+    if tree is EVERYTHING:
+        return schema
+    head = {keyword: schema[keyword] for keyword in ("$schema", "$id", "$defs", "title") if keyword in schema}
+    return head | _cut_schema(schema, [schema], tree)[0]
+
+
+def _cut_schema(schema: Mapping[str, Any], places: Sequence[Any], tree: Tree) -> tuple[dict[str, Any], bool]:
+    """Of what is in these places, and whether `cut` leaves something of it wherever it is."""
+    only = places[0] if len(places) == 1 and isinstance(places[0], Mapping) else {}
+    if tree is EVERYTHING:
+        return (dict(only) if _REFERENCE.search(msgspec.json.encode(only)) is None else {}), True
+    applied = _applied(schema, places)
+    below = {token: _cut_schema(schema, list(_below(applied, token)), part) for token, part in tree.items()}
+    items, _ = below.pop(EVERY_ITEM, (False, False))
+    required = [name for name in only.get("required", ()) if name in below and below[name][1]]
+    told = {keyword: only[keyword] for keyword in ("type", "description") if keyword in only}
+    members = {name: each for name, (each, _) in below.items()}
+    shape = {"properties": members, "required": required, "additionalProperties": False, "items": items}
+    return {**told, **shape}, bool(required) and only.get("type") == "object"
 
 
 def fits(schema: Mapping[str, Any], pointer: str) -> bool:

@@ -29,6 +29,7 @@ from webhook_gateway.store.notifications import CONFIGURATION, listen
 from . import errors
 from .api import (
     audit,
+    contract,
     deliveries,
     docs,
     document,
@@ -60,6 +61,7 @@ ROUTERS = tuple(
         subscribers,
         endpoints,
         endpoint_lifecycle,
+        contract,
         deliveries,
         replays,
         keys,
