@@ -162,7 +162,7 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
         "busy keys": (ordering.BUSY_KEYS, [endpoint_ids, keys], 2_000),
         "held keys": (ordering.HELD_KEYS, [endpoint_ids, keys], 1_000),
         "latest keys": (ordering.LATEST_KEYS, [endpoint_ids, keys], 8_000),
-        "dequeue": (outbox.DEQUEUE, [lowest, 500, time()], 4_000),
+        "dequeue": (outbox.DEQUEUE, [lowest, 500, time()], 6_000),
         "earlier": (outbox.EARLIER, [[r[0] for r in known], [r[1] for r in known]], 2_000),
         "insert": (
             outbox.INSERT_DELIVERIES,

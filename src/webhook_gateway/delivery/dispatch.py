@@ -1,7 +1,7 @@
 """The outbox becomes deliveries: one for each endpoint that wants the event.
 
-One round is one transaction, and one round at a time runs in the whole cluster, so that the order of acceptance is the
-order of deliveries.
+One round is one transaction, and one round at a time runs in the whole cluster, so that the order in which a tenant's
+events were accepted is the order of its deliveries.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .slots import Slots
 from .watermark import LowWaterMark
 
 ROUND = 500
-"""Events dequeued in one round."""
+"""Events dequeued in one round, and as many again where several tenants wait."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,18 +55,28 @@ VALUES ($1, $2, $3, NULL, $4, $5, $6)
 """
 
 DEQUEUE = f"""
--- dequeue: the oldest events not fanned out yet, with the configuration's version as of the same moment:
--- an endpoint that existed before the event was accepted is never missed. One at a time in the whole cluster does it,
--- until the transaction's end, so that acceptance order survives. The array makes it index probes: with IN the planner
--- reads the whole outbox when that is long.
+-- dequeue: the oldest events not fanned out yet, and of every tenant that has some its own oldest, so that nobody waits
+-- behind another's flood; with the configuration's version as of the same moment: an endpoint that existed before the
+-- event was accepted is never missed. One at a time in the whole cluster does it, until the transaction's end, so that
+-- each tenant's order of acceptance survives. The array makes it index probes: with IN the planner reads the whole
+-- outbox when that is long, and so it does with EXISTS.
 -- Nothing while the clock is in doubt.
 WITH lock AS MATERIALIZED (
     SELECT {time_near("$3", "NULL")} IS NOT NULL
            AND pg_try_advisory_xact_lock(hashtextextended('webhook_gateway.fan_out', 0)) AS mine
+), waiting AS MATERIALIZED (
+    SELECT id FROM tenants
+    CROSS JOIN LATERAL (SELECT FROM outbox WHERE tenant_id = tenants.id AND sequence > $1 ORDER BY sequence LIMIT 1) o
 )
 DELETE FROM outbox
-WHERE (SELECT mine FROM lock)
-  AND sequence = ANY(ARRAY(SELECT sequence FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2))
+WHERE (SELECT mine FROM lock) AND sequence = ANY(ARRAY(
+    (SELECT sequence FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2)
+    UNION ALL
+    SELECT own.sequence FROM waiting CROSS JOIN LATERAL (
+        SELECT sequence FROM outbox WHERE tenant_id = waiting.id AND sequence > $1
+        ORDER BY sequence LIMIT (SELECT greatest($2 / count(*), 1) FROM waiting)
+    ) AS own
+))
 RETURNING sequence, tenant_id, event_id, type, ordering_key, endpoint_id, delivery_id, reason, addressees,
           nextval('fan_out') AS number, (SELECT version FROM configuration) AS version
 """
@@ -184,7 +194,8 @@ async def dequeue(connection: Connection, after: int, limit: int, now: float | N
     """The oldest waiting events, removed from the outbox; none while another process does it, or where the database's
     time isn't near to ``now``.
 
-    A full scan, from the very bottom (0), may take longer, as an old transaction makes it do.
+    Up to ``limit`` of all tenants, and as many again of those that wait, in equal parts. A full scan, from the very
+    bottom (0), may take longer, as an old transaction makes it do.
     """
     rows = await connection.fetch(DEQUEUE, after, limit, now, timeout=FULL_SCAN if after == 0 else None)
     rows.sort(key=lambda row: row["sequence"])  # a DELETE returns rows, and numbers them, in any order
