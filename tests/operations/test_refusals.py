@@ -34,10 +34,12 @@ from webhook_gateway.rules.targets import Policy
 from webhook_gateway.store import audit, configuration, keyring, notifications, tenants
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.keys import NewKey
+from webhook_gateway.store.lists import COUNTED_ENDED
 from webhook_gateway.web import errors
 
 URL = "https://lab.example.com/in"
 NOBODY = UUID(int=7)
+PLENTY = Quotas(endpoints=9, header_bytes=9, tests_a_day=9, replays_a_day=10**9, open_replays=9)
 NOTHING = Quotas(endpoints=0, header_bytes=0, tests_a_day=0, replays_a_day=0, open_replays=0)
 OWN_TYPE = {"name": "dialysis.ended", "schema": {"type": "object"}, "example": {}, "description": ""}
 OWN_TYPE_STORED = """
@@ -47,6 +49,12 @@ SELECT id, 'dialysis.ended', '', '{}', '{}' FROM tenants
 FIVE_SECRETS = """
 INSERT INTO endpoint_secrets (id, tenant_id, endpoint_id, secret)
 SELECT gen_random_uuid(), tenant_id, id, '' FROM endpoints, generate_series(1, 5)
+"""
+MORE_THAN_IS_COUNTED = f"""
+INSERT INTO finished_deliveries
+    (id, tenant_id, endpoint_id, event_id, type, sequence, attempt, state, created_at, finished_at)
+SELECT gen_random_uuid(), tenant_id, endpoint_id, event_id, type, 0, 1, state, now(), now()
+FROM finished_deliveries, generate_series(1, {COUNTED_ENDED})
 """
 
 
@@ -180,6 +188,10 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
     Conflict.TOO_MANY_REPLAYS: (
         "",
         lambda h, c: replays.create(_as(c, subscriber_id=h.subscriber, quotas=NOTHING), {"state": "dead"}),
+    ),
+    Conflict.TOO_MANY_TO_COUNT: (
+        MORE_THAN_IS_COUNTED,
+        lambda h, c: replays.create(_as(c, subscriber_id=h.subscriber, quotas=PLENTY), {"state": "dead"}),
     ),
     Conflict.TOO_MANY_SECRETS: (
         FIVE_SECRETS,
@@ -340,6 +352,20 @@ async def test_a_partner_sends_no_more_in_a_day_than_its_quotas_and_the_hospital
             assert await ask(use_case, hospital.actor) is None
     await hospital.fetch("UPDATE partner_usage SET day = day - 1")
     assert await ask(send_test) is None
+
+
+async def test_what_is_too_much_to_count_a_hospital_may_replay_and_a_partner_is_refused_before_it_is_counted(
+    hospital: Hospital,
+) -> None:
+    await hospital.fetch(MORE_THAN_IS_COUNTED)
+    async with changing(hospital.database, hospital.actor) as change:
+        assert value(await replays.create(change, {"state": "dead"}))["total"] is None
+        for quotas, refusal in (
+            (replace(PLENTY, open_replays=0), Conflict.TOO_MANY_REPLAYS),
+            (replace(PLENTY, replays_a_day=0), Exhausted.REPLAYS),
+        ):
+            partner = _as(change, subscriber_id=hospital.subscriber, quotas=quotas)
+            assert await replays.create(partner, {"state": "dead"}) is refusal
 
 
 class Undone(Exception):

@@ -1,5 +1,6 @@
-"""Lists at three million finished deliveries, a million open ones and a million events of others: each reads only so
-many pages, for every filter and role, and what it leaves out the next page has."""
+"""Lists and counts at three million finished deliveries, a million open ones, a million events of others and a million
+entries in the audit log: each reads only so many pages, for every filter and role, and what a list leaves out the next
+page has."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ import pytest_asyncio
 from sqlalchemy import event
 
 from tests.support.postgres import Server
-from webhook_gateway.store import lists, stats
+from webhook_gateway.store import audit, lists, stats
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.reports import Filter
 
@@ -72,6 +73,16 @@ INSERT INTO events (id, tenant_id, type, occurred_at, size, body)
 SELECT {AN_ID}, '00000000-0000-0000-0000-000000000001', CASE WHEN n = 7 THEN '{RARE}' ELSE 'lab_result.final' END,
        now(), 1, '' FROM generate_series(1, $1::int) AS n
 """
+AUDIT = """
+INSERT INTO audit_log (tenant_id, sequence, at, actor, source, action, target, previous_hash, hash)
+SELECT '00000000-0000-0000-0000-000000000001', n, now(),
+       CASE WHEN n < 900000 THEN 'key_old' WHEN n % 10000 = 7 THEN 'key_rare' ELSE 'key_new' END, 'local', 'x.changed',
+       CASE WHEN n < 500000 THEN 'ep_old' ELSE 'dlv_' || n END, '', '' FROM generate_series(1, $1::int) AS n
+"""
+OUTBOX = """
+INSERT INTO outbox (tenant_id, event_id, type)
+SELECT '00000000-0000-0000-0000-000000000001', gen_random_uuid(), 'lab_result.final' FROM generate_series(1, $1::int)
+"""
 A_FEW = """
 INSERT INTO finished_deliveries
     (id, tenant_id, endpoint_id, event_id, type, sequence, attempt, state, created_at, finished_at)
@@ -93,8 +104,11 @@ async def full(postgres: Server, template: str, request: pytest.FixtureRequest) 
         await connection.execute(FINISHED, 3 * MILLION, request.param)
         await connection.execute(OPEN, MILLION)
         await connection.execute(EVENTS, MILLION)
+        await connection.execute(AUDIT, MILLION)
+        await connection.execute(OUTBOX, MILLION // 10)
         await connection.execute(A_FEW, AN_EVENT)
-        await connection.execute("VACUUM (ANALYZE) deliveries, finished_deliveries, events, endpoints")
+        tables = "deliveries, finished_deliveries, events, endpoints, audit_log, outbox"
+        await connection.execute(f"VACUUM (ANALYZE) {tables}")
         await connection.close()
         yield url
 
@@ -108,7 +122,7 @@ def _filled(statement: str, *given: UUID) -> str:
 @asynccontextmanager
 async def listening(url: str) -> AsyncIterator[tuple[Database, list[tuple[str, Any]]]]:
     """A database, and the statements that lists make on it."""
-    database, made = Database(url, connections=1), []
+    database, made = Database(url, connections=1, patience=60), []
     async with database.reading() as connection:
         engine = connection.engine
     event.listen(
@@ -201,6 +215,63 @@ async def test_a_list_of_events_and_the_statistics_read_only_so_much(full: str) 
                     connection, whose.tenant_id, whose.subscriber_id, datetime.now(UTC) - timedelta(1)
                 )
                 await stats.unmatched_of_recent(connection, whose.tenant_id)
-                if "new" in name:
-                    await stats.backlog(connection, whose.tenant_id, whose.subscriber_id)
+                await stats.outbox_waiting(connection, whose.tenant_id)
             await expect_few_pages(full, made, f"statistics of {name}")
+
+
+async def test_a_backlog_is_counted_only_so_far_and_its_oldest_is_found_all_the_same(full: str) -> None:
+    async with listening(full) as (database, made):
+        for name, whose in ROLES.items():
+            made.clear()
+            async with database.reading() as connection:
+                found, most = await stats.backlog(connection, whose.tenant_id, whose.subscriber_id)
+            if "new" not in name:
+                assert most == stats.COUNTED_TOGETHER // (201 if "hospital" in name else 200)
+                assert {row["waiting"] for row in found} == {0, most}
+                assert max(row["oldest_due_seconds"] for row in found) >= MILLION - 1
+            await expect_few_pages(full, made, f"the backlog of {name}", most=150_000)
+
+
+ONE: dict[str, Any] = {"endpoint_id": UUID("00000000-0000-0000-0001-000000000001")}
+A_DAY: dict[str, Any] = {
+    "since": datetime.now(UTC) - timedelta(days=40),
+    "until": datetime.now(UTC) - timedelta(days=39),
+}
+
+
+async def test_what_a_replay_would_send_again_is_counted_or_found_to_be_too_much(
+    full: str, request: pytest.FixtureRequest
+) -> None:
+    are_few = "few" in request.node.callspec.id
+    async with listening(full) as (database, made):
+        filters: dict[str, Any]
+        for (role, whose), state, filters in product(
+            ROLES.items(), ("dead", "delivered"), ({}, {"type": RARE}, ONE, A_DAY, ONE | {"type": RARE})
+        ):
+            made.clear()
+            async with database.reading() as connection:
+                found = await lists.finished_count(connection, replace(whose, state=state, **filters))
+            if filters == ONE and role == "the partner":
+                dead = 3_000 if are_few else 5_000
+                assert found == (dead if state == "dead" else 15_000 - dead)
+            elif not filters and role == "the partner":
+                assert found == (3_000 if are_few and state == "dead" else None)
+            elif filters == A_DAY and role == "the partner":
+                assert found is not None
+            elif role == "the new hospital":
+                assert found == (state == "dead" and not filters)
+            await expect_few_pages(full, made, f"{role}, {state}, {filters}", most=200_000)
+
+
+async def test_the_audit_log_by_actor_and_target_reads_only_so_much(full: str) -> None:
+    async with listening(full) as (database, made):
+        for actor, target, before in product(
+            (None, "key_old", "key_new", "key_rare", "nobody"),
+            (None, "ep_old", "dlv_700000", "nothing"),
+            (None, 950_000),
+        ):
+            made.clear()
+            async with database.reading() as connection:
+                await audit.page(connection, BIG, before=before, limit=51, target=target, actor=actor)
+            is_rare = actor != "key_new" or target != "ep_old"
+            await expect_few_pages(full, made, f"{actor} {target} {before}", most=100 if is_rare else 4_000)

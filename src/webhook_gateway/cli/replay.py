@@ -68,7 +68,8 @@ def replay(
         raise CannotGoOn("say which: a delivery's id, --endpoint, --type, --since or --until", WRONG)
     wanted["state"] = state.value
     found = change_in(tenant, lambda change: replays.count(change.connection, change.actor, wanted))
-    if found and not (yes or as_json) and not typer.confirm(f"Replay {found:,} {state} deliveries?"):
+    many = "too many to count:" if found is None else f"{found:,}"
+    if found != 0 and not (yes or as_json) and not typer.confirm(f"Replay {many} {state} deliveries?"):
         raise typer.Exit(NO)
     job = change_in(tenant, lambda change: replays.create(change, wanted))
     if wait:
@@ -77,7 +78,7 @@ def replay(
     if as_json:
         write_json(shown)
     else:
-        say(f"{shown['id']} is {job['state']}: {job['done']:,} of {job['total']:,} queued again")
+        say(f"{shown['id']} is {job['state']}: {job['done']:,} of {many} queued again")
 
 
 def try_now(

@@ -48,6 +48,7 @@ class Conflict(Enum):
     TENANT_EXISTS = "There is a tenant of this name already: leave --new-tenant out."
     TOO_MANY_ENDPOINTS = "The subscriber has as many endpoints as a partner may make: delete one, or ask the hospital."
     TOO_MANY_REPLAYS = "As many of the subscriber's replays as may be are under way: wait for one, or cancel it."
+    TOO_MANY_TO_COUNT = "More has ended than can be counted: ask for one endpoint, and for less by `since` and `until`."
     TOO_MANY_SECRETS = "The endpoint has as many live secrets as it can: wait, or rotate with overlap_seconds 0."
     WORKERS_TOO_OLD = (
         "A worker of the version before is still alive, which would send more than this allows. "

@@ -23,8 +23,11 @@ from .quotas import replays_more
 from .refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
 
 
-async def count(connection: AsyncConnection, actor: Actor, wanted: Mapping[str, Any]) -> int | Refusal:
-    """How many deliveries a job would replay. ``wanted`` has ``state``, and may have the other fields of a `Filter`."""
+async def count(connection: AsyncConnection, actor: Actor, wanted: Mapping[str, Any]) -> int | Refusal | None:
+    """How many deliveries a job would replay, or None where they are too many to count.
+
+    ``wanted`` has ``state``, and may have the other fields of a `Filter`.
+    """
     if not is_name(wanted.get("type", "any.type")):
         remedy = "Give an event type, as in lab_result.final."
         return Invalid((Fault("event_type", remedy, pointer="/type"),))
@@ -43,10 +46,14 @@ async def count(connection: AsyncConnection, actor: Actor, wanted: Mapping[str, 
 async def create(change: Change, wanted: Mapping[str, Any]) -> RowMapping | Refusal:
     """A job over what finished before it, oldest first. ``wanted``: see `count`."""
     actor = change.actor
+    if refused := await replays_more(change, 1, as_job=True):
+        return refused
     total = await count(change.connection, actor, wanted)
-    if not isinstance(total, int):
+    if isinstance(total, Refusal):
         return total
-    if refused := await replays_more(change, total, as_job=True):
+    if total is None and actor.quotas is not None:
+        return Conflict.TOO_MANY_TO_COUNT
+    if total is not None and (refused := await replays_more(change, total - 1, as_job=False)):
         return refused
     written = {name: value.isoformat() if name in ("since", "until") else str(value) for name, value in wanted.items()}
     bound: dict[str, Any] = {} if actor.subscriber_id is None else {"subscriber_id": str(actor.subscriber_id)}

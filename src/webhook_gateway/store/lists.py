@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +31,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .driver import driver_of
 from .reports import (
-    COUNTED,
     FINAL_STATES,
     Filter,
     between,
@@ -51,6 +50,8 @@ WALKED = 20_000
 """Rows that a page walks over at most, in each table, to find those that a filter wants."""
 FEW = 5_000
 """As many rows are read and sorted rather than walked to."""
+COUNTED_ENDED = 50_000
+"""Finished deliveries that are read at most to count those that a filter wants."""
 FEWEST = 100
 """Rows of each endpoint that are walked over at least, however many endpoints there are."""
 
@@ -118,20 +119,25 @@ async def events_page(
     return await every(connection, rows.order_by(events.c.id.desc()).limit(limit)), reached
 
 
-async def finished_count(connection: AsyncConnection, wanted: Filter) -> int:
-    """How many finished deliveries a filter finds, counted up to a million."""
+async def finished_count(connection: AsyncConnection, wanted: Filter) -> int | None:
+    """How many finished deliveries a filter finds, or None where more than `COUNTED_ENDED` would have to be read."""
     theirs = await endpoint_ids(connection, wanted)
-    ended_rows = finished_rows().where(*told(wanted))
-    wanted = replace(wanted, subscriber_id=None, endpoint_id=None)
-    if wanted.state in ("dead", "cancelled") and await _few(connection, _not_delivered(wanted, ended_rows)):
-        rows = _chosen(_not_delivered(wanted, ended_rows), wanted, None, None, theirs).subquery()
-    else:
-        ended = narrow(
-            ended_rows.with_only_columns(literal_column("1").label("one")), finished_deliveries, wanted, None
-        )
-        rows = of_each(theirs, ended, finished_deliveries, COUNTED)
-    some = select(literal_column("1")).select_from(rows).limit(COUNTED).subquery()
-    return int(await connection.scalar(select(func.count()).select_from(some)) or 0)
+    ended = finished_rows().where(finished_deliveries.c.tenant_id == wanted.tenant_id)
+    in_time = ended.where(*between(finished_deliveries, wanted.since, wanted.until, None))
+    ways = [select(of_each(theirs, in_time, finished_deliveries, COUNTED_ENDED + 1))]
+    if wanted.state in ("dead", "cancelled"):
+        not_delivered = ended.where(finished_deliveries.c.state != constant("delivered"))
+        if wanted.since is not None:  # nothing ends before it is made, but for clocks
+            not_delivered = not_delivered.where(finished_deliveries.c.finished_at >= wanted.since - timedelta(days=1))
+        ways.insert(0, not_delivered)
+    for way in ways:
+        rows = way.limit(COUNTED_ENDED + 1).cte("o")
+        chosen = _chosen(rows, wanted, theirs=theirs).where(*told(wanted, rows)).subquery()
+        counts = [select(func.count()).select_from(some) for some in (rows, chosen)]
+        walked, found = (await connection.execute(select(*(count.scalar_subquery() for count in counts)))).one()
+        if walked <= COUNTED_ENDED:
+            return int(found)
+    return None
 
 
 async def recent_events(connection: AsyncConnection) -> UUID | None:
@@ -146,13 +152,6 @@ def of_each(theirs: Sequence[UUID], rows: Select[Any], table: FromClause, most: 
     return select(*inner.c).select_from(one.join(inner, true())).subquery()
 
 
-def open_of_each(theirs: Sequence[UUID], rows: Select[Any], most: int) -> list[Subquery]:
-    """Open deliveries by endpoint: those with a time are in one index, those behind another one in the other."""
-    due = rows.where(deliveries.c.due_at.is_not(None))
-    behind = rows.where(deliveries.c.due_at.is_(None), deliveries.c.ordering_key.is_not(None))
-    return [of_each(theirs, some, deliveries, most) for some in (due, behind)]
-
-
 async def endpoint_ids(connection: AsyncConnection, wanted: Filter) -> list[UUID]:
     """Those that the filter is about, the deleted ones, too."""
     rows = select(endpoints.c.id).where(endpoints.c.tenant_id == wanted.tenant_id)
@@ -164,7 +163,10 @@ async def endpoint_ids(connection: AsyncConnection, wanted: Filter) -> list[UUID
 
 
 def _open_by_endpoint(theirs: Sequence[UUID]) -> Subquery:
-    return union_all(*(select(*part.c) for part in open_of_each(theirs, open_rows(), FEW + 1))).subquery("o")
+    """Those with a time are in one index, those behind another one in the other."""
+    due = open_rows().where(deliveries.c.due_at.is_not(None))
+    behind = open_rows().where(deliveries.c.due_at.is_(None), deliveries.c.ordering_key.is_not(None))
+    return union_all(*(select(of_each(theirs, rows, deliveries, FEW + 1)) for rows in (due, behind))).subquery("o")
 
 
 def _of_event(wanted: Filter, ended_rows: Select[Any]) -> Subquery:
@@ -210,7 +212,11 @@ async def _reach_of_each(
 
 
 def _chosen(
-    rows: Subquery, wanted: Filter, before: UUID | None, reached: UUID | None, theirs: Sequence[UUID] | None = None
+    rows: FromClause,
+    wanted: Filter,
+    before: UUID | None = None,
+    reached: UUID | None = None,
+    theirs: Sequence[UUID] | None = None,
 ) -> Select[Any]:
     """Those of a few that the filter wants."""
     chosen = _from(select(*rows.c), rows, reached).where(*between(rows, wanted.since, wanted.until, before))

@@ -90,8 +90,10 @@ async def send_only_to(connection: AsyncConnection, event: Appended, endpoint_id
     )
 
 
-async def create(connection: AsyncConnection, tenant_id: UUID, wanted: Mapping[str, Any], total: int) -> RowMapping:
-    """A job over finished deliveries, of which there are ``total`` now.
+async def create(
+    connection: AsyncConnection, tenant_id: UUID, wanted: Mapping[str, Any], total: int | None
+) -> RowMapping:
+    """A job over finished deliveries, of which there are ``total`` now, if they were counted.
 
     ``wanted`` has ``state`` and may have ``endpoint_id``, ``subscriber_id``, ``type``, ``since``, ``until`` and
     ``to_other_hosts`` (than when an event came), all as JSON can hold them.

@@ -38,8 +38,8 @@ from .rows import every, first
 from .tables import attempts, deliveries, endpoints, events, finished_deliveries, kept_bodies, outbox
 from .waiting import explained, workers_alive
 
-COUNTED = 1_000_000
-"""A count goes no further: a backlog of a million is a backlog."""
+COUNTED = 10_000
+"""A count goes no further: a backlog of ten thousand is a backlog."""
 FINAL_STATES = ("delivered", "dead", "cancelled")
 
 _NOT_SHOWN = {"response_excerpt", "response_sha256", "tenant_id", "delivery_id"}
@@ -214,9 +214,9 @@ def narrow(rows: Select[Any], table: FromClause, wanted: Filter, before: UUID | 
     return rows
 
 
-def told(wanted: Filter) -> list[ColumnElement[bool]]:
+def told(wanted: Filter, ended: FromClause = finished_deliveries) -> list[ColumnElement[bool]]:
     """Of finished deliveries: what a filter kept back is unknown to a partner's key, as if it had never been made."""
-    return [] if wanted.subscriber_id is None else [finished_deliveries.c.state_reason.is_distinct_from("not_wanted")]
+    return [] if wanted.subscriber_id is None else [ended.c.state_reason.is_distinct_from("not_wanted")]
 
 
 def owned(table: FromClause, wanted: Filter) -> list[ColumnElement[bool]]:

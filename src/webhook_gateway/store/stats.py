@@ -25,41 +25,56 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.rules.matching import OPERATIONAL
 
-from .lists import endpoint_ids, open_of_each, recent_events
+from .lists import FEWEST, endpoint_ids, of_each, recent_events
 from .reports import COUNTED, Filter, constant, owned
 from .rows import every
 from .tables import deliveries, endpoints, events, finished_deliveries, outbox
 
 MOST_ENDPOINTS = 50
 RECENT_EVENTS = 200
+COUNTED_TOGETHER = 50_000
+"""Open deliveries of all endpoints that are read for one backlog, of each kind."""
 
 
-async def backlog(connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None) -> list[RowMapping]:
-    """By endpoint, the largest backlog first: pending, sending and waiting deliveries, and the oldest due one's age."""
+async def backlog(
+    connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None
+) -> tuple[list[RowMapping], int]:
+    """By endpoint, the largest backlog first: pending, sending and waiting deliveries, and the oldest due one's age.
+
+    Of each endpoint so many that are overdue are read at most, so many not due yet, and so many that have a key.
+    """
     theirs = await endpoint_ids(connection, Filter(tenant_id, subscriber_id))
+    most = max(FEWEST, min(COUNTED, COUNTED_TOGETHER // max(len(theirs), 1)))
     columns = select(deliveries.c.endpoint_id, deliveries.c.lease_id, deliveries.c.due_at)
-    open = union_all(*(select(*part.c) for part in open_of_each(theirs, columns, COUNTED))).subquery("o")
+    parts = (
+        columns.where(deliveries.c.due_at <= func.now()).order_by(deliveries.c.due_at),
+        columns.where(deliveries.c.due_at > func.now()).order_by(deliveries.c.due_at),
+        columns.where(deliveries.c.ordering_key.is_not(None)).order_by(
+            deliveries.c.ordering_key, deliveries.c.sequence
+        ),
+    )
+    overdue, coming, keyed = (of_each(theirs, part, deliveries, most) for part in parts)
+    waiting = select(keyed).where(keyed.c.due_at.is_(None))
+    open = union_all(select(overdue), select(coming), waiting).subquery("o")
     sending = and_(open.c.lease_id.is_not(None), open.c.due_at > func.now())
-    overdue = func.now() - func.min(case((sending, None), else_=open.c.due_at))
+    age = func.now() - func.min(case((sending, None), else_=open.c.due_at))
     rows = (
         select(
             open.c.endpoint_id,
             func.count().label("open"),
             func.count().filter(sending).label("sending"),
             func.count().filter(open.c.due_at.is_(None)).label("waiting"),
-            func.greatest(func.extract("epoch", overdue), 0).label("oldest_due_seconds"),
+            func.greatest(func.extract("epoch", age), 0).label("oldest_due_seconds"),
         )
         .group_by(open.c.endpoint_id)
         .order_by(literal_column("open").desc(), open.c.endpoint_id)
     )
-    return await every(connection, rows)
+    return await every(connection, rows), most
 
 
-async def outbox_waiting(connection: AsyncConnection, tenant_id: UUID | None) -> int:
-    """Events not fanned out yet, counted up to a million; of every tenant where none is given."""
-    rows: Select[Any] = select(literal_column("1")).select_from(outbox)
-    if tenant_id is not None:
-        rows = rows.where(outbox.c.tenant_id == tenant_id)
+async def outbox_waiting(connection: AsyncConnection, tenant_id: UUID) -> int:
+    """The tenant's events that are not fanned out yet, counted up to `COUNTED`."""
+    rows: Select[Any] = select(literal_column("1")).where(outbox.c.tenant_id == tenant_id)
     return int(await connection.scalar(select(func.count()).select_from(rows.limit(COUNTED).subquery())) or 0)
 
 
@@ -106,7 +121,8 @@ async def gauges(connection: AsyncConnection) -> Row[Any]:
     statement = text(
         """
         -- gauges: what a scrape shows of the database
-        SELECT (SELECT count(*) FROM deliveries) AS open_deliveries,
+        SELECT (SELECT count(*) FROM outbox) AS outbox_depth,
+               (SELECT count(*) FROM deliveries) AS open_deliveries,
                (SELECT count(*) FROM deliveries WHERE due_at IS NULL) AS waiting_deliveries,
                (SELECT coalesce(extract(epoch FROM max(now() - xact_start)), 0) FROM pg_stat_activity
                 WHERE datname = current_database() AND xact_start IS NOT NULL) AS oldest_transaction_seconds,

@@ -39,7 +39,7 @@ async def metrics(gateway: Parts, caller: Scraper) -> Response:
     async with gateway.database.reading() as connection:
         whole = await stats.gauges(connection)
         found = [
-            _gauge("outbox_depth", "Events not fanned out yet.", await stats.outbox_waiting(connection, None)),
+            _gauge("outbox_depth", "Events not fanned out yet.", whole.outbox_depth),
             _gauge("deliveries_open", "Open deliveries.", whole.open_deliveries),
             _gauge("deliveries_waiting", "Deliveries that wait for their ordering key.", whole.waiting_deliveries),
             _gauge("held_keys", "Ordering keys that wait for an operator.", whole.held_keys),
@@ -56,8 +56,9 @@ async def metrics(gateway: Parts, caller: Scraper) -> Response:
             _labelled("endpoints", "Endpoints, by state.", "state", await stats.endpoint_states(connection)),
             _labelled("dead_tuples", "Rows to be vacuumed.", "table", await stats.dead_tuples(connection)),
         ]
-        backlog = (await stats.backlog(connection, caller.tenant_id, None))[: stats.MOST_ENDPOINTS]
-    ages = {ids.render(ids.ENDPOINT, row["endpoint_id"]): row["oldest_due_seconds"] or 0.0 for row in backlog}
+        backlog, _ = await stats.backlog(connection, caller.tenant_id, None)
+    largest = backlog[: stats.MOST_ENDPOINTS]
+    ages = {ids.render(ids.ENDPOINT, row["endpoint_id"]): row["oldest_due_seconds"] or 0.0 for row in largest}
     found.append(_labelled("oldest_due_seconds", "Age of the oldest due delivery.", "endpoint", ages))
     registry = CollectorRegistry()
     registry.register(Gathered(found))

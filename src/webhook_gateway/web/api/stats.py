@@ -24,7 +24,7 @@ async def totals(gateway: Parts, caller: Reader) -> Any:
     """Counts what is open. A subscriber's key sees the deliveries to its own endpoints."""
     tenant_id, subscriber_id = caller.tenant_id, caller.subscriber_id
     async with gateway.database.reading() as connection:
-        backlog = await stats.backlog(connection, tenant_id, subscriber_id)
+        backlog, most = await stats.backlog(connection, tenant_id, subscriber_id)
         dead = await stats.died_since(connection, tenant_id, subscriber_id, datetime.now(UTC) - timedelta(days=1))
         outbox = unmatched = None
         if subscriber_id is None:
@@ -41,5 +41,6 @@ async def totals(gateway: Parts, caller: Reader) -> Any:
         "oldest_due_seconds": max(ages, default=None),
         "dead_24h": dead,
         "unmatched_recent": unmatched,
+        "counted_to": most,
         "endpoints": backlog[: stats.MOST_ENDPOINTS],
     }

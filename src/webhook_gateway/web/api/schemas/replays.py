@@ -60,7 +60,7 @@ class Replay(Shown):
     delivery_state: str
     since: datetime | None
     until: datetime | None
-    total: int | None = Field(description="How many matched when it was made.")
+    total: int | None = Field(description="How many matched when it was made; null where they were too many to count.")
     done: int = Field(description="How many are queued again.")
     created_at: datetime
     finished_at: datetime | None

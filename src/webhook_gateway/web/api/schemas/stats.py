@@ -19,7 +19,7 @@ class EndpointBacklog(Shown):
 
 
 class Stats(Shown):
-    """How far behind the gateway is. Counts stop at a million."""
+    """How far behind the gateway is. Counts stop: at `counted_to`, or at 10,000."""
 
     model_config = examples(
         {
@@ -31,6 +31,7 @@ class Stats(Shown):
             "oldest_due_seconds": 3.5,
             "dead_24h": 2,
             "unmatched_recent": 0,
+            "counted_to": 10_000,
             "endpoints": [
                 {
                     "endpoint_id": f"ep_{SUFFIX}",
@@ -51,4 +52,8 @@ class Stats(Shown):
     oldest_due_seconds: float | None
     dead_24h: int = Field(description="Deliveries of the last 24 hours that are dead.")
     unmatched_recent: int | None = Field(description="Of the last 200 events, those that no endpoint wanted.")
+    counted_to: int = Field(
+        description="Of each endpoint at most so many deliveries are looked at that are overdue, so many not due yet, "
+        "and so many with an ordering key. Where there are more, its numbers and the sums say at least."
+    )
     endpoints: list[EndpointBacklog] = Field(description="The 50 with the largest backlog.")
