@@ -118,12 +118,12 @@ class Gateway:
 
     # What runs.
 
-    async def start_api(self) -> None:
+    async def start_api(self, environment: Mapping[str, str] | None = None) -> None:
         """Returns when it takes events."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         command = supervisor.gateway("serve", "--port", str(self.port), "--processes", "1")
-        self.api = self._spawn("api", command, {})
+        self.api = self._spawn("api", command, environment or {})
         deadline = time.monotonic() + READY
         async with httpx.AsyncClient() as http:
             while True:

@@ -5,6 +5,7 @@ with a backlog, (b) ten that hang until the deadline, (c) ten that answer 500, (
 (b) and (c) begin with a backlog and are sent new events all the time. A victim's delay is from when its event was due
 at the load to the first byte at the partner, so nothing is hidden by a slow load. Each phase starts its processes anew:
 its first seconds, in which they open their connections, count in none of them, with bad partners or without.
+At last another tenant floods the API (`flood.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import msgspec
 import uvloop
 
 from .backlog import fill_backlog
+from .flood import GOAL as FLOOD
+from .flood import Others, measure_flood
 from .gateway import Gateway
 from .load import Posting, percentiles
 from .machine import between, sample
@@ -45,6 +48,7 @@ GOALS = (
     Goal("jain", "Jain's index of the victims' deliveries, worst phase", 0.95, lambda r: r.get("jain")),
     Goal("healthy", "victims' throughput ÷ baseline, worst phase", 0.9, lambda r: r.get("healthy")),
     Goal("backlog", "a backlog of one endpoint alone, drain rate ÷ capacity", 0.8, lambda r: r.get("backlog")),
+    FLOOD,
 )  # fmt: skip
 
 
@@ -108,7 +112,7 @@ def main() -> None:
     report = uvloop.run(measure(QUICK if parser.parse_args().quick else FULL))
     report.say(f"wrote {report.write('isolation')}")
     judge(report, GOALS)
-    names = ("p99_ratio", "p99_added_ms", "jain", "healthy", "backlog")
+    names = ("p99_ratio", "p99_added_ms", "jain", "healthy", "backlog", "flood_added_ms")
     print("isolation: " + " ".join(f"{name}={report.figures[name]:.2f}" for name in names))
 
 
@@ -125,6 +129,7 @@ async def measure(size: Size) -> Report:
         found = {}
         for phase in PHASES:
             found[phase.name] = await _run(gateway, report, place, phase, size, capacity * SHARE)
+        await measure_flood(gateway, report, Others(_types(VICTIM, VICTIMS), capacity * SHARE, WARM, size.phase))
     finally:
         await gateway.close()
     _compare(report, found)

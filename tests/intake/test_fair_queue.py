@@ -53,3 +53,23 @@ async def test_who_floods_the_queue_waits_alone(database_url: str, monkeypatch: 
     before_others = ended[: max(index for index, tenant_id in enumerate(ended) if tenant_id != flooding)]
     assert len(before_others) <= 2 * LARGEST_COMMIT, "others are in the first commit after the one under way"
     assert [tenant_id for tenant_id in ended if tenant_id != flooding].count(first) == 2
+
+
+async def test_one_batch_of_a_tenant_is_judged_at_a_time_and_another_tenants_beside_it() -> None:
+    database, vault = Database("postgresql://nobody@127.0.0.1:1/none"), Vault(MasterKeys({"test": bytes(32)}))
+    ingest, flooding, other = Ingest(database, vault, Catalogue()), UUID(int=1), UUID(int=2)
+    soon, later = monotonic() + 0.1, monotonic() + 60
+    entered: list[str] = []
+
+    async def judge(name: str, tenant_id: UUID, until: float = later) -> None:
+        async with ingest.turn(tenant_id, until):
+            entered.append(name)
+
+    async with ingest.turn(flooding, later):
+        second = asyncio.create_task(judge("second", flooding))
+        await judge("other", other)
+        with pytest.raises(DatabaseUnavailable):
+            await judge("too late", flooding, soon)
+        entered.append("first ends")
+    await second
+    assert entered == ["other", "first ends", "second"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from enum import StrEnum
 from time import monotonic
@@ -37,8 +38,10 @@ LONGEST_QUEUE = 20_000
 """Events that wait for a commit: of one tenant that is alone; of several, each may have its part."""
 PATIENCE = 4.5
 """Seconds that a caller waits for the commit before it is told to ask again."""
-MOST_TOGETHER, YIELD_AFTER = 5.0 * MOST, MOST / 2
-"""Nanoseconds that judging the events of one request may cost, and after which other requests go on."""
+MOST_TOGETHER = 5.0 * MOST
+"""Nanoseconds that judging the events of one request may cost."""
+YIELD_AFTER = 0.005
+"""Seconds after which other requests go on."""
 SWEEP = 0.1
 """Seconds between two sweeps for callers who have waited too long: one timer for all of them."""
 
@@ -103,6 +106,7 @@ class Ingest:
         self._version = 0
         self._queues: dict[UUID, deque[tuple[Appended, Stored]]] = {}
         """By tenant, none empty; the first one's turn is next."""
+        self._turns: dict[UUID, asyncio.Lock] = {}
         self._committers: set[asyncio.Task[None]] = set()
         self._waiting: list[tuple[float, Stored]] = []
         self._sweeping: asyncio.TimerHandle | None = None
@@ -118,17 +122,30 @@ class Ingest:
             DatabaseUnavailable: it is unknown whether the event was stored: posting it again with its key is safe.
             KeyMissing: there is no key to seal it with.
         """
-        return (await self.accept_many(tenant_id, [event], until))[0]
+        until = monotonic() + PATIENCE if until is None else until
+        (result,) = await self.enqueue(tenant_id, [event], until)
+        return result if isinstance(result, EventRefused) else await result
 
-    async def accept_many(
-        self, tenant_id: UUID, events: Sequence[NewEvent], until: float | None = None
-    ) -> list[Receipt | EventRefused]:
-        """Stores events in the order given, each with its own result.
+    @asynccontextmanager
+    async def turn(self, tenant_id: UUID, until: float) -> AsyncIterator[None]:
+        """One batch of a tenant is read and judged at a time: others' requests never wait for more than one.
+
+        Raises:
+            DatabaseUnavailable: those before it took until then.
+        """
+        lock = self._turns.setdefault(tenant_id, asyncio.Lock())
+        await _in_time(lock.acquire(), until)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def enqueue(self, tenant_id: UUID, events: Sequence[NewEvent], until: float) -> list[EventRefused | Stored]:
+        """Judges events in the order given; those that aren't refused wait for the next commit.
 
         Raises:
             DatabaseUnavailable, KeyMissing: see `accept`; some of them may be stored.
         """
-        until = monotonic() + PATIENCE if until is None else until
         if not self._vault.knows(tenant_id):
             await _in_time(self._learn_keys(tenant_id), until)
         if any(self._is_unknown(tenant_id, event.type) for event in events):
@@ -141,7 +158,7 @@ class Ingest:
             telemetry.refused_events.labels(RefusedBecause.TOO_MUCH_TOGETHER.value).inc(len(events))
             return [EventRefused(RefusedBecause.TOO_MUCH_TOGETHER)] * len(events)
         results: list[EventRefused | Stored] = []
-        patience, since = Patience(), 0.0
+        patience, began = Patience(), monotonic()
         for event, judge in zip(events, judged, strict=True):
             checked = judge if isinstance(judge, EventRefused) else judge.check(event, patience)
             addressees, faults = self._addressees.of(tenant_id, event) if event.to else (None, ())
@@ -154,11 +171,10 @@ class Ingest:
                 event_id = self._database.clock.new_id()
                 appended = prepare(self._vault, event_id, tenant_id, event, checked, addressees)
                 results.append(self._enqueue(appended, until))
-            since += YIELD_AFTER if isinstance(checked, EventRefused) or isinstance(judge, EventRefused) else judge.cost
-            if since > YIELD_AFTER:
+            if monotonic() - began > YIELD_AFTER:
                 await asyncio.sleep(0)
-                since = 0.0
-        return [result if isinstance(result, EventRefused) else await result for result in results]
+                began = monotonic()
+        return results
 
     async def run(self) -> None:
         """Keeps notifications going out; cancelled at the end."""

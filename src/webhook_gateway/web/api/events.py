@@ -84,15 +84,17 @@ async def post_events(
     if b"idempotency-key" in headers:
         remedy = "Give each event of the batch its own `idempotency_key` instead."
         raise invalid(Fault("unknown", remedy, parameter="Idempotency-Key"))
-    judged = [_allowed(caller, event) for event in read_batch(body)]
-    callers.take_events(caller, len(judged))
-    if len(body) > LARGE:
-        await asyncio.sleep(0)
-    new = [event for event in judged if isinstance(event, NewEvent)]
-    stored = iter(await ingest.accept_many(caller.tenant_id, new, until))
-    results = [
-        _result(index, next(stored) if isinstance(event, NewEvent) else event) for index, event in enumerate(judged)
-    ]
+    async with ingest.turn(caller.tenant_id, until):
+        judged = [_allowed(caller, event) for event in read_batch(body)]
+        callers.take_events(caller, len(judged))
+        if len(body) > LARGE:
+            await asyncio.sleep(0)
+        new = [event for event in judged if isinstance(event, NewEvent)]
+        stored = iter(await ingest.enqueue(caller.tenant_id, new, until))
+    results = []
+    for index, event in enumerate(judged):
+        became = next(stored) if isinstance(event, NewEvent) else event
+        results.append(_result(index, await became if isinstance(became, asyncio.Future) else became))
     accepted = sum(result.error is UNSET for result in results)
     return 200, msgspec.json.encode(BatchOut(accepted, len(results) - accepted, results))
 
