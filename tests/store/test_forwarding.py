@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from time import time
 from uuid import UUID
 
 import pytest
@@ -44,7 +45,7 @@ async def test_a_slice_is_due_later_than_any_low_water_mark_and_spread_over_a_se
     await recover(hospital, endpoint_id)
     async with hospital.database.connection() as connection, connection.transaction():
         now = await connection.fetchval("SELECT now()")
-        await forwarding.forward(connection)
+        await forwarding.forward(connection, time())
         due = [row["due_at"] for row in await connection.fetch("SELECT due_at FROM deliveries ORDER BY due_at")]
     assert [round((moment - now).total_seconds(), 3) for moment in due] == [1 + n / 10 for n in range(10)]
 
@@ -102,15 +103,15 @@ async def test_of_many_workers_one_moves_each_and_what_one_leaves_the_others_go_
     async def work() -> None:
         while await hospital.count("changes") < 300:
             async with hospital.database.connection() as connection:
-                await forwarding.forward(connection)
+                await forwarding.forward(connection, time())
                 await connection.execute(NEXT_SLICE)
 
     async with hospital.database.connection() as one:
         crashes = one.transaction()
         await crashes.start()
-        await forwarding.forward(one)
+        await forwarding.forward(one, time())
         async with hospital.database.connection() as other:
-            assert await forwarding.forward(other) is None
+            assert await forwarding.forward(other, time()) is None
         await crashes.rollback()
     assert await hospital.count(MOVED) == 0
     await asyncio.gather(*(work() for _ in range(5)))
@@ -144,6 +145,17 @@ async def test_who_is_resumed_gets_what_waits(hospital: Hospital) -> None:
     async with hospital.database.begin() as connection:
         await endpoints.set_state(connection, hospital.tenant_id, endpoint_id, EndpointState.ENABLED, None)
     assert sum(await slices(hospital)) == 3
+
+
+async def test_while_the_databases_clock_is_a_day_off_nothing_is_moved_and_what_was_put_off_a_day_goes_on(
+    hospital: Hospital,
+) -> None:
+    await recover(hospital, await failing(hospital))
+    async with hospital.database.connection() as connection:
+        assert await forwarding.forward(connection, time() - 86_400) is None
+    assert await hospital.count(MOVED) == 0
+    await hospital.rows("UPDATE endpoint_health SET forward_at = now() + interval '1 day'")
+    assert sum(await slices(hospital)) == 1
 
 
 @pytest.mark.parametrize("equal", [False, True])
@@ -195,7 +207,7 @@ async def slices(hospital: Hospital, most: int = 10) -> Sequence[int]:
     while len(moved) < most and moved[-1:] != [0]:
         async with hospital.database.connection() as connection:
             before = await states(hospital)
-            await forwarding.forward(connection)
+            await forwarding.forward(connection, time())
             moved.append(sum(due != before[id] for id, due in (await states(hospital)).items()))
             await connection.execute(NEXT_SLICE)
     return moved

@@ -138,6 +138,7 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
     ten = [endpoint(number) for number in range(10)]
     lowest = await connection.fetchval("SELECT coalesce(min(sequence), 1) - 1 FROM outbox")
     events = [row["id"] for row in await connection.fetch("SELECT id FROM events LIMIT 100")]
+    answer = await connection.fetchrow("SELECT delivery_id, id FROM attempts LIMIT 1") or [uuid4(), uuid4()]
     kept = await connection.fetch("SELECT id FROM kept_bodies LIMIT 100")
     known = await connection.fetch("SELECT tenant_id, key FROM idempotency_keys LIMIT 100")
     nothing: list[list[Any]] = [[]] * 16
@@ -150,12 +151,13 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
         "kept bodies": (bodies.KEPT_BODIES, [[row["id"] for row in kept]], 2_000),
         "keep": (retention.KEEP, [UUID(int=0), UUID(int=1 << 120), 200], 10_000),
         "forget": (retention.FORGET, [UUID(int=0), 1_000], 20_000),
-        "forget answers": (retention.FORGET_ANSWERS, [UUID(int=(1 << 128) - 1), 100], 4_000),
+        "answers": (retention.ANSWERS, [UUID(int=(1 << 128) - 1), 100], 500),
+        "forget answer": (retention.FORGET_ANSWER, [*answer], 100),
         "end open": (retention.END_OPEN, [UUID(int=1 << 112), 90, 200, retention.TOO_LONG], 200),
         "finish": (deliveries.FINISH, [*nothing, some, [lease] * SOME, ["delivered"] * SOME, [None] * SOME], 20_000),
         "retry": (deliveries.RETRY, [some, [lease] * SOME, [1.0] * SOME, [1] * SOME, [None] * SOME, time()], 20_000),
         "cancel": (deliveries.CANCEL, [UUID(int=1), some, None, "test"], 20_000),
-        "forward": (forwarding.FORWARD, [1.0, 100, 20, 50.0], 16_000),
+        "forward": (forwarding.FORWARD, [1.0, 100, 20, 50.0, time()], 16_000),
         "try now": (forwarding.TRY_NOW, [UUID(int=1), some[-1]], 100),
         "release": (ordering.RELEASE, [endpoint_ids, keys, [0] * 100, *[[None] * 100] * 2, None, time()], 4_000),
         "supersede": (ordering.SUPERSEDE, [endpoint_ids, keys], 40_000),

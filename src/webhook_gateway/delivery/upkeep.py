@@ -42,7 +42,7 @@ LARGEST_DIFFERENCE = 3_600.0
 async def forward(database: Database) -> float:
     """Brings forward what waits at endpoints that answer again, a slice of each. Whoever comes first does it."""
     async with database.connection() as connection:
-        seconds = await forwarding.forward(connection)
+        seconds = await forwarding.forward(connection, database.clock.now())
     return POLL if seconds is None else min(seconds, POLL)
 
 

@@ -66,7 +66,8 @@ ON CONFLICT (endpoint_id) DO UPDATE SET
     open_until = excluded.open_until, openings = excluded.openings, held_until = excluded.held_until,
     failing_days = excluded.failing_days, changed_at = excluded.changed_at,
     forward_at = CASE WHEN excluded.open_until IS NOT NULL THEN NULL
-                      WHEN h.open_until IS NOT NULL THEN greatest(now(), h.forwarded_at + interval '5 minutes')
+                      WHEN h.open_until IS NOT NULL
+                      THEN least(greatest(now(), h.forwarded_at + interval '5 minutes'), now() + interval '5 minutes')
                       ELSE h.forward_at END,
     forwarded_due_at = CASE WHEN h.open_until IS NULL THEN h.forwarded_due_at END
 """

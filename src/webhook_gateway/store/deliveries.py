@@ -103,8 +103,7 @@ RETRY = f"""
 -- where the attempt doesn't count. What was brought forward is due when it was before. Fenced by `lease_id`.
 UPDATE deliveries d
 SET due_at = CASE WHEN counted = 1 AND d.forwarded_from > clock.now
-                  THEN greatest(least(d.forwarded_from, clock.now + make_interval(secs => delay)),
-                                clock.now + make_interval(secs => retry_after))
+                  THEN greatest(d.forwarded_from, clock.now + make_interval(secs => retry_after))
                   ELSE clock.now + make_interval(secs => delay) END,
     forwarded_from = CASE counted WHEN 0 THEN d.forwarded_from END, lease_id = NULL, attempt = d.attempt - 1 + counted,
     not_before = clock.now + make_interval(secs => retry_after)

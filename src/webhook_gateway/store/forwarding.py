@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from .clock import time_near
 from .database import Connection
 
 RATE = 50.0
@@ -19,16 +20,19 @@ SOON = 1.0
 """Seconds until the first of a slice is due. Workers' low-water marks lag by another second (`delivery/watermark.py`):
 a slice that commits within both is seen by their scans."""
 
-FORWARD = """
+FORWARD = f"""
 -- forward: the next slice of endpoints whose breaker has closed, or that were resumed, spread over the time until the
 -- next. Whoever locks the endpoint's row does it, in one statement, and a crash leaves it to the next. It goes by when
 -- deliveries are due, upwards, and all that it moves is due earlier: so none is moved twice, whatever comes of it.
+-- A slice is never put off by more than five minutes: what a clock says that was ahead counts for nothing.
 WITH mine AS MATERIALIZED (
     SELECT h.ctid, h.endpoint_id, h.forwarded_due_at, rate, least(ceil(rate), $2)::int AS most,
            coalesce(h.forwarded_id, '00000000-0000-0000-0000-000000000000') AS after_id,
            greatest(h.forwarded_due_at, now() + make_interval(secs => $1 + least(ceil(rate), $2) / rate)) AS after
     FROM (
-        SELECT ctid, * FROM endpoint_health WHERE forward_at <= now() AND coalesce(held_until <= now(), true)
+        SELECT ctid, * FROM endpoint_health
+        WHERE forward_at IS NOT NULL AND forward_at NOT BETWEEN now() AND now() + interval '5 minutes'
+          AND coalesce(held_until <= now(), true) AND {time_near("$5", "NULL")} IS NOT NULL
         ORDER BY forward_at LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
     ) AS h
     CROSS JOIN LATERAL (SELECT coalesce(rate, $4) AS rate FROM endpoints WHERE id = h.endpoint_id LIMIT 1) AS e
@@ -49,7 +53,7 @@ WITH mine AS MATERIALIZED (
     FROM slice WHERE d.ctid = slice.ctid AND greatest(slice.earlier, d.not_before) < d.due_at
 )
 UPDATE endpoint_health h
-SET forward_at = CASE WHEN last.n = mine.most THEN now() + make_interval(secs => most / rate) END,
+SET forward_at = CASE WHEN last.n = mine.most THEN now() + make_interval(secs => least(most / rate, 300)) END,
     forwarded_at = CASE WHEN mine.forwarded_due_at IS NULL THEN now() ELSE h.forwarded_at END,
     forwarded_due_at = coalesce(last.due_at, mine.after), forwarded_id = last.id
 FROM mine LEFT JOIN LATERAL (
@@ -85,9 +89,12 @@ SELECT FROM head
 """
 
 
-async def forward(connection: Connection) -> float | None:
-    """Moves what is to be moved now; in how many seconds there is more, or None where there is nothing."""
-    rows = await connection.fetch(FORWARD, SOON, SLICE, ENDPOINTS, RATE)
+async def forward(connection: Connection, now: float) -> float | None:
+    """Moves what is to be moved; in how many seconds there is more, or None where there is nothing.
+
+    ``now`` is the time in Unix seconds, as far as it is known: nothing is moved where the database's is far from it.
+    """
+    rows = await connection.fetch(FORWARD, SOON, SLICE, ENDPOINTS, RATE, now)
     return min((row["seconds"] for row in rows if row["seconds"] is not None), default=None)
 
 

@@ -53,11 +53,14 @@ WITH next AS MATERIALIZED (
 SELECT id FROM last
 """
 
-FORGET_ANSWERS = """
--- forget answers: what is kept of those to deliveries before an id
-UPDATE attempts a SET response_excerpt = NULL
-FROM (SELECT delivery_id, id FROM attempts WHERE response_excerpt IS NOT NULL AND delivery_id < $1 LIMIT $2) AS old
-WHERE a.delivery_id = old.delivery_id AND a.id = old.id
+ANSWERS = """
+-- answers: attempts of which some answer is kept, of deliveries before an id
+SELECT delivery_id, id FROM attempts WHERE response_excerpt IS NOT NULL AND delivery_id < $1 LIMIT $2
+"""
+
+FORGET_ANSWER = """
+-- forget answer: one at a time, since a join of partitions is a walk over whole indexes
+UPDATE attempts SET response_excerpt = NULL WHERE delivery_id = $1 AND id = $2
 """
 
 END_OPEN = """
@@ -106,8 +109,8 @@ async def forget(connection: Connection, before: date) -> None:
     after: UUID | None = UUID(int=0)
     while after is not None:
         after = await connection.fetchval(FORGET, after, MANY)
-    while await connection.execute(FORGET_ANSWERS, lowest_id(before), MANY) != "UPDATE 0":
-        pass
+    while answers := await connection.fetch(ANSWERS, lowest_id(before), MANY):
+        await connection.executemany(FORGET_ANSWER, [tuple(answer) for answer in answers])
 
 
 async def end_open(connection: Connection, days: int) -> list[Delivery]:
