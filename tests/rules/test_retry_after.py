@@ -42,6 +42,10 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
         ("Thu, 01 Jan 1970 00:00:00 GMT", None),
         ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST),
         ("Fri, 31 Dec 9999 23:59:59 -2359", LONGEST),
+        ("Mon, 23 Nov 2026 12:00:60 GMT", 59.0),
+        ("Monday, 23-Nov-26 12:00:60 GMT", 59.0),
+        ("Mon Nov 23 12:00:60 2026", 59.0),
+        ("Mon, 23 Nov 2026 12:00:61 GMT", None),
         ("Mon, 99 Nov 2026 12:01:00 GMT", None),
     ],
 )

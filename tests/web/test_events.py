@@ -41,6 +41,7 @@ ITEMS: dict[str, tuple[str, str | None, str]] = {
     "a list": ("[]", "", "Give a JSON object with `type` and `data`."),
     "no zone": (wrong(timestamp="2026-11-23T08:00:00"), "/timestamp", "Give an RFC 3339 time with its offset"),
     "no time": (wrong(timestamp="yesterday"), "/timestamp", "Give an RFC 3339 time with its offset"),
+    "leap second": (wrong(timestamp="2016-12-31T23:59:60Z"), "/timestamp", "(a leap second as 59)"),
     "time as number": (wrong(timestamp=17), "/timestamp", "Give an RFC 3339 time with its offset"),
     "another century": (wrong(timestamp="1600-01-01T00:00:00Z"), "/timestamp", "between the years 1900 and 2200"),
     "an unknown member": (wrong(Jane_Doe="red"), "", "Remove the member that is unknown here; known are type, data"),

@@ -17,7 +17,7 @@ def read_retry_after(header: str, now: datetime) -> float | None:
     if _DIGITS.fullmatch(header):
         return min(float(header), LONGEST)
     try:
-        when = parsedate_to_datetime(header)
+        when = parsedate_to_datetime(header.replace(":60 ", ":59 "))  # a leap second
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
     if when.tzinfo is None:  # "-0000": UTC of no particular place

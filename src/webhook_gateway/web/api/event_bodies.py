@@ -81,7 +81,7 @@ _TEXT = "Give a text of 1 to 256 characters, or leave it out."
 _OF_EVENT = {
     "": "Give a JSON object with `type` and `data`.",
     "/type": "Give the name of an event type, a text of at most 128 characters.",
-    "/timestamp": "Give an RFC 3339 time with its offset, as in 2026-11-23T08:00:00Z, or leave it out.",
+    "/timestamp": "Give an RFC 3339 time with its offset, as in 2026-11-23T08:00:00Z (a leap second as 59), or none.",
     "/subject": _TEXT,
     "/ordering_key": _TEXT,
     "/idempotency_key": _TEXT,
