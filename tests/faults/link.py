@@ -19,6 +19,7 @@ class _Wire:
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
+    flows: asyncio.Event
     doomed: bool = False
 
     def reset(self) -> None:
@@ -58,6 +59,8 @@ class Link:
         self.heal()
         if self._server is not None:
             self._server.close()
+        for wire in self._wires:
+            wire.flows.set()
         self.reset()
 
     def blackhole(self) -> None:
@@ -71,6 +74,12 @@ class Link:
     def move(self, port: int) -> None:
         """The address leads to another server of this host; connections that are open stay where they are."""
         self._target = (self._target[0], port)
+
+    def lose(self) -> None:
+        """The machine behind it is gone, and nobody is told: open connections stay silent for ever, new ones don't."""
+        self._flows.clear()
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     def reset(self) -> None:
         """Cuts every open connection."""
@@ -88,11 +97,12 @@ class Link:
         except OSError:
             writer.transport.abort()
             return
-        wire = _Wire(writer, far_writer)
+        wire = _Wire(writer, far_writer, self._flows)
         self._wires.add(wire)
         try:
             await asyncio.gather(self._send(wire, reader), self._answer(wire, far_reader))
         except OSError:
+            await wire.flows.wait()
             wire.reset()
         finally:
             self._wires.discard(wire)
@@ -104,7 +114,8 @@ class Link:
             if self._to_swallow and not wire.doomed and len(data) > STATEMENT_WITH_A_BODY:
                 self._to_swallow -= 1
                 wire.doomed = True
-            await self._pass_on(data, wire.server, self.latency)
+            await self._pass_on(data, wire, wire.server, self.latency)
+        await wire.flows.wait()
         wire.server.write_eof()
 
     async def _answer(self, wire: _Wire, reader: asyncio.StreamReader) -> None:
@@ -113,13 +124,14 @@ class Link:
                 self.swallowed += 1
                 wire.reset()
                 return
-            await self._pass_on(data, wire.client, 0.0)
+            await self._pass_on(data, wire, wire.client, 0.0)
+        await wire.flows.wait()
         wire.client.write_eof()
 
-    async def _pass_on(self, data: bytes, to: asyncio.StreamWriter, latency: float) -> None:
-        await self._flows.wait()
+    async def _pass_on(self, data: bytes, wire: _Wire, to: asyncio.StreamWriter, latency: float) -> None:
+        await wire.flows.wait()
         if wait := latency + (len(data) / self.limit if self.limit else 0.0):
             await asyncio.sleep(wait)
-            await self._flows.wait()
+            await wire.flows.wait()
         to.write(data)
         await to.drain()

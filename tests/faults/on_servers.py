@@ -89,7 +89,8 @@ async def _switch_over(stage: Stage, pair: Pair) -> None:
 
 
 async def _fail_over(stage: Stage, pair: Pair) -> None:
-    """The primary dies, and its standby, which had to have every commit, takes over."""
+    """The primary dies, with its machine as far as the API sees; the standby, which had to have every commit, takes
+    over."""
 
     async def is_waited_for() -> bool:
         return bool(await stage.value("SELECT count(*) FROM pg_stat_replication WHERE sync_state <> 'async'"))
@@ -98,6 +99,7 @@ async def _fail_over(stage: Stage, pair: Pair) -> None:
     await until(is_waited_for, "commits wait for the standby")
     await stage.wait_for_traffic()
     await moment()
+    pair.address.lose()
     await asyncio.to_thread(pair.primary.kill)
     await pair.replace(stage)
     await pair.redirect(stage)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.faults.link import Link
 from webhook_gateway.store.database import Database, DatabaseUnavailable, StatementTimedOut
 
 LOCK = "SELECT pg_advisory_xact_lock(1)"
@@ -49,3 +50,27 @@ async def test_a_statement_that_takes_too_long_is_told_from_a_database_that_is_n
         assert not isinstance(absent.value, StatementTimedOut)
     finally:
         await impatient.close()
+
+
+async def test_a_server_that_is_gone_without_a_word_costs_one_statement_and_not_one_for_each_connection(
+    database_url: str,
+) -> None:
+    login, _, place = database_url.rpartition("@")
+    host, _, rest = place.partition(":")
+    port, _, name = rest.partition("/")
+    link, all_open = Link(host, int(port)), asyncio.Barrier(4)
+    await link.start()
+    database = Database(f"{login}@{link.address}:{link.port}/{name}", connections=4, patience=0.5)
+
+    async def connect() -> None:
+        async with database.connection() as connection:
+            await connection.execute("SELECT 1")
+            await all_open.wait()
+
+    await asyncio.gather(*[connect() for _ in range(4)])
+    link.lose()
+    with pytest.raises(StatementTimedOut):
+        await database.expect_writable()
+    await database.expect_writable()
+    await database.close()
+    await link.close()

@@ -102,6 +102,7 @@ class Database:
         self._connections = connections
         self._patience = patience
         self._pool: asyncpg.Pool[Any] | None = None
+        self._left: dict[asyncpg.Pool[Any], asyncio.Task[None]] = {}
         self._opening = asyncio.Lock()
         self._has_sessions = False
         """Whatever pools connections before Postgres leaves each of ours its session."""
@@ -123,12 +124,12 @@ class Database:
                 held = True
                 yield connection
         except UNAVAILABLE as error:
+            if held and isinstance(error, TimeoutError | asyncpg.ReadOnlySQLTransactionError):
+                self._leave(pool)
             if held and isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
                 raise StatementTimedOut(type(error).__name__) from error
             if isinstance(error, ValueError):  # what the driver calls a DataError is a bug of ours, not an absence
                 raise
-            if isinstance(error, asyncpg.ReadOnlySQLTransactionError):  # the others are where this one is
-                await pool.expire_connections()
             raise _unavailable(error) from error
 
     async def expect_writable(self) -> None:
@@ -195,8 +196,13 @@ class Database:
             raise _unavailable(error) from error
 
     async def close(self) -> None:
-        if self._pool is not None:
-            self._pool.terminate()
+        closing = list(self._left.values())
+        for pool in (self._pool, *self._left):
+            if pool is not None:
+                pool.terminate()
+        for task in closing:
+            task.cancel()
+        await asyncio.gather(*closing, return_exceptions=True)
         for engine in self._engines.values():
             await engine.dispose()
 
@@ -219,10 +225,26 @@ class Database:
                     command_timeout=self._patience,
                     max_inactive_connection_lifetime=60,
                     # Our statements leave no session state behind, so there is nothing to reset: it saves a round trip.
-                    reset=_leave,
+                    reset=_leave_as_it_is,
                     init=partial(self._prepare, settings={**HOT, "idle_in_transaction_session_timeout": cut_off}),
                 )
         return self._pool
+
+    def _leave(self, pool: asyncpg.Pool[Any]) -> None:
+        """Its other connections are where this one is: perhaps nobody answers there. Those in use may go on."""
+
+        async def close() -> None:
+            try:
+                await asyncio.sleep(self._patience)  # whoever waits for a connection of it has one by then
+                await pool.close()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+                pool.terminate()
+            finally:
+                del self._left[pool]
+
+        if pool is self._pool:
+            self._pool = None
+            self._left[pool] = asyncio.create_task(close())
 
     async def _to_primary(self, _url: None = None, **options: Any) -> asyncpg.Connection:
         return await primary.connect(self._servers, self._patience, server_settings=NAME, **options)
@@ -254,5 +276,5 @@ def _driver_error(error: DBAPIError) -> BaseException | None:
     return error.orig.__cause__ if error.orig is not None else None
 
 
-async def _leave(connection: asyncpg.Connection) -> None:
+async def _leave_as_it_is(connection: asyncpg.Connection) -> None:
     """Nothing to reset."""
