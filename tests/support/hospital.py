@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 
 from tests.support.rows import SUBSCRIBER
 from webhook_gateway.crypto.vault import MasterKeys, Vault
+from webhook_gateway.delivery.bodies import Bodies
 from webhook_gateway.delivery.dispatch import Dispatch
 from webhook_gateway.delivery.due import Due
 from webhook_gateway.delivery.registry import LONG_AGO, Registry
@@ -57,7 +58,7 @@ class Hospital:
     def __post_init__(self) -> None:
         clock, registry = Clock(), Registry()
         no_slots = Slots(clock, registry, Due(clock, registry), concurrency=0)
-        self.dispatch = Dispatch(self.database, self.vault, registry, no_slots)
+        self.dispatch = Dispatch(self.database, self.vault, registry, no_slots, Bodies(self.database, self.vault))
         self.ingest = Ingest(self.database, self.vault, Catalogue())
 
     # What is configured

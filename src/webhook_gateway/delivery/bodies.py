@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from uuid import UUID
 
@@ -12,9 +12,9 @@ from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
 from webhook_gateway.rules.model import Delivery
 from webhook_gateway.rules.outcome import Remedy, Unsendable
 from webhook_gateway.store import bodies, keyring
-from webhook_gateway.store.database import Database
+from webhook_gateway.store.database import Connection, Database
 
-KEEP_BYTES = 16_777_216
+KEEP_BYTES, AT_ONCE = 16_777_216, 8_388_608
 RELEARN = 0.2
 """Seconds until data keys that are not there are asked for again."""
 
@@ -51,6 +51,16 @@ class Bodies:
         found = known | {i: self._find(tenants[i], i, sealed.get(i)) for i in missing}
         self._forget()
         return found
+
+    async def some(self, connection: Connection, events: Mapping[UUID, UUID]) -> dict[UUID, bytes]:
+        """By event id, of events with their tenants: what can be opened now, up to `AT_ONCE` bytes; kept for `of`."""
+        known = {i: self._open[i] for i in events if i in self._open}
+        sealed = await bodies.some(connection, [i for i in events if i not in known], AT_ONCE)
+        if not all(map(self._vault.can_open, sealed.values())):
+            await self._learn_keys()
+        found = {i: self._find(events[i], i, body) for i, body in sealed.items()}
+        self._forget()
+        return known | {i: body for i, body in found.items() if isinstance(body, bytes)}
 
     def _find(self, tenant_id: UUID, event_id: UUID, sealed: bytes | None) -> bytes | Unsendable:
         if event_id in self._open:

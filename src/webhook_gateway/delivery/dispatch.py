@@ -16,12 +16,14 @@ from uuid_utils.compat import uuid7
 
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import Vault
+from webhook_gateway.rules.filters import read_data
 from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
 from webhook_gateway.store import configuration, keyring, ordering, outbox
 from webhook_gateway.store.database import Connection, Database
 from webhook_gateway.store.outbox import NewDelivery, OutboxEvent
 
 from . import operational
+from .bodies import Bodies
 from .registry import EndpointRecord, Leased, Registry
 from .slots import Slots
 from .watermark import LowWaterMark
@@ -45,11 +47,12 @@ NOTHING = Round(0, frozenset(), [])
 class Dispatch:
     """Fans out. Knows by the configuration's version when the endpoints in memory are old."""
 
-    def __init__(self, database: Database, vault: Vault, registry: Registry, slots: Slots) -> None:
+    def __init__(self, database: Database, vault: Vault, registry: Registry, slots: Slots, bodies: Bodies) -> None:
         self._database = database
         self._vault = vault
         self._registry = registry
         self._slots = slots
+        self._bodies = bodies
         self._endpoints: Mapping[UUID, Endpoint] = {}
         self._matcher = registry.matcher
         self._low_water_mark = LowWaterMark()
@@ -78,7 +81,9 @@ class Dispatch:
                     await keyring.fill(self._database, self._vault)
                     self._registry.learn(await configuration.snapshot(connection, self._vault))
                 self._endpoints, self._matcher = self._registry.snapshot.endpoints, self._registry.matcher
-                new = [delivery for event in dequeued.events for delivery in self._deliveries_of(event)]
+                matched = [(event, self._match(event)) for event in dequeued.events]
+                bodies = await self._open(connection, matched)
+                new = [delivery for event, found in matched for delivery in self._deliveries_of(event, found, bodies)]
                 if any(delivery.ordering_key is not None for delivery in new):
                     new = await self._put_in_order(connection, new)
                 due = self._lease(new, lease_id, leased)
@@ -96,19 +101,45 @@ class Dispatch:
         telemetry.fan_out_seconds.observe(time.perf_counter() - began)
         return Round(len(dequeued.events), due, leased)
 
-    def _deliveries_of(self, event: OutboxEvent) -> list[NewDelivery]:
+    def _match(self, event: OutboxEvent) -> Sequence[Endpoint]:
         if event.endpoint_id is not None:
             endpoint = self._endpoints.get(event.endpoint_id)
-            matched: Sequence[Endpoint] = () if endpoint is None else (endpoint,)
-        else:
-            matched = self._matcher.match(event.tenant_id, event.type)
-            if event.addressees is not None:
-                matched = [endpoint for endpoint in matched if endpoint.subscriber_id in event.addressees]
-        if not matched and event.endpoint_id is None:
+            return () if endpoint is None else (endpoint,)
+        matched: Sequence[Endpoint] = self._matcher.match(event.tenant_id, event.type)
+        if event.addressees is not None:
+            matched = [endpoint for endpoint in matched if endpoint.subscriber_id in event.addressees]
+        if not matched:
             telemetry.event_unmatched(event.event_id, event.type)
+        return matched
+
+    async def _open(
+        self, connection: Connection, matched: Sequence[tuple[OutboxEvent, Sequence[Endpoint]]]
+    ) -> dict[UUID, bytes]:
+        """The bodies that a filter asks for, handed on to the sender by the way."""
+        asked = {
+            event.event_id: event.tenant_id
+            for event, found in matched
+            if event.endpoint_id is None and any(endpoint.is_filtered for endpoint in found)
+        }
+        return await self._bodies.some(connection, asked) if asked else {}
+
+    def _deliveries_of(
+        self, event: OutboxEvent, matched: Sequence[Endpoint], bodies: Mapping[UUID, bytes]
+    ) -> list[NewDelivery]:
+        """One for each endpoint, but for those whose filter doesn't want it. A replay or a test is not filtered."""
+        body = bodies.get(event.event_id)
+        data = None if body is None else read_data(body)
+        wanted: list[tuple[Endpoint, bool | None]] = []
+        for endpoint in matched:
+            if not endpoint.is_filtered or event.endpoint_id is not None:
+                wanted.append((endpoint, None))
+            elif endpoint.filter is None or body is None:
+                wanted.append((endpoint, True))
+            elif endpoint.filter.matches(data):
+                wanted.append((endpoint, None))
         return [
             NewDelivery(
-                id=event.delivery_id or self._database.clock.new_id(),
+                id=event.delivery_id or uuid7(),
                 tenant_id=event.tenant_id,
                 endpoint_id=endpoint.id,
                 event_id=event.event_id,
@@ -117,8 +148,9 @@ class Dispatch:
                 ordering_key=None if endpoint.ordering is Ordering.NONE else event.ordering_key,
                 due=True,
                 reason=event.reason,
+                unfiltered=unfiltered,
             )
-            for endpoint in matched
+            for endpoint, unfiltered in wanted
         ]
 
     def _unreached(self, event: OutboxEvent) -> tuple[OutboxEvent, list[UUID]]:
@@ -178,4 +210,5 @@ def _first_attempt(new: NewDelivery, lease_id: UUID) -> Delivery:
     return Delivery(
         *(new.id, new.tenant_id, new.endpoint_id, new.event_id, new.type, 1, lease_id, new.ordering_key, new.sequence),
         reason=new.reason,
+        unfiltered=new.unfiltered,
     )

@@ -14,8 +14,9 @@ from webhook_gateway.failpoints import reach
 from webhook_gateway.host.loop import POLL
 from webhook_gateway.outbound.sender import Sender
 from webhook_gateway.outbound.tokens import Tokens
+from webhook_gateway.rules.filters import read_data
 from webhook_gateway.rules.matching import may_have
-from webhook_gateway.rules.model import Delivery
+from webhook_gateway.rules.model import Delivery, Endpoint
 from webhook_gateway.rules.outcome import Remedy, Unsendable
 from webhook_gateway.rules.verdict import Cancel, Done, Postpone, RetryIn
 from webhook_gateway.store import deliveries
@@ -31,6 +32,7 @@ from .slots import Slots
 
 NOT_PERMITTED = Unsendable("not_permitted", Remedy.CANCEL)
 ANOTHER_HOST = Unsendable("another_host", Remedy.CANCEL)
+NOT_WANTED = Unsendable("not_wanted", Remedy.CANCEL)
 CLOCK_GAP = 0.05
 """Seconds until what a worker has to know first is asked for again, where it isn't known yet."""
 
@@ -135,6 +137,8 @@ class Sending:
             body = ANOTHER_HOST
         elif record.lacks_key:
             body = Unsendable("key_missing", Remedy.WAIT)
+        elif isinstance(body, bytes) and not _is_wanted(delivery, endpoint, body):
+            body = NOT_WANTED
         elif isinstance(body, bytes):
             body = self.registry.cut(endpoint, delivery.event_type, body)
         result = await attempt(self.sender, self.tokens, self.clock, health, delivery, endpoint, body, self.keep)
@@ -149,6 +153,13 @@ class Sending:
         self.unsettled.append((record, result))
         self.arrived.set()
         telemetry.attempt_made(endpoint, delivery, exchange, verdict)
+
+
+def _is_wanted(delivery: Delivery, endpoint: Endpoint, body: bytes) -> bool:
+    """By the filter, where that could not be asked when the delivery was made."""
+    if not (delivery.unfiltered and endpoint.is_filtered):
+        return True
+    return endpoint.filter is not None and endpoint.filter.matches(read_data(body))
 
 
 def _is_cut_off(record: EndpointRecord, result: Result) -> bool:

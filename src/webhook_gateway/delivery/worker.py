@@ -76,7 +76,7 @@ class Worker:
         outbox, notified, changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._sending = sending = Sending(database, bodies, sender, tokens, clock, registry, due, slots, keep, stopping)
         self._settling = Settling(database, vault, registry, due, slots, sending, keep, outbox)
-        self._dispatch = Dispatch(database, vault, registry, slots)
+        self._dispatch = Dispatch(database, vault, registry, slots, bodies)
         self._membership = Membership(database, clock, registry, sender.egress)
         self._notifier = Notifier(database, DELIVERIES)
         self._listening = partial(listen, database, {OUTBOX: outbox, DELIVERIES: notified, CONFIGURATION: changed})

@@ -32,7 +32,7 @@ from webhook_gateway.store.configuration import masked_url, open_column, seal_co
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.notifications import CONFIGURATION, OUTBOX
 
-from . import content
+from . import content, filters
 from .change import Actor, Change
 from .credentials import CREDENTIALS, faults_of, shown_credentials
 from .permission import cut_off, faults_of_types, types_of
@@ -82,6 +82,11 @@ async def create(
     ]
     if faults:
         return Invalid(tuple(faults))
+    if wanted["filter"] is not None and (refused := await _check_filter(change, wanted)):
+        return refused
+    if actor.subscriber_id is not None and await endpoints.was_filtered(change.connection, subscriber_id):
+        remedy = "Ask the hospital for it: it says which events of their types this subscriber's endpoints get."
+        return Invalid((Fault("not_allowed", remedy, pointer=""),))
     types = effective(subscriber["event_types"], given["event_types"] or ())
     if refused := await content.check(change, catalogue, given["content"], types, subscriber["content"]):
         return refused
@@ -115,6 +120,8 @@ async def change_one(
         faults += await _faults_of_types(change, catalogue, given["event_types"], before["permitted_types"])
     if faults:
         return Invalid(tuple(faults))
+    if refused := await _check_filter(change, given):
+        return refused
     if given.get("content") is not None:
         types = effective(before["permitted_types"], given.get("event_types", before["event_types"]) or ())
         if too_much := await content.check(change, catalogue, given["content"], types, before["permitted_content"]):
@@ -227,7 +234,9 @@ def _columns(
         target = parse(values["url"], policy)
         assert not isinstance(target, Denied)
         values["url"], values["url_query"] = url_columns(vault, tenant_id, endpoint_id, target.url)
-    for column in ("headers", *CREDENTIALS):
+    if "filter" in values:
+        values["filter_digest"] = values["filter"] and filters.digest(vault, tenant_id, values["filter"])
+    for column in ("headers", "filter", *CREDENTIALS):
         if column in values:
             sealed = values[column] and seal_column(vault, tenant_id, endpoint_id, column, values[column])
             values[column] = sealed or None
@@ -286,6 +295,14 @@ async def _faults_of_types(
     return [Fault("not_allowed", remedy, pointer="/event_types")]
 
 
+async def _check_filter(change: Change, given: Mapping[str, Any]) -> Refusal | None:
+    if "filter" not in given or (given["filter"] is None and change.actor.subscriber_id is None):
+        return None
+    if isinstance(found := filters.checked(change.actor, given["filter"] or {}), Invalid):
+        return found
+    return await change.needs_current_workers()
+
+
 async def _narrow(
     change: Change, before: RowMapping, own: Sequence[str] | None, cancel_open: bool
 ) -> Conflict | WouldCutOff | None:
@@ -301,5 +318,6 @@ def _noted(vault: Vault, row: RowMapping, changed: Iterable[str]) -> dict[str, A
     """What the audit log says of the columns that changed: of headers, their names; of credentials, no secrets."""
     shown = {"headers": header_names(vault, row), "url": masked_url(row), **shown_credentials(vault, row)}
     (shown["authorization"] or {}).pop("username", None)  # for ever in the log, and often somebody's name
-    hidden = {"url_query", "host_changed_at"}
+    shown["filter"] = row["filter_digest"] and row["filter_digest"].hex()
+    hidden = {"url_query", "host_changed_at", "filter_digest"}
     return {name: shown.get(name, row[name]) for name in changed if name in row and name not in hidden}

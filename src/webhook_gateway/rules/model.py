@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 
 from .credentials import Authorization, TlsSettings
+from .filters import Filter
 from .views import WHOLE, View
 
 
@@ -82,6 +83,9 @@ class Endpoint:
     tls: TlsSettings | None = None
     authorization: Authorization | None = None
     view: View = WHOLE
+    is_filtered: bool = False
+    filter: Filter | None = None
+    """What it wants of its types; None where it is filtered and its filter can't be opened."""
 
     @property
     def attempts_allowed(self) -> int:
@@ -104,6 +108,8 @@ class Delivery(msgspec.Struct, frozen=True):
     """The dead delivery of the same key that this one follows, so that the partner can be told."""
     reason: str | None = None
     """``replay`` or ``test``; None for the first delivery of an event."""
+    unfiltered: bool | None = None
+    """The endpoint's filter could not be asked at fan-out, so it is asked before an attempt."""
 
     @property
     def test(self) -> bool:

@@ -10,11 +10,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
 from webhook_gateway.rules.credentials import TlsSettings, authorization_from
+from webhook_gateway.rules.filters import Filter, encode, parse
 from webhook_gateway.rules.matching import effective
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Endpoint, EndpointState, Health, Ordering
 from webhook_gateway.rules.targets import masked
@@ -93,6 +95,7 @@ SEALED = {
     "tls": "endpoints.tls",
     "authorization": "endpoints.authorization",
     "url_query": "endpoints.url_query",
+    "filter": "endpoints.filter",
 }
 """An endpoint's sealed columns, and what each is bound to beside its row: none opens in another's place."""
 
@@ -142,7 +145,7 @@ def seal_column(vault: Vault, tenant_id: UUID, endpoint_id: UUID, column: str, v
     Raises:
         KeyMissing: see `Vault.seal`.
     """
-    return vault.seal(tenant_id, SEALED[column], endpoint_id, json.dumps(dict(value)).encode())
+    return vault.seal(tenant_id, SEALED[column], endpoint_id, encode(value))
 
 
 def url_columns(vault: Vault, tenant_id: UUID, endpoint_id: UUID, url: str) -> tuple[str, bytes | None]:
@@ -184,7 +187,8 @@ def open_column(vault: Vault, row: Any, column: str) -> dict[str, Any] | None:
     """
     if row[column] is None:
         return None
-    opened: dict[str, Any] = json.loads(vault.open(row["tenant_id"], SEALED[column], row["id"], row[column]))
+    sealed = vault.open(row["tenant_id"], SEALED[column], row["id"], row[column])
+    opened: dict[str, Any] = json.loads(sealed, parse_float=Decimal)
     return opened
 
 
@@ -264,8 +268,15 @@ def endpoint_from(
         headers=sealed["headers"] or {},
         tls=None if tls is None else TlsSettings(**tls),
         authorization=None if authorization is None else authorization_from(authorization),
+        is_filtered=row["filter"] is not None,
+        filter=_filter(sealed["filter"]),
         view=view_of(*(_content(row[column]) for column in ("permitted_content", "content"))),
     )
+
+
+def _filter(opened: Mapping[str, Any] | None) -> Filter | None:
+    found = None if opened is None else parse(encode(opened))
+    return found if isinstance(found, Filter) else None
 
 
 def _content(stored: Any) -> Any:

@@ -63,7 +63,7 @@ WITH picked AS MATERIALIZED (
 UPDATE deliveries d SET due_at = now() + make_interval(secs => picked.lease), lease_id = $5, attempt = d.attempt + 1
 FROM picked WHERE d.ctid = picked.ctid
 RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lease_id, d.ordering_key, d.sequence,
-          d.skipped_event_id, d.reason, picked.due_at, now() AS now
+          d.skipped_event_id, d.reason, d.unfiltered, picked.due_at, now() AS now
 """
 
 RECORD = """

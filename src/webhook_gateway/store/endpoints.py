@@ -63,6 +63,12 @@ async def page(
     return await every(connection, rows.order_by(endpoints.c.id.desc()).limit(limit))
 
 
+async def was_filtered(connection: AsyncConnection, subscriber_id: UUID) -> bool:
+    """Whether any endpoint of the subscriber has a filter, or had one when it was deleted."""
+    found = select(endpoints.c.id).where(endpoints.c.subscriber_id == subscriber_id, endpoints.c.filter.is_not(None))
+    return await connection.scalar(found.limit(1)) is not None
+
+
 async def of_subscriber(connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID) -> list[RowMapping]:
     """All of them, in the order in which all lock them."""
     return await every(connection, _live(tenant_id, subscriber_id).order_by(endpoints.c.id))

@@ -82,7 +82,7 @@ FROM (
 ) AS next
 WHERE d.ctid = next.ctid
 RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lease_id, d.ordering_key, d.sequence,
-          d.skipped_event_id
+          d.skipped_event_id, d.reason, d.unfiltered
 """
 
 SUPERSEDE = """

@@ -85,13 +85,13 @@ INSERT_DELIVERIES = """
 -- insert deliveries: due at once, unless an earlier one of the same key is open; some are leased on insert, since
 -- the worker that fans out has a slot for them: that saves their claim
 INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due_at, attempt, lease_id,
-                        reason)
+                        reason, unfiltered)
 SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key,
        CASE WHEN due THEN now() + make_interval(secs => coalesce(lease, 0)) END,
-       (lease IS NOT NULL)::int, CASE WHEN lease IS NOT NULL THEN $11::uuid END, reason
+       (lease IS NOT NULL)::int, CASE WHEN lease IS NOT NULL THEN $12::uuid END, reason, unfiltered
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::bigint[], $8::bool[],
-            $9::float8[], $10::text[])
-    AS n(id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due, lease, reason)
+            $9::float8[], $10::text[], $11::bool[])
+    AS n(id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due, lease, reason, unfiltered)
 """
 
 
@@ -153,6 +153,7 @@ class NewDelivery(msgspec.Struct, frozen=True):
     lease: float | None = None
     """Seconds, for one that is sent at once by whoever makes it."""
     reason: str | None = None
+    unfiltered: bool | None = None
 
 
 async def append(connection: Connection, events: Sequence[Appended]) -> dict[UUID, datetime]:

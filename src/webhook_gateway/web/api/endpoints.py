@@ -13,11 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.crypto import signatures
 from webhook_gateway.crypto.vault import Vault
-from webhook_gateway.operations import content, endpoints
+from webhook_gateway.operations import content, endpoints, filters
 from webhook_gateway.operations.change import changing
 from webhook_gateway.operations.content import meaning, view_of_endpoint
 from webhook_gateway.operations.credentials import shown_credentials
+from webhook_gateway.operations.filters import shown_filter
 from webhook_gateway.operations.permission import types_of
+from webhook_gateway.rules import ids
 from webhook_gateway.rules.matching import LONGEST_NAME
 from webhook_gateway.rules.model import DEFAULT_SCHEDULE
 from webhook_gateway.rules.scopes import Scope
@@ -26,9 +28,17 @@ from webhook_gateway.store.configuration import masked_url
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
-from .dependencies import Parts, needs, next_page, read_cursor
+from .dependencies import Gateway, Parts, needs, next_page, read_cursor
 from .schemas.endpoint_lifecycle import Breaker
-from .schemas.endpoints import CreatedEndpoint, Endpoint, EndpointChanges, EndpointQuery, NewEndpoint
+from .schemas.endpoints import (
+    CreatedEndpoint,
+    Endpoint,
+    EndpointChanges,
+    EndpointQuery,
+    FilterPreview,
+    NewEndpoint,
+    TriedFilter,
+)
 from .schemas.events import Payload
 from .schemas.shapes import Page
 from .schemas.signing import RotatedSecret, Rotation
@@ -37,6 +47,7 @@ from .schemas.typed_ids import EndpointId
 router = APIRouter(prefix="/v1/endpoints", tags=["Endpoints"])
 
 Reader = Annotated[Caller, needs(Scope.ENDPOINTS_READ)]
+Opener = Annotated[Caller, needs(Scope.PAYLOAD_READ, whole_tenant=True)]
 Writer = Annotated[Caller, needs(Scope.ENDPOINTS_WRITE)]
 
 
@@ -66,7 +77,7 @@ async def every(query: Annotated[EndpointQuery, Query()], gateway: Parts, caller
             limit=query.limit + 1,
         )
         items, next_cursor = next_page(rows, query.limit, lambda row: row["id"])
-        return {"items": await _show_all(gateway.vault, connection, items), "next_cursor": next_cursor}
+        return {"items": await _show_all(gateway.vault, connection, items, caller), "next_cursor": next_cursor}
 
 
 @router.get("/{endpoint_id}", response_model=Endpoint, operation_id="getEndpoint", summary="Look at one endpoint")
@@ -118,6 +129,33 @@ async def preview(
     return Response(body, media_type="application/json")
 
 
+@router.post(
+    "/filter-preview",
+    response_model=TriedFilter,
+    operation_id="previewFilterOfNone",
+    summary="Try a filter of an endpoint to be",
+)
+async def preview_of_none(body: FilterPreview, gateway: Parts, caller: Opener) -> Any:
+    """The same for an endpoint that is not made yet, on `event_types` or on all."""
+    return await _try(gateway, caller, body, body.event_types or ["*"], "none")
+
+
+@router.post(
+    "/{endpoint_id}/filter-preview",
+    response_model=TriedFilter,
+    operation_id="previewFilter",
+    summary="Try a filter of an endpoint",
+)
+async def preview_filter(endpoint_id: EndpointId, body: FilterPreview, gateway: Parts, caller: Opener) -> Any:
+    """Counts what of the latest events would match, and stores nothing of the filter but a digest in the audit log.
+
+    It reads payloads: 16 MiB of the latest at most, and 20,000 events.
+    """
+    async with gateway.database.begin() as connection:
+        row = granted(await endpoints.find(connection, caller, endpoint_id))
+    return await _try(gateway, caller, body, body.event_types or types_of(row), ids.render(ids.ENDPOINT, endpoint_id))
+
+
 @router.delete(
     "/{endpoint_id}",
     status_code=204,
@@ -148,12 +186,21 @@ async def rotate_secret(
     return {**_given_out(secret), "previous_expire_at": datetime.now(UTC) + timedelta(seconds=overlap)}
 
 
+async def _try(
+    gateway: Gateway, caller: Caller, body: FilterPreview, types: Sequence[str], about: str
+) -> filters.Tried:
+    wanted = granted(filters.checked(caller, body.filter))
+    return await filters.preview(gateway.database, gateway.vault, caller, wanted, types, about)
+
+
 async def shown(vault: Vault, connection: AsyncConnection, row: RowMapping, caller: Caller) -> dict[str, Any]:
     """An endpoint as the API shows it."""
-    return {**(await _show_all(vault, connection, [row]))[0], "url": endpoints.shown_url(vault, row, caller)}
+    return {**(await _show_all(vault, connection, [row], caller))[0], "url": endpoints.shown_url(vault, row, caller)}
 
 
-async def _show_all(vault: Vault, connection: AsyncConnection, rows: Sequence[RowMapping]) -> list[dict[str, Any]]:
+async def _show_all(
+    vault: Vault, connection: AsyncConnection, rows: Sequence[RowMapping], caller: Caller
+) -> list[dict[str, Any]]:
     found = [row["id"] for row in rows]
     secrets: dict[UUID, list[RowMapping]] = {endpoint_id: [] for endpoint_id in found}
     for secret in await stored.secrets_of(connection, found):
@@ -166,6 +213,7 @@ async def _show_all(vault: Vault, connection: AsyncConnection, rows: Sequence[Ro
             "header_names": endpoints.header_names(vault, row),
             "event_types": row["event_types"] or None,
             "effective_event_types": types_of(row),
+            "filter": shown_filter(vault, row, caller),
             "effective_content": meaning(view_of_endpoint(row)),
             "schedule": DEFAULT_SCHEDULE if row["schedule"] is None else row["schedule"],
             "maintenance": _maintenance(row),

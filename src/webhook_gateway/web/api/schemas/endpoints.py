@@ -13,6 +13,7 @@ from webhook_gateway.rules.model import DEFAULT_SCHEDULE, EndpointState, Orderin
 
 from .credentials import Authorization, Headers, ShownAuthorization, ShownTls, Tls
 from .endpoint_lifecycle import EndpointHealth
+from .event_types import JsonObject
 from .shapes import Body, Paging, Shown, examples, unchanged
 from .signing import SECRET, PublicKey, SecretTimes, SigningSecret
 from .typed_ids import SUFFIX, EndpointId, SubscriberId
@@ -46,6 +47,15 @@ Schedule = Annotated[
 EventTypes = Annotated[
     list[EventTypePattern],
     Field(min_length=1, max_length=100, description="What it wants of what its subscriber may have; null: all of it."),
+]
+
+EventFilter = Annotated[
+    JsonObject,
+    Field(
+        description="Which events of its types, by `data`; set by the hospital only. Members are AND, a list is OR. Values,"
+        " or `prefix`, `suffix`, `anything-but`, `exists`, `numeric`, `equals-ignore-case`; `$or`.",
+        examples=[{"payer_id": ["p_17", "p_18"], "amount": {"value": [{"numeric": [">=", 100]}]}}],
+    ),
 ]
 
 
@@ -101,6 +111,7 @@ class NewEndpoint(Body):
     tls: Tls | None = None
     authorization: Authorization | None = None
     content: Content | None = Field(None, description="Less than its subscriber may have; null: all of that.")
+    filter: EventFilter | None = None
 
 
 class EndpointChanges(Body):
@@ -122,6 +133,7 @@ class EndpointChanges(Body):
     tls: Tls | None = Field(None, description="Takes the place of all TLS settings; null: the system's CAs.")
     authorization: Authorization | None = None
     content: Content | None = Field(None, description="Counts with the next attempt, also for what waits.")
+    filter: EventFilter | None = Field(None, description="For events to come: open deliveries stay as they are.")
 
 
 _SHOWN_ENDPOINT: dict[str, Any] = {
@@ -130,6 +142,7 @@ _SHOWN_ENDPOINT: dict[str, Any] = {
     "effective_event_types": ["lab_order.*"],
     "content": None,
     "effective_content": THIN,
+    "filter": None,
     "schedule": list(DEFAULT_SCHEDULE),
     "header_names": ["X-Api-Key"],
     "signing": "hmac",
@@ -157,6 +170,7 @@ class Endpoint(Shown):
     effective_event_types: list[str] = Field(description="What it gets: what its subscriber may have and it wants.")
     content: Content | None
     effective_content: ShownContent = Field(description="What it gets: what its subscriber may have, and no more.")
+    filter: dict[str, Any] | str | None = Field(description="To a partner's key only what is about what it gets.")
     description: str
     header_names: list[str] = Field(description="Names of the custom headers.")
     ordering: Ordering
@@ -185,6 +199,26 @@ class CreatedEndpoint(Endpoint):
 
     secret: str | None
     public_key: PublicKey | None
+
+
+class FilterPreview(Body):
+    """A filter to try, on the endpoint's types unless others are named."""
+
+    model_config = examples({"filter": {"payer_id": ["p_17"]}, "event_types": ["insurance_claim.*"]})
+
+    filter: EventFilter
+    event_types: EventTypes | None = None
+
+
+class TriedFilter(Shown):
+    """How many of the latest events, back to ``since``, were read, and how many of these matched."""
+
+    model_config = examples({"events": 1_000, "matched": 412, "bytes": 604_000, "since": "2026-11-23T08:00:00Z"})
+
+    events: int
+    matched: int
+    bytes: int
+    since: datetime | None
 
 
 class EndpointQuery(Paging):

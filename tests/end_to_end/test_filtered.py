@@ -1,0 +1,110 @@
+"""An endpoint with a filter gets what it wants of its types, and nothing else, also where the filter has to wait."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+from tests.support.hospital import Hospital
+from tests.support.partner import Partner
+from webhook_gateway.delivery import bodies
+from webhook_gateway.store.configuration import seal_column
+
+Open = Callable[..., Awaitable[Partner]]
+CLAIM = "insurance_claim.submitted"
+SENT = "SELECT event_id FROM finished_deliveries WHERE state = 'delivered'"
+
+
+async def filtered(hospital: Hospital, partner: Partner, given: dict[str, Any]) -> UUID:
+    endpoint_id = uuid4()
+    sealed = seal_column(hospital.vault, hospital.tenant_id, endpoint_id, "filter", given)
+    return await hospital.endpoint("insurance_claim.*", url=partner.url(), id=endpoint_id, filter=sealed)
+
+
+def payers(partner: Partner) -> list[str]:
+    return [json.loads(received.body)["data"]["payer_id"] for received in partner.received]
+
+
+async def test_two_insurers_get_each_its_own_claims(hospital: Hospital, open_partner: Open) -> None:
+    first, second = await open_partner(), await open_partner()
+    await filtered(hospital, first, {"payer_id": ["p_1"]})
+    await filtered(hospital, second, {"payer_id": [{"prefix": "p_2"}]})
+    for number in range(30):
+        await hospital.accept(CLAIM, payer_id=f"p_{number % 3}")
+    async with hospital.worker():
+        await first.got(10)
+        await second.got(10)
+        await hospital.until("SELECT FROM finished_deliveries HAVING count(*) = 20")
+    assert (set(payers(first)), set(payers(second))) == ({"p_1"}, {"p_2"})
+    assert await hospital.count("deliveries") == 0
+    assert await hospital.count("finished_deliveries") == 20, "of what is not wanted nothing is made"
+
+
+async def test_a_body_that_a_filter_has_read_is_not_fetched_again(hospital: Hospital, open_partner: Open) -> None:
+    partner = await open_partner()
+    await filtered(hospital, partner, {"payer_id": ["p_1"]})
+    await hospital.accept(CLAIM, payer_id="p_1")
+    async with hospital.worker() as worker:
+        await partner.got(1)
+        fetched = worker._sending.bodies
+        assert list(fetched._open), "kept for the sender"
+    assert worker._dispatch._bodies is fetched
+
+
+async def test_what_is_too_much_to_open_at_fan_out_is_asked_before_its_first_attempt(
+    hospital: Hospital, open_partner: Open, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(bodies, "AT_ONCE", 1)
+    partner = await open_partner()
+    endpoint_id = await filtered(hospital, partner, {"payer_id": ["p_1"]})
+    wanted = await hospital.accept(CLAIM, payer_id="p_1")
+    await hospital.accept(CLAIM, payer_id="p_2")
+    assert await hospital.fan_out() == 2
+    assert await hospital.rows("SELECT FROM deliveries WHERE endpoint_id = $1 AND unfiltered", endpoint_id)
+    async with hospital.worker():
+        await hospital.until("SELECT FROM finished_deliveries HAVING count(*) = 2")
+    assert payers(partner) == ["p_1"]
+    ended = await hospital.rows("SELECT event_id, state, state_reason FROM finished_deliveries ORDER BY state")
+    assert [(row["state"], row["state_reason"]) for row in ended] == [("cancelled", "not_wanted"), ("delivered", None)]
+    assert ended[1]["event_id"] == wanted
+
+
+async def test_a_changed_filter_touches_no_open_delivery(hospital: Hospital, open_partner: Open) -> None:
+    partner = await open_partner()
+    endpoint_id = await filtered(hospital, partner, {"payer_id": ["p_1"]})
+    await hospital.accept(CLAIM, payer_id="p_1")
+    await hospital.fan_out()
+    other = seal_column(hospital.vault, hospital.tenant_id, endpoint_id, "filter", {"payer_id": ["p_2"]})
+    await hospital.change("UPDATE endpoints SET filter = $1", other)
+    await hospital.accept(CLAIM, payer_id="p_1")
+    await hospital.accept(CLAIM, payer_id="p_2")
+    async with hospital.worker():
+        await hospital.until("SELECT FROM finished_deliveries HAVING count(*) = 2")
+    assert sorted(payers(partner)) == ["p_1", "p_2"]
+
+
+async def test_a_filter_that_can_not_be_opened_holds_back_everything(hospital: Hospital, open_partner: Open) -> None:
+    partner = await open_partner()
+    endpoint_id = await filtered(hospital, partner, {"payer_id": ["p_1"]})
+    await hospital.change("UPDATE endpoints SET filter = '\\x00'::bytea")
+    await hospital.accept(CLAIM, payer_id="p_2")
+    async with hospital.worker():
+        await hospital.until("SELECT FROM deliveries WHERE unfiltered")
+        await hospital.until("SELECT FROM attempts WHERE detail = 'key_missing'")
+    assert partner.received == []
+    sealed = seal_column(hospital.vault, hospital.tenant_id, endpoint_id, "filter", {"payer_id": ["p_1"]})
+    await hospital.change("UPDATE endpoints SET filter = $1", sealed)
+    await hospital.change("UPDATE deliveries SET due_at = now()")
+    async with hospital.worker():
+        await hospital.until("SELECT FROM finished_deliveries WHERE state_reason = 'not_wanted'")
+    assert partner.received == []
+
+
+async def test_a_test_is_sent_whatever_the_filter_wants(hospital: Hospital, open_partner: Open) -> None:
+    partner = await open_partner()
+    endpoint_id = await filtered(hospital, partner, {"payer_id": ["p_1"]})
+    async with hospital.worker():
+        await hospital.test(endpoint_id, CLAIM)
+        await partner.got(1)

@@ -1,0 +1,128 @@
+"""Which events of its types an endpoint gets: set by the hospital, sealed, and shown to a partner as far as it may."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.hospital import Hospital
+from tests.web.serving import Api
+from tests.web.test_permission import URL, Partner
+from tests.web.test_problems import check_problem
+from tests.web.world import post
+from webhook_gateway.rules import ids
+from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER
+
+CLAIMS = {"event_types": ["insurance_claim.*"]}
+FILTER = {"payer_id": ["p_secret17"], "total": {"value": [{"numeric": [">=", 100.5]}]}}
+
+
+async def test_a_filter_is_sealed_and_its_literals_stand_nowhere_else(
+    hospital: Hospital, admin: httpx.AsyncClient
+) -> None:
+    subscriber = await post(admin, "/v1/subscribers", {"name": "Payer", "content": "full", **CLAIMS})
+    new = {"subscriber_id": subscriber["id"], "url": URL, "filter": FILTER}
+    endpoint = await post(admin, "/v1/endpoints", new)
+    assert endpoint["filter"] == FILTER
+    path = f"/v1/endpoints/{endpoint['id']}"
+    changed = {"priority": [{"prefix": "p_secret18"}]}
+    assert (await admin.patch(path, json={"filter": changed})).json()["filter"] == changed
+    assert (await admin.patch(path, json={"slots": 3})).json()["filter"] == changed
+    for table in ("endpoints", "audit_log"):
+        assert "p_secret" not in str(await hospital.rows(f"SELECT * FROM {table}"))
+    noted = await hospital.rows("SELECT * FROM audit_log WHERE action = 'endpoint.changed'")
+    assert '"filter": "' in str(noted), "its digest"
+    assert (await admin.patch(path, json={"filter": None})).json()["filter"] is None
+    assert await hospital.rows("SELECT FROM endpoints WHERE filter IS NULL AND filter_digest IS NULL")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "pointer"),
+    [
+        ({}, "/filter"),
+        ({"payer_id": "p_17"}, "/filter/payer_id"),
+        ({"payer_id": [{"regex": "p_secret17"}]}, "/filter/payer_id/0"),
+        ({"a": {"b": {"c": {"d": {"e": {"f": ["p_secret17"]}}}}}}, "/filter/a/b/c/d/e"),
+        ([], "/filter"),
+    ],
+)
+async def test_a_filter_at_fault_is_refused_with_its_place_and_without_its_literals(
+    admin: httpx.AsyncClient, wrong: Any, pointer: str
+) -> None:
+    subscriber = await post(admin, "/v1/subscribers", {"name": "Payer", **CLAIMS})
+    endpoint = await post(admin, "/v1/endpoints", {"subscriber_id": subscriber["id"], "url": URL})
+    new = {"subscriber_id": subscriber["id"], "url": URL, "filter": wrong}
+    for response in (
+        await admin.post("/v1/endpoints", json=new),
+        await admin.patch(f"/v1/endpoints/{endpoint['id']}", json={"filter": wrong}),
+    ):
+        assert check_problem(response, 422, "invalid-request")["errors"][0]["pointer"] == pointer
+        assert "p_secret" not in response.text
+
+
+@pytest.fixture
+async def partner(api: Api, admin: httpx.AsyncClient) -> AsyncIterator[Partner]:
+    """One that gets the payer's id only, of its own claims."""
+    content = {"level": "fields", "pointers": ["/payer_id"]}
+    subscriber = await post(admin, "/v1/subscribers", {"name": "Payer", "content": content, **CLAIMS})
+    new = {"subscriber_id": subscriber["id"], "url": URL, "filter": FILTER}
+    endpoint = await post(admin, "/v1/endpoints", new)
+    subscriber_id = ids.parse(ids.SUBSCRIBER, subscriber["id"])
+    async with await api.as_client(*OF_A_SUBSCRIBER, "payload:read", subscriber_id=subscriber_id) as http:
+        yield Partner(subscriber["id"], http, endpoint)
+
+
+async def test_a_partners_key_sees_conditions_on_what_it_gets_and_gets_round_none(
+    admin: httpx.AsyncClient, partner: Partner
+) -> None:
+    path = f"/v1/endpoints/{partner.endpoint['id']}"
+    seen = {"payer_id": ["p_secret17"], "$other": "set by the hospital"}
+    assert (await partner.http.get(path)).json()["filter"] == seen
+    assert (await partner.http.get("/v1/endpoints")).json()["items"][0]["filter"] == seen
+    new = {"subscriber_id": partner.id, "url": URL}
+    for response in (
+        await partner.http.patch(path, json={"filter": None}),
+        await partner.http.patch(path, json={"filter": {"payer_id": ["p_18"]}}),
+        await partner.http.post("/v1/endpoints", json={**new, "filter": FILTER}),
+        await partner.http.post("/v1/endpoints", json=new),
+    ):
+        (fault,) = check_problem(response, 422, "invalid-request")["errors"]
+        assert fault["rule"] == "not_allowed"
+    assert (await partner.http.patch(path, json={"slots": 2})).status_code == 200
+    assert (await partner.http.delete(path)).status_code == 204
+    check_problem(await partner.http.post("/v1/endpoints", json=new), 422, "invalid-request")
+    check_problem(await partner.http.post(f"{path}/filter-preview", json={"filter": FILTER}), 403, "forbidden")
+
+
+async def test_a_filter_is_tried_on_what_came_lately(api: Api, hospital: Hospital, admin: httpx.AsyncClient) -> None:
+    for number in range(30):
+        await hospital.accept("insurance_claim.submitted", payer_id=f"p_secret{number % 3}")
+    await hospital.accept("payment.processed")
+    subscriber = await post(admin, "/v1/subscribers", {"name": "Payer", **CLAIMS})
+    endpoint = await post(admin, "/v1/endpoints", {"subscriber_id": subscriber["id"], "url": URL})
+    path, wanted = f"/v1/endpoints/{endpoint['id']}/filter-preview", {"filter": {"payer_id": ["p_secret1"]}}
+    check_problem(await admin.post(path, json=wanted), 403, "forbidden")
+    async with await api.as_client("payload:read") as http:
+        tried = await post(http, path, wanted)
+        assert (tried["events"], tried["matched"]) == (30, 10)
+        assert tried["bytes"] > 30 * 100
+        every = await post(http, "/v1/endpoints/filter-preview", {"filter": {"payer_id": [{"exists": False}]}})
+        assert (every["events"], every["matched"]) == (31, 1)
+        named = await post(http, "/v1/endpoints/filter-preview", {**wanted, "event_types": ["payment.*"]})
+        assert (named["events"], named["matched"]) == (1, 0)
+        refused = await http.post(path, json={"filter": {"payer_id": []}})
+        check_problem(refused, 422, "invalid-request")
+    noted = await hospital.rows("SELECT * FROM audit_log WHERE action = 'filter.previewed'")
+    assert len(noted) == 3
+    assert "p_secret" not in str(noted)
+    assert "filter_digest" in str(noted[0])
+
+
+async def test_a_filter_waits_for_workers_that_know_it(hospital: Hospital, admin: httpx.AsyncClient) -> None:
+    endpoint = ids.render(ids.ENDPOINT, await hospital.endpoint())
+    await hospital.change("INSERT INTO workers (id, name) VALUES (gen_random_uuid(), 'of the version before')")
+    response = await admin.patch(f"/v1/endpoints/{endpoint}", json={"filter": FILTER})
+    check_problem(response, 409, "workers-too-old")
