@@ -17,7 +17,7 @@ from pathlib import Path
 
 import uvloop
 
-from . import children, compare, control, floors, growth, pipeline, plots, rates
+from . import children, compare, content, control, floors, growth, pipeline, plots, rates
 from .gateway import Gateway
 from .machine import between, sample
 from .report import Goal, Report, judge
@@ -109,6 +109,22 @@ GOALS = (
         lambda r: r.ratio("old_transaction", "clean"),
     ),
     Goal(
+        "filter",
+        "a filter with five conditions: Python CPU of an event, µs",
+        8,
+        lambda r: None if (judged := r.get("filter_us")) is None else judged + (r.get("filter_open_us") or 0.0),
+        at_most=True,
+    ),
+    Goal(
+        "filter_postgres",
+        "Postgres CPU of an event, for its filter, µs",
+        25,
+        lambda r: r.get("filter_postgres_us"),
+        at_most=True,
+    ),
+    Goal("cut", "five fields: Python CPU of a delivery, µs", 10, lambda r: r.get("cut_fields_us"), at_most=True),
+    Goal("uncut", "everything: Python CPU of a delivery, µs", 3, lambda r: r.get("cut_none_us"), at_most=True),
+    Goal(
         "memory",
         "memory of one worker or API process with the most open deliveries, MB",
         200,
@@ -163,6 +179,7 @@ MEASURES: dict[str, Measure] = {
     "endpoints": lambda g, r, s: growth.measure_endpoints(g, r, (10, 1_000, 5_000), s.drain),
     "workers": lambda g, r, s: growth.measure_workers(g, r, (1, 2, 4), s.drain),
     "old": lambda g, r, s: growth.measure_old_transaction(g, r, s.old),
+    "content": lambda g, r, s: content.measure_content(g, r),
     "control": lambda g, r, s: control.measure_control(g, r, s.drain),
 }
 

@@ -126,3 +126,31 @@ async def test_a_filter_waits_for_workers_that_know_it(hospital: Hospital, admin
     await hospital.change("INSERT INTO workers (id, name) VALUES (gen_random_uuid(), 'of the version before')")
     response = await admin.patch(f"/v1/endpoints/{endpoint}", json={"filter": FILTER})
     check_problem(response, 409, "workers-too-old")
+
+
+async def test_what_a_filter_keeps_back_or_has_yet_to_be_asked_about_is_unknown_to_a_partners_key(
+    hospital: Hospital, admin: httpx.AsyncClient, partner: Partner
+) -> None:
+    event_id = await hospital.accept("insurance_claim.submitted", payer_id="p_18")
+    await hospital.change(
+        "INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, due_at, unfiltered)"
+        " VALUES (gen_random_uuid(), $1, $2, $3, $4, 1, now() + interval '1 hour', true)",
+        *(hospital.tenant_id, ids.parse(ids.ENDPOINT, partner.endpoint["id"]), event_id, "insurance_claim.submitted"),
+    )
+    await hospital.change("DELETE FROM outbox")
+    (delivery,) = (await admin.get("/v1/deliveries")).json()["items"]
+    of_it = {"event_id": ids.render(ids.EVENT, event_id)}
+    for state in (None, "cancelled"):
+        if state == "cancelled":
+            await hospital.change(
+                "WITH gone AS (DELETE FROM deliveries RETURNING *) INSERT INTO finished_deliveries"
+                " (id, tenant_id, endpoint_id, event_id, type, sequence, attempt, state, state_reason, created_at)"
+                " SELECT id, tenant_id, endpoint_id, event_id, type, sequence, 1, 'cancelled', 'not_wanted', now()"
+                " FROM gone"
+            )
+        assert len((await admin.get("/v1/deliveries", params=of_it)).json()["items"]) == 1
+        for query in ({}, of_it, {"state": state} if state else {"state": "pending"}):
+            assert (await partner.http.get("/v1/deliveries", params=query)).json()["items"] == []
+        for path in (f"/v1/deliveries/{delivery['id']}", f"/v1/events/{of_it['event_id']}"):
+            check_problem(await partner.http.get(path), 404, "not-found")
+        check_problem(await partner.http.get(f"/v1/events/{of_it['event_id']}/payload"), 404, "not-found")

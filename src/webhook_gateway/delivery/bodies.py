@@ -14,7 +14,8 @@ from webhook_gateway.rules.outcome import Remedy, Unsendable
 from webhook_gateway.store import bodies, keyring
 from webhook_gateway.store.database import Connection, Database
 
-KEEP_BYTES, AT_ONCE = 16_777_216, 8_388_608
+KEEP_BYTES = 16_777_216
+AT_ONCE = 8_388_608
 RELEARN = 0.2
 """Seconds until data keys that are not there are asked for again."""
 

@@ -33,6 +33,7 @@ from .driver import driver_of
 from .reports import (
     FINAL_STATES,
     Filter,
+    asked,
     between,
     constant,
     event_columns,
@@ -64,14 +65,14 @@ async def deliveries_page(connection: AsyncConnection, wanted: Filter, *, before
     theirs = await endpoint_ids(connection, wanted)
     if not theirs:
         return [], None
-    ended_rows = finished_rows().where(*told(wanted))
+    ended_rows, rows = finished_rows().where(*told(wanted)), open_rows().where(*asked(wanted))
     wanted = replace(wanted, subscriber_id=None, endpoint_id=None)  # `theirs` says both
     if wanted.event_id is not None:
-        of_it = newest_first(_chosen(_of_event(wanted, ended_rows), wanted, before, None, theirs), limit)
+        of_it = newest_first(_chosen(_of_event(wanted, rows, ended_rows), wanted, before, None, theirs), limit)
         return await explained(await driver_of(connection), await every(connection, of_it)), None
     bounds = between(deliveries, wanted.since, wanted.until, before)
     is_open, has_ended = wanted.state in (None, *OPEN_STATES), wanted.state in (None, *FINAL_STATES)
-    few_open = is_open and await _few(connection, _open_by_endpoint(theirs))
+    few_open = is_open and await _few(connection, _open_by_endpoint(theirs, rows))
     few_dead = wanted.state in ("dead", "cancelled") and await _few(connection, _not_delivered(wanted, ended_rows))
     reaches: list[UUID | None] = []
     if is_open and not few_open:
@@ -83,10 +84,9 @@ async def deliveries_page(connection: AsyncConnection, wanted: Filter, *, before
 
     sides: list[Select[Any]] = []
     if few_open:
-        rows = _open_by_endpoint(theirs)
-        sides.append(_chosen(rows, wanted, before, reached))
+        sides.append(_chosen(_open_by_endpoint(theirs, rows), wanted, before, reached))
     elif is_open:
-        rest = narrow(open_rows(), deliveries, wanted, before).where(deliveries.c.endpoint_id.in_(theirs))
+        rest = narrow(rows, deliveries, wanted, before).where(deliveries.c.endpoint_id.in_(theirs))
         sides.append(_from(rest, deliveries, reached))
     if few_dead:
         sides.append(_chosen(_not_delivered(wanted, ended_rows), wanted, before, reached, theirs))
@@ -162,17 +162,17 @@ async def endpoint_ids(connection: AsyncConnection, wanted: Filter) -> list[UUID
     return list(await connection.scalars(rows))
 
 
-def _open_by_endpoint(theirs: Sequence[UUID]) -> Subquery:
+def _open_by_endpoint(theirs: Sequence[UUID], rows: Select[Any]) -> Subquery:
     """Those with a time are in one index, those behind another one in the other."""
-    due = open_rows().where(deliveries.c.due_at.is_not(None))
-    behind = open_rows().where(deliveries.c.due_at.is_(None), deliveries.c.ordering_key.is_not(None))
-    return union_all(*(select(of_each(theirs, rows, deliveries, FEW + 1)) for rows in (due, behind))).subquery("o")
+    due = rows.where(deliveries.c.due_at.is_not(None))
+    behind = rows.where(deliveries.c.due_at.is_(None), deliveries.c.ordering_key.is_not(None))
+    return union_all(*(select(of_each(theirs, some, deliveries, FEW + 1)) for some in (due, behind))).subquery("o")
 
 
-def _of_event(wanted: Filter, ended_rows: Select[Any]) -> Subquery:
+def _of_event(wanted: Filter, rows: Select[Any], ended_rows: Select[Any]) -> Subquery:
     """By the index of events: no more than there are endpoints, and replays."""
     only = Filter(wanted.tenant_id, event_id=wanted.event_id)
-    sides = narrow(open_rows(), deliveries, only, None), narrow(ended_rows, finished_deliveries, only, None)
+    sides = narrow(rows, deliveries, only, None), narrow(ended_rows, finished_deliveries, only, None)
     return union_all(*(select(*side.offset(0).subquery().c) for side in sides)).subquery("o")
 
 

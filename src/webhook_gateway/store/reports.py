@@ -219,6 +219,11 @@ def told(wanted: Filter, ended: FromClause = finished_deliveries) -> list[Column
     return [] if wanted.subscriber_id is None else [ended.c.state_reason.is_distinct_from("not_wanted")]
 
 
+def asked(wanted: Filter) -> list[ColumnElement[bool]]:
+    """Of open deliveries: the same of what a filter has yet to be asked about."""
+    return [] if wanted.subscriber_id is None else [deliveries.c.unfiltered.is_distinct_from(True)]
+
+
 def owned(table: FromClause, wanted: Filter) -> list[ColumnElement[bool]]:
     """The tenant's rows, and of those only what goes to the subscriber's endpoints, where there is one."""
     conditions: list[ColumnElement[bool]] = [table.c.tenant_id == wanted.tenant_id]
@@ -229,7 +234,7 @@ def owned(table: FromClause, wanted: Filter) -> list[ColumnElement[bool]]:
         conditions.append(table.c.endpoint_id.in_(theirs))
     if table is finished_deliveries:
         conditions += told(wanted)
-    return conditions
+    return conditions + (asked(wanted) if table is deliveries else [])
 
 
 def between(

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from webhook_gateway.rules.matching import OPERATIONAL
 
 from .lists import FEWEST, endpoint_ids, of_each, recent_events
-from .reports import COUNTED, Filter, constant, owned
+from .reports import COUNTED, Filter, asked, constant, owned
 from .rows import every
 from .tables import deliveries, endpoints, events, finished_deliveries, outbox
 
@@ -46,6 +46,7 @@ async def backlog(
     theirs = await endpoint_ids(connection, Filter(tenant_id, subscriber_id))
     most = max(FEWEST, min(COUNTED, COUNTED_TOGETHER // max(len(theirs), 1)))
     columns = select(deliveries.c.endpoint_id, deliveries.c.lease_id, deliveries.c.due_at)
+    columns = columns.where(*asked(Filter(tenant_id, subscriber_id)))
     parts = (
         columns.where(deliveries.c.due_at <= func.now()).order_by(deliveries.c.due_at),
         columns.where(deliveries.c.due_at > func.now()).order_by(deliveries.c.due_at),

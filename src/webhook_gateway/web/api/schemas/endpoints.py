@@ -52,8 +52,8 @@ EventTypes = Annotated[
 EventFilter = Annotated[
     JsonObject,
     Field(
-        description="Which events of its types, by `data`; set by the hospital only. Members are AND, a list is OR. Values,"
-        " or `prefix`, `suffix`, `anything-but`, `exists`, `numeric`, `equals-ignore-case`; `$or`.",
+        description="Which events of its types, by `data`; set by the hospital only. Members are AND, a list is OR."
+        " Values, `prefix`, `suffix`, `anything-but`, `exists`, `numeric`, `equals-ignore-case`; `$or`.",
         examples=[{"payer_id": ["p_17", "p_18"], "amount": {"value": [{"numeric": [">=", 100]}]}}],
     ),
 ]
