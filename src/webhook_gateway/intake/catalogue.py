@@ -139,7 +139,12 @@ def operational() -> tuple[EventType, ...]:
             "breaker_opened", "an endpoint fails and is left alone for a while", endpoint, {**example, "reason": None}
         ),
         about("breaker_closed", "an endpoint that failed answers again", endpoint, {**example, "reason": None}),
-        about("delivery_dead", "every attempt failed", delivery, {**example, **ids, "reason": "attempts_exhausted"}),
+        about(
+            "delivery_dead",
+            "a delivery was given up: reason says why",
+            delivery,
+            {**example, **ids, "reason": "attempts_exhausted"},
+        ),
         about("event_undelivered", "an addressee has no endpoint that may have the event", event, undelivered),
         about("test", "an administrator tests an endpoint", endpoint, {**example, "reason": None}),
     )
