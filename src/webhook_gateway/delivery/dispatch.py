@@ -90,8 +90,10 @@ class Dispatch:
                 await self._insert(connection, new, lease_id)
                 if gone := [e for e in dequeued.events if e.endpoint_id and e.endpoint_id not in self._endpoints]:
                     await outbox.cancel_for_deleted(connection, gone)
-                if addressed := [event for event in dequeued.events if event.addressees]:
-                    await operational.events_undelivered(connection, self._vault, map(self._unreached, addressed))
+                for event in dequeued.events:
+                    if event.addressees is not None:
+                        reached = {one.subscriber_id for one in self._matcher.match(event.tenant_id, event.type)}
+                        await operational.event_undelivered(connection, self._vault, event, reached)
         except BaseException:
             for one in leased:
                 self._slots.not_sent(one.record)
@@ -152,11 +154,6 @@ class Dispatch:
             )
             for endpoint, unfiltered in wanted
         ]
-
-    def _unreached(self, event: OutboxEvent) -> tuple[OutboxEvent, list[UUID]]:
-        """The addressees that have no endpoint for it, or may not have it any more."""
-        reached = {endpoint.subscriber_id for endpoint in self._matcher.match(event.tenant_id, event.type)}
-        return event, [subscriber_id for subscriber_id in event.addressees or () if subscriber_id not in reached]
 
     def _lease(self, new: list[NewDelivery], lease_id: UUID, leased: list[Leased]) -> frozenset[EndpointRecord]:
         """Leases those for which a slot is free and nothing else waits. Returns who else got something."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from webhook_gateway import telemetry
@@ -39,17 +38,13 @@ async def delivery_dead(
     await emit(connection, vault, endpoint.tenant_id, "delivery_dead", about)
 
 
-async def events_undelivered(
-    connection: Connection, vault: Vault, addressed: Iterable[tuple[OutboxEvent, Sequence[UUID]]]
-) -> None:
-    """Those of which some addressee gets nothing: somebody expects that it does."""
-    for event, unreached in addressed:
-        if unreached:
-            event_id = ids.render(ids.EVENT, event.event_id)
-            subscribers = [ids.render(ids.SUBSCRIBER, subscriber_id) for subscriber_id in unreached]
-            telemetry.event_undelivered(event_id, event.type, subscribers)
-            about = {"event_id": event_id, "event_type": event.type, "subscriber_ids": subscribers}
-            await emit(connection, vault, event.tenant_id, "event_undelivered", about)
+async def event_undelivered(connection: Connection, vault: Vault, event: OutboxEvent, reached: set[UUID]) -> None:
+    """Where an addressee has no endpoint for it, or may not have it any more: somebody expects that it gets it."""
+    if unreached := [ids.render(ids.SUBSCRIBER, one) for one in event.addressees or () if one not in reached]:
+        event_id = ids.render(ids.EVENT, event.event_id)
+        telemetry.event_undelivered(event_id, event.type, unreached)
+        about = {"event_id": event_id, "event_type": event.type, "subscriber_ids": unreached}
+        await emit(connection, vault, event.tenant_id, "event_undelivered", about)
 
 
 def _about(endpoint: Endpoint, reason: str | None) -> dict[str, str | None]:

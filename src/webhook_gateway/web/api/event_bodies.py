@@ -21,7 +21,16 @@ from webhook_gateway.web.errors import Problem, invalid
 MOST_EVENTS = 1_000
 MOST_ADDRESSEES = 100
 
-Key = Annotated[str, msgspec.Meta(min_length=1, max_length=256, description="Makes it safe to post again: 72 hours.")]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Addressees = Annotated[
+    list[Text],
+    msgspec.Meta(
+        min_length=1,
+        max_length=MOST_ADDRESSEES,
+        description="Only these subscribers get it, by id or `external_id`; whoever may if left out.",
+        examples=[["payer_17"]],
+    ),
+]
 
 
 class EventIn(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -36,28 +45,11 @@ class EventIn(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         ]
         | None
     ) = None
-    subject: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
-    ordering_key: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
-    idempotency_key: Key | None = None
-    to: (
-        Annotated[
-            list[Annotated[str, msgspec.Meta(min_length=1, max_length=256)]],
-            msgspec.Meta(
-                min_length=1,
-                max_length=MOST_ADDRESSEES,
-                description="Only these subscribers get it, by id or `external_id`; whoever wants it if left out.",
-                examples=[["payer_17"]],
-            ),
-        ]
-        | None
-    ) = None
-    patient: (
-        Annotated[
-            str,
-            msgspec.Meta(min_length=1, max_length=256, description="Whom it is about. Not in the body partners get."),
-        ]
-        | None
-    ) = None
+    subject: Text | None = None
+    ordering_key: Text | None = None
+    idempotency_key: Annotated[Text, msgspec.Meta(description="Makes it safe to post again: 72 hours.")] | None = None
+    to: Addressees | None = None
+    patient: Annotated[Text, msgspec.Meta(description="Whom it is about. Not in the body partners get.")] | None = None
 
 
 class BatchIn(msgspec.Struct, forbid_unknown_fields=True):
