@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 from dataclasses import dataclass, field
 from itertools import count, pairwise
@@ -12,37 +11,52 @@ from time import monotonic
 from typing import Any
 
 import aiohttp
-from uuid_utils.compat import uuid7
+
+from webhook_gateway.operations.first_start import issue_key
 
 from .house import House
 from .report import Report
-from .stage import SLOTS, Never, Stage, moment, until
+from .stage import DEADLINE, PATIENCE, SLOTS, Never, Stage, moment, until
 
 CLAIMS = 500
-"""Of each insurer."""
+"""Of each insurer and way."""
 KILLS = 12
-PACE = 0.01
+PACE = 0.02
 """Seconds between two claims of an insurer."""
 KEYS = 20
-"""Ordering keys of each insurer."""
+"""Ordering keys of each insurer and way."""
 PAYERS = ("payer_17", "payer_18")
-TYPE = "insurance_claim.denied"
 TOO_OLD = 409
 ROOT = Path(__file__).parents[2]
 MADE_ROOM = "migrations/versions/0007_who_gets_what.py"
-"""The revision before which no worker knew an addressee."""
-SUBSCRIBER = """
-INSERT INTO subscribers (id, tenant_id, name, external_id, event_types, content)
-VALUES ($1, $2, $3, $3, ARRAY[$4], '{"level": "full", "subject": true}')
-"""
+"""The revision before which no worker knew an addressee, or a filter."""
 
 
 @dataclass(slots=True)
 class Insurer:
-    """What was accepted for it: event ids by ordering key, in the order in which they were posted."""
+    """What was accepted for it: event ids by ordering key, in the order in which they were posted.
 
-    name: str
+    It gets its own by ``to``, or by a filter of its endpoint; another type each way.
+    """
+
+    payer: str
+    by_filter: bool
     accepted: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.payer}_by_filter" if self.by_filter else self.payer
+
+    @property
+    def type(self) -> str:
+        return "insurance_claim.submitted" if self.by_filter else "insurance_claim.denied"
+
+    def claim(self, claim_id: str) -> dict[str, Any]:
+        if not self.by_filter:
+            return {"type": self.type, "to": [self.name], "data": {"claim_id": claim_id}}
+        of_whom = {"patient_id": "pat_1", "member_id": "W1", "payer_id": self.payer}
+        total = {"value": "3420.00", "currency": "USD"}
+        return {"type": self.type, "data": {"claim_id": claim_id, "total": total, **of_whom}}
 
     def events(self) -> set[str]:
         return {event_id for events in self.accepted.values() for event_id in events}
@@ -53,20 +67,18 @@ async def f24_two_insurers(house: House) -> Report:
     async with house.stage(workers=0, ordered=False) as stage:
         await stage.value("UPDATE endpoints SET deleted_at = now()")
         stage.endpoints.clear()
-        insurers = [Insurer(name) for name in PAYERS]
-        for insurer in insurers:
-            await _add(stage, insurer)
+        async with stage.hospital() as hospital:
+            _, admin = await issue_key(hospital.database, hospital.vault, "administrator", ["admin"])
+        insurers = [Insurer(payer, by_filter) for payer in PAYERS for by_filter in (False, True)]
         before = version_before(stage.code.parent / "before")
         if before is None:
             stage.notes.append("the version before isn't played: there is no history of the code here")
         olds = [await stage.start_worker(PYTHONPATH=str(before)) for _ in range(2)] if before else []
         enough, claims = asyncio.Event(), stage.length.times(CLAIMS)
-        posting = [asyncio.create_task(_post(stage, insurer, claims, enough)) for insurer in insurers]
+        playing = [asyncio.create_task(_play(stage, admin, insurer, claims, enough)) for insurer in insurers]
         if olds:
-            await until(lambda: _refused(stage, 5), "an addressed event waits for the workers")
-            stage.expect(
-                not any(insurer.accepted for insurer in insurers), "an old worker could take an addressed event"
-            )
+            await until(lambda: _refused(stage, 20), "what an old worker doesn't know waits for it to end")
+            stage.expect(not any(insurer.accepted for insurer in insurers), "an old worker could take a claim")
         for old in olds:
             await stage.terminate(old)
             await stage.start_worker()
@@ -77,45 +89,44 @@ async def f24_two_insurers(house: House) -> Report:
             await stage.kill(stage.any_worker())
             await stage.start_worker()
         enough.set()
-        await asyncio.gather(*posting)
+        await asyncio.gather(*playing)
         return await _account(stage, insurers)
 
 
-async def _add(stage: Stage, insurer: Insurer) -> None:
-    subscriber_id = uuid7()
-    await stage.value(SUBSCRIBER, subscriber_id, stage.tenant_id, insurer.name, TYPE)
-    endpoint_id = await stage.add_endpoint(insurer.name, ordering="relaxed", event_types=[TYPE], counts=False)
-    await stage.value("UPDATE endpoints SET subscriber_id = $1 WHERE id = $2", subscriber_id, endpoint_id)
-    await stage.value("UPDATE configuration SET version = version + 1")
-
-
-async def _post(stage: Stage, insurer: Insurer, claims: int, enough: asyncio.Event) -> None:
-    """One claim after the other, each again until it is accepted: so many at least, and until it is enough."""
-    headers = {"Authorization": f"Bearer {stage.key}", "Content-Type": "application/json"}
-    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=15)) as session:
+async def _play(stage: Stage, admin: str, insurer: Insurer, claims: int, enough: asyncio.Event) -> None:
+    """Its endpoint is made, then one claim after the other: so many at least, and until it is enough."""
+    subscriber = {"name": insurer.name, "external_id": insurer.name, "event_types": [insurer.type], "content": "full"}
+    endpoint = {"url": stage.partner.url(f"/{insurer.name}"), "event_types": [insurer.type], "deadline": DEADLINE}
+    endpoint |= {"schedule": [1, 1, 1, 1, 1, 2, 2, 5, 5], "slots": SLOTS}
+    if insurer.by_filter:
+        endpoint["filter"] = {"payer_id": [insurer.payer]}
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
+        endpoint["subscriber_id"] = await _accepted(stage, session, admin, "/v1/subscribers", subscriber)
+        await _accepted(stage, session, admin, "/v1/endpoints", endpoint)
         for number in count():
             if number >= claims and enough.is_set():
                 return
-            key = f"clm_{insurer.name}_{number % KEYS}"
-            event: dict[str, Any] = {"type": TYPE, "to": [insurer.name], "data": {"claim_id": key}}
-            event["idempotency_key"] = f"{insurer.name} {number}"
-            event_id = await _accepted(stage, session, json.dumps(event).encode())
-            insurer.accepted.setdefault(key, []).append(event_id)
+            claim_id = f"clm_{insurer.name}_{number % KEYS}"
+            event = {**insurer.claim(claim_id), "idempotency_key": f"{insurer.name} {number}"}
+            event_id = await _accepted(stage, session, stage.key, "/v1/events", event)
+            insurer.accepted.setdefault(claim_id, []).append(event_id)
             await asyncio.sleep(PACE)
 
 
-async def _accepted(stage: Stage, session: aiohttp.ClientSession, body: bytes) -> str:
-    for attempt in count():
-        began = monotonic()
-        async with session.post(f"{stage.address}/v1/events", data=body) as answer:
+async def _accepted(stage: Stage, session: aiohttp.ClientSession, key: str, path: str, body: dict[str, Any]) -> str:
+    """The id of what was made, asked for again as long as it has to wait."""
+    began = monotonic()
+    while monotonic() - began < PATIENCE:
+        headers = {"Authorization": f"Bearer {key}"}
+        async with session.post(stage.address + path, json=body, headers=headers) as answer:
             told = await answer.json(content_type=None)
-            if answer.status == 202:
-                return str(told["id"])
-            stage.refusals.append(answer.status)
-        if monotonic() - began > 60 or attempt > 1_000:
-            break
+        if answer.status < 300:
+            return str(told["id"])
+        if answer.status != TOO_OLD:
+            raise Never(f"{path} is accepted: {answer.status} {told}")
+        stage.refusals.append(answer.status)
         await asyncio.sleep(0.05)
-    raise Never("an addressed event is accepted")
+    raise Never(f"{path} is accepted")
 
 
 async def _refused(stage: Stage, times: int) -> bool:
