@@ -31,13 +31,12 @@ demo: venv ## Run the whole gateway with sample partners (ARGS="--help" shows wh
 .PHONY: test
 test: venv ## Run the tests on all cores, against a PostgreSQL of their own or DATABASE_URL (ARGS="tests/rules -k retry" runs some)
 	$(if $(ARGS),,@echo "All tests but those of query plans on large tables, which make test-plans runs.")
-	$(PY) -m pytest $(or $(ARGS),$(EACH_CORE) -m "not plans and not alone")
-	$(if $(ARGS),,$(PY) -m pytest -m alone)
+	$(PY) -m pytest $(or $(ARGS),$(EACH_CORE) -m "not plans")
 
 .PHONY: test-quick
 test-quick: venv ## Run the tests that start no programs: rules, walls, documentation, store, delivery, API
 	@echo "The tests that start no programs; make test runs the command line, whole gateways, samples and faults, too."
-	$(PY) -m pytest $(EACH_CORE) -m "not plans and not alone and not slow" $(addprefix --ignore=tests/,cli end_to_end examples faults) $(ARGS)
+	$(PY) -m pytest $(EACH_CORE) -m "not plans and not slow" $(addprefix --ignore=tests/,cli end_to_end examples faults) $(ARGS)
 
 .PHONY: test-plans
 test-plans: venv ## Run the tests of query plans on large tables

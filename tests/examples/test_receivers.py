@@ -89,7 +89,7 @@ def test_each_receiver_is_short_enough_to_be_read_before_it_is_copied() -> None:
 def test_a_hundred_deliveries_a_changed_secret_a_duplicate_and_forgeries(
     language: Callable[[Path], Command], gateway: RunningGateway, tmp_path: Path
 ) -> None:
-    partner = Partner(language, tmp_path)
+    partner = SampleReceiver(language, tmp_path)
     with Gateway(gateway.url, gateway.key) as hospital:
         subscriber = hospital.create_subscriber(
             f"{language.__name__} {tmp_path}", event_types=["lab_order.placed"], content="full"
@@ -149,7 +149,7 @@ def test_the_rack_application_verifies_the_example_of_the_specification() -> Non
     assert ruby(script, json.dumps(VECTOR)) == ["true", "true", "false", "false"]
 
 
-class Partner:
+class SampleReceiver:
     """A receiver of one language, with an inbox that outlives its process and an address that stays."""
 
     def __init__(self, language: Callable[[Path], Command], folder: Path) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 
+from tests.support.hospital import Hospital
 from tests.support.rows import store_event, store_finished, store_open
 from webhook_gateway.cli import exits
-from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.operations import (
     deliveries,
@@ -31,8 +30,7 @@ from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.rights import Quotas
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.rules.targets import Policy
-from webhook_gateway.store import audit, configuration, keyring, notifications, tenants
-from webhook_gateway.store.database import Database
+from webhook_gateway.store import audit, configuration, notifications
 from webhook_gateway.store.keys import NewKey
 from webhook_gateway.store.lists import COUNTED_ENDED
 from webhook_gateway.web import errors
@@ -58,12 +56,12 @@ FROM finished_deliveries, generate_series(1, {COUNTED_ENDED})
 """
 
 
-class Hospital:
+class Furnished:
     """One subscriber with an endpoint, a dead delivery and one that waits, made by the use cases themselves."""
 
-    def __init__(self, database: Database, vault: Vault, actor: Actor) -> None:
-        self.database, self.vault, self.actor = database, vault, actor
-        self.catalogue, self.policy = Catalogue(), Policy()
+    def __init__(self, hospital: Hospital) -> None:
+        self.database, self.vault, self.actor = hospital.database, hospital.vault, local_actor(hospital.tenant_id)
+        self.rows, self.catalogue, self.policy = hospital.rows, Catalogue(), Policy()
         self.subscriber = self.endpoint = self.event = self.dead = self.waiting = self.job = self.key = NOBODY
 
     async def furnish(self) -> None:
@@ -96,30 +94,19 @@ class Hospital:
     async def change_endpoint(self, change: Change, **given: Any) -> Any:
         return await endpoints.change_one(change, self.vault, self.catalogue, self.policy, self.endpoint, given)
 
-    async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
-        async with self.database.connection() as connection:
-            return list(await connection.fetch(statement, *arguments))
-
     async def entries(self) -> int:
         async with self.database.begin() as connection:
             return (await audit.verify(connection, self.actor.tenant_id)).entries
 
 
 @pytest.fixture
-async def hospital(database_url: str) -> AsyncIterator[Hospital]:
-    database, vault = Database(database_url, connections=2), Vault(MasterKeys({"test": bytes(32)}))
-    try:
-        async with database.connection() as connection:
-            tenant_id = await tenants.make(connection, vault)
-        await keyring.fill(database, vault)
-        hospital = Hospital(database, vault, local_actor(tenant_id))
-        await hospital.furnish()
-        yield hospital
-    finally:
-        await database.close()
+async def furnished(hospital: Hospital) -> Furnished:
+    found = Furnished(hospital)
+    await found.furnish()
+    return found
 
 
-UseCase = Callable[[Hospital, Change], Awaitable[object]]
+UseCase = Callable[[Furnished, Change], Awaitable[object]]
 CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
     NotFound.DELIVERY: ("", lambda h, c: deliveries.replay(c, NOBODY)),
     NotFound.ENDPOINT: ("", lambda h, c: endpoints.delete(c, NOBODY)),
@@ -214,27 +201,27 @@ ALL: tuple[Refusal, ...] = (
 
 @pytest.mark.parametrize("refusal", [*NotFound, *Conflict], ids=str)
 async def test_what_can_not_be_done_is_refused_by_name_and_leaves_nothing(
-    hospital: Hospital, refusal: NotFound | Conflict
+    furnished: Furnished, refusal: NotFound | Conflict
 ) -> None:
     scene, use_case = CASES[refusal]
     if scene.startswith("UPDATE outbox"):
-        async with changing(hospital.database, hospital.actor) as change:
-            await deliveries.replay(change, hospital.dead)
+        async with changing(furnished.database, furnished.actor) as change:
+            await deliveries.replay(change, furnished.dead)
     if scene:
-        await hospital.fetch(scene)
-    before = await hospital.entries()
+        await furnished.rows(scene)
+    before = await furnished.entries()
 
     async def ask() -> None:
-        async with changing(hospital.database, hospital.actor) as change:
-            answer = await use_case(hospital, change)
+        async with changing(furnished.database, furnished.actor) as change:
+            answer = await use_case(furnished, change)
             assert answer is refusal
             errors.granted(answer)
 
     with pytest.raises(errors.Problem) as problem:
         await ask()
     assert problem.value.status_code == (404 if isinstance(refusal, NotFound) else 409)
-    assert await hospital.entries() == before
-    assert await hospital.fetch("SELECT FROM tenants WHERE name <> 'default'") == []
+    assert await furnished.entries() == before
+    assert await furnished.rows("SELECT FROM tenants WHERE name <> 'default'") == []
 
 
 @pytest.mark.parametrize(
@@ -249,33 +236,33 @@ async def test_what_can_not_be_done_is_refused_by_name_and_leaves_nothing(
     ],
 )
 async def test_an_endpoint_is_held_to_the_same_rules_when_it_is_made_and_when_it_is_changed(
-    hospital: Hospital, given: dict[str, Any], pointer: str
+    furnished: Furnished, given: dict[str, Any], pointer: str
 ) -> None:
-    async with changing(hospital.database, hospital.actor) as change:
-        for answer in (await hospital.add_endpoint(change, **given), await hospital.change_endpoint(change, **given)):
+    async with changing(furnished.database, furnished.actor) as change:
+        for answer in (await furnished.add_endpoint(change, **given), await furnished.change_endpoint(change, **given)):
             assert isinstance(answer, Invalid)
             assert [fault.pointer for fault in answer.faults] == [pointer]
 
 
-async def test_every_place_that_is_wrong_is_named_at_once(hospital: Hospital) -> None:
+async def test_every_place_that_is_wrong_is_named_at_once(furnished: Furnished) -> None:
     wrong = {"url": "ftp://x", "headers": {"Host": "x"}, "event_types": ["lab_result.fnial"], "secret": "whsec_AA"}
-    async with changing(hospital.database, hospital.actor) as change:
-        answer = await hospital.add_endpoint(change, **wrong)
+    async with changing(furnished.database, furnished.actor) as change:
+        answer = await furnished.add_endpoint(change, **wrong)
     assert isinstance(answer, Invalid)
     assert {fault.pointer for fault in answer.faults} == {"/url", "/headers/Host", "/event_types/0", "/secret"}
 
 
-async def test_an_actor_of_one_subscriber_finds_nothing_of_another(hospital: Hospital) -> None:
-    async with changing(hospital.database, replace(hospital.actor, subscriber_id=NOBODY)) as change:
-        assert await hospital.add_endpoint(change) is NotFound.SUBSCRIBER
-        assert await hospital.change_endpoint(change, slots=1) is NotFound.ENDPOINT
-        assert await deliveries.cancel(change, hospital.waiting) is NotFound.DELIVERY
-        assert await replays.create(change, {"state": "dead", "endpoint_id": hospital.endpoint}) is NotFound.ENDPOINT
-        assert await replays.cancel(change, hospital.job) is NotFound.REPLAY
+async def test_an_actor_of_one_subscriber_finds_nothing_of_another(furnished: Furnished) -> None:
+    async with changing(furnished.database, replace(furnished.actor, subscriber_id=NOBODY)) as change:
+        assert await furnished.add_endpoint(change) is NotFound.SUBSCRIBER
+        assert await furnished.change_endpoint(change, slots=1) is NotFound.ENDPOINT
+        assert await deliveries.cancel(change, furnished.waiting) is NotFound.DELIVERY
+        assert await replays.create(change, {"state": "dead", "endpoint_id": furnished.endpoint}) is NotFound.ENDPOINT
+        assert await replays.cancel(change, furnished.job) is NotFound.REPLAY
 
 
-async def test_nobody_grants_what_they_do_not_hold(hospital: Hospital) -> None:
-    async with changing(hospital.database, replace(hospital.actor, scopes=frozenset({"admin"}))) as change:
+async def test_nobody_grants_what_they_do_not_hold(furnished: Furnished) -> None:
+    async with changing(furnished.database, replace(furnished.actor, scopes=frozenset({"admin"}))) as change:
         answer = await keys.create(change, NewKey("officer", ()), "privacy_officer")
     assert answer == NotHeld((Scope.PAYLOAD_READ,))
 
@@ -283,46 +270,46 @@ async def test_nobody_grants_what_they_do_not_hold(hospital: Hospital) -> None:
 LAB = ("lab_order.*",)
 
 
-async def test_who_is_held_to_some_event_types_redirects_and_sends_no_others(hospital: Hospital) -> None:
-    async with changing(hospital.database, hospital.actor) as change:
-        own = value(await hospital.add_endpoint(change, event_types=["lab_order.placed"]))[0]["id"]
-    (type_of,) = {row["type"] for row in await hospital.fetch("SELECT type FROM finished_deliveries")}
+async def test_who_is_held_to_some_event_types_redirects_and_sends_no_others(furnished: Furnished) -> None:
+    async with changing(furnished.database, furnished.actor) as change:
+        own = value(await furnished.add_endpoint(change, event_types=["lab_order.placed"]))[0]["id"]
+    (type_of,) = {row["type"] for row in await furnished.rows("SELECT type FROM finished_deliveries")}
     beyond = NotHeld(("lab_result.*", "staff_shift.*"))
-    for bound in ({"event_types": LAB}, {"event_types": LAB, "subscriber_id": hospital.subscriber}):
-        async with changing(hospital.database, replace(hospital.actor, **bound)) as change:
-            assert await hospital.change_endpoint(change, url="https://elsewhere.example.com/") == beyond
-            assert await hospital.change_endpoint(change, event_types=["lab_order.placed"]) == beyond
-            assert await endpoints.rotate_secret(change, hospital.vault, hospital.endpoint, None, 0) == beyond
-            assert isinstance(await hospital.add_endpoint(change, event_types=["lab_result.final"]), Invalid)
-            assert await deliveries.replay(change, hospital.dead) == NotHeld((type_of,))
+    for bound in ({"event_types": LAB}, {"event_types": LAB, "subscriber_id": furnished.subscriber}):
+        async with changing(furnished.database, replace(furnished.actor, **bound)) as change:
+            assert await furnished.change_endpoint(change, url="https://elsewhere.example.com/") == beyond
+            assert await furnished.change_endpoint(change, event_types=["lab_order.placed"]) == beyond
+            assert await endpoints.rotate_secret(change, furnished.vault, furnished.endpoint, None, 0) == beyond
+            assert isinstance(await furnished.add_endpoint(change, event_types=["lab_result.final"]), Invalid)
+            assert await deliveries.replay(change, furnished.dead) == NotHeld((type_of,))
             assert isinstance(await replays.create(change, {"state": "dead"}), NotHeld)
             assert await replays.create(change, {"state": "dead", "type": type_of}) == NotHeld((type_of,))
-            assert await _test(hospital, change, own, "lab_result.final") == NotHeld(("lab_result.final",))
-            assert not isinstance(await _test(hospital, change, own, "gateway.test"), Refusal)
+            assert await _test(furnished, change, own, "lab_result.final") == NotHeld(("lab_result.final",))
+            assert not isinstance(await _test(furnished, change, own, "gateway.test"), Refusal)
             assert not isinstance(await replays.create(change, {"state": "dead", "type": "lab_order.placed"}), Refusal)
             changed = await endpoints.change_one(
-                change, hospital.vault, hospital.catalogue, hospital.policy, own, {"url": URL}
+                change, furnished.vault, furnished.catalogue, furnished.policy, own, {"url": URL}
             )
             assert not isinstance(changed, Refusal)
 
 
-async def _test(hospital: Hospital, change: Change, endpoint_id: UUID, event_type: str) -> object:
-    return await endpoint_lifecycle.send_test(change, hospital.vault, hospital.catalogue, endpoint_id, event_type)
+async def _test(furnished: Furnished, change: Change, endpoint_id: UUID, event_type: str) -> object:
+    return await endpoint_lifecycle.send_test(change, furnished.vault, furnished.catalogue, endpoint_id, event_type)
 
 
 async def test_a_partner_sends_no_more_in_a_day_than_its_quotas_and_the_hospital_as_much_as_it_likes(
-    hospital: Hospital,
+    furnished: Furnished,
 ) -> None:
     partner = replace(
-        hospital.actor,
-        subscriber_id=hospital.subscriber,
+        furnished.actor,
+        subscriber_id=furnished.subscriber,
         quotas=Quotas(endpoints=2, header_bytes=10, tests_a_day=2, replays_a_day=3, open_replays=2),
     )
     dead = {"state": "dead"}
 
     async def ask(use_case: Callable[[Change], Awaitable[Any]], actor: Actor = partner) -> Any:
         try:
-            async with changing(hospital.database, actor) as change:
+            async with changing(furnished.database, actor) as change:
                 answer = await use_case(change)
                 if isinstance(answer, Refusal):
                     raise Undone(answer)
@@ -331,40 +318,40 @@ async def test_a_partner_sends_no_more_in_a_day_than_its_quotas_and_the_hospital
             return undone.args[0]
 
     async def send_test(change: Change) -> object:
-        return await _test(hospital, change, hospital.endpoint, "gateway.test")
+        return await _test(furnished, change, furnished.endpoint, "gateway.test")
 
     assert [await ask(send_test) for _ in range(3)] == [None, None, Exhausted.TESTS]
-    assert await ask(hospital.add_endpoint) is None
-    assert await ask(hospital.add_endpoint) is Conflict.TOO_MANY_ENDPOINTS
-    long = await ask(lambda change: hospital.change_endpoint(change, headers={"X-Name": "value"}))
+    assert await ask(furnished.add_endpoint) is None
+    assert await ask(furnished.add_endpoint) is Conflict.TOO_MANY_ENDPOINTS
+    long = await ask(lambda change: furnished.change_endpoint(change, headers={"X-Name": "value"}))
     assert [fault.pointer for fault in long.faults] == ["/headers"]
-    assert await ask(lambda change: hospital.change_endpoint(change, headers={"X-Nam": "value"})) is None
+    assert await ask(lambda change: furnished.change_endpoint(change, headers={"X-Nam": "value"})) is None
 
     asked = await asyncio.gather(*(ask(lambda change: replays.create(change, dead)) for _ in range(5)))
     assert sorted(asked, key=str) == [Conflict.TOO_MANY_REPLAYS] * 3 + [None] * 2
-    assert await ask(lambda change: deliveries.replay(change, hospital.dead)) is None
-    assert await ask(lambda change: deliveries.replay(change, hospital.dead)) is Exhausted.REPLAYS
-    await hospital.fetch("UPDATE jobs SET state = 'done'")
+    assert await ask(lambda change: deliveries.replay(change, furnished.dead)) is None
+    assert await ask(lambda change: deliveries.replay(change, furnished.dead)) is Exhausted.REPLAYS
+    await furnished.rows("UPDATE jobs SET state = 'done'")
     assert await ask(lambda change: replays.create(change, dead)) is Exhausted.REPLAYS
 
     for _ in range(3):
-        for use_case in (send_test, hospital.add_endpoint, lambda change: replays.create(change, dead)):
-            assert await ask(use_case, hospital.actor) is None
-    await hospital.fetch("UPDATE partner_usage SET day = day - 1")
+        for use_case in (send_test, furnished.add_endpoint, lambda change: replays.create(change, dead)):
+            assert await ask(use_case, furnished.actor) is None
+    await furnished.rows("UPDATE partner_usage SET day = day - 1")
     assert await ask(send_test) is None
 
 
 async def test_what_is_too_much_to_count_a_hospital_may_replay_and_a_partner_is_refused_before_it_is_counted(
-    hospital: Hospital,
+    furnished: Furnished,
 ) -> None:
-    await hospital.fetch(MORE_THAN_IS_COUNTED)
-    async with changing(hospital.database, hospital.actor) as change:
+    await furnished.rows(MORE_THAN_IS_COUNTED)
+    async with changing(furnished.database, furnished.actor) as change:
         assert value(await replays.create(change, {"state": "dead"}))["total"] is None
         for quotas, refusal in (
             (replace(PLENTY, open_replays=0), Conflict.TOO_MANY_REPLAYS),
             (replace(PLENTY, replays_a_day=0), Exhausted.REPLAYS),
         ):
-            partner = _as(change, subscriber_id=hospital.subscriber, quotas=quotas)
+            partner = _as(change, subscriber_id=furnished.subscriber, quotas=quotas)
             assert await replays.create(partner, {"state": "dead"}) is refusal
 
 
@@ -402,25 +389,25 @@ def test_the_api_and_the_command_line_say_the_same_of_it(refusal: Refusal) -> No
     assert (str(end)[:1].islower(), str(end)[-1:] != ".") == (True, True)
 
 
-async def test_a_change_is_audited_moves_the_version_and_notifies_only_if_it_was_made(hospital: Hospital) -> None:
+async def test_a_change_is_audited_moves_the_version_and_notifies_only_if_it_was_made(furnished: Furnished) -> None:
     async def version() -> int:
-        async with hospital.database.connection() as connection:
+        async with furnished.database.connection() as connection:
             return await configuration.version(connection)
 
-    listener = await hospital.database.connect()
+    listener = await furnished.database.connect()
     heard: list[object] = []
     await listener.add_listener(notifications.CHANNEL, lambda *arguments: heard.append(arguments[-1]))
-    entries, moved = await hospital.entries(), await version()
+    entries, moved = await furnished.entries(), await version()
     try:
         for _ in range(2):
-            async with changing(hospital.database, hospital.actor) as change:
-                await endpoint_lifecycle.pause(change, hospital.vault, hospital.endpoint)
-        async with changing(hospital.database, hospital.actor) as change:
+            async with changing(furnished.database, furnished.actor) as change:
+                await endpoint_lifecycle.pause(change, furnished.vault, furnished.endpoint)
+        async with changing(furnished.database, furnished.actor) as change:
             await replays.create(change, {"state": "dead"})
         await listener.fetch("SELECT")  # what was sent before is heard before this is answered
     finally:
         await listener.close()
-    assert (await hospital.entries(), await version()) == (entries + 2, moved + 1)
+    assert (await furnished.entries(), await version()) == (entries + 2, moved + 1)
     assert heard == ["configuration", "deliveries", "outbox", "outbox"]
 
 

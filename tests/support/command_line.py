@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import gc
@@ -16,8 +17,13 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from webhook_gateway.crypto.master_keys import new_master_key
 
 SOURCE = Path(__file__).parents[2] / "src"
 _LONGEST = 200_000
@@ -71,6 +77,32 @@ class CommandLine:
     def close(self) -> None:
         self._socket.close()
         self._parent.wait(10)
+
+
+class Operator:
+    """Whoever gives commands where a database and a master key are configured; ``cli`` is the fixture of that name."""
+
+    def __init__(self, cli: Callable[..., subprocess.CompletedProcess[str]], url: str) -> None:
+        self.cli = cli
+        self._settings = {"DATABASE_URL": url, "WEBHOOK_GATEWAY_MASTER_KEYS": new_master_key()}
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.cli(*arguments, **self._settings)
+
+    def execute(self, statements: str) -> None:
+        """Behind the gateway's back: statements that return nothing, as one transaction."""
+        asyncio.run(self._on_connection(lambda connection: connection.execute(statements)))
+
+    def fetch(self, statement: str) -> list[asyncpg.Record]:
+        rows: list[asyncpg.Record] = asyncio.run(self._on_connection(lambda connection: connection.fetch(statement)))
+        return rows
+
+    async def _on_connection(self, work: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
+        connection = await asyncpg.connect(self._settings["DATABASE_URL"])
+        try:
+            return await work(connection)
+        finally:
+            await connection.close()
 
 
 def _serve(requests: socket.socket) -> None:

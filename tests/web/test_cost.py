@@ -8,10 +8,10 @@ from tests.web.cost import LIMIT, REQUESTS, served
 
 MEMORY = 300_000_000
 HELD = 2.0
-"""Ten times what is aimed at (`python -m tests.web.cost` shows the figures): the tests' machine has other work, too."""
+"""Ten times what is aimed at; `python -m tests.web.cost` shows the figures."""
 
 
-@pytest.mark.alone
+@pytest.mark.slow
 async def test_no_single_request_takes_much_memory_or_holds_everybody_up(database_url: str) -> None:
     offenders = {}
     async with served(database_url) as api:
