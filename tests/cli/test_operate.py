@@ -188,3 +188,23 @@ def test_a_delivery_that_waits_for_its_next_attempt_is_tried_now(operator: Furni
 def test_nobody_is_asked_to_replay_without_saying_yes(operator: Furnished) -> None:
     assert operator.run("replay", "--type", "lab_order.placed").returncode == 1
     assert operator.fetch("SELECT id FROM jobs") == []
+
+
+def test_an_endpoint_is_paused_and_resumed_as_over_the_api(operator: Furnished) -> None:
+    endpoint = ids.render(ids.ENDPOINT, operator.endpoint)
+    for command, state in (("resume", "enabled"), ("pause", "paused")):
+        assert operator.run(command, endpoint).stderr == f"{endpoint} is {state}\n"
+        assert [row["state"] for row in operator.fetch("SELECT state FROM endpoints")] == [state]
+    entries = json.loads(operator.run("audit", "list", "--target", endpoint, "--json").stdout)
+    assert [entry["action"] for entry in entries] == ["endpoint.paused", "endpoint.resumed"]
+    told = operator.fetch("SELECT type FROM outbox ORDER BY sequence")
+    assert [row["type"] for row in told] == ["gateway.endpoint_resumed", "gateway.endpoint_paused"]
+
+
+def test_a_delivery_is_cancelled_once(operator: Furnished) -> None:
+    delivery = ids.render(ids.DELIVERY, operator.waiting)
+    assert operator.run("cancel", delivery).stderr == f"{delivery} is cancelled\n"
+    (row,) = operator.fetch("SELECT state_reason FROM finished_deliveries WHERE state = 'cancelled'")
+    assert row["state_reason"] == "by_hand"
+    refused = operator.run("cancel", delivery)
+    assert (refused.returncode, "has ended already" in refused.stderr) == (1, True)

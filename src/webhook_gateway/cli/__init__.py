@@ -10,7 +10,7 @@ import typer
 from webhook_gateway import __version__
 from webhook_gateway.rules.labels import visible
 
-from . import audit, check, demo, keys, listen, migrate, receive, replay, serve, status, up, url
+from . import audit, check, demo, keys, listen, migrate, operate, receive, replay, serve, status, up, url
 from .exits import explain
 
 EPILOGUE = (
@@ -57,6 +57,9 @@ app.command("check-url", rich_help_panel=SET_UP)(url.check_url)
 app.command(rich_help_panel=OPERATE)(status.status)
 app.command(rich_help_panel=OPERATE)(replay.replay)
 app.command("try-now", rich_help_panel=OPERATE)(replay.try_now)
+app.command(rich_help_panel=OPERATE)(operate.pause)
+app.command(rich_help_panel=OPERATE)(operate.resume)
+app.command(rich_help_panel=OPERATE)(operate.cancel)
 app.add_typer(audit.app, name="audit", rich_help_panel=OPERATE)
 app.command(rich_help_panel=DEVELOP)(receive.sign)
 app.command(rich_help_panel=DEVELOP)(receive.verify)

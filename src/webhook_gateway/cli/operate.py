@@ -1,0 +1,58 @@
+"""``pause``, ``resume`` and ``cancel``: an endpoint left alone for a while, and a delivery given up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from webhook_gateway.rules import ids
+
+from .environment import TenantName, change_in, configured_vault, parse_id, with_database
+from .screen import say
+
+if TYPE_CHECKING:
+    from webhook_gateway.crypto.vault import Vault
+
+EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT_ID", help="ep_…")]
+
+
+def pause(endpoint: EndpointId, tenant: TenantName = "default") -> None:
+    """Stop attempts to an endpoint. Its deliveries wait, also new ones; none is dropped.
+
+    [dim]Example:[/dim]  webhook-gateway pause ep_01h455vb4pex5vsknk084sn02q
+    """
+    from webhook_gateway.operations import endpoint_lifecycle
+
+    endpoint_id, vault = parse_id(ids.ENDPOINT, endpoint), _filled_vault()
+    row = change_in(tenant, lambda change: endpoint_lifecycle.pause(change, vault, endpoint_id))
+    say(f"{endpoint} is {row['state']}")
+
+
+def resume(endpoint: EndpointId, tenant: TenantName = "default") -> None:
+    """Start attempts again, also where the gateway has disabled the endpoint."""
+    from webhook_gateway.operations import endpoint_lifecycle
+
+    endpoint_id, vault = parse_id(ids.ENDPOINT, endpoint), _filled_vault()
+    row = change_in(tenant, lambda change: endpoint_lifecycle.resume(change, vault, endpoint_id))
+    say(f"{endpoint} is {row['state']}")
+
+
+def cancel(
+    delivery: Annotated[str, typer.Argument(metavar="DELIVERY_ID", help="dlv_…")], tenant: TenantName = "default"
+) -> None:
+    """Give a pending delivery up for good. The next one of its ordering key goes on."""
+    from webhook_gateway.operations import deliveries
+
+    delivery_id = parse_id(ids.DELIVERY, delivery)
+    row = change_in(tenant, lambda change: deliveries.cancel(change, delivery_id))
+    say(f"{delivery} is {row['state']}")
+
+
+def _filled_vault() -> Vault:
+    """With the data keys: an endpoint's change of state is an event, too."""
+    from webhook_gateway.store import keyring
+
+    vault = configured_vault()
+    with_database(lambda database: keyring.fill(database, vault))
+    return vault
