@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,21 +94,17 @@ def _settings(found: Settings) -> Iterator[Finding]:
         yield Finding(Level.WARNING, "settings", f"{name} is no setting: check its spelling")
     if os.environ.get(failpoints.VARIABLE):
         yield Finding(Level.ERROR, "settings", f"{failpoints.VARIABLE} kills processes, for tests only: unset it")
-    if not _is_loopback(found.host):
-        yield Finding(
-            Level.WARNING, "settings", f"the API listens on {found.host} without TLS: put a TLS proxy before it"
-        )
-    if found.public_docs:
-        yield Finding(Level.WARNING, "settings", "WEBHOOK_GATEWAY_PUBLIC_DOCS shows the API's documents without a key")
-    if found.oidc_roles is not None and {"payload:read", "privacy_officer"} & set(found.oidc_roles.values()):
-        text = "tokens of the identity provider may read payloads: whoever manages its groups decides who that is"
-        yield Finding(Level.WARNING, "settings", text)
-    if not found.api_rate:
-        text = "WEBHOOK_GATEWAY_API_RATE is 0: one key, or whoever has stolen it, may keep the API busy"
-        yield Finding(Level.WARNING, "settings", text)
-    if found.keep_responses:
-        text = f"{found.keep_responses} bytes of each answer are kept (encrypted): they may hold patients' data"
-        yield Finding(Level.WARNING, "settings", text)
+    may_read = {"payload:read", "privacy_officer"} & set((found.oidc_roles or {}).values())
+    doubts = {
+        f"the API listens on {found.host} without TLS: put a TLS proxy before it": not _is_loopback(found.host),
+        "WEBHOOK_GATEWAY_PUBLIC_DOCS shows the API's documents without a key": found.public_docs,
+        "tokens of the identity provider may read payloads: whoever manages its groups decides who that is": may_read,
+        "WEBHOOK_GATEWAY_API_RATE is 0: one key, or whoever has stolen it, may keep the API busy": not found.api_rate,
+        f"{found.keep_responses} bytes of each answer are kept (encrypted): they may hold patients' data": (
+            found.keep_responses
+        ),
+    }
+    yield from _warn("settings", doubts)
     if not unknown:
         yield Finding(Level.FINE, "settings", "every WEBHOOK_GATEWAY_* variable is a setting, and in its range")
 
@@ -118,20 +114,16 @@ def _egress(found: Settings) -> Iterator[Finding]:
         text = "WEBHOOK_GATEWAY_DEVELOPMENT allows http, loopback, IP addresses and every port: never in production"
         yield Finding(Level.WARNING, "egress", text)
         return
-    loosened = {
+    loosened: dict[str, object] = {
         "WEBHOOK_GATEWAY_ALLOW_HTTP sends events about patients unencrypted": found.allow_http,
         "WEBHOOK_GATEWAY_ALLOW_IP_LITERALS allows URLs whose certificate has no name to check": found.allow_ip_literals,
-        f"private networks are open to partners' URLs: {', '.join(found.allow_networks)}": bool(found.allow_networks),
-        f"internal names are allowed, with all below them: {', '.join(sorted(found.allow_names))}": bool(
-            found.allow_names
-        ),
-        f"ports beside 443 and 8443 are allowed: {', '.join(map(str, sorted(found.egress_ports)))}": bool(
+        f"private networks are open to partners' URLs: {', '.join(found.allow_networks)}": found.allow_networks,
+        f"internal names are allowed, with all below them: {', '.join(sorted(found.allow_names))}": found.allow_names,
+        f"ports beside 443 and 8443 are allowed: {', '.join(map(str, sorted(found.egress_ports)))}": (
             found.egress_ports - {443, 8443}
         ),
     }
-    for text, is_so in loosened.items():
-        if is_so:
-            yield Finding(Level.WARNING, "egress", text)
+    yield from _warn("egress", loosened)
     for text in found.allow_networks:
         if never_opens(network_and_port(text)[0]):
             text = f"WEBHOOK_GATEWAY_ALLOW_NETWORKS has no effect for {text}: nothing there is ever connected to"
@@ -143,6 +135,11 @@ def _egress(found: Settings) -> Iterator[Finding]:
     elif found.egress_proxy is not None:
         text = "the egress proxy looks names up itself, so addresses are not judged here: let it refuse private ones"
         yield Finding(Level.WARNING, "egress", text)
+
+
+def _warn(about: str, doubts: Mapping[str, object]) -> Iterator[Finding]:
+    """Of each sentence that is so."""
+    return (Finding(Level.WARNING, about, text) for text, is_so in doubts.items() if is_so)
 
 
 def _master_keys(found: Settings) -> tuple[MasterKeys | None, list[Finding]]:

@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     FromClause,
     RowMapping,
@@ -30,6 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import TypeEngine
 
 from webhook_gateway.rules.waiting import why_in_outbox
 
@@ -44,7 +44,17 @@ FINAL_STATES = ("delivered", "dead", "cancelled")
 
 _NOT_SHOWN = {"response_excerpt", "response_sha256", "tenant_id", "delivery_id"}
 
+_SHOWN = (
+    *("id", "endpoint_id", "event_id", "type", "state", "state_reason", "reason", "attempt", "due_at"),
+    *("ordering_key", "in_outbox", "created_at", "finished_at"),
+)
 _Time = TIMESTAMP(timezone=True)
+_ABSENT: dict[str, TypeEngine[Any]] = {
+    "state_reason": Text(),
+    "due_at": _Time,
+    "created_at": _Time,
+    "finished_at": _Time,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +79,12 @@ def first_id(moment: datetime) -> UUID:
 
 async def delivery(connection: AsyncConnection, wanted: Filter, delivery_id: UUID) -> dict[str, Any] | None:
     """One delivery with what it waits for, also a replay that is still on its way through the outbox."""
-    in_outbox = select(
-        outbox.c.delivery_id.label("id"),
-        outbox.c.endpoint_id,
-        outbox.c.event_id,
-        outbox.c.type,
-        literal("pending", Text).label("state"),
-        null().cast(Text).label("state_reason"),
-        outbox.c.reason,
-        literal_column("0").label("attempt"),
-        null().cast(_Time).label("due_at"),
-        null().cast(BigInteger).label("ordering_key"),
-        literal_column("true").label("in_outbox"),
-        null().cast(_Time).label("created_at"),
-        null().cast(_Time).label("finished_at"),
+    in_outbox = _shown(
+        outbox,
+        id=outbox.c.delivery_id,
+        state=literal("pending", Text),
+        attempt=literal_column("0"),
+        in_outbox=literal_column("true"),
     ).where(outbox.c.delivery_id == delivery_id, *owned(outbox, wanted))
     both = union_all(
         open_rows().where(deliveries.c.id == delivery_id, *owned(deliveries, wanted)),
@@ -145,39 +147,20 @@ async def body(connection: AsyncConnection, tenant_id: UUID, event_id: UUID) -> 
 
 def open_rows() -> Select[Any]:
     is_sending = and_(deliveries.c.lease_id.is_not(None), deliveries.c.due_at > func.now())
-    return select(
-        deliveries.c.id,
-        deliveries.c.endpoint_id,
-        deliveries.c.event_id,
-        deliveries.c.type,
-        case((is_sending, "sending"), else_="pending").label("state"),
-        null().cast(Text).label("state_reason"),
-        deliveries.c.reason,
-        deliveries.c.attempt,
-        deliveries.c.due_at,
-        deliveries.c.ordering_key,
-        literal_column("false").label("in_outbox"),
-        deliveries.c.created_at,
-        null().cast(_Time).label("finished_at"),
-    )
+    return _shown(deliveries, state=case((is_sending, "sending"), else_="pending"))
 
 
 def finished_rows() -> Select[Any]:
-    return select(
-        finished_deliveries.c.id,
-        finished_deliveries.c.endpoint_id,
-        finished_deliveries.c.event_id,
-        finished_deliveries.c.type,
-        finished_deliveries.c.state,
-        finished_deliveries.c.state_reason,
-        finished_deliveries.c.reason,
-        finished_deliveries.c.attempt,
-        null().cast(_Time).label("due_at"),
-        finished_deliveries.c.ordering_key,
-        literal_column("false").label("in_outbox"),
-        finished_deliveries.c.created_at,
-        finished_deliveries.c.finished_at,
-    )
+    return _shown(finished_deliveries)
+
+
+def _shown(table: FromClause, **instead: ColumnElement[Any]) -> Select[Any]:
+    """A delivery's columns, the same of each table: what one doesn't have is null, or what is given ``instead``."""
+    absent: dict[str, ColumnElement[Any]] = {
+        name: null().cast(kind) for name, kind in _ABSENT.items() if name not in table.c
+    }
+    made: dict[str, ColumnElement[Any]] = {"in_outbox": literal_column("false"), **absent, **instead}
+    return select(*(made[name].label(name) if name in made else table.c[name] for name in _SHOWN))
 
 
 def event_columns(table: FromClause = events) -> Select[Any]:
