@@ -12,7 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webhook_gateway.intake.catalogue import EventType, shipped
-from webhook_gateway.rules.views import EVERYTHING, NOTHING, cut, cut_schema, faults_of, fits, intersect, tree_of
+from webhook_gateway.rules.views import (
+    EVERYTHING,
+    NOTHING,
+    WHOLE,
+    View,
+    cut,
+    cut_schema,
+    faults_of,
+    fits,
+    intersect,
+    pointers_of,
+    tree_of,
+    view_of,
+)
 
 NAMES = ["a", "b", "a/b", "m~n", "*", "-", "é", '"\\\n', ""]
 SCALARS = ["4.10", "12345678901234567890123", "-0", "1e400", "null", "true", '"x"', '"\\u00e9\\/"', '""', '"~1 {["']
@@ -126,6 +139,48 @@ def test_a_pointer_holds_what_is_below_it_whatever_else_is_listed(pointers: list
     assert tree_of(pointers) == {"a": EVERYTHING}
 
 
+@given(pointer_lists)
+def test_a_set_is_told_by_pointers_that_make_the_same_set(pointers: list[str]) -> None:
+    assert tree_of(pointers_of(tree_of(pointers))) == tree_of(pointers)
+
+
+def test_the_pointers_that_tell_a_set_are_the_shortest() -> None:
+    assert pointers_of(tree_of(["/a/b", "/a", "/m~0n/a~1b"])) == ["/a", "/m~0n/a~1b"]
+    assert (pointers_of(EVERYTHING), pointers_of(NOTHING)) == ([""], [])
+
+
+FULL: dict[str, Any] = {"level": "full", "subject": True}
+THIN: dict[str, Any] = {"level": "thin", "subject": True}
+
+
+def fields(*pointers: str, subject: bool = False) -> dict[str, Any]:
+    return {"level": "fields", "pointers": list(pointers), "subject": subject}
+
+
+@pytest.mark.parametrize(
+    ("contents", "view"),
+    [
+        ([], WHOLE),
+        ([FULL, None], View(EVERYTHING, is_thin=False, subject=True)),
+        ([FULL, {**FULL, "subject": False}], View(EVERYTHING, is_thin=False, subject=False)),
+        ([FULL, THIN], View(EVERYTHING, is_thin=True, subject=True)),
+        ([fields("/a", "/b", subject=True), fields("/a/c")], View({"a": {"c": EVERYTHING}}, subject=False)),
+        ([fields("/a", subject=True), FULL], View({"a": EVERYTHING}, subject=True)),
+        ([fields(), FULL], View(NOTHING, subject=False)),
+        ([{**THIN, "subject": False}, fields("/a")], View({"a": EVERYTHING}, is_thin=True, subject=False)),
+    ],
+)
+def test_a_view_is_what_each_content_leaves(contents: list[dict[str, Any] | None], view: View) -> None:
+    assert view_of(*contents) == view
+
+
+def test_only_a_thin_view_is_bounded_by_what_the_type_says() -> None:
+    thin = tree_of(["/id", "/contact/phone"])
+    assert View(tree_of(["/contact"]), is_thin=True).of(thin) == tree_of(["/contact/phone"])
+    assert View(tree_of(["/contact"])).of(thin) == tree_of(["/contact"])
+    assert View(is_thin=True).of(thin) == thin
+
+
 def test_everything_with_its_subject_is_the_very_body() -> None:
     whole = b' {"id": "evt_1", "data": {"a": 1}, "later": true} '
     assert cut(whole, tree_of([""]), True) is whole
@@ -214,11 +269,11 @@ def test_a_schema_that_refers_to_itself_is_looked_at_once() -> None:
     assert not fits(circle, "/a/b")
 
 
-def pointers_of(schema: dict[str, Any], way: str = "") -> list[str]:
+def places_in(schema: dict[str, Any], way: str = "") -> list[str]:
     """Every place that the schema names."""
     below = [(f"/{name}", each) for name, each in schema.get("properties", {}).items()]
     below += [("/*", schema["items"])] if "items" in schema else []
-    return [way, *(found for token, each in below for found in pointers_of(each, way + token))]
+    return [way, *(found for token, each in below for found in places_in(each, way + token))]
 
 
 @given(st.data())
@@ -227,7 +282,7 @@ def test_what_is_cut_obeys_the_schema_that_is_cut_alike_and_what_is_whole_does_n
     known: EventType, data: st.DataObject
 ) -> None:
     schema: Any = known.schema
-    tree = tree_of(data.draw(st.lists(st.sampled_from(pointers_of(schema)), max_size=6)))
+    tree = tree_of(data.draw(st.lists(st.sampled_from(places_in(schema)), max_size=6)))
     left = json.loads(cut(body(json.dumps(known.example)), tree, False))["data"]
     judge = jsonschema_rs.validator_for(cut_schema(schema, tree), validate_formats=True)
     judge.validate(left)
