@@ -120,9 +120,12 @@ class Database:
         held = False
         try:
             pool = await self._open()
-            async with pool.acquire(timeout=self._patience) as connection:
-                held = True
+            connection = await pool.acquire(timeout=self._patience)
+            held = True
+            try:
                 yield connection
+            finally:  # a statement that ran out of time is cancelled first, by a server that is there
+                await pool.release(connection, timeout=self._patience / 4)
         except UNAVAILABLE as error:
             if held and isinstance(error, TimeoutError | asyncpg.ReadOnlySQLTransactionError):
                 self._leave(pool)
