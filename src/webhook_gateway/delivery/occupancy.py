@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from time import monotonic
 
-from .registry import EndpointRecord, Tenant
+from .registry import EndpointRecord
 
 SILENCE = 1.0
 """Seconds without an end of any of its requests after which an endpoint hangs, or twice what one takes else."""
@@ -31,17 +31,20 @@ class Occupancy:
         """Slots that may be taken now."""
         return min(self.slots + self.hanging, MOST * self.slots) - self.in_flight
 
-    def left_for_tenant(self, tenant: Tenant) -> int:
-        return min(self._per_tenant + tenant.hanging, MOST * self._per_tenant) - tenant.in_flight
+    def left_for(self, record: EndpointRecord) -> int:
+        """How many its tenant's part leaves an endpoint, and that of all unproven ones together where it is one.
 
-    def left_for_unproven(self, record: EndpointRecord) -> int:
-        """Of what all unproven endpoints share: half where this one fails or hangs, a quarter more where it is new."""
-        standing = record.standing
+        Of that it is half where this one fails or hangs, and a quarter more where it is new.
+        """
+        tenant, standing = record.tenant, record.standing
+        left = min(self._per_tenant + tenant.hanging, MOST * self._per_tenant) - tenant.in_flight
+        if left <= 0 or not record.health.is_unproven():
+            return left
         if record.health.current.failures_in_a_row or standing.hanging:
             part, taken = -(-self.slots // 2), self.unproven
         else:
             part, taken = -(-self.slots * 3 // 4), self.unproven - self.hanging
-        return (part - taken - standing.unproven + 1) // 2
+        return min(left, (part - taken - standing.unproven + 1) // 2)  # the threshold of all, within their part
 
     def take(self, record: EndpointRecord, count: int) -> None:
         record.in_flight += count
