@@ -12,6 +12,9 @@ from .partners.receiver import Event
 from .partners.serve import serve
 from .post_event import open_gateway, post_event
 
+BILLING = "billing"
+"""Who gets decisions, as the hospital calls them: the subscriber's `external_id`."""
+
 
 def work(store: sqlite3.Connection, event: Event) -> str:
     if not event["type"].startswith("insurance_claim."):
@@ -19,7 +22,8 @@ def work(store: sqlite3.Connection, event: Event) -> str:
     claim = f"claim:{event['data']['claim_id']}"
     try:
         with open_gateway() as gateway:
-            posted = post_event(gateway, event["type"], event["data"], claim, claim, idempotency_key=event["id"])
+            # Both insurers have `insurance_claim.*`, and a decision is none of the other one's business.
+            posted = post_event(gateway, event["type"], event["data"], claim, claim, event["id"], to=[BILLING])
     except httpx.TransportError as error:
         raise OSError("the gateway is unavailable") from error
     except httpx.HTTPStatusError as error:

@@ -18,6 +18,8 @@ from .post_event import open_gateway, post_event
 
 MORNING = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
 CURRENCY = "USD"
+FILTERED, ADDRESSED = "payer_0042", "payer_0017"
+"""The two insurers."""
 LOINC = "http://loinc.org"
 METABOLIC = {"system": LOINC, "code": "24323-8", "display": "Comprehensive metabolic 2000 panel"}
 POTASSIUM = {"system": LOINC, "code": "2823-3", "display": "Potassium"}
@@ -29,6 +31,8 @@ class Event:
     data: dict[str, Any]
     subject: str
     ordering_key: str
+    to: list[str] | None = None
+    """Who alone gets it, as the hospital calls them; without it, whoever wants it."""
 
 
 def hospital_day(seed: int, patients: int = 6) -> Iterator[Event]:
@@ -158,12 +162,17 @@ def chart_update(chance: Random, patient_id: str, encounter_id: str) -> Event:
 
 
 def claim(chance: Random, patient_id: str, encounter_id: str, number: int) -> Event:
-    """Totals in turn: small, medium, beyond what an insurer pays without an authorisation."""
+    """Totals in turn: small, medium, beyond what an insurer pays without an authorisation.
+
+    A claim is for one insurer and nobody else. Those for `payer_0017` are addressed to it; for the others, as from a
+    service that is too old to address anything, the insurers' endpoints have a filter on `payer_id`.
+    """
     claim_id, low = identity(chance, "clm"), (200, 2_000, 12_000)[number // 2 % 3]
+    payer = ADDRESSED if number % 2 else FILTERED
     submitted = {
         "claim_id": claim_id,
         "patient_id": patient_id,
-        "payer_id": "payer_0042",
+        "payer_id": payer,
         "member_id": f"W{chance.randrange(10**9):09}",
         "encounter_id": encounter_id,
         "service_from": f"{MORNING - timedelta(days=3):%Y-%m-%d}",
@@ -175,7 +184,8 @@ def claim(chance: Random, patient_id: str, encounter_id: str, number: int) -> Ev
         "line_count": chance.randrange(1, 9),
         "idempotency_ref": f"837-{MORNING:%Y%m%d}-{number + 1:04}",
     }
-    return Event("insurance_claim.submitted", submitted, f"patient:{patient_id}", f"claim:{claim_id}")
+    to = [payer] if payer == ADDRESSED else None
+    return Event("insurance_claim.submitted", submitted, f"patient:{patient_id}", f"claim:{claim_id}", to)
 
 
 def staff_story(chance: Random, number: int) -> Iterator[Event]:
@@ -222,7 +232,7 @@ def main() -> None:
     with open_gateway() as gateway:
         for number, event in enumerate(day):
             key = f"day-{flags.seed}-{number}"
-            event_id = post_event(gateway, event.type, event.data, event.subject, event.ordering_key, key)
+            event_id = post_event(gateway, event.type, event.data, event.subject, event.ordering_key, key, event.to)
             print(event_id, event.type)
 
 

@@ -18,10 +18,19 @@ def open_gateway() -> httpx.Client:
 
 
 def post_event(
-    gateway: httpx.Client, type: str, data: dict[str, Any], subject: str, ordering_key: str, idempotency_key: str
+    gateway: httpx.Client,
+    type: str,
+    data: dict[str, Any],
+    subject: str,
+    ordering_key: str,
+    idempotency_key: str,
+    to: list[str] | None = None,
 ) -> str:
-    """Returns the event's id. Raises httpx.HTTPError if the gateway is unavailable or refuses the event."""
-    event = {"type": type, "data": data, "subject": subject, "ordering_key": ordering_key}
+    """Returns the event's id. Raises httpx.HTTPError if the gateway is unavailable or refuses the event.
+
+    `to` names the subscribers that alone get it, by their `external_id`; without it, whoever wants it does.
+    """
+    event = {"type": type, "data": data, "subject": subject, "ordering_key": ordering_key, "to": to}
     answer = gateway.post("/v1/events", json={**event, "idempotency_key": idempotency_key})
     answer.raise_for_status()
     return str(answer.json()["id"])

@@ -48,14 +48,30 @@ def test_pasted_as_it_is_the_tour_brings_a_signed_order_to_the_partner(
     port = str(free_port())
     partner = start(*arguments("partner")[:-1], port, "--json", settings={"WEBHOOK_SECRET": SECRET})
     assert arguments("partner")[-1] == "9000"
-    pasted = f"KEY={up.printed['key']}\nSECRET={SECRET}\n" + block("hospital") + block("further")
-    assert "#" not in pasted, "an interactive zsh takes it for a word"
-    pasted = pasted.replace("http://127.0.0.1:8080", up.url).replace("127.0.0.1:9000", f"127.0.0.1:{port}")
-    ran = subprocess.run(shell, input=pasted, capture_output=True, text=True, timeout=60, check=False)
-    assert '"duplicate":false' in ran.stdout, ran.stdout + ran.stderr
-    assert '"duplicate":true' in ran.stdout
-    assert '"items":' in ran.stdout
+    assert partner.stderr is not None
     assert partner.stdout is not None
-    shown = json.loads(partner.stdout.readline())
-    assert shown["valid"], shown
-    assert shown["event"]["type"] == "lab_order.placed"
+    assert partner.stderr.readline().startswith("listening on ")
+    given = f"KEY={up.printed['key']}\nSECRET={SECRET}\n"
+
+    def paste(text: str) -> str:
+        assert "#" not in text, "an interactive zsh takes it for a word"
+        text = text.replace("http://127.0.0.1:8080", up.url).replace("127.0.0.1:9000", f"127.0.0.1:{port}")
+        ran = subprocess.run(shell, input=given + text, capture_output=True, text=True, timeout=60, check=False)
+        return ran.stdout + ran.stderr
+
+    said = paste(block("hospital") + block("further"))
+    assert '"duplicate":false' in said, said
+    assert '"duplicate":true' in said
+    assert '"items":' in said
+    first = json.loads(partner.stdout.readline())
+    assert first["valid"], first
+    assert first["event"]["type"] == "lab_order.placed"
+    assert "patient_id" in first["event"]["data"]
+
+    functions, _, order = block("hospital").split("\n\n")
+    said = paste(functions + "\n" + order + block("who"))
+    assert '"phase":"answered"' in said, said
+    shown = [json.loads(partner.stdout.readline()) for _ in range(2)]
+    (cut,) = [one for one in shown if not one["test"]]
+    assert cut["event"]["data"] == {"order_id": "ord_3", "priority": "stat"}
+    assert all(one["valid"] for one in shown)

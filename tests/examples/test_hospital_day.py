@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from examples.hospital_day import Event, hospital_day
+from examples.hospital_day import ADDRESSED, FILTERED, Event, hospital_day
 
 SEEDS = range(20)
 
@@ -63,6 +63,15 @@ def test_the_same_seed_gives_the_same_day_and_another_seed_another() -> None:
 def test_more_patients_make_a_longer_day_and_none_makes_none() -> None:
     assert list(hospital_day(1, patients=0)) == []
     assert len(list(hospital_day(1, patients=12))) > len(list(hospital_day(1, patients=6)))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_claims_for_one_insurer_are_addressed_to_it_and_nothing_else_is(seed: int) -> None:
+    day = list(hospital_day(seed))
+    claims = [event for event in day if event.type == "insurance_claim.submitted"]
+    assert {event.data["payer_id"] for event in claims} == {ADDRESSED, FILTERED}
+    for event in day:
+        assert event.to == ([ADDRESSED] if event.data.get("payer_id") == ADDRESSED else None)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

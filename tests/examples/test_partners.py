@@ -10,8 +10,11 @@ import jsonschema_rs
 import pytest
 from standardwebhooks import Webhook
 
+from examples.hospital_day import hospital_day
 from tests.examples.sending import SECRET, Sample, Start
 from tests.support.partner import PartnerBeside, partner_beside
+from webhook_gateway.demo.partners import Posted, the_partners
+from webhook_gateway.rules.views import cut, tree_of
 
 Catalogue = dict[str, Any]
 
@@ -54,6 +57,23 @@ def test_no_message_to_a_patient_tells_anything_clinical(
     everything = str(sink.get("/mails")) + str(notifier.get("/sms"))
     for secret in ("cardiology", "Potassium", "2823-3", "4.1", "abnormal", "pat_7c1e9a52", "4242", "card_declined"):
         assert secret not in everything
+
+
+def test_contact_and_time_are_all_that_the_demo_gives_the_sms_provider_and_enough_for_its_work(
+    start: Start, mail_server: tuple[Sample, str]
+) -> None:
+    notifier = start("notifier", SMTP_ADDRESS=mail_server[1])
+    (of_the_demo,) = [partner for partner in the_partners() if partner.name == "notifier"]
+    posted: list[str] = []
+    for event in hospital_day(1, patients=2):
+        if of_the_demo.should_have(Posted("", event.type)):
+            body = {"id": "", "type": event.type, "timestamp": "", "data": event.data}
+            left = json.loads(cut(json.dumps(body).encode(), tree_of(of_the_demo.content["pointers"]), False))["data"]
+            assert left.keys() <= {"patient_id", "contact", "starts_at", "appointment_id", "version"}
+            notifier.post(event.type, left, f"evt_{len(posted)}")
+            posted.append(event.type)
+    assert {"appointment.rescheduled", "lab_result.final", "payment.failed"} < set(posted)
+    assert ["sent an SMS" in did for did in notifier.did()] == [True] * len(posted)
 
 
 def test_a_patient_whose_address_is_unknown_gets_nothing_and_nobody_waits(start: Start, catalogue: Catalogue) -> None:

@@ -2,8 +2,9 @@
 
     PostgreSQL ─▶ API, worker ─▶ partners (`stage`) ─▶ a day is posted, the ledgers are watched (`day`) ─▶ account
 
-One partner refuses twice before it accepts, one is slow, one is down at first and comes back. What was lost is counted
-from the partners' own ledgers against what the gateway has answered with 202, never from its own word.
+One partner refuses twice before it accepts, one is slow, one is down at first and comes back. Two insurers get their
+own claims each, one by a filter and one by their address, and the SMS provider sees no diagnosis. What was lost or came
+to somebody else is counted from the partners' own ledgers against what was posted, never from the gateway's word.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def run(*, ends: bool, seed: int, patients: int, port: int) -> int:
     screen = Screen(the_partners())
     try:
         with supervisor.listen_on("127.0.0.1", port) as listener:
-            screen.line("starting PostgreSQL, the API, a worker and six partners …")
+            screen.line("starting PostgreSQL, the API, a worker and seven partners …")
             settings = {"shared_buffers": "64MB", "max_connections": "60"}
             with EmbeddedPostgres.start(directory / "postgres", settings=settings, die_with_parent=True) as server:
                 migrate.upgrade(server.url)

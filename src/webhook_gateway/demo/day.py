@@ -14,7 +14,7 @@ import httpx
 
 from webhook_gateway.client import AsyncGateway
 
-from .partners import Partner
+from .partners import Partner, Posted
 from .screen import Screen
 from .stage import Stage
 
@@ -28,31 +28,32 @@ PAGE = 200
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What the closing line says. ``lost`` and ``bad_signatures`` are from ledgers, the rest is the gateway's word."""
+    """What the closing line says. From ``lost`` on it is from ledgers, the rest is the gateway's word."""
 
     accepted: int
     deliveries: int
     delivered: int
     dead: int
     lost: int
+    misdelivered: int
     bad_signatures: int
 
     def __str__(self) -> str:
         return (
             f"demo: accepted={self.accepted} deliveries={self.deliveries} delivered={self.delivered} "
-            f"dead={self.dead} lost={self.lost} bad_signatures={self.bad_signatures}"
+            f"dead={self.dead} lost={self.lost} misdelivered={self.misdelivered} bad_signatures={self.bad_signatures}"
         )
 
     def is_whole(self, expected: int) -> bool:
         """Whether both sides agree that everything that was accepted has arrived."""
         counted = self.accepted > 0 and self.deliveries == self.delivered == expected
-        return counted and self.dead == self.lost == self.bad_signatures == 0
+        return counted and self.dead == self.lost == self.misdelivered == self.bad_signatures == 0
 
 
 class Day:
     def __init__(self, stage: Stage, screen: Screen, gateway: AsyncGateway) -> None:
         self._stage, self._screen, self._gateway = stage, screen, gateway
-        self._accepted: list[tuple[str, str]] = []
+        self._accepted: list[Posted] = []
         self._all_posted = False
 
     async def live_through(self, seed: int, patients: int, pause: float) -> bool:
@@ -90,12 +91,15 @@ class Day:
                 await asyncio.sleep(GLANCE)
 
     def expected(self) -> list[tuple[str, Partner]]:
-        """Every event that was answered with 202, with every partner that wants it."""
+        """The id of every event that was answered with 202, with every partner that should have it."""
         accepted = [*self._accepted, *self._stage.desk.posted()]
-        return [(id, partner) for id, kind in accepted for partner in self._stage.partners if partner.wants(kind)]
+        return [
+            (each.id, partner) for each in accepted for partner in self._stage.partners if partner.should_have(each)
+        ]
 
     async def account(self) -> Account:
         states = [state async for state in _states(self._gateway)]
+        had = {(event_id, partner.name) for partner in self._stage.partners for event_id in partner.kept()}
         ledgers = [row for partner in [*self._stage.partners, self._stage.desk] for row in partner.ledger]
         return Account(
             accepted=len(self._accepted) + len(self._stage.desk.posted()),
@@ -103,6 +107,7 @@ class Day:
             delivered=states.count("delivered"),
             dead=states.count("dead"),
             lost=len(self._missing()),
+            misdelivered=len(had - {(event_id, partner.name) for event_id, partner in self.expected()}),
             bad_signatures=sum(not row["signature_ok"] for row in ledgers),
         )
 
@@ -111,9 +116,10 @@ class Day:
         hospital_day = importlib.import_module("examples.hospital_day").hospital_day
         for event in hospital_day(seed, patients):
             accepted = await self._gateway.post_event(
-                event.type, event.data, subject=event.subject, ordering_key=event.ordering_key
+                event.type, event.data, subject=event.subject, ordering_key=event.ordering_key, to=event.to
             )
-            self._accepted.append((accepted.id, accepted.type))
+            to = None if event.to is None else tuple(event.to)
+            self._accepted.append(Posted(accepted.id, accepted.type, to, event.data.get("payer_id")))
             await asyncio.sleep(pause)
         self._all_posted = True
         self._screen.line(f"the hospital has posted {len(self._accepted)} events; each was answered with 202")
@@ -144,7 +150,7 @@ class Day:
         return [partner for id, partner in self.expected() if id not in kept[partner.name]]
 
     def _undecided(self) -> int:
-        claims = sum(event_type == "insurance_claim.submitted" for _, event_type in self._accepted)
+        claims = sum(each.type == "insurance_claim.submitted" for each in self._accepted)
         return claims - len(self._stage.desk.posted())
 
     def _open(self) -> int:

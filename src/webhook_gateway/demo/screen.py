@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from .partners import Partner, is_refusal
+from .partners import Partner, Posted, is_refusal
 
 WAITING = "waiting"
 """What a ledger says of a callback that was received and is yet to be worked off."""
@@ -72,7 +72,7 @@ class Screen:
     def event(self, partner: Partner, what: str, style: str = "bold green") -> None:
         self._print(Text.assemble((f"{partner.name:15} ", "cyan"), (what, style)))
 
-    def show(self, decisions: Sequence[tuple[str, str]]) -> None:
+    def show(self, decisions: Sequence[Posted]) -> None:
         """What is new since the last time."""
         for partner in self.partners:
             if not partner.is_up and partner.in_vain > self._in_vain[partner.name]:
@@ -84,8 +84,9 @@ class Screen:
                     break  # shown when it is known what became of it
                 self._seen[partner.name] += 1
                 self._row(partner, row)
-        for event_id, event_type in decisions[self._decisions :]:
-            self._print(Text.assemble(("claims_desk     ", "cyan"), f"posts the insurer's {event_type} as {event_id}"))
+        for each in decisions[self._decisions :]:
+            what = f"posts an insurer's {each.type} to {', '.join(each.to or ())} as {each.id}"
+            self._print(Text.assemble(("claims_desk     ", "cyan"), what))
         self._decisions = len(decisions)
         if self._live is not None:
             self._live.update(self._table(), refresh=True)

@@ -82,13 +82,18 @@ class Stage:
             else:
                 await self._start_partner(partner, port=0)
             subscriber = await gateway.create_subscriber(
-                partner.name, partner.what, event_types=partner.event_types, content="full"
+                partner.name,
+                partner.what,
+                event_types=partner.event_types,
+                external_id=partner.external_id,
+                content=partner.content,
             )
             endpoint = await gateway.create_endpoint(
                 subscriber.id,
                 f"{partner.url}/webhooks",
-                partner.event_types,
                 secret=partner.secret,
+                # What is about no claim has no payer.
+                filter=None if partner.payer_id is None else {"payer_id": [partner.payer_id, {"exists": False}]},
                 schedule=SCHEDULE,
             )
             partner.endpoint_id = endpoint.id
@@ -133,14 +138,14 @@ class Stage:
             "CALLBACK_URL": f"{self.desk.url}/webhooks",
             "CALLBACK_SECRET": self.desk.secret,
         }
-        module = f"examples.partners.{partner.name}"
+        module = f"examples.partners.{partner.module or partner.name}"
         process = self._start(partner.name, module, "--port", str(port), *partner.flags, environment=environment)
         partner.url = await _told_after(process, "listening on ")
         partner.is_up = True
 
     def _start(self, name: str, module: str, *flags: str, environment: dict[str, str]) -> Process:
-        data = self._directory / "partners"
-        data.mkdir(mode=0o700, exist_ok=True)
+        data = self._directory / "partners" / name
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = (sys.executable, "-m", module, *flags, "--data", str(data))
         program = Program(name, command, environment, directory=self.examples, patience=10)
         process = Process(self._logged(program))
