@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from uuid_utils.compat import uuid7
+
 from tests.support.hospital import PATIENCE, Hospital
 from tests.support.partner import OK, Partner, Received, status
 from webhook_gateway.delivery.worker import Worker
@@ -79,9 +81,9 @@ async def test_a_paused_endpoint_of_many_is_cut_off_in_slices_without_an_attempt
     endpoint_id = await hospital.endpoint(state="paused")
     await hospital.rows(
         "INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, due_at)"
-        " SELECT gen_random_uuid(), $1, $2, gen_random_uuid(), 'lab_result.final', n, now() + interval '1 day'"
-        " FROM generate_series(1, 12000) AS n",
-        *(hospital.tenant_id, endpoint_id),
+        " SELECT id, $1, $2, id, 'lab_result.final', n, now() + interval '1 day'"
+        " FROM unnest($3::uuid[]) WITH ORDINALITY AS d(id, n)",
+        *(hospital.tenant_id, endpoint_id, [uuid7() for _ in range(12_000)]),
     )
     await hospital.post(type="payment.processed")
     await hospital.fan_out()
