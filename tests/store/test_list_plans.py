@@ -211,9 +211,9 @@ async def test_a_list_of_events_and_the_statistics_read_only_so_much(full: str) 
         for name, whose in ROLES.items():
             made.clear()
             async with database.reading() as connection:
-                await stats.died_since(
-                    connection, whose.tenant_id, whose.subscriber_id, datetime.now(UTC) - timedelta(1)
-                )
+                for days in (1, 3):
+                    since = datetime.now(UTC) - timedelta(days)
+                    await stats.died_since(connection, whose.tenant_id, whose.subscriber_id, since)
                 await stats.unmatched_of_recent(connection, whose.tenant_id)
                 await stats.outbox_waiting(connection, whose.tenant_id)
             await expect_few_pages(full, made, f"statistics of {name}")

@@ -25,8 +25,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.rules.matching import OPERATIONAL
 
-from .lists import FEWEST, endpoint_ids, of_each, recent_events
-from .reports import COUNTED, Filter, asked, constant, owned
+from .lists import FEWEST, WALKED, endpoint_ids, of_each, recent_events
+from .reports import COUNTED, Filter, asked, constant
 from .rows import every
 from .tables import deliveries, endpoints, events, finished_deliveries, outbox
 
@@ -80,14 +80,16 @@ async def outbox_waiting(connection: AsyncConnection, tenant_id: UUID) -> int:
 
 
 async def died_since(connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None, since: datetime) -> int:
-    """Deliveries that have died since a moment."""
-    rows: Select[Any] = select(literal_column("1")).where(
-        finished_deliveries.c.state == constant("dead"),
-        finished_deliveries.c.state != constant("delivered"),  # what its index is about
-        finished_deliveries.c.finished_at >= since,
-        *owned(finished_deliveries, Filter(tenant_id, subscriber_id)),
+    """Deliveries that have died since a moment, among the hospital's last `WALKED` that were not delivered."""
+    ended = finished_deliveries.c
+    recent = select(ended.state, ended.endpoint_id).where(
+        ended.tenant_id == tenant_id, ended.state != constant("delivered"), ended.finished_at >= since
     )
-    return int(await connection.scalar(select(func.count()).select_from(rows.limit(COUNTED).subquery())) or 0)
+    last = recent.order_by(ended.finished_at.desc()).limit(WALKED).subquery("r")
+    rows = select(func.count()).select_from(last).where(last.c.state == "dead")
+    if subscriber_id is not None:
+        rows = rows.where(last.c.endpoint_id.in_(await endpoint_ids(connection, Filter(tenant_id, subscriber_id))))
+    return int(await connection.scalar(rows) or 0)
 
 
 async def unmatched_of_recent(connection: AsyncConnection, tenant_id: UUID) -> int:

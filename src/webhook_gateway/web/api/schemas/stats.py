@@ -19,7 +19,7 @@ class EndpointBacklog(Shown):
 
 
 class Stats(Shown):
-    """How far behind the gateway is. Counts stop: at `counted_to`, or at 10,000."""
+    """How far behind the gateway is. Counts stop: at `counted_to`, `outbox_waiting` at 10,000."""
 
     model_config = examples(
         {
@@ -50,7 +50,7 @@ class Stats(Shown):
     sending: int
     waiting: int
     oldest_due_seconds: float | None
-    dead_24h: int = Field(description="Deliveries of the last 24 hours that are dead.")
+    dead_24h: int = Field(description="Those that died within 24 hours, among the last 20,000 not delivered.")
     unmatched_recent: int | None = Field(description="Of the last 200 events, those that no endpoint wanted.")
     counted_to: int = Field(
         description="Of each endpoint at most so many deliveries are looked at that are overdue, so many not due yet, "
