@@ -192,7 +192,7 @@ async def test_behind_the_sample_of_a_proxy_the_gateway_goes_on_answering(proxy:
     slow = [await proxy.connect() for _ in range(50)]
     for number, (_, writer) in enumerate(slow):
         writer.write(HEAD if number % 2 else b"")
-    assert proxy.held() == before
+    assert proxy.held() <= before
     for reader, _ in slow:
         answer = await rest(reader)
         assert not answer or statuses(answer) == [408]
