@@ -88,6 +88,7 @@ class Furnished:
             "secret": None,
             "authorization": None,
             "content": None,
+            "filter": None,
         }
         return await endpoints.create(change, self.vault, self.catalogue, self.policy, columns | given)
 
