@@ -25,6 +25,9 @@ from .receiver import firsts
 from .report import Goal, Report
 
 CONNECTIONS = 16
+OTHERS_RATE = 1_000.0
+"""Events a second that the others post, one by one: more than a large hospital does, and less than half of what one API
+process takes beside a flood. Each tenant may have its half; who asks for more waits for itself."""
 LOOSENED = {"WEBHOOK_GATEWAY_API_RATE": "0", "WEBHOOK_GATEWAY_API_EVENT_RATE": "0"}
 
 GOAL = Goal(

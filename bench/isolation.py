@@ -23,7 +23,7 @@ import uvloop
 from . import hanging
 from .backlog import fill_backlog
 from .flood import GOAL as FLOOD
-from .flood import Others, measure_flood
+from .flood import OTHERS_RATE, Others, measure_flood
 from .gateway import Gateway
 from .load import Posting, percentiles
 from .machine import between, sample
@@ -148,7 +148,7 @@ async def measure(size: Size) -> Report:
         async with hanging.names_of_our_own(gateway, place.victims):
             for phase in PHASES:
                 found[phase.name] = await _run(gateway, report, place, phase, size, capacity * SHARE)
-            await measure_flood(gateway, report, Others(_types(VICTIM, VICTIMS), capacity * SHARE, WARM, size.phase))
+            await measure_flood(gateway, report, Others(_types(VICTIM, VICTIMS), OTHERS_RATE, WARM, size.phase))
     finally:
         await gateway.close()
     _compare(report, found)
