@@ -136,6 +136,19 @@ async def test_one_that_lost_its_permission_before_the_fan_out_gets_nothing_and_
     assert await hospital.count("events WHERE type = 'gateway.event_undelivered'") == 1
 
 
+async def test_an_addressee_whose_own_filter_refuses_it_is_told(
+    hospital: Hospital, admin: httpx.AsyncClient, producer: httpx.AsyncClient
+) -> None:
+    subscriber = await insurer(admin, "payer_17", endpoint=False)
+    new = {"subscriber_id": subscriber, "url": "https://payer.example.com/in", "filter": {"payer_id": ["another"]}}
+    await post(admin, "/v1/endpoints", new)
+    event = await post(producer, "/v1/events", {**POSTED, "to": ["payer_17"]})
+    assert await reached(hospital, event["id"]) == []
+    (told,) = await hospital.rows("SELECT * FROM events WHERE type = 'gateway.event_undelivered'")
+    body = json.loads(hospital.vault.open(told["tenant_id"], "events", told["id"], told["body"]))
+    assert body["data"]["subscriber_ids"] == [subscriber]
+
+
 async def test_neither_to_nor_patient_is_in_the_body_or_in_clear_anywhere(
     hospital: Hospital, admin: httpx.AsyncClient, producer: httpx.AsyncClient
 ) -> None:

@@ -90,10 +90,11 @@ class Dispatch:
                 await self._insert(connection, new, lease_id)
                 if gone := [e for e in dequeued.events if e.endpoint_id and e.endpoint_id not in self._endpoints]:
                     await outbox.cancel_for_deleted(connection, gone)
+                reached = {(one.event_id, self._endpoints[one.endpoint_id].subscriber_id) for one in new}
                 for event in dequeued.events:
-                    if event.addressees is not None:
-                        reached = {one.subscriber_id for one in self._matcher.match(event.tenant_id, event.type)}
-                        await operational.event_undelivered(connection, self._vault, event, reached)
+                    unreached = [one for one in event.addressees or () if (event.event_id, one) not in reached]
+                    if unreached:
+                        await operational.event_undelivered(connection, self._vault, event, unreached)
         except BaseException:
             for one in leased:
                 self._slots.not_sent(one.record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from webhook_gateway import telemetry
@@ -38,13 +39,15 @@ async def delivery_dead(
     await emit(connection, vault, endpoint.tenant_id, "delivery_dead", about)
 
 
-async def event_undelivered(connection: Connection, vault: Vault, event: OutboxEvent, reached: set[UUID]) -> None:
-    """Where an addressee has no endpoint for it, or may not have it any more: somebody expects that it gets it."""
-    if unreached := [ids.render(ids.SUBSCRIBER, one) for one in event.addressees or () if one not in reached]:
-        event_id = ids.render(ids.EVENT, event.event_id)
-        telemetry.event_undelivered(event_id, event.type, unreached)
-        about = {"event_id": event_id, "event_type": event.type, "subscriber_ids": unreached}
-        await emit(connection, vault, event.tenant_id, "event_undelivered", about)
+async def event_undelivered(
+    connection: Connection, vault: Vault, event: OutboxEvent, unreached: Sequence[UUID]
+) -> None:
+    """Addressees have no endpoint for it, may not have it any more, or filter it out: somebody expects that they get it."""
+    event_id = ids.render(ids.EVENT, event.event_id)
+    subscriber_ids = [ids.render(ids.SUBSCRIBER, one) for one in unreached]
+    telemetry.event_undelivered(event_id, event.type, subscriber_ids)
+    about = {"event_id": event_id, "event_type": event.type, "subscriber_ids": subscriber_ids}
+    await emit(connection, vault, event.tenant_id, "event_undelivered", about)
 
 
 def _about(endpoint: Endpoint, reason: str | None) -> dict[str, str | None]:

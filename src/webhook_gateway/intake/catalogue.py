@@ -145,6 +145,6 @@ def operational() -> tuple[EventType, ...]:
             delivery,
             {**example, **ids, "reason": "attempts_exhausted"},
         ),
-        about("event_undelivered", "an addressee has no endpoint that may have the event", event, undelivered),
+        about("event_undelivered", "an addressee has no endpoint that gets the event", event, undelivered),
         about("test", "an administrator tests an endpoint", endpoint, {**example, "reason": None}),
     )
