@@ -10,7 +10,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from tests.support.hospital import Hospital
+from tests.support.hospital import Hospital, new_master_key
 from tests.web.serving import Api
 from tests.web.test_problems import check_problem
 from tests.web.world import post
@@ -147,6 +147,19 @@ async def test_an_addressee_whose_own_filter_refuses_it_is_told(
     (told,) = await hospital.rows("SELECT * FROM events WHERE type = 'gateway.event_undelivered'")
     body = json.loads(hospital.vault.open(told["tenant_id"], "events", told["id"], told["body"]))
     assert body["data"]["subscriber_ids"] == [subscriber]
+
+
+async def test_a_missing_key_keeps_back_what_is_told_and_not_the_fan_out(
+    hospital: Hospital, admin: httpx.AsyncClient, producer: httpx.AsyncClient
+) -> None:
+    await insurer(admin, "payer_17", endpoint=False)
+    await insurer(admin, "payer_18")
+    event = await post(producer, "/v1/events", {**POSTED, "to": ["payer_17", "payer_18"]})
+    async with hospital.elsewhere(new_master_key("another")) as keyless:
+        await keyless.fan_out()
+    assert await reached(hospital, event["id"]) == ["payer_18"]
+    assert await hospital.count("outbox") == 0
+    assert await hospital.count("events WHERE type = 'gateway.event_undelivered'") == 0
 
 
 async def test_neither_to_nor_patient_is_in_the_body_or_in_clear_anywhere(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from webhook_gateway import telemetry
-from webhook_gateway.crypto.vault import Vault
+from webhook_gateway.crypto.vault import KeyMissing, Vault
 from webhook_gateway.intake.events import emit
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.model import Delivery, Endpoint, Health
@@ -47,7 +48,8 @@ async def event_undelivered(
     subscriber_ids = [ids.render(ids.SUBSCRIBER, one) for one in unreached]
     telemetry.event_undelivered(event_id, event.type, subscriber_ids)
     about = {"event_id": event_id, "event_type": event.type, "subscriber_ids": subscriber_ids}
-    await emit(connection, vault, event.tenant_id, "event_undelivered", about)
+    with suppress(KeyMissing):  # this worker can't seal it: the log has told, and the others' events go on
+        await emit(connection, vault, event.tenant_id, "event_undelivered", about)
 
 
 def _about(endpoint: Endpoint, reason: str | None) -> dict[str, str | None]:
