@@ -30,8 +30,9 @@ def post_event(
 
     `to` names the subscribers that alone get it, by their `external_id`; without it, whoever wants it does.
     """
-    event = {"type": type, "data": data, "subject": subject, "ordering_key": ordering_key, "to": to}
-    answer = gateway.post("/v1/events", json={**event, "idempotency_key": idempotency_key})
+    event = {"type": type, "data": data, "subject": subject, "ordering_key": ordering_key}
+    addressed = {} if to is None else {"to": to}
+    answer = gateway.post("/v1/events", json={**event, **addressed, "idempotency_key": idempotency_key})
     answer.raise_for_status()
     return str(answer.json()["id"])
 

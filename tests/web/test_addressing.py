@@ -92,10 +92,19 @@ async def test_who_is_unknown_or_may_not_have_it_is_named_by_place(
     check_problem(await producer.post("/v1/events", json={**POSTED, "to": ["payer_20"]}), 422, "invalid-request")
 
 
-@pytest.mark.parametrize("to", [[], "payer_17", [7], [""], ["x" * 257], ["a"] * 101, {"a": 1}])
+@pytest.mark.parametrize("to", [None, [], "payer_17", [7], [""], ["x" * 257], ["a"] * 101, {"a": 1}])
 async def test_what_is_no_list_of_names_is_refused(producer: httpx.AsyncClient, to: Any) -> None:
     problem = check_problem(await producer.post("/v1/events", json={**POSTED, "to": to}), 422, "invalid-request")
     assert problem["errors"][0]["pointer"].startswith("/to")
+    batch = await post(producer, "/v1/events/batch", {"events": [POSTED, {**POSTED, "to": to}]})
+    assert [result["status"] for result in batch["results"]] == [202, 422]
+    assert batch["results"][1]["error"]["errors"] == problem["errors"]
+
+
+async def test_the_document_offers_no_null_for_addressees(admin: httpx.AsyncClient) -> None:
+    schemas = (await admin.get("/openapi.json")).json()["components"]["schemas"]
+    assert schemas["EventIn"]["properties"]["to"]["type"] == "array"
+    assert "to" not in schemas["EventIn"]["required"]
 
 
 async def test_one_made_a_moment_ago_through_another_process_is_known(

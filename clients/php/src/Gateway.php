@@ -47,9 +47,9 @@ final class Gateway
 
     /**
      * The event as bytes, ready to be kept and posted. `$timestamp` is when it happened, `$to` the only subscribers
-     * that get it.
+     * that get it; null is refused, so that a name that was not found is not everybody.
      *
-     * @param list<string>|null $to ids or external ids
+     * @param list<string>|false $to ids or external ids
      * @param array<string, mixed>|\JsonSerializable|\stdClass $data an object by the schema of the type
      * @throws \JsonException `$data` holds what JSON can't: text that is not UTF-8, a resource, NAN
      */
@@ -60,7 +60,7 @@ final class Gateway
         ?string $subject = null,
         ?string $orderingKey = null,
         ?\DateTimeInterface $timestamp = null,
-        ?array $to = null,
+        array|false $to = false,
         ?string $patient = null,
     ): string {
         $event = [
@@ -69,7 +69,7 @@ final class Gateway
             'timestamp' => $timestamp?->format('Y-m-d\TH:i:s.uP'),
             'subject' => $subject,
             'ordering_key' => $orderingKey,
-            'to' => $to,
+            'to' => $to === false ? null : $to,
             'patient' => $patient,
             'data' => $data === [] ? new \stdClass() : $data,
         ];

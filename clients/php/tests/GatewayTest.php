@@ -65,6 +65,12 @@ final class GatewayTest extends TestCase
         );
     }
 
+    public function test_addressees_that_were_not_found_are_not_everybody(): void
+    {
+        $this->expectException(\TypeError::class);
+        Gateway::encode('a.b', [], 'row-1', to: null);
+    }
+
     public function test_what_json_can_not_hold_is_said_when_it_is_encoded(): void
     {
         $this->expectException(\JsonException::class);

@@ -48,7 +48,7 @@ class EventIn(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     subject: Text | None = None
     ordering_key: Text | None = None
     idempotency_key: Annotated[Text, msgspec.Meta(description="Makes it safe to post again: 72 hours.")] | None = None
-    to: Addressees | None = None
+    to: Addressees | msgspec.UnsetType = msgspec.UNSET
     patient: Annotated[Text, msgspec.Meta(description="Whom it is about. Not in the body partners get.")] | None = None
 
 
@@ -78,7 +78,7 @@ _OF_EVENT = {
     "/ordering_key": _TEXT,
     "/idempotency_key": _TEXT,
     "/patient": _TEXT,
-    "/to": f"Give a list of 1 to {MOST_ADDRESSEES} ids or external ids of subscribers, or leave it out.",
+    "/to": f"Give a list of 1 to {MOST_ADDRESSEES} ids or external ids of subscribers, or leave it out: then whoever may gets it.",
     "/to/*": "Give the id or the external_id of a subscriber, a text of 1 to 256 characters.",
 }
 _OF_BATCH = {
@@ -213,7 +213,7 @@ def _new(event: EventIn, parsed: Any, idempotency_key: str | None) -> NewEvent:
         subject=event.subject,
         ordering_key=event.ordering_key,
         idempotency_key=idempotency_key,
-        to=None if event.to is None else tuple(event.to),
+        to=None if event.to is msgspec.UNSET else tuple(event.to),
         patient=event.patient,
     )
 
