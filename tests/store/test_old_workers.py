@@ -33,6 +33,15 @@ async def test_an_old_worker_that_is_alive_stands_in_the_way_until_it_has_left(h
     assert await require(hospital)
 
 
+async def test_one_that_is_silent_may_only_be_suspended_and_counts_for_15_minutes(hospital: Hospital) -> None:
+    async with hospital.database.connection() as connection:
+        await connection.execute(JOIN, uuid7())
+    await hospital.change("UPDATE workers SET seen_at = now() - interval '14 minutes'")
+    assert not await require(hospital)
+    await hospital.change("UPDATE workers SET seen_at = now() - interval '16 minutes'")
+    assert await require(hospital)
+
+
 async def test_once_it_is_required_no_old_worker_joins_and_those_of_this_version_do(hospital: Hospital) -> None:
     assert await require(hospital)
     async with hospital.database.connection() as connection:

@@ -52,7 +52,7 @@ class Conflict(Enum):
     TOO_MANY_SECRETS = "The endpoint has as many live secrets as it can: wait, or rotate with overlap_seconds 0."
     WORKERS_TOO_OLD = (
         "A worker of the version before is still alive, which would send more than this allows. "
-        "Finish the upgrade of the workers, then ask again."
+        "Finish the upgrade of the workers, then ask again; one that was killed counts for 15 minutes."
     )
 
 

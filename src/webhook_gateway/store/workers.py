@@ -11,6 +11,9 @@ from .database import Connection
 ALIVE = 10.0
 """Seconds since its last sign of life for which a worker counts."""
 
+SUSPENDED = 900.0
+"""Seconds for which one that knows less may be silent and still go on: that long it stands in the way."""
+
 PROTOCOL = 1
 """What a worker of this version understands of the rows; 1 adds permissions, addressees, content and filters."""
 
@@ -35,7 +38,7 @@ ON CONFLICT (address, port) DO UPDATE SET seen_at = now() WHERE listeners.seen_a
 REQUIRED = "SELECT worker_protocol FROM configuration"
 
 REQUIRE = """
--- require: unless one is alive that knows less. A statement of its own, after the lock that whoever joins waits for
+-- require: unless one that knows less is alive, or may be. A statement of its own, after the lock that whoever joins waits for
 UPDATE configuration SET worker_protocol = $1
 WHERE NOT EXISTS (SELECT FROM workers WHERE protocol < $1 AND seen_at > now() - make_interval(secs => $2))
 RETURNING true
@@ -76,9 +79,9 @@ async def are_current(connection: Connection) -> bool:
 async def require_current(connection: Connection) -> bool:
     """From the end of the caller's transaction on no worker can join that is older than this version.
 
-    False where one is alive: then nothing is changed.
+    False where one is alive, or has not left and was seen within `SUSPENDED`: then nothing is changed.
     """
     if await are_current(connection):
         return True
     await connection.execute(f"{REQUIRED} FOR UPDATE")
-    return bool(await connection.fetchval(REQUIRE, PROTOCOL, ALIVE))
+    return bool(await connection.fetchval(REQUIRE, PROTOCOL, SUSPENDED))
