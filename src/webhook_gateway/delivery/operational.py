@@ -43,7 +43,7 @@ async def delivery_dead(
 async def event_undelivered(
     connection: Connection, vault: Vault, event: OutboxEvent, unreached: Sequence[UUID]
 ) -> None:
-    """Addressees have no endpoint for it, may not have it any more, or filter it out: somebody expects that they get it."""
+    """Addressees have no endpoint for it, may not have it any more, or filter it out; somebody expects it to arrive."""
     event_id = ids.render(ids.EVENT, event.event_id)
     subscriber_ids = [ids.render(ids.SUBSCRIBER, one) for one in unreached]
     telemetry.event_undelivered(event_id, event.type, subscriber_ids)

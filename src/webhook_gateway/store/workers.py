@@ -38,7 +38,7 @@ ON CONFLICT (address, port) DO UPDATE SET seen_at = now() WHERE listeners.seen_a
 REQUIRED = "SELECT worker_protocol FROM configuration"
 
 REQUIRE = """
--- require: unless one that knows less is alive, or may be. A statement of its own, after the lock that whoever joins waits for
+-- require: unless one that knows less may be alive. A statement of its own, after the lock that whoever joins waits for
 UPDATE configuration SET worker_protocol = $1
 WHERE NOT EXISTS (SELECT FROM workers WHERE protocol < $1 AND seen_at > now() - make_interval(secs => $2))
 RETURNING true

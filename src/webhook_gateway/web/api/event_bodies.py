@@ -78,7 +78,7 @@ _OF_EVENT = {
     "/ordering_key": _TEXT,
     "/idempotency_key": _TEXT,
     "/patient": _TEXT,
-    "/to": f"Give a list of 1 to {MOST_ADDRESSEES} ids or external ids of subscribers, or leave it out: then whoever may gets it.",
+    "/to": f"Give a list of 1 to {MOST_ADDRESSEES} ids or external ids of subscribers; without it whoever may gets it.",
     "/to/*": "Give the id or the external_id of a subscriber, a text of 1 to 256 characters.",
 }
 _OF_BATCH = {
