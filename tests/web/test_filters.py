@@ -97,6 +97,23 @@ async def test_a_partners_key_sees_conditions_on_what_it_gets_and_gets_round_non
     check_problem(await partner.http.post(f"{path}/filter-preview", json={"filter": FILTER}), 403, "forbidden")
 
 
+async def test_a_partners_key_widens_no_endpoint_that_has_no_filter_beside_one_that_has(
+    admin: httpx.AsyncClient, partner: Partner
+) -> None:
+    types = ["insurance_claim.submitted", "insurance_claim.denied"]
+    sibling = await post(admin, "/v1/endpoints", {"subscriber_id": partner.id, "url": URL, "event_types": types})
+    path = f"/v1/endpoints/{sibling['id']}"
+    assert (await partner.http.patch(path, json={"event_types": types[:1]})).status_code == 200
+    for wider in (None, types, ["insurance_claim.*"]):
+        response = await partner.http.patch(path, json={"event_types": wider})
+        (fault,) = check_problem(response, 422, "invalid-request")["errors"]
+        assert (fault["rule"], fault["pointer"]) == ("not_allowed", "/event_types")
+    filtered = f"/v1/endpoints/{partner.endpoint['id']}"
+    for own in (types[:1], None):
+        assert (await partner.http.patch(filtered, json={"event_types": own})).status_code == 200, "its filter stays"
+    assert (await admin.patch(path, json={"event_types": None})).status_code == 200
+
+
 async def test_a_filter_is_tried_on_what_came_lately(api: Api, hospital: Hospital, admin: httpx.AsyncClient) -> None:
     for number in range(30):
         await hospital.accept("insurance_claim.submitted", payer_id=f"p_secret{number % 3}")

@@ -37,7 +37,7 @@ from .change import Actor, Change
 from .credentials import CREDENTIALS, faults_of, shown_credentials
 from .permission import cut_off, faults_of_types, types_of
 from .quotas import one_endpoint_more
-from .refusals import Conflict, Invalid, NotFound, NotHeld, Refusal, WouldCutOff
+from .refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
 
 MOST_SECRETS = 5
 """Live signing secrets of an endpoint: each makes every request longer."""
@@ -84,9 +84,8 @@ async def create(
         return Invalid(tuple(faults))
     if wanted["filter"] is not None and (refused := await _check_filter(change, wanted)):
         return refused
-    if actor.subscriber_id is not None and await endpoints.was_filtered(change.connection, subscriber_id):
-        remedy = "Ask the hospital for it: it says which events of their types this subscriber's endpoints get."
-        return Invalid((Fault("not_allowed", remedy, pointer=""),))
+    if refused := await _check_unfiltered(change, subscriber_id, ""):
+        return refused
     types = effective(subscriber["event_types"], given["event_types"] or ())
     if refused := await content.check(change, catalogue, given["content"], types, subscriber["content"]):
         return refused
@@ -126,7 +125,7 @@ async def change_one(
         types = effective(before["permitted_types"], given.get("event_types", before["event_types"]) or ())
         if too_much := await content.check(change, catalogue, given["content"], types, before["permitted_content"]):
             return too_much
-    if "event_types" in given and (refused := await _narrow(change, before, given["event_types"], cancel_open)):
+    if "event_types" in given and (refused := await _check_types(change, before, given["event_types"], cancel_open)):
         return refused
     values = _columns(vault, change.actor.tenant_id, endpoint_id, given, policy)
     if "url" in values:
@@ -303,10 +302,21 @@ async def _check_filter(change: Change, given: Mapping[str, Any]) -> Refusal | N
     return await change.needs_current_workers()
 
 
-async def _narrow(
+async def _check_unfiltered(change: Change, subscriber_id: UUID, pointer: str) -> Invalid | None:
+    """What has no filter would let a partner's key get round those that the hospital has set."""
+    if change.actor.subscriber_id is None or not await endpoints.was_filtered(change.connection, subscriber_id):
+        return None
+    remedy = "Ask the hospital for it: it says which events of their types this subscriber's endpoints get."
+    return Invalid((Fault("not_allowed", remedy, pointer=pointer),))
+
+
+async def _check_types(
     change: Change, before: RowMapping, own: Sequence[str] | None, cancel_open: bool
-) -> Conflict | WouldCutOff | None:
+) -> Refusal | None:
     after = effective(before["permitted_types"], own or ())
+    widens = before["filter"] is None and beyond(types_of(before), after)
+    if widens and (refused := await _check_unfiltered(change, before["subscriber_id"], "/event_types")):
+        return refused
     if own is None and (too_old := await change.needs_current_workers()):
         return too_old
     if not beyond(after, types_of(before)):
