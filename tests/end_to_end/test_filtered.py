@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 from tests.support.hospital import Hospital
-from tests.support.partner import Partner
+from tests.support.partner import Partner, status
 from webhook_gateway.delivery import bodies
+from webhook_gateway.store import deliveries, ordering, retention
 from webhook_gateway.store.configuration import seal_column
+from webhook_gateway.store.partitions import lowest_id
 
 Open = Callable[..., Awaitable[Partner]]
 CLAIM = "insurance_claim.submitted"
@@ -108,3 +111,51 @@ async def test_a_test_is_sent_whatever_the_filter_wants(hospital: Hospital, open
     async with hospital.worker():
         await hospital.test(endpoint_id, CLAIM)
         await partner.got(1)
+
+
+async def test_however_it_ends_what_was_never_judged_is_not_wanted(hospital: Hospital, open_partner: Open) -> None:
+    partner = await open_partner()
+    endpoint_id = await filtered(hospital, partner, {"payer_id": ["p_1"]})
+    by_hand, bodiless, stale, newest, old = [await hospital.accept(CLAIM, payer_id="p_1") for _ in range(5)]
+    await hospital.fan_out()
+    await hospital.rows("UPDATE deliveries SET unfiltered = true WHERE event_id <> $1", newest)
+    await hospital.rows("UPDATE deliveries SET ordering_key = 7 WHERE event_id = ANY($1)", [stale, newest])
+    await hospital.rows("DELETE FROM events WHERE id = $1", bodiless)
+    await hospital.rows("UPDATE deliveries SET attempt = 1000 WHERE event_id = $1", bodiless)
+    await hospital.rows(
+        "UPDATE deliveries SET id = $2, created_at = now() - interval '91 days' WHERE event_id = $1",
+        *(old, lowest_id(datetime.now(UTC).date() - timedelta(days=91))),
+    )
+    (named,) = await hospital.rows("SELECT id FROM deliveries WHERE event_id = $1", by_hand)
+    async with hospital.database.connection() as connection, connection.transaction():
+        await deliveries.cancel(
+            connection, tenant_id=hospital.tenant_id, ids=[named["id"]], endpoint_id=None, reason="by_hand"
+        )
+        await ordering.supersede(connection, [(endpoint_id, 7)])
+        assert len(await retention.end_open(connection, 90)) == 1
+    async with hospital.worker():
+        await hospital.until("SELECT FROM finished_deliveries HAVING count(*) = 5")
+    ended = await hospital.rows("SELECT event_id, state, state_reason FROM finished_deliveries")
+    assert {row["event_id"]: (row["state"], row["state_reason"]) for row in ended} == {
+        by_hand: ("cancelled", "not_wanted"),
+        bodiless: ("dead", "not_wanted"),
+        stale: ("cancelled", "not_wanted"),
+        newest: ("delivered", None),
+        old: ("dead", "not_wanted"),
+    }
+
+
+async def test_what_the_filter_has_let_through_is_judged_once_and_ends_as_anything_else(
+    hospital: Hospital, open_partner: Open
+) -> None:
+    partner = await open_partner(status(503))
+    await filtered(hospital, partner, {"payer_id": ["p_1"]})
+    await hospital.accept(CLAIM, payer_id="p_1")
+    await hospital.fan_out()
+    await hospital.rows("UPDATE deliveries SET unfiltered = true")
+    async with hospital.worker():
+        await hospital.until("SELECT FROM deliveries WHERE attempt = 1 AND lease_id IS NULL AND unfiltered IS NULL")
+    await hospital.rows("UPDATE deliveries SET unfiltered = true, attempt = 1000, due_at = now()")
+    async with hospital.worker():
+        (dead,) = await hospital.until("SELECT state, state_reason FROM finished_deliveries")
+    assert (dead["state"], dead["state_reason"] == "not_wanted") == ("dead", False)

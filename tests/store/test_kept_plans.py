@@ -155,7 +155,11 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
         "forget answer": (retention.FORGET_ANSWER, [*answer], 100),
         "end open": (retention.END_OPEN, [UUID(int=1 << 112), 90, 200, retention.TOO_LONG], 200),
         "finish": (deliveries.FINISH, [*nothing, some, [lease] * SOME, ["delivered"] * SOME, [None] * SOME], 20_000),
-        "retry": (deliveries.RETRY, [some, [lease] * SOME, [1.0] * SOME, [1] * SOME, [None] * SOME, time()], 20_000),
+        "retry": (
+            deliveries.RETRY,
+            [some, [lease] * SOME, [1.0] * SOME, [1] * SOME, [None] * SOME, time(), [None] * SOME],
+            20_000,
+        ),
         "cancel": (deliveries.CANCEL, [UUID(int=1), some, None, "test"], 20_000),
         "forward": (forwarding.FORWARD, [1.0, 100, 20, 50.0, time()], 16_000),
         "try now": (forwarding.TRY_NOW, [UUID(int=1), some[-1]], 100),

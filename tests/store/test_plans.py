@@ -151,7 +151,7 @@ async def hot_statements(
         "first due": (deliveries.FIRST_DUE, [ten, [low_water_mark] * 10]),
         "claim": (deliveries.CLAIM, [ten, [10] * 10, [low_water_mark] * 10, [30.0] * 10, uuid7(), time()]),
         "finish": (deliveries.FINISH, [*nothing, some, leases, ["delivered"] * 100, [None] * 100]),
-        "retry": (deliveries.RETRY, [some, leases, [1.0] * 100, [1] * 100, [None] * 100, time()]),
+        "retry": (deliveries.RETRY, [some, leases, [1.0] * 100, [1] * 100, [None] * 100, time(), [None] * 100]),
         "release": (ordering.RELEASE, [endpoint_ids, keys, [0] * len(keys), *[[None] * len(keys)] * 2, None, time()]),
         "supersede": (ordering.SUPERSEDE, [endpoint_ids, keys]),
         "busy keys": (ordering.BUSY_KEYS, [endpoint_ids, keys]),

@@ -171,3 +171,5 @@ async def test_what_a_filter_keeps_back_or_has_yet_to_be_asked_about_is_unknown_
         for path in (f"/v1/deliveries/{delivery['id']}", f"/v1/events/{of_it['event_id']}"):
             check_problem(await partner.http.get(path), 404, "not-found")
         check_problem(await partner.http.get(f"/v1/events/{of_it['event_id']}/payload"), 404, "not-found")
+    await hospital.change("UPDATE finished_deliveries SET state = 'dead', finished_at = now()")
+    assert [(await http.get("/v1/stats")).json()["dead_24h"] for http in (admin, partner.http)] == [1, 0]

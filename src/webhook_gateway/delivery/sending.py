@@ -141,6 +141,8 @@ class Sending:
             body = NOT_WANTED
         elif isinstance(body, bytes):
             body = self.registry.cut(endpoint, delivery.event_type, body)
+            if delivery.unfiltered:
+                delivery = replace(delivery, unfiltered=None)  # judged, once
         result = await attempt(self.sender, self.tokens, self.clock, health, delivery, endpoint, body, self.keep)
         if _is_cut_off(record, result):
             result = replace(result, verdict=replace(result.verdict, action=Cancel(NOT_PERMITTED.reason)))

@@ -26,7 +26,7 @@ from . import operational
 from .deliver import Result
 from .due import Due
 from .registry import EndpointRecord, Leased, Registry
-from .sending import Sending
+from .sending import NOT_WANTED, Sending
 from .slots import Slots
 
 SETTLE_GAP = 0.02
@@ -183,14 +183,17 @@ class Settling:
 
     def _finished(self, record: EndpointRecord, result: Result) -> Finished | None:
         delivery = result.delivery
+        hidden = NOT_WANTED.reason if delivery.unfiltered else None  # however it ends: its filter was never asked
         match result.verdict.action:
             case Done():
                 lease = None if delivery.ordering_key is None else self.slots.lease_to_follow(record)
                 return Finished(delivery, DeliveryState.DELIVERED, lease=lease)
             case GiveUp(why):
-                return Finished(delivery, DeliveryState.DEAD, why, hold=result.endpoint.ordering is Ordering.STRICT)
+                return Finished(
+                    delivery, DeliveryState.DEAD, hidden or why, hold=result.endpoint.ordering is Ordering.STRICT
+                )
             case Cancel(why):
-                return Finished(delivery, DeliveryState.CANCELLED, why)
+                return Finished(delivery, DeliveryState.CANCELLED, hidden or why)
             case RetryIn() | Postpone():
                 return None
             case _:

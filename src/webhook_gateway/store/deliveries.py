@@ -101,14 +101,15 @@ RETURNING id
 RETRY = f"""
 -- retry: due again after a delay in seconds by the database's clock, or by ours while that is in doubt; `counted` is 0
 -- where the attempt doesn't count. What was brought forward is due when it was before. Fenced by `lease_id`.
+-- What the filter has let through is not `unfiltered` any more.
 UPDATE deliveries d
 SET due_at = CASE WHEN counted = 1 AND d.forwarded_from > clock.now
                   THEN greatest(d.forwarded_from, clock.now + make_interval(secs => retry_after))
                   ELSE clock.now + make_interval(secs => delay) END,
     forwarded_from = CASE counted WHEN 0 THEN d.forwarded_from END, lease_id = NULL, attempt = d.attempt - 1 + counted,
-    not_before = clock.now + make_interval(secs => retry_after)
+    not_before = clock.now + make_interval(secs => retry_after), unfiltered = r.unfiltered
 FROM (SELECT {time_near("$6")} AS now) AS clock CROSS JOIN unnest($1::uuid[], $2::uuid[], $3::float8[], $4::int[],
-    $5::float8[]) AS r(id, lease_id, delay, counted, retry_after)
+    $5::float8[], $7::bool[]) AS r(id, lease_id, delay, counted, retry_after, unfiltered)
 CROSS JOIN LATERAL (
     SELECT ctid FROM deliveries WHERE id = r.id AND lease_id = r.lease_id LIMIT 1 FOR NO KEY UPDATE
 ) AS mine
@@ -128,8 +129,8 @@ WITH gone AS (
 ), kept AS (
     INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
                                      state_reason, reason, created_at)
-    SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, 'cancelled', $4, reason,
-           created_at
+    SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, 'cancelled',
+           CASE WHEN unfiltered THEN 'not_wanted' ELSE $4 END, reason, created_at
     FROM gone
 )
 SELECT endpoint_id, ordering_key, sequence, due_at FROM gone
@@ -335,6 +336,7 @@ async def _retry(connection: Connection, retried: Sequence[Retried], now: float 
         [int(r.counted) for r in retried],
         [r.retry_after for r in retried],
         now,
+        [r.delivery.unfiltered for r in retried],
     )
     latest = [
         (r.delivery.endpoint_id, r.delivery.ordering_key)

@@ -102,8 +102,8 @@ WITH gone AS (
 )
 INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
                                  state_reason, reason, created_at)
-SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, 'cancelled', 'superseded', reason,
-       created_at
+SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, 'cancelled',
+       CASE WHEN unfiltered THEN 'not_wanted' ELSE 'superseded' END, reason, created_at
 FROM gone
 """
 

@@ -75,7 +75,8 @@ WITH old AS MATERIALIZED (
 ), kept AS (
     INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
                                      state_reason, reason, created_at)
-    SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, 'dead', $4, reason, created_at
+    SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, 'dead',
+           CASE WHEN unfiltered THEN 'not_wanted' ELSE $4 END, reason, created_at
     FROM gone
 )
 SELECT id, tenant_id, endpoint_id, event_id, type, attempt, id AS lease_id, ordering_key, sequence, skipped_event_id,

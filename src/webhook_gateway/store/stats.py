@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from webhook_gateway.rules.matching import OPERATIONAL
 
 from .lists import FEWEST, WALKED, endpoint_ids, of_each, recent_events
-from .reports import COUNTED, Filter, asked, constant
+from .reports import COUNTED, Filter, asked, constant, told
 from .rows import every
 from .tables import deliveries, endpoints, events, finished_deliveries, outbox
 
@@ -82,13 +82,14 @@ async def outbox_waiting(connection: AsyncConnection, tenant_id: UUID) -> int:
 async def died_since(connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None, since: datetime) -> int:
     """Deliveries that have died since a moment, among the hospital's last `WALKED` that were not delivered."""
     ended = finished_deliveries.c
-    recent = select(ended.state, ended.endpoint_id).where(
+    recent = select(ended.state, ended.state_reason, ended.endpoint_id).where(
         ended.tenant_id == tenant_id, ended.state != constant("delivered"), ended.finished_at >= since
     )
     last = recent.order_by(ended.finished_at.desc()).limit(WALKED).subquery("r")
-    rows = select(func.count()).select_from(last).where(last.c.state == "dead")
+    wanted = Filter(tenant_id, subscriber_id)
+    rows = select(func.count()).select_from(last).where(last.c.state == "dead", *told(wanted, last))
     if subscriber_id is not None:
-        rows = rows.where(last.c.endpoint_id.in_(await endpoint_ids(connection, Filter(tenant_id, subscriber_id))))
+        rows = rows.where(last.c.endpoint_id.in_(await endpoint_ids(connection, wanted)))
     return int(await connection.scalar(rows) or 0)
 
 
