@@ -117,6 +117,27 @@ async def test_latest_drops_a_retry_that_a_newer_one_follows(hospital: Hospital)
     assert [delivery.event_id for delivery in await hospital.claim(endpoint_id)] == [newer]
 
 
+async def test_latest_drops_nothing_for_a_newer_one_that_its_filter_was_not_asked_about(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint(ordering="latest")
+    posted = await hospital.post("a", "a", "a")
+    await hospital.rows("DELETE FROM outbox WHERE event_id <> $1", posted[0])
+    await hospital.fan_out()
+    (wanted,) = await hospital.rows("SELECT * FROM deliveries")
+    for event_id, sequence in zip(posted[1:], (1, 2), strict=True):
+        await hospital.rows(
+            "INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, unfiltered)"
+            " VALUES (gen_random_uuid(), $1, $2, $3, 'lab_result.final', $4, $5, true)",
+            *(hospital.tenant_id, endpoint_id, event_id, wanted["sequence"] + sequence, wanted["ordering_key"]),
+        )
+    key = (endpoint_id, wanted["ordering_key"])
+    for event_id in posted:
+        async with hospital.database.connection() as connection, connection.transaction():
+            await ordering.supersede(connection, [key])
+        (head,) = await hospital.claim(endpoint_id)
+        assert head.event_id == event_id, "one after the other, and none is stranded"
+        await hospital.finish(head)
+
+
 async def test_cancelling_the_head_lets_the_next_go(hospital: Hospital) -> None:
     endpoint_id = await hospital.endpoint()
     posted = await hospital.post("a", "a")

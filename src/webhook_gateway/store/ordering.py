@@ -86,7 +86,8 @@ RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lea
 """
 
 SUPERSEDE = """
--- supersede: of a key that wants only its latest, the deliveries that nobody is sending and that a newer one follows
+-- supersede: of a key that wants only its latest, the deliveries that nobody is sending and that a newer one follows,
+-- which the filter, if there is one, is known to want
 WITH gone AS (
     DELETE FROM deliveries d
     USING unnest($1::uuid[], $2::bigint[]) AS k(endpoint_id, ordering_key)
@@ -94,7 +95,8 @@ WITH gone AS (
         SELECT ctid FROM deliveries
         WHERE endpoint_id = k.endpoint_id AND ordering_key = k.ordering_key AND lease_id IS NULL
           AND sequence < (SELECT max(sequence) FROM deliveries newer
-                          WHERE newer.endpoint_id = k.endpoint_id AND newer.ordering_key = k.ordering_key)
+                          WHERE newer.endpoint_id = k.endpoint_id AND newer.ordering_key = k.ordering_key
+                            AND newer.unfiltered IS NOT TRUE)
         OFFSET 0
     ) AS stale
     WHERE d.ctid = stale.ctid AND d.lease_id IS NULL
