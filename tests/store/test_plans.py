@@ -157,7 +157,7 @@ async def hot_statements(
         "busy keys": (ordering.BUSY_KEYS, [endpoint_ids, keys]),
         "latest keys": (ordering.LATEST_KEYS, [endpoint_ids, keys]),
         "dequeue": (outbox.DEQUEUE, [after, 500, time()]),
-        "waiting": (waiting.DELIVERIES, [*(list(column) for column in zip(*page, strict=True)), waiting.COUNTED]),
+        "waiting": (waiting.DELIVERIES, [*(list(each) for each in zip(*page, strict=True)), waiting.COUNTED, False]),
     }
 
 

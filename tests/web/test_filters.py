@@ -145,6 +145,35 @@ async def test_a_filter_waits_for_workers_that_know_it(hospital: Hospital, admin
     check_problem(response, 409, "workers-too-old")
 
 
+async def test_no_count_tells_a_partners_key_of_what_a_filter_has_yet_to_be_asked_about(
+    hospital: Hospital, admin: httpx.AsyncClient, partner: Partner
+) -> None:
+    endpoint_id = ids.parse(ids.ENDPOINT, partner.endpoint["id"])
+    event_id = await hospital.accept("insurance_claim.submitted", payer_id="p_18")
+    for sequence, unfiltered in enumerate((True, True, None)):
+        await hospital.change(
+            "INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due_at,"
+            " unfiltered) VALUES (gen_random_uuid(), $1, $2, $3, 'insurance_claim.submitted', $4::integer, 7,"
+            " now() - interval '1 hour' + make_interval(secs => $4::integer), $5)",
+            *(hospital.tenant_id, endpoint_id, event_id, sequence, unfiltered),
+        )
+    await hospital.change(
+        "INSERT INTO held_keys (endpoint_id, tenant_id, delivery_id, event_id, ordering_key)"
+        " VALUES ($1, $2, $3, $3, 7)",
+        *(endpoint_id, hospital.tenant_id, event_id),
+    )
+    await hospital.change("DELETE FROM outbox")
+    path, event = f"/v1/endpoints/{partner.endpoint['id']}", f"/v1/events/{ids.render(ids.EVENT, event_id)}"
+    for http, before, size in ((admin, 2, True), (partner.http, 0, False)):
+        assert (await http.get("/v1/deliveries")).json()["items"][0]["due_before"] == before
+        assert (await http.get(f"{path}/held-keys")).json()["items"][0]["waiting"] == before + 1
+        shown = (await http.get(event)).json()
+        assert shown["deliveries"][0]["due_before"] == before
+        assert (shown["size"] is not None) is size
+        narrower = await http.patch(path, json={"event_types": ["insurance_claim.denied"]})
+        assert f" {before + 1} " in check_problem(narrower, 409, "conflict")["detail"]
+
+
 async def test_what_a_filter_keeps_back_or_has_yet_to_be_asked_about_is_unknown_to_a_partners_key(
     hospital: Hospital, admin: httpx.AsyncClient, partner: Partner
 ) -> None:

@@ -54,9 +54,10 @@ async def cut_off(
     """Endpoints are to get only these types from now on. What waits and is beyond is cancelled, if that is wanted."""
     driver = await driver_of(change.connection)
     if not cancel_open:
-        count = 0
+        count, all_of_them = 0, change.actor.subscriber_id is None
         for endpoint_id, types in narrowed:
-            count += len(await permission.beyond(driver, endpoint_id, types, MOST_COUNTED + 1 - count))
+            most = MOST_COUNTED + 1 - count
+            count += len(await permission.beyond(driver, endpoint_id, types, most, unfiltered=all_of_them))
         return WouldCutOff(count) if count else None
     await permission.cut_off(driver, [endpoint_id for endpoint_id, _ in narrowed])
     return None

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import uuid_utils.compat as uuid_utils
-from sqlalchemy import RowMapping, Select, func, insert, select, tuple_, update
+from sqlalchemy import RowMapping, Select, func, insert, literal, or_, select, tuple_, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -198,15 +198,16 @@ async def health_of(connection: AsyncConnection, endpoint_ids: Sequence[UUID]) -
 
 
 async def held_page(
-    connection: AsyncConnection, endpoint_id: UUID, *, after: int | None, limit: int
+    connection: AsyncConnection, endpoint_id: UUID, *, after: int | None, limit: int, unfiltered: bool
 ) -> list[RowMapping]:
-    """Ordering keys that wait for an operator, with the deliveries that wait behind each."""
+    """Ordering keys that wait for an operator, and how many deliveries wait behind each, ``unfiltered`` ones or not."""
     behind = (
         select(func.count())
         .select_from(deliveries_table)
         .where(
             tuple_(deliveries_table.c.endpoint_id, deliveries_table.c.ordering_key)
-            == tuple_(held_keys.c.endpoint_id, held_keys.c.ordering_key)
+            == tuple_(held_keys.c.endpoint_id, held_keys.c.ordering_key),
+            or_(literal(unfiltered), deliveries_table.c.unfiltered.is_distinct_from(True)),
         )
         .scalar_subquery()
     )

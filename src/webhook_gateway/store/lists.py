@@ -66,10 +66,12 @@ async def deliveries_page(connection: AsyncConnection, wanted: Filter, *, before
     if not theirs:
         return [], None
     ended_rows, rows = finished_rows().where(*told(wanted)), open_rows().where(*asked(wanted))
+    unfiltered = wanted.subscriber_id is None
     wanted = replace(wanted, subscriber_id=None, endpoint_id=None)  # `theirs` says both
     if wanted.event_id is not None:
         of_it = newest_first(_chosen(_of_event(wanted, rows, ended_rows), wanted, before, None, theirs), limit)
-        return await explained(await driver_of(connection), await every(connection, of_it)), None
+        found = await every(connection, of_it)
+        return await explained(await driver_of(connection), found, unfiltered=unfiltered), None
     bounds = between(deliveries, wanted.since, wanted.until, before)
     is_open, has_ended = wanted.state in (None, *OPEN_STATES), wanted.state in (None, *FINAL_STATES)
     few_open = is_open and await _few(connection, _open_by_endpoint(theirs, rows))
@@ -97,7 +99,7 @@ async def deliveries_page(connection: AsyncConnection, wanted: Filter, *, before
     limited = [newest_first(side, limit).subquery() for side in sides]
     both = union_all(*(select(side) for side in limited)).subquery("d")
     found = await every(connection, newest_first(select(*both.c), limit))
-    return await explained(await driver_of(connection), found), reached
+    return await explained(await driver_of(connection), found, unfiltered=unfiltered), reached
 
 
 async def events_page(

@@ -15,16 +15,17 @@ SLICE = 5_000
 BEYOND = """
 -- beyond: an endpoint's open deliveries that nobody is sending and that none of the patterns wants (`rules.matching`)
 SELECT id FROM (
-    SELECT id, type FROM deliveries
+    SELECT id, type, unfiltered FROM deliveries
     WHERE endpoint_id = $1 AND due_at IS NOT NULL AND (lease_id IS NULL OR due_at <= now())
     UNION ALL
-    SELECT id, type FROM deliveries WHERE endpoint_id = $1 AND ordering_key IS NOT NULL AND due_at IS NULL
+    SELECT id, type, unfiltered FROM deliveries WHERE endpoint_id = $1 AND ordering_key IS NOT NULL AND due_at IS NULL
 ) AS waiting
 WHERE NOT EXISTS (
     SELECT FROM unnest($2::text[]) AS pattern
     WHERE CASE WHEN pattern = '*' THEN NOT starts_with(type, 'gateway.')
                WHEN pattern LIKE '%.*' THEN starts_with(type, left(pattern, -1))
                ELSE type = pattern END)
+AND ($4 OR unfiltered IS NOT TRUE)
 LIMIT $3
 """
 
@@ -40,9 +41,14 @@ WHERE e.cut_off_at IS NOT NULL LIMIT 1 FOR NO KEY UPDATE OF e SKIP LOCKED
 DONE = "UPDATE endpoints SET cut_off_at = NULL WHERE id = $1"
 
 
-async def beyond(connection: Connection, endpoint_id: UUID, gets: Sequence[str], limit: int) -> list[UUID]:
-    """Open deliveries that it may not have where it gets these types; not those that are being sent just now."""
-    rows = await connection.fetch(BEYOND, endpoint_id, [*gets, TEST], limit, timeout=FULL_SCAN)
+async def beyond(
+    connection: Connection, endpoint_id: UUID, gets: Sequence[str], limit: int, *, unfiltered: bool = True
+) -> list[UUID]:
+    """Open deliveries that it may not have where it gets these types; not those that are being sent just now.
+
+    Without the ``unfiltered``, of which a partner knows nothing, where it asks.
+    """
+    rows = await connection.fetch(BEYOND, endpoint_id, [*gets, TEST], limit, unfiltered, timeout=FULL_SCAN)
     return [row["id"] for row in rows]
 
 

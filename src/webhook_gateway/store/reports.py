@@ -91,7 +91,7 @@ async def delivery(connection: AsyncConnection, wanted: Filter, delivery_id: UUI
         finished_rows().where(finished_deliveries.c.id == delivery_id, *owned(finished_deliveries, wanted)),
         in_outbox,
     ).subquery("d")
-    found = await _explained(connection, both, 1)
+    found = await _explained(connection, both, wanted)
     return found[0] if found else None
 
 
@@ -167,10 +167,10 @@ def event_columns(table: FromClause = events) -> Select[Any]:
     return select(table.c.id, table.c.type, table.c.occurred_at, table.c.accepted_at, table.c.size, table.c.addressees)
 
 
-async def _explained(connection: AsyncConnection, found: FromClause, limit: int) -> list[dict[str, Any]]:
+async def _explained(connection: AsyncConnection, found: FromClause, wanted: Filter) -> list[dict[str, Any]]:
     """Newest first, with what each waits for."""
-    rows = await every(connection, newest_first(select(*found.c), limit))
-    return await explained(await driver_of(connection), rows)
+    rows = await every(connection, newest_first(select(*found.c), 1))
+    return await explained(await driver_of(connection), rows, unfiltered=wanted.subscriber_id is None)
 
 
 def newest_first(rows: Select[Any], limit: int) -> Select[Any]:

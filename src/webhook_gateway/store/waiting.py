@@ -38,10 +38,11 @@ DELIVERIES = """
 WITH asked AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::timestamptz[]) AS a(id, endpoint_id, key, due_at)
 ), due AS MATERIALIZED (
-    SELECT e.endpoint_id, d.id, row_number() OVER (PARTITION BY e.endpoint_id ORDER BY d.due_at, d.id) - 1 AS before
+    SELECT e.endpoint_id, d.id, count(*) FILTER (WHERE $6 OR d.unfiltered IS NOT TRUE)
+               OVER (PARTITION BY e.endpoint_id ORDER BY d.due_at, d.id) - 1 AS before
     FROM (SELECT DISTINCT endpoint_id FROM asked WHERE due_at <= now()) AS e
     CROSS JOIN LATERAL (
-        SELECT id, due_at FROM deliveries
+        SELECT id, due_at, unfiltered FROM deliveries
         WHERE endpoint_id = e.endpoint_id AND due_at <= now() ORDER BY due_at, id LIMIT $5
     ) AS d
 )
@@ -69,11 +70,11 @@ GROUP BY d.endpoint_id, d.due_at IS NULL, d.due_at <= now(), d.lease_id IS NOT N
 """
 
 
-async def explained(connection: Connection, rows: Sequence[RowMapping]) -> list[dict[str, Any]]:
+async def explained(connection: Connection, rows: Sequence[RowMapping], *, unfiltered: bool) -> list[dict[str, Any]]:
     """Deliveries with what each waits for, in the transaction in which the rows were read.
 
     ``due_at`` becomes when the next attempt is due, or None where that is not a matter of time. ``waiting_for`` is None
-    for those that have ended, ``due_before`` for those that are not due.
+    for those that have ended, ``due_before`` for those that are not due; it counts the ``unfiltered`` or doesn't.
     """
     asked = [row for row in rows if row["state"] in OPEN_STATES]
     if not asked:
@@ -81,7 +82,7 @@ async def explained(connection: Connection, rows: Sequence[RowMapping]) -> list[
     workers = await workers_alive(connection)
     endpoints = await endpoints_of(connection, {row["endpoint_id"] for row in asked})
     columns = [[row[name] for row in asked] for name in ("id", "endpoint_id", "ordering_key", "due_at")]
-    facts = {found["id"]: found for found in await connection.fetch(DELIVERIES, *columns, COUNTED)}
+    facts = {found["id"]: found for found in await connection.fetch(DELIVERIES, *columns, COUNTED, unfiltered)}
     told = []
     for row in rows:
         waiting = None

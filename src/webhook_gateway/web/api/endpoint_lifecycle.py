@@ -114,8 +114,9 @@ async def held_keys(endpoint_id: EndpointId, query: Annotated[Paging, Query()], 
     """Lists the ordering keys of a strict endpoint that wait, since a delivery of theirs is dead."""
     async with gateway.database.begin() as connection:
         granted(await find(connection, caller, endpoint_id))
+        after, unfiltered = read_number_cursor(query.cursor), caller.subscriber_id is None
         rows = await endpoints.held_page(
-            connection, endpoint_id, after=read_number_cursor(query.cursor), limit=query.limit + 1
+            connection, endpoint_id, after=after, limit=query.limit + 1, unfiltered=unfiltered
         )
     items, next_cursor = next_page(rows, query.limit, lambda row: int(row["ordering_key"]))
     return {

@@ -53,9 +53,10 @@ async def one(event_id: EventId, gateway: Parts, caller: Reader) -> Any:
         deliveries = await _deliveries_of(connection, caller, event_id, MOST_DELIVERIES)
     if row is None or (caller.subscriber_id is not None and not deliveries):
         raise _gone() if deliveries else _unknown()
+    told = {"to": row["addressees"], "size": row["size"]}
     return {
         **row,
-        "to": None if caller.subscriber_id is not None else row["addressees"],
+        **(told if caller.subscriber_id is None else dict.fromkeys(told)),
         "fanout": "pending" if row["in_outbox"] else "done",
         "matched": len({delivery["endpoint_id"] for delivery in deliveries if delivery["reason"] is None}),
         "deliveries": deliveries,

@@ -32,7 +32,9 @@ class Event(Shown):
     type: str
     timestamp: datetime = Field(validation_alias="occurred_at")
     accepted_at: datetime
-    size: int = Field(description="Bytes of the body that partners get.")
+    size: int | None = Field(
+        description="Bytes of the whole body; null for a subscriber's key, which may get less of it."
+    )
 
 
 class EventDetail(Event):
