@@ -168,6 +168,10 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
         "UPDATE subscribers SET event_types = '{lab_order.*}'",
         lambda h, c: deliveries.replay(c, h.dead),
     ),
+    Conflict.NOT_WANTED: (
+        "UPDATE finished_deliveries SET state_reason = 'not_wanted'",
+        lambda h, c: deliveries.replay(c, h.dead),
+    ),
     Conflict.TENANT_EXISTS: (
         "",
         lambda h, c: keys.create_with_tenant(c, h.vault, "default", NewKey("x", ["admin"]), new=True),

@@ -44,6 +44,8 @@ async def replay(change: Change, delivery_id: UUID) -> dict[str, UUID] | Refusal
         return row
     if row["state"] not in reports.FINAL_STATES:
         return Conflict.DELIVERY_OPEN
+    if row["state_reason"] == "not_wanted":
+        return Conflict.NOT_WANTED
     endpoint = await endpoints.get(connection, actor.tenant_id, row["endpoint_id"], lock=True)
     if endpoint is None:
         return Conflict.ENDPOINT_DELETED

@@ -40,6 +40,7 @@ class Conflict(Enum):
     EVENT_TYPE_EXISTS = "There is an event type of this name. Change that one, or choose another name."
     EVENT_TYPE_SHIPPED = "The product ships this event type: it can't be changed. Use it, or choose another name."
     NOT_PERMITTED = "The endpoint may not have events of this type any more: its subscriber's event_types say which."
+    NOT_WANTED = "The endpoint's filter does not let it through, or was never asked about it."
     NOTHING_TO_PAUSE = "The endpoint is disabled, so nothing is attempted anyway. Resume it once it is fixed."
     OWN_KEY = "A key can't revoke itself: use another key that has the scope admin."
     REPLAY_ENDED = "The job has ended already."
