@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import count, pairwise
 from typing import Any
 from uuid import UUID, uuid4
 
 from tests.support.hospital import Hospital
 from tests.support.partner import Partner, status
-from webhook_gateway.delivery import bodies
+from webhook_gateway.delivery import bodies, dispatch
+from webhook_gateway.rules.filters import read_data
 from webhook_gateway.store import deliveries, ordering, retention
 from webhook_gateway.store.configuration import seal_column
 from webhook_gateway.store.partitions import lowest_id
@@ -72,6 +75,33 @@ async def test_what_is_too_much_to_open_at_fan_out_is_asked_before_its_first_att
     ended = await hospital.rows("SELECT event_id, state, state_reason FROM finished_deliveries ORDER BY state")
     assert [(row["state"], row["state_reason"]) for row in ended] == [("cancelled", "not_wanted"), ("delivered", None)]
     assert ended[1]["event_id"] == wanted
+
+
+async def test_others_have_their_turn_while_filters_are_judged(
+    hospital: Hospital, open_partner: Open, monkeypatch: Any
+) -> None:
+    await filtered(hospital, await open_partner(), {"payer_id": ["p_1"]})
+    for _ in range(3):
+        await hospital.accept(CLAIM, payer_id="p_1")
+    turns, seen = count(), []
+
+    async def others() -> None:
+        while True:
+            next(turns)
+            await asyncio.sleep(0)
+
+    def read(body: bytes) -> Any:
+        seen.append(next(turns))
+        return read_data(body)
+
+    monkeypatch.setattr(dispatch, "YIELD_AFTER", 0)
+    monkeypatch.setattr(dispatch, "read_data", read)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(others())
+        await hospital.fan_out()
+        running.cancel()
+    assert len(seen) == 3
+    assert all(later - earlier > 1 for earlier, later in pairwise(seen)), seen
 
 
 async def test_a_changed_filter_touches_no_open_delivery(hospital: Hospital, open_partner: Open) -> None:

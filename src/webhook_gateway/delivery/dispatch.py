@@ -6,6 +6,7 @@ events were accepted is the order of its deliveries.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ from .watermark import LowWaterMark
 
 ROUND = 500
 """Events dequeued in one round, and as many again where several tenants wait."""
+
+YIELD_AFTER = 0.005
+"""Seconds of judging filters after which others have their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,13 @@ class Dispatch:
                 self._endpoints, self._matcher = self._registry.snapshot.endpoints, self._registry.matcher
                 matched = [(event, self._match(event)) for event in dequeued.events]
                 bodies = await self._open(connection, matched)
-                new = [delivery for event, found in matched for delivery in self._deliveries_of(event, found, bodies)]
+                new: list[NewDelivery] = []
+                judging = time.perf_counter()
+                for event, found in matched:
+                    new += self._deliveries_of(event, found, bodies)
+                    if time.perf_counter() - judging > YIELD_AFTER:  # filters take their time, attempts go on meanwhile
+                        await asyncio.sleep(0)
+                        judging = time.perf_counter()
                 if any(delivery.ordering_key is not None for delivery in new):
                     new = await self._put_in_order(connection, new)
                 due = self._lease(new, lease_id, leased)
