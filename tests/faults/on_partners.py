@@ -30,7 +30,8 @@ async def f13_hostile_partners(house: House) -> Report:
                 await stage.add_endpoint(name, url=url, counts=False)
             await _warm_up(stage)
             beside = await _slowest(stage, stage.length.seconds(60))
-            await _give_up_others(stage)
+        await stage.settle_counted()  # what is fanned out after this would wait for the others, too
+        await _give_up_others(stage)
         stage.notes.append(
             f"p99 {baseline * 1000:.0f} ms alone, {beside * 1000:.0f} ms beside {len(BEHAVIOURS)} hostile"
         )
