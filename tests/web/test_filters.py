@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from uuid_utils.compat import uuid7
 
 from tests.support.hospital import Hospital
 from tests.web.serving import Api
@@ -153,9 +154,9 @@ async def test_no_count_tells_a_partners_key_of_what_a_filter_has_yet_to_be_aske
     for sequence, unfiltered in enumerate((True, True, None)):
         await hospital.change(
             "INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due_at,"
-            " unfiltered) VALUES (gen_random_uuid(), $1, $2, $3, 'insurance_claim.submitted', $4::integer, 7,"
+            " unfiltered) VALUES ($6, $1, $2, $3, 'insurance_claim.submitted', $4::integer, 7,"
             " now() - interval '1 hour' + make_interval(secs => $4::integer), $5)",
-            *(hospital.tenant_id, endpoint_id, event_id, sequence, unfiltered),
+            *(hospital.tenant_id, endpoint_id, event_id, sequence, unfiltered, uuid7()),
         )
     await hospital.change(
         "INSERT INTO held_keys (endpoint_id, tenant_id, delivery_id, event_id, ordering_key)"
