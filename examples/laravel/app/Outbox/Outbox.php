@@ -18,7 +18,7 @@ final class Outbox
      * Write what the event tells of first: its locked row is what brings the events of one thing into their order.
      *
      * @param array<string, mixed> $data an object by the schema of the type
-     * @param list<string>|null $to the only subscribers that get it, by id or external id; left out, whoever may
+     * @param list<string>|false $to the only subscribers that get it, by id or external id; left out, whoever may
      * @throws \LogicException no transaction is open
      * @throws \JsonException
      */
@@ -27,7 +27,7 @@ final class Outbox
         array $data,
         ?string $subject = null,
         ?string $orderingKey = null,
-        ?array $to = null,
+        array|false $to = false,
     ): void {
         if (DB::transactionLevel() === 0) {
             throw new \LogicException('Write an event in the transaction of what it tells of: DB::transaction(…).');

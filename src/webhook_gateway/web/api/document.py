@@ -111,6 +111,8 @@ def _complete(path: str, method: str, operation: dict[str, Any], scope: Scope | 
         expected.add(410)
     if method in {"post", "patch", "delete"}:
         expected |= {404, 409}
+    if path.endswith("/preview"):
+        expected.add(409)
     if is_open:
         operation["security"] = []
     for status in sorted(expected):
