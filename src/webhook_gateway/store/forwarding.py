@@ -20,6 +20,10 @@ SOON = 1.0
 """Seconds until the first of a slice is due. Workers' low-water marks lag by another second (`delivery/watermark.py`):
 a slice that commits within both is seen by their scans."""
 
+EXTRA = """forwarded_from = coalesce(d.forwarded_from, d.due_at),
+        attempt = CASE WHEN d.forwarded_from IS NULL THEN greatest(d.attempt - 1, 0) ELSE d.attempt END"""
+"""SQL: the attempt to come is an extra one."""
+
 FORWARD = f"""
 -- forward: the next slice of endpoints whose breaker has closed, or that were resumed, spread over the time until the
 -- next. Whoever locks the endpoint's row does it, in one statement, and a crash leaves it to the next. It goes by when
@@ -48,8 +52,7 @@ WITH mine AS MATERIALIZED (
     WINDOW of_one AS (PARTITION BY mine.endpoint_id ORDER BY due_at, id)
 ), moved AS (
     UPDATE deliveries d
-    SET due_at = greatest(slice.earlier, d.not_before), forwarded_from = coalesce(d.forwarded_from, d.due_at),
-        attempt = CASE WHEN d.forwarded_from IS NULL THEN greatest(d.attempt - 1, 0) ELSE d.attempt END
+    SET due_at = greatest(slice.earlier, d.not_before), {EXTRA}
     FROM slice WHERE d.ctid = slice.ctid AND greatest(slice.earlier, d.not_before) < d.due_at
 )
 UPDATE endpoint_health h
@@ -64,7 +67,7 @@ WHERE h.ctid = mine.ctid
 RETURNING extract(epoch FROM h.forward_at - now())::float8 AS seconds
 """
 
-TRY_NOW = """
+TRY_NOW = f"""
 -- try now: one that is due later, unless it is being sent or stands behind another of its ordering key. The endpoint's
 -- breaker is half-open then, and a silence that the partner asked for ends: one request finds out.
 WITH found AS MATERIALIZED (
@@ -74,8 +77,7 @@ WITH found AS MATERIALIZED (
     SELECT * FROM found WHERE due_at <= now() OR due_at IS NOT NULL AND lease_id IS NULL
 ), moved AS (
     UPDATE deliveries d
-    SET due_at = clock_timestamp(), forwarded_from = coalesce(d.forwarded_from, d.due_at),
-        attempt = CASE WHEN d.forwarded_from IS NULL THEN greatest(d.attempt - 1, 0) ELSE d.attempt END
+    SET due_at = clock_timestamp(), {EXTRA}
     FROM head WHERE d.ctid = head.ctid AND d.due_at > clock_timestamp()
 ), half_open AS (
     UPDATE endpoint_health h SET open_until = now(), held_until = NULL, changed_at = clock_timestamp()
