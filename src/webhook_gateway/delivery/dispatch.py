@@ -86,25 +86,15 @@ class Dispatch:
                     self._registry.learn(await configuration.snapshot(connection, self._vault))
                 self._endpoints, self._matcher = self._registry.snapshot.endpoints, self._registry.matcher
                 matched = [(event, self._match(event)) for event in dequeued.events]
-                bodies = await self._open(connection, matched)
-                new: list[NewDelivery] = []
-                judging = time.perf_counter()
-                for event, found in matched:
-                    new += self._deliveries_of(event, found, bodies)
-                    if time.perf_counter() - judging > YIELD_AFTER:  # filters take their time, attempts go on meanwhile
-                        await asyncio.sleep(0)
-                        judging = time.perf_counter()
+                new = await self._judge(matched, await self._open(connection, matched))
                 if any(delivery.ordering_key is not None for delivery in new):
                     new = await self._put_in_order(connection, new)
                 due = self._lease(new, lease_id, leased)
                 await self._insert(connection, new, lease_id)
                 if gone := [e for e in dequeued.events if e.endpoint_id and e.endpoint_id not in self._endpoints]:
                     await outbox.cancel_for_deleted(connection, gone)
-                reached = {(one.event_id, self._endpoints[one.endpoint_id].subscriber_id) for one in new}
-                for event in dequeued.events:
-                    unreached = [one for one in event.addressees or () if (event.event_id, one) not in reached]
-                    if unreached:
-                        await operational.event_undelivered(connection, self._vault, event, unreached)
+                if addressed := [event for event in dequeued.events if event.addressees]:
+                    await self._tell_of_unreached(connection, addressed, new)
         except BaseException:
             for one in leased:
                 self._slots.not_sent(one.record)
@@ -135,6 +125,19 @@ class Dispatch:
             if event.endpoint_id is None and any(endpoint.is_filtered for endpoint in found)
         }
         return await self._bodies.some(connection, asked) if asked else {}
+
+    async def _judge(
+        self, matched: Sequence[tuple[OutboxEvent, Sequence[Endpoint]]], bodies: Mapping[UUID, bytes]
+    ) -> list[NewDelivery]:
+        """All deliveries of the round. Filters take their time, so attempts go on meanwhile."""
+        new: list[NewDelivery] = []
+        began = time.perf_counter()
+        for event, found in matched:
+            new += self._deliveries_of(event, found, bodies)
+            if time.perf_counter() - began > YIELD_AFTER:
+                await asyncio.sleep(0)
+                began = time.perf_counter()
+        return new
 
     def _deliveries_of(
         self, event: OutboxEvent, matched: Sequence[Endpoint], bodies: Mapping[UUID, bytes]
@@ -192,6 +195,14 @@ class Dispatch:
         )
         if latest:
             await ordering.supersede(connection, latest)
+
+    async def _tell_of_unreached(
+        self, connection: Connection, addressed: Sequence[OutboxEvent], new: Sequence[NewDelivery]
+    ) -> None:
+        reached = {(one.event_id, self._endpoints[one.endpoint_id].subscriber_id) for one in new}
+        for event in addressed:
+            if unreached := [one for one in event.addressees or () if (event.event_id, one) not in reached]:
+                await operational.event_undelivered(connection, self._vault, event, unreached)
 
     async def _put_in_order(self, connection: Connection, new: Sequence[NewDelivery]) -> list[NewDelivery]:
         """Only the head of an ordering key is due; the others wait for the one before them."""
