@@ -19,7 +19,7 @@ from webhook_gateway.rules.matching import may_have
 from webhook_gateway.rules.model import Delivery, Endpoint
 from webhook_gateway.rules.outcome import Remedy, Unsendable
 from webhook_gateway.rules.verdict import Cancel, Done, Postpone, RetryIn
-from webhook_gateway.store import deliveries
+from webhook_gateway.store import deliveries, finished
 from webhook_gateway.store.clock import Clock
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 from webhook_gateway.store.deliveries import Retried
@@ -32,7 +32,7 @@ from .slots import Slots
 
 NOT_PERMITTED = Unsendable("not_permitted", Remedy.CANCEL)
 ANOTHER_HOST = Unsendable("another_host", Remedy.CANCEL)
-NOT_WANTED = Unsendable("not_wanted", Remedy.CANCEL)
+NOT_WANTED = Unsendable(finished.NOT_WANTED, Remedy.CANCEL)
 CLOCK_GAP = 0.05
 """Seconds until what a worker has to know first is asked for again, where it isn't known yet."""
 

@@ -14,6 +14,7 @@ from webhook_gateway.rules.model import EndpointState
 from webhook_gateway.rules.waiting import Reason
 from webhook_gateway.store import deliveries, endpoints, forwarding, replays, reports
 from webhook_gateway.store.driver import driver_of
+from webhook_gateway.store.finished import NOT_WANTED
 from webhook_gateway.store.notifications import DELIVERIES, OUTBOX
 
 from .change import Actor, Change
@@ -44,7 +45,7 @@ async def replay(change: Change, delivery_id: UUID) -> dict[str, UUID] | Refusal
         return row
     if row["state"] not in reports.FINAL_STATES:
         return Conflict.DELIVERY_OPEN
-    if row["state_reason"] == "not_wanted":
+    if row["state_reason"] == NOT_WANTED:
         return Conflict.NOT_WANTED
     endpoint = await endpoints.get(connection, actor.tenant_id, row["endpoint_id"], lock=True)
     if endpoint is None:

@@ -21,6 +21,7 @@ from webhook_gateway.rules.model import Delivery, DeliveryState
 from . import ordering
 from .clock import time_near
 from .database import FULL_SCAN, Connection
+from .finished import put_away, put_away_open
 from .ordering import Released, Successor
 from .rows import columns
 
@@ -90,11 +91,7 @@ WITH recorded AS ({RECORD}), ours AS MATERIALIZED (
 ), gone AS (
     DELETE FROM deliveries d USING ours WHERE d.ctid = ours.ctid RETURNING d.*, ours.state, ours.state_reason
 )
-INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
-                                 state_reason, reason, created_at)
-SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state, state_reason, reason,
-       created_at
-FROM gone
+{put_away("state", "state_reason")}
 RETURNING id
 """
 
@@ -117,7 +114,7 @@ WHERE d.ctid = mine.ctid
 RETURNING d.id
 """
 
-CANCEL = """
+CANCEL = f"""
 -- cancel: open deliveries that nobody is sending, those named and a slice of an endpoint's
 WITH gone AS (
     DELETE FROM deliveries d
@@ -127,11 +124,7 @@ WITH gone AS (
         (SELECT id FROM deliveries WHERE endpoint_id = $3 AND ordering_key IS NOT NULL AND due_at IS NULL LIMIT 5000)))
     RETURNING d.*
 ), kept AS (
-    INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
-                                     state_reason, reason, created_at)
-    SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, 'cancelled',
-           CASE WHEN unfiltered THEN 'not_wanted' ELSE $4 END, reason, created_at
-    FROM gone
+    {put_away_open("cancelled", "$4")}
 )
 SELECT endpoint_id, ordering_key, sequence, due_at FROM gone
 """

@@ -16,6 +16,7 @@ from webhook_gateway.rules.model import Delivery
 
 from .clock import time_near
 from .database import Connection
+from .finished import put_away_open
 from .rows import columns
 
 BUSY_KEYS = """
@@ -85,7 +86,7 @@ RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lea
           d.skipped_event_id, d.reason, d.unfiltered
 """
 
-SUPERSEDE = """
+SUPERSEDE = f"""
 -- supersede: of a key that wants only its latest, the deliveries that nobody is sending and that a newer one follows,
 -- which the filter, if there is one, is known to want
 WITH gone AS (
@@ -102,11 +103,7 @@ WITH gone AS (
     WHERE d.ctid = stale.ctid AND d.lease_id IS NULL
     RETURNING d.*
 )
-INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
-                                 state_reason, reason, created_at)
-SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, 'cancelled',
-       CASE WHEN unfiltered THEN 'not_wanted' ELSE 'superseded' END, reason, created_at
-FROM gone
+{put_away_open("cancelled", "'superseded'")}
 """
 
 UNHOLD = """

@@ -16,6 +16,7 @@ from . import outbox
 from .clock import TIME, id_at, new_id
 from .database import Connection
 from .driver import driver_of
+from .finished import NOT_WANTED
 from .outbox import Appended
 from .reports import first_id
 from .rows import every, first, one
@@ -34,7 +35,7 @@ SELECT id, tenant_id, filter, cursor FROM jobs WHERE state IN ('pending', 'runni
 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 
-NEXT = """
+NEXT = f"""
 -- next of a job: finished deliveries after its cursor, in the order of their ids. What was made after the job itself
 -- is left out, or a job that replays what dies would never end. An endpoint that is gone or disabled gets nothing,
 -- a body that is no longer kept can't be sent, a test has had its time, and what came before the endpoint got another
@@ -44,7 +45,7 @@ FROM finished_deliveries f JOIN endpoints e ON e.id = f.endpoint_id AND e.delete
 WHERE f.tenant_id = $1 AND f.id > $2 AND f.id < $3 AND f.id >= $4 AND f.id < $5
   AND ($6::uuid IS NULL OR f.endpoint_id = $6) AND ($7::uuid IS NULL OR e.subscriber_id = $7)
   AND ($8::text IS NULL OR f.type = $8) AND f.state = $9
-  AND f.state_reason IS DISTINCT FROM 'not_wanted' AND f.reason IS DISTINCT FROM 'test'
+  AND f.state_reason IS DISTINCT FROM '{NOT_WANTED}' AND f.reason IS DISTINCT FROM 'test'
   AND EXISTS (SELECT FROM events v WHERE v.id = f.event_id
               AND ($11 OR e.host_changed_at IS NULL OR v.accepted_at > e.host_changed_at))
 ORDER BY f.id LIMIT $10

@@ -34,6 +34,7 @@ from sqlalchemy.types import TypeEngine
 from webhook_gateway.rules.waiting import why_in_outbox
 
 from .driver import driver_of
+from .finished import NOT_WANTED
 from .rows import every, first
 from .tables import attempts, deliveries, endpoints, events, finished_deliveries, kept_bodies, outbox
 from .waiting import explained, workers_alive
@@ -199,7 +200,7 @@ def narrow(rows: Select[Any], table: FromClause, wanted: Filter, before: UUID | 
 
 def told(wanted: Filter, ended: FromClause = finished_deliveries) -> list[ColumnElement[bool]]:
     """Of finished deliveries: what a filter kept back is unknown to a partner's key, as if it had never been made."""
-    return [] if wanted.subscriber_id is None else [ended.c.state_reason.is_distinct_from("not_wanted")]
+    return [] if wanted.subscriber_id is None else [ended.c.state_reason.is_distinct_from(NOT_WANTED)]
 
 
 def asked(wanted: Filter) -> list[ColumnElement[bool]]:

@@ -9,6 +9,7 @@ from webhook_gateway.rules.model import Delivery
 
 from . import ordering, partitions, workers
 from .database import Connection
+from .finished import put_away_open
 from .ordering import Successor
 from .partitions import EVENTS, lowest_id
 
@@ -63,7 +64,7 @@ FORGET_ANSWER = """
 UPDATE attempts SET response_excerpt = NULL WHERE delivery_id = $1 AND id = $2
 """
 
-END_OPEN = """
+END_OPEN = f"""
 -- end open: deliveries that are older than any may be and that nobody is sending. Their ids say when they were made by
 -- the clock of who made them, hence the second look.
 WITH old AS MATERIALIZED (
@@ -73,11 +74,7 @@ WITH old AS MATERIALIZED (
 ), gone AS (
     DELETE FROM deliveries d USING old WHERE d.ctid = old.ctid RETURNING d.*
 ), kept AS (
-    INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, state,
-                                     state_reason, reason, created_at)
-    SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, 'dead',
-           CASE WHEN unfiltered THEN 'not_wanted' ELSE $4 END, reason, created_at
-    FROM gone
+    {put_away_open("dead", "$4")}
 )
 SELECT id, tenant_id, endpoint_id, event_id, type, attempt, id AS lease_id, ordering_key, sequence, skipped_event_id,
        due_at IS NOT NULL AS head
