@@ -114,6 +114,8 @@ class Settings(BaseSettings):
     """After which a delivery that never came to an end is dead. Its body stays until then."""
     retain_metadata_days: int = Field(2_190, ge=1)
     retain_idempotency_hours: int = Field(72, ge=1)
+    patient_index: bool = True
+    """Whether events can be found by patient, subject and ordering key, by keyed hashes: those accepted from now on."""
     worker_metrics_port: int = Field(0, ge=0, le=65_535)
     """Where a worker process shows its own metrics, on this host's loopback only; a second process takes the next
     free port. 0: nowhere."""

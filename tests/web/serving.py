@@ -57,7 +57,8 @@ async def serve(
     master_keys = MasterKeys({"test": master})
     database, vault, catalogue = Database(database_url), Vault(master_keys), Catalogue()
     chosen = Settings(database_url=database_url, **{"api_rate": 0.0, **settings})
-    app = create_app(chosen, database, vault, catalogue, Ingest(database, vault, catalogue))
+    ingest = Ingest(database, vault, catalogue, patient_index=chosen.patient_index)
+    app = create_app(chosen, database, vault, catalogue, ingest)
     with listening_socket() as listener:
         http = bounded(Limits.from_settings(chosen, ""))
         config = uvicorn.Config(app, http=http, log_config=None, lifespan="on", server_header=False)

@@ -123,7 +123,7 @@ class Upkeep:
         await retention.forget(connection, before)
         dropped = await retention.drop_bodies(connection, before)
         before = today - timedelta(days=self._settings.retain_metadata_days)
-        for cut in (partitions.FINISHED, partitions.ATTEMPTS):
+        for cut in (partitions.FINISHED, partitions.ATTEMPTS, partitions.LOOKUPS):
             dropped += await partitions.drop_before(connection, cut, before)
         if dropped:
             telemetry.partitions_dropped(dropped)

@@ -20,6 +20,7 @@ from webhook_gateway.store.database import Connection
 from webhook_gateway.store.outbox import Appended
 
 from .catalogue import EventType
+from .lookups import Kind, digest, patients_of
 
 
 class NewEvent(msgspec.Struct, frozen=True):
@@ -53,8 +54,12 @@ def prepare(
     event: NewEvent,
     known: EventType | None,
     addressees: Sequence[UUID] | None = None,
+    *,
+    patient_index: bool = True,
 ) -> Appended:
     """Encodes the body that every partner gets, once, and seals it. ``addressees`` are the subscribers of its ``to``.
+
+    Without the ``patient_index`` it is found by nothing that may name a patient.
 
     Raises:
         KeyMissing: there is no key to seal it with.
@@ -64,19 +69,21 @@ def prepare(
     ordering_key = (
         event.ordering_key or (known and known.ordering_key and _fill(known.ordering_key, event.parsed)) or None
     )
+    key = _digest(vault, tenant_id, Kind.IDEMPOTENCY_KEY, event.idempotency_key)
+    order = _digest(vault, tenant_id, Kind.ORDERING_KEY, ordering_key)
+    lookups = [key, order, *_named(vault, tenant_id, event, known)] if patient_index else [key]
     return Appended(
         id=event_id,
         tenant_id=tenant_id,
         type=event.type,
         occurred_at=occurred_at,
-        ordering_key=None if ordering_key is None else _short_digest(vault, tenant_id, ordering_key),
+        ordering_key=None if order is None else _shortened(order),
         size=len(body),
         body=vault.seal(tenant_id, "events", event_id, body),
-        key=None
-        if event.idempotency_key is None
-        else vault.digest(tenant_id, b"key\0" + event.idempotency_key.encode()),
-        fingerprint=None if event.idempotency_key is None else vault.digest(tenant_id, _fingerprint(event)),
+        key=key,
+        fingerprint=None if key is None else vault.digest(tenant_id, _fingerprint(event)),
         addressees=None if addressees is None else f"{{{','.join(map(str, addressees))}}}",
+        lookups=f"{{{','.join([each.hex()[:32] for each in lookups if each is not None])}}}",
     )
 
 
@@ -106,9 +113,21 @@ def _fingerprint(event: NewEvent) -> bytes:
     return msgspec.json.encode(parts) + event.data
 
 
-def _short_digest(vault: Vault, tenant_id: UUID, ordering_key: str) -> int:
-    """64 bits: should two keys ever collide, they only wait for each other."""
-    return int.from_bytes(vault.digest(tenant_id, b"order\0" + ordering_key.encode())[:8], "big", signed=True)
+def _named(vault: Vault, tenant_id: UUID, event: NewEvent, known: EventType | None) -> list[bytes | None]:
+    """Whom it is about, each once."""
+    patients = patients_of(known.patient if known else (), event.parsed, event.patient)
+    subject = None if event.subject in patients else event.subject
+    digests = [digest(vault, tenant_id, Kind.PATIENT, each) for each in patients]
+    return [_digest(vault, tenant_id, Kind.SUBJECT, subject), *digests]
+
+
+def _digest(vault: Vault, tenant_id: UUID, kind: Kind, text: str | None) -> bytes | None:
+    return None if text is None else digest(vault, tenant_id, kind, text)
+
+
+def _shortened(order: bytes) -> int:
+    """64 bits of an ordering key's digest: should two ever collide, they only wait for each other."""
+    return int.from_bytes(order[:8], "big", signed=True)
 
 
 def _fill(template: str, data: Any) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 from uuid import UUID
@@ -99,10 +100,11 @@ class _Judge(msgspec.Struct, frozen=True):
 class Ingest:
     """Accepts events. While one commit is under way, those that arrive meanwhile wait for the next: group commit."""
 
-    def __init__(self, database: Database, vault: Vault, catalogue: Catalogue) -> None:
+    def __init__(self, database: Database, vault: Vault, catalogue: Catalogue, *, patient_index: bool = True) -> None:
         self._database = database
         self._vault = vault
         self._catalogue = catalogue
+        self._prepare = partial(prepare, vault, patient_index=patient_index)
         self._version = 0
         self._queues: dict[UUID, deque[tuple[Appended, Stored]]] = {}
         """By tenant, none empty; the first one's turn is next."""
@@ -169,7 +171,7 @@ class Ingest:
                 results.append(checked)
             else:
                 event_id = self._database.clock.new_id()
-                appended = prepare(self._vault, event_id, tenant_id, event, checked, addressees)
+                appended = self._prepare(event_id, tenant_id, event, checked, addressees)
                 results.append(self._enqueue(appended, until))
             if monotonic() - began > YIELD_AFTER:
                 await asyncio.sleep(0)
@@ -188,8 +190,11 @@ class Ingest:
             if version == self._version:
                 return
             own: dict[UUID, list[EventType]] = {}
-            for tenant_id, name, description, schema, example, key in await configuration.event_types(connection):
-                own.setdefault(tenant_id, []).append(EventType(name, description, schema, example, key, "tenant"))
+            for tenant_id, name, description, schema, example, key, patient in await configuration.event_types(
+                connection
+            ):
+                known = EventType(name, description, schema, example, key, "tenant", patient=patient)
+                own.setdefault(tenant_id, []).append(known)
         self._catalogue.replace(own)
         self._version = version
 

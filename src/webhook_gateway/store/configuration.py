@@ -81,7 +81,7 @@ WHERE id = $1 AND state = 'enabled' AND deleted_at IS NULL RETURNING id
 """
 
 THIN = "SELECT tenant_id, name, thin FROM event_types"
-EVENT_TYPES = "SELECT tenant_id, name, description, schema, example, ordering_key FROM event_types"
+EVENT_TYPES = "SELECT tenant_id, name, description, schema, example, ordering_key, patient FROM event_types"
 
 OPEN_QUERIES = """
 -- open queries: URLs with a query that is not sealed, as the version before writes them
@@ -192,10 +192,10 @@ def open_column(vault: Vault, row: Any, column: str) -> dict[str, Any] | None:
     return opened
 
 
-async def event_types(connection: Connection) -> list[tuple[UUID, str, str, Any, Any, str | None]]:
-    """The tenants' own: tenant, name, description, schema, example, ordering key."""
+async def event_types(connection: Connection) -> list[tuple[UUID, str, str, Any, Any, str | None, list[str]]]:
+    """The tenants' own: tenant, name, description, schema, example, ordering key, pointers to patients."""
     return [
-        (row[0], row[1], row[2], json.loads(row[3]), json.loads(row[4]), row[5])
+        (row[0], row[1], row[2], json.loads(row[3]), json.loads(row[4]), row[5], row[6])
         for row in await connection.fetch(EVENT_TYPES)
     ]
 

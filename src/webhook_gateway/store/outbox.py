@@ -18,13 +18,14 @@ from .database import FULL_SCAN, Connection
 from .rows import columns
 
 APPEND = """
--- append: all events that arrived while the last commit was under way, with their idempotency keys, in one commit.
--- Keys are inserted in sorted order, so that two processes that got the same retries can't deadlock.
+-- append: all events that arrived while the last commit was under way, with their idempotency keys and what they are
+-- found by, in one commit. Idempotency keys are inserted in sorted order, so that two processes that got the same
+-- retries can't deadlock; what they are found by, so that an index page is gone to once.
 WITH incoming AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::bigint[], $6::int[], $7::bytea[],
-                         $8::bytea[], $9::bytea[], $10::text[])
+                         $8::bytea[], $9::bytea[], $10::text[], $11::text[])
         WITH ORDINALITY
-        AS i(id, tenant_id, type, occurred_at, ordering_key, size, body, key, fingerprint, addressees, n)
+        AS i(id, tenant_id, type, occurred_at, ordering_key, size, body, key, fingerprint, addressees, lookups, n)
 ), claimed AS (
     INSERT INTO idempotency_keys (tenant_id, key, fingerprint, event_id)
     SELECT tenant_id, key, fingerprint, id FROM incoming WHERE key IS NOT NULL ORDER BY tenant_id, key, n
@@ -35,6 +36,8 @@ WITH incoming AS MATERIALIZED (
 ), stored AS (
     INSERT INTO events (id, tenant_id, type, occurred_at, size, body, addressees)
     SELECT id, tenant_id, type, coalesce(occurred_at, now()), size, body, addressees::uuid[] FROM fresh
+), found AS (
+    INSERT INTO lookups (key, event_id) SELECT unnest(lookups::uuid[]) AS key, id FROM fresh ORDER BY key, id
 )
 INSERT INTO outbox (tenant_id, event_id, type, ordering_key, addressees)
 SELECT tenant_id, id, type, ordering_key, addressees::uuid[] FROM fresh ORDER BY n
@@ -119,6 +122,8 @@ class Appended(msgspec.Struct, frozen=True):
     fingerprint: bytes | None = None
     addressees: str | None = None
     """Of subscribers, as Postgres writes an array: arrays of arrays can't be unnested."""
+    lookups: str | None = None
+    """What it is found by, written the same way."""
 
 
 class OutboxEvent(msgspec.Struct, frozen=True):

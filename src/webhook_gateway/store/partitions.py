@@ -45,6 +45,7 @@ class Cut:
 
 
 EVENTS = Cut("events", monthly=False)
+LOOKUPS = Cut("lookups", monthly=False, key="event_id")
 FINISHED = Cut("finished_deliveries", monthly=True)
 ATTEMPTS = Cut("attempts", monthly=True, key="delivery_id")
 
@@ -58,9 +59,9 @@ def lowest_id(day: date) -> UUID:
 async def make_all(connection: Connection) -> list[str]:
     """Makes the partitions of the days and months to come; safe to call at any time, by several at once."""
     day = await today(connection)
-    made = await make_ahead(connection, EVENTS, day, DAYS_AHEAD)
-    for cut in (FINISHED, ATTEMPTS):
-        made += await make_ahead(connection, cut, day, MONTHS_AHEAD)
+    made = []
+    for cut in (EVENTS, LOOKUPS, FINISHED, ATTEMPTS):
+        made += await make_ahead(connection, cut, day, MONTHS_AHEAD if cut.monthly else DAYS_AHEAD)
     return made
 
 
@@ -105,6 +106,12 @@ async def lock(connection: Connection, partition: str) -> None:
     """
     await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
     await connection.execute(f"LOCK TABLE {partition} IN ACCESS EXCLUSIVE MODE")
+
+
+async def first_day(connection: Connection, cut: Cut) -> date:
+    """The oldest that has a partition; today where none has."""
+    name = await connection.fetchval(f"{EXISTING} LIMIT 1", cut.table)
+    return await today(connection) if name is None else cut.begin_of(name)
 
 
 async def today(connection: Connection) -> date:

@@ -100,7 +100,8 @@ def build() -> FastAPI:
         raise ValueError("DATABASE_URL is not set")
     telemetry.configure(settings.log_level)
     database, vault, catalogue = Database(settings.database_url), Vault(load_master_keys(settings)), Catalogue()
-    return create_app(settings, database, vault, catalogue, Ingest(database, vault, catalogue))
+    ingest = Ingest(database, vault, catalogue, patient_index=settings.patient_index)
+    return create_app(settings, database, vault, catalogue, ingest)
 
 
 def create_app(
