@@ -12,9 +12,10 @@ CHECKOUT = Path(__file__).parents[1]
 SOURCE = CHECKOUT / "src" / "webhook_gateway"
 FILES = sorted(SOURCE.rglob("*.py"))
 PURE = {
-    "__future__", "base64", "binascii", "collections", "collections.abc", "dataclasses", "datetime", "decimal",
-    "email.utils", "enum", "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math", "msgspec",
-    "msgspec.structs", "operator", "re", "string", "typing", "unicodedata", "urllib.parse", "uuid", "zlib",
+    "__future__", "base64", "binascii", "bisect", "collections", "collections.abc", "dataclasses", "datetime",
+    "decimal", "email.utils", "enum", "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math",
+    "msgspec", "msgspec.structs", "operator", "re", "string", "typing", "unicodedata",
+    "urllib.parse", "uuid", "zlib",
 }  # fmt: skip
 """What `rules` may import: parts of the standard library that do no I/O and read no clock, and msgspec's structs."""
 IMPURE = {

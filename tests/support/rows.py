@@ -10,7 +10,9 @@ from uuid_utils.compat import uuid7
 
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.intake.events import NewEvent, prepare
-from webhook_gateway.store import outbox, workers
+from webhook_gateway.rules.histogram import size_of
+from webhook_gateway.store import attempt_stats, outbox, workers
+from webhook_gateway.store.attempt_stats import Counted, Kind
 from webhook_gateway.store.database import Connection
 
 EVERYTHING = {"event_types": ["*", "gateway.*"], "content": "full"}
@@ -98,3 +100,24 @@ async def store_open(
         ordering_key,
     )
     return delivery_id
+
+
+async def store_attempts(
+    connection: Connection,
+    tenant_id: UUID,
+    endpoint_id: UUID,
+    delivery_id: UUID,
+    *,
+    outcome: str = "rejected",
+    status: int | None = 503,
+    seconds_ago: float = 0,
+    attempts: int = 1,
+    duration: float = 0.02,
+) -> None:
+    """What a worker counted of attempts, for the endpoint and for the tenant."""
+    at = datetime.now(UTC).timestamp() - seconds_ago
+    durations = [0] * size_of(duration) + [attempts]
+    of_endpoint = Kind(int(at // 60) * 60, tenant_id, endpoint_id, outcome, status)
+    of_tenant = of_endpoint._replace(about_id=tenant_id, status=None)
+    rows = [(kind, Counted(uuid7(), at, at, delivery_id, durations, attempts)) for kind in (of_endpoint, of_tenant)]
+    await attempt_stats.add(connection, rows)

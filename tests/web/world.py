@@ -8,7 +8,7 @@ from uuid import UUID
 
 import httpx
 
-from tests.support.rows import EVERYTHING, store_event, store_finished, store_open, store_worker
+from tests.support.rows import EVERYTHING, store_attempts, store_event, store_finished, store_open, store_worker
 from tests.web.serving import Api
 from webhook_gateway.rules import ids
 from webhook_gateway.store import keys
@@ -56,6 +56,7 @@ async def make_world(api: Api, admin: httpx.AsyncClient, tenant_id: UUID, name: 
         dead = await store_finished(connection, tenant_id, endpoint_id, event_id, "dead")
         waiting = await store_open(connection, tenant_id, endpoint_id, event_id)
         await store_worker(connection)
+        await store_attempts(connection, tenant_id, endpoint_id, dead)
         await connection.execute(
             "INSERT INTO held_keys (endpoint_id, ordering_key, tenant_id, delivery_id, event_id)"
             " VALUES ($1, $2, $3, $4, $5)",

@@ -20,7 +20,6 @@ from webhook_gateway.rules.model import Delivery, Endpoint
 from webhook_gateway.rules.outcome import Remedy, Unsendable
 from webhook_gateway.rules.verdict import Cancel, Done, Postpone, RetryIn
 from webhook_gateway.store import deliveries, finished
-from webhook_gateway.store.clock import Clock
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 from webhook_gateway.store.deliveries import Retried
 
@@ -29,6 +28,7 @@ from .deliver import Result, attempt
 from .due import Due
 from .registry import EndpointRecord, Leased, Registry
 from .slots import Slots
+from .stats import Stats
 
 NOT_PERMITTED = Unsendable("not_permitted", Remedy.CANCEL)
 ANOTHER_HOST = Unsendable("another_host", Remedy.CANCEL)
@@ -45,10 +45,10 @@ class Sending:
     bodies: Bodies
     sender: Sender
     tokens: Tokens
-    clock: Clock
     registry: Registry
     due: Due
     slots: Slots
+    stats: Stats
     keep: int
     stopping: asyncio.Event
     in_flight: set[asyncio.Task[None]] = field(default_factory=set)
@@ -65,7 +65,7 @@ class Sending:
         """
         if self.is_behind:
             return POLL
-        return 0.0 if self.clock.is_set and self.registry.snapshot.version else CLOCK_GAP
+        return 0.0 if self.database.clock.is_set and self.registry.snapshot.version else CLOCK_GAP
 
     async def send(self, leased: Sequence[Leased]) -> None:
         """Begins the requests of deliveries whose slots are reserved; those prefetched are queued."""
@@ -97,7 +97,7 @@ class Sending:
         if leased:
             retried = [Retried(one.delivery, delay, counted=False) for one in leased]
             async with self.database.connection() as connection, connection.transaction():
-                await deliveries.settle(connection, [], [], retried, self.clock.now())
+                await deliveries.settle(connection, [], [], retried, self.database.clock.now())
             for one in leased:
                 self.due.expect(one.record, delay)
 
@@ -143,7 +143,9 @@ class Sending:
             body = self.registry.cut(endpoint, delivery.event_type, body)
             if delivery.unfiltered:
                 delivery = replace(delivery, unfiltered=None)  # judged, once
-        result = await attempt(self.sender, self.tokens, self.clock, health, delivery, endpoint, body, self.keep)
+        result = await attempt(
+            self.sender, self.tokens, self.database.clock, health, delivery, endpoint, body, self.keep
+        )
         if _is_cut_off(record, result):
             result = replace(result, verdict=replace(result.verdict, action=Cancel(NOT_PERMITTED.reason)))
         verdict, exchange = result.verdict, result.exchange
@@ -154,6 +156,7 @@ class Sending:
             self.registry.disable(record)
         self.unsettled.append((record, result))
         self.arrived.set()
+        self.stats.note(result)
         telemetry.attempt_made(endpoint, delivery, exchange, verdict)
 
 

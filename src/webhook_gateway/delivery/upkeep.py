@@ -15,6 +15,7 @@ from webhook_gateway.rules.model import DeliveryState
 from webhook_gateway.settings import Settings
 from webhook_gateway.store import (
     advisory_locks,
+    attempt_stats,
     configuration,
     forwarding,
     healing,
@@ -35,6 +36,8 @@ CHORES = 600.0
 """Seconds between two rounds over partitions and old keys."""
 CHORES_AGAIN = 60.0
 """Seconds until the next one where a table was busy, or the time is in doubt."""
+MERGE = 60.0
+"""Seconds between two merges of what workers have counted."""
 LARGEST_DIFFERENCE = 3_600.0
 """Seconds between this machine's clock and the database's with which something may be dropped."""
 
@@ -53,6 +56,7 @@ class Upkeep:
         self._vault = vault
         self._registry = registry
         self._chores_at = monotonic()
+        self._merge_at = monotonic()
         self._healed = 0
         """Steps of the clock."""
 
@@ -68,6 +72,9 @@ class Upkeep:
                     self._healed = steps
                 if monotonic() >= self._chores_at and self._registry.snapshot.version:
                     await self._do_chores(connection)
+                if monotonic() >= self._merge_at:
+                    self._merge_at = monotonic() + MERGE
+                    await attempt_stats.merge(connection)
                 cancelled = await permission.cancel_some(connection)
                 replayed = await replays.run_some(connection, REPLAYS)
             finally:

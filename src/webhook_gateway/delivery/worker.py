@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 from webhook_gateway import telemetry
@@ -22,7 +23,7 @@ from webhook_gateway.outbound.sender import Sender
 from webhook_gateway.outbound.tokens import Tokens
 from webhook_gateway.rules.deadlines import SETTLING
 from webhook_gateway.settings import Settings
-from webhook_gateway.store.database import Database
+from webhook_gateway.store.database import Database, DatabaseUnavailable
 from webhook_gateway.store.notifications import CONFIGURATION, DELIVERIES, OUTBOX, Notifier, listen
 
 from .bodies import Bodies
@@ -34,6 +35,7 @@ from .registry import Registry
 from .sending import Sending
 from .settling import Settling
 from .slots import Slots
+from .stats import Stats
 from .upkeep import Upkeep, forward
 
 
@@ -74,7 +76,8 @@ class Worker:
         )
         bodies, tokens, keep = Bodies(database, vault), Tokens(sender), settings.keep_responses
         outbox, notified, changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._sending = sending = Sending(database, bodies, sender, tokens, clock, registry, due, slots, keep, stopping)
+        self._stats = stats = Stats(database)
+        self._sending = sending = Sending(database, bodies, sender, tokens, registry, due, slots, stats, keep, stopping)
         self._settling = Settling(database, vault, registry, due, slots, sending, keep, outbox)
         self._dispatch = Dispatch(database, vault, registry, slots, bodies)
         self._membership = Membership(database, clock, registry, sender.egress)
@@ -93,6 +96,7 @@ class Worker:
         self._until_drained = [
             Loop("heartbeat", self._membership.heartbeat),
             Loop("settle", self._settling.poll, sending.arrived),
+            Loop("stats", stats.poll, stats.noted),
         ]
 
     async def run(self) -> None:
@@ -110,6 +114,8 @@ class Worker:
         for task in supporting:
             task.cancel()
         await asyncio.gather(*supporting, *until_drained, return_exceptions=True)
+        with suppress(DatabaseUnavailable):
+            await self._stats.flush()
         await self._membership.deregister()
         telemetry.stopped("worker", id=str(self._membership.id))
 

@@ -13,6 +13,8 @@ CHANNEL = "webhook_gateway"
 OUTBOX = "outbox"
 DELIVERIES = "deliveries"
 CONFIGURATION = "configuration"
+STATS = "stats"
+"""Attempts were counted."""
 GAP = 0.005
 """Seconds between two notifications of one process: NOTIFY takes a lock on the whole database while it commits."""
 

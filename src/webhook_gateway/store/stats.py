@@ -37,13 +37,13 @@ COUNTED_TOGETHER = 50_000
 
 
 async def backlog(
-    connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None
+    connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None, endpoint_id: UUID | None = None
 ) -> tuple[list[RowMapping], int]:
     """By endpoint, the largest backlog first: pending, sending and waiting deliveries, and the oldest due one's age.
 
     Of each endpoint so many that are overdue are read at most, so many not due yet, and so many that have a key.
     """
-    theirs = await endpoint_ids(connection, Filter(tenant_id, subscriber_id))
+    theirs = await endpoint_ids(connection, Filter(tenant_id, subscriber_id, endpoint_id))
     most = max(FEWEST, min(COUNTED, COUNTED_TOGETHER // max(len(theirs), 1)))
     columns = select(deliveries.c.endpoint_id, deliveries.c.lease_id, deliveries.c.due_at)
     columns = columns.where(*asked(Filter(tenant_id, subscriber_id)))

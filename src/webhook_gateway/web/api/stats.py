@@ -1,46 +1,67 @@
-"""``/v1/stats``: how far behind the gateway is."""
+"""Statistics: how far behind the gateway is, what attempts came to, and what fails."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
+from webhook_gateway.operations import stats
+from webhook_gateway.operations.stats import Window
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import stats
 from webhook_gateway.web.callers import Caller
+from webhook_gateway.web.errors import granted
 
 from .dependencies import Parts, needs
-from .schemas.stats import Stats
+from .schemas.shapes import Page
+from .schemas.stats import Attempts, EndpointProblem, EndpointStats, Stats
+from .schemas.typed_ids import EndpointId
 
-router = APIRouter(prefix="/v1/stats", tags=["Stats"])
+router = APIRouter(prefix="/v1", tags=["Stats"])
 
 Reader = Annotated[Caller, needs(Scope.DELIVERIES_READ)]
+OverTime = Annotated[Window, Query(description="Until now, in buckets of a minute, an hour or, of 90 days, a day.")]
 
 
-@router.get("", response_model=Stats, operation_id="getStats", summary="See how far behind the gateway is")
+@router.get("/stats", response_model=Stats, operation_id="getStats", summary="See how far behind the gateway is")
 async def totals(gateway: Parts, caller: Reader) -> Any:
     """Counts what is open. A subscriber's key sees the deliveries to its own endpoints."""
-    tenant_id, subscriber_id = caller.tenant_id, caller.subscriber_id
     async with gateway.database.reading() as connection:
-        backlog, most = await stats.backlog(connection, tenant_id, subscriber_id)
-        dead = await stats.died_since(connection, tenant_id, subscriber_id, datetime.now(UTC) - timedelta(days=1))
-        outbox = unmatched = None
-        if subscriber_id is None:
-            outbox = await stats.outbox_waiting(connection, tenant_id)
-            unmatched = await stats.unmatched_of_recent(connection, tenant_id)
-    total, sending, waiting = (sum(row[name] for row in backlog) for name in ("open", "sending", "waiting"))
-    ages = [row["oldest_due_seconds"] for row in backlog if row["oldest_due_seconds"] is not None]
-    return {
-        "outbox_waiting": outbox,
-        "open": total,
-        "pending": total - sending - waiting,
-        "sending": sending,
-        "waiting": waiting,
-        "oldest_due_seconds": max(ages, default=None),
-        "dead_24h": dead,
-        "unmatched_recent": unmatched,
-        "counted_to": most,
-        "endpoints": backlog[: stats.MOST_ENDPOINTS],
-    }
+        return await stats.backlog(connection, caller)
+
+
+@router.get(
+    "/stats/attempts", response_model=Attempts, operation_id="getAttemptStats", summary="See what attempts came to"
+)
+async def attempts(gateway: Parts, caller: Reader, window: OverTime = "24h") -> Any:
+    """Success, and how long it took, of all endpoints together; a subscriber's key sees those of its own.
+
+    Workers write every five seconds what they have counted, also for `GET /v1/endpoints/{id}/stats`.
+    """
+    async with gateway.database.reading() as connection:
+        return await stats.attempts(connection, caller, window)
+
+
+@router.get(
+    "/endpoints/{endpoint_id}/stats",
+    response_model=EndpointStats,
+    operation_id="getEndpointStats",
+    summary="See how an endpoint fares",
+)
+async def of_endpoint(endpoint_id: EndpointId, gateway: Parts, caller: Reader, window: OverTime = "24h") -> Any:
+    """Success, and how long it took, when the endpoint last took something, and what is open for it."""
+    async with gateway.database.reading() as connection:
+        return granted(await stats.of_endpoint(connection, caller, endpoint_id, window))
+
+
+@router.get(
+    "/problems", response_model=Page[EndpointProblem], operation_id="listProblems", summary="See which endpoints fail"
+)
+async def problems(gateway: Parts, caller: Reader, endpoint_id: EndpointId | None = None) -> Any:
+    """Failures by endpoint and outcome since the endpoint last took something, the latest first, at most 200.
+
+    What ended in success is no problem any more. In the minute of that success (an hour later: in its hour) failures
+    before and after it are not told apart.
+    """
+    async with gateway.database.reading() as connection:
+        return {"items": await stats.problems(connection, caller, endpoint_id)}
