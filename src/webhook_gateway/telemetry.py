@@ -225,6 +225,10 @@ def partitions_dropped(names: list[str]) -> None:
     log.info("partitions_dropped", names=names)
 
 
+def stalled_sessions_ended(count: int) -> None:
+    log.warning("stalled_sessions_ended", sessions=count, remedy="a gateway process is frozen: look for stopped ones")
+
+
 def open_too_long(count: int) -> None:
     log.warning("open_too_long", deliveries=count, remedy="they are dead; see WEBHOOK_GATEWAY_RETAIN_OPEN_DAYS")
 

@@ -23,6 +23,7 @@ from webhook_gateway.store import (
     permission,
     replays,
     retention,
+    stalled,
 )
 from webhook_gateway.store.database import Connection, Database
 
@@ -32,6 +33,8 @@ from .registry import Registry
 REPLAYS = 500
 """Deliveries that a replay job queues in one transaction."""
 ROUND = 1.0
+STALLED = 2.0
+"""Seconds between two looks for sessions of frozen processes."""
 CHORES = 600.0
 """Seconds between two rounds over partitions and old keys."""
 CHORES_AGAIN = 60.0
@@ -55,14 +58,17 @@ class Upkeep:
         self._database = database
         self._vault = vault
         self._registry = registry
-        self._chores_at = monotonic()
-        self._merge_at = monotonic()
+        self._chores_at = self._merge_at = self._stalled_at = monotonic()
         self._healed = 0
         """Steps of the clock."""
 
     async def poll(self) -> float:
         """A slice of each kind of work, and now and then the daily chores; returns how many seconds to sleep."""
         async with self._database.connection() as connection:
+            if monotonic() >= self._stalled_at:  # without the lock: it may be what a frozen one holds
+                self._stalled_at = monotonic() + STALLED
+                if ended := await stalled.end(connection):
+                    telemetry.stalled_sessions_ended(ended)
             if not await advisory_locks.try_lock(connection, advisory_locks.UPKEEP):
                 return ROUND
             try:
