@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from time import monotonic, time
 
 import asyncpg
@@ -61,6 +64,9 @@ class Upkeep:
         self._chores_at = self._merge_at = self._stalled_at = monotonic()
         self._healed = 0
         """Steps of the clock."""
+        self._slices: deque[Callable[[Connection], Awaitable[int | None]]] = deque(
+            [permission.cancel_some, partial(replays.run_some, limit=REPLAYS)]
+        )
 
     async def poll(self) -> float:
         """A slice of each kind of work, and now and then the daily chores; returns how many seconds to sleep."""
@@ -81,15 +87,15 @@ class Upkeep:
                 if monotonic() >= self._merge_at:
                     self._merge_at = monotonic() + MERGE
                     await attempt_stats.merge(connection)
-                cancelled = await permission.cancel_some(connection)
-                replayed = await replays.run_some(connection, REPLAYS)
+                self._slices.rotate()  # what runs out of time lets the other begin the next round
+                done = [await work(connection) for work in self._slices]
             finally:
                 try:
                     await advisory_locks.unlock(connection, advisory_locks.UPKEEP)
                 except BaseException:
                     connection.terminate()  # the lock must not live on in the pool
                     raise
-        return ROUND if replayed is None and not cancelled else 0.0
+        return ROUND if all(count is None for count in done) else 0.0
 
     async def _do_chores(self, connection: Connection) -> None:
         self._chores_at = monotonic() + CHORES_AGAIN

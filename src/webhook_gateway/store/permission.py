@@ -57,12 +57,12 @@ async def cut_off(connection: Connection, endpoint_ids: Sequence[UUID]) -> None:
     await connection.execute(CUT_OFF, endpoint_ids)
 
 
-async def cancel_some(connection: Connection) -> bool:
-    """Cancels a slice of what waits to be cut off; whether there may be more."""
+async def cancel_some(connection: Connection) -> int | None:
+    """Cancels a slice of what waits to be cut off; how many, or None where nothing does."""
     async with connection.transaction():
         endpoint = await connection.fetchrow(NEXT)
         if endpoint is None:
-            return False
+            return None
         gets = effective(endpoint["permitted_types"], endpoint["event_types"])
         found = await beyond(connection, endpoint["id"], gets, SLICE)
         await deliveries.cancel(
@@ -70,4 +70,4 @@ async def cancel_some(connection: Connection) -> bool:
         )
         if len(found) < SLICE:
             await connection.execute(DONE, endpoint["id"])
-    return True
+    return len(found)
