@@ -10,12 +10,16 @@ from itertools import count, pairwise
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
+
 from tests.support.hospital import Hospital
 from tests.support.partner import Partner, status
 from webhook_gateway.delivery import bodies, dispatch
+from webhook_gateway.rules import ids
 from webhook_gateway.rules.filters import read_data
-from webhook_gateway.store import deliveries, ordering, retention
+from webhook_gateway.store import deliveries, finished, ordering, retention
 from webhook_gateway.store.configuration import seal_column
+from webhook_gateway.store.database import Connection
 from webhook_gateway.store.partitions import lowest_id
 
 Open = Callable[..., Awaitable[Partner]]
@@ -133,6 +137,71 @@ async def test_a_filter_that_can_not_be_opened_holds_back_everything(hospital: H
     async with hospital.worker():
         await hospital.until("SELECT FROM finished_deliveries WHERE state_reason = 'not_wanted'")
     assert partner.received == []
+
+
+@pytest.mark.parametrize(
+    ("wants", "addressed", "told"),
+    [
+        (["p_1"], True, 1),
+        (["p_1", "p_2"], True, 1),
+        (["p_1", "p_3"], True, 0),
+        (["p_1"], False, 0),
+    ],
+)
+async def test_an_addressee_is_told_of_whose_filters_refuse_an_event_only_before_its_first_request(
+    hospital: Hospital, open_partner: Open, monkeypatch: Any, wants: list[str], addressed: bool, told: int
+) -> None:
+    monkeypatch.setattr(bodies, "AT_ONCE", 1)
+    partner = await open_partner()
+    for payer in wants:
+        await filtered(hospital, partner, {"payer_id": [payer]})
+    event_id = await hospital.accept(CLAIM, payer_id="p_3")
+    if addressed:
+        for table in ("outbox", "events"):
+            await hospital.rows(f"UPDATE {table} SET addressees = $1", [hospital.subscriber_id])
+    await hospital.fan_out()
+    assert await hospital.count("deliveries WHERE unfiltered") == len(wants)
+    assert await hospital.count("events") == 1, "nobody is told yet"
+    async with hospital.worker():
+        await hospital.until(f"SELECT FROM finished_deliveries HAVING count(*) = {len(wants)}")
+    undelivered = await hospital.rows("SELECT * FROM events WHERE type = 'gateway.event_undelivered'")
+    assert len(undelivered) == told
+    for row in undelivered:
+        body = hospital.vault.open(hospital.tenant_id, "events", row["id"], row["body"])
+        assert json.loads(body)["data"] == {
+            "event_id": ids.render(ids.EVENT, event_id),
+            "event_type": CLAIM,
+            "subscriber_ids": [ids.render(ids.SUBSCRIBER, hospital.subscriber_id)],
+        }
+
+
+async def test_of_two_workers_that_end_an_addressees_last_deliveries_at_once_one_tells(
+    hospital: Hospital, open_partner: Open
+) -> None:
+    partner = await open_partner()
+    for _ in range(2):
+        await filtered(hospital, partner, {"payer_id": ["p_1"]})
+    event_id = await hospital.accept(CLAIM, payer_id="p_1")
+    await hospital.fan_out()
+    await hospital.rows("UPDATE events SET addressees = $1", [hospital.subscriber_id])
+    one, other = [row["id"] for row in await hospital.rows("UPDATE deliveries SET unfiltered = true RETURNING id")]
+    pair = (event_id, hospital.subscriber_id)
+
+    async def end(connection: Connection, delivery_id: UUID) -> list[tuple[UUID, UUID]]:
+        await deliveries.cancel(
+            connection, tenant_id=hospital.tenant_id, ids=[delivery_id], endpoint_id=None, reason="not_wanted"
+        )
+        return await finished.unreached(connection, [pair])
+
+    async def settle_the_other() -> list[tuple[UUID, UUID]]:
+        async with hospital.database.connection() as connection, connection.transaction():
+            return await end(connection, other)
+
+    async with hospital.database.connection() as connection, connection.transaction():
+        assert await end(connection, one) == []
+        settling = asyncio.create_task(settle_the_other())
+        await hospital.until("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    assert await settling == [pair]
 
 
 async def test_a_test_is_sent_whatever_the_filter_wants(hospital: Hospital, open_partner: Open) -> None:

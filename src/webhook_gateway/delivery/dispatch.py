@@ -202,7 +202,7 @@ class Dispatch:
         reached = {(one.event_id, self._endpoints[one.endpoint_id].subscriber_id) for one in new}
         for event in addressed:
             if unreached := [one for one in event.addressees or () if (event.event_id, one) not in reached]:
-                await operational.event_undelivered(connection, self._vault, event, unreached)
+                await operational.event_undelivered(connection, self._vault, event, event.type, unreached)
 
     async def _put_in_order(self, connection: Connection, new: Sequence[NewDelivery]) -> list[NewDelivery]:
         """Only the head of an ordering key is due; the others wait for the one before them."""

@@ -11,6 +11,7 @@ from webhook_gateway.crypto.vault import KeyMissing, Vault
 from webhook_gateway.intake.events import emit
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.model import Delivery, Endpoint, Health
+from webhook_gateway.store import finished
 from webhook_gateway.store.database import Connection
 from webhook_gateway.store.outbox import OutboxEvent
 
@@ -41,15 +42,23 @@ async def delivery_dead(
 
 
 async def event_undelivered(
-    connection: Connection, vault: Vault, event: OutboxEvent, unreached: Sequence[UUID]
+    connection: Connection, vault: Vault, event: OutboxEvent | Delivery, event_type: str, unreached: Sequence[UUID]
 ) -> None:
     """Addressees have no endpoint for it, may not have it any more, or filter it out; somebody expects it to arrive."""
     event_id = ids.render(ids.EVENT, event.event_id)
     subscriber_ids = [ids.render(ids.SUBSCRIBER, one) for one in unreached]
-    telemetry.event_undelivered(event_id, event.type, subscriber_ids)
-    about = {"event_id": event_id, "event_type": event.type, "subscriber_ids": subscriber_ids}
+    telemetry.event_undelivered(event_id, event_type, subscriber_ids)
+    about = {"event_id": event_id, "event_type": event_type, "subscriber_ids": subscriber_ids}
     with suppress(KeyMissing):  # this worker can't seal it: the log has told, and the others' events go on
         await emit(connection, vault, event.tenant_id, "event_undelivered", about)
+
+
+async def filtered_out(connection: Connection, vault: Vault, refused: Sequence[tuple[Delivery, Endpoint]]) -> None:
+    """What could not be asked at fan-out has kept an event back: as at fan-out, addressees are told of."""
+    of = {(delivery.event_id, endpoint.subscriber_id): delivery for delivery, endpoint in refused}
+    for event_id, subscriber_id in await finished.unreached(connection, of.keys()):
+        delivery = of[event_id, subscriber_id]
+        await event_undelivered(connection, vault, delivery, delivery.event_type, [subscriber_id])
 
 
 def _about(endpoint: Endpoint, reason: str | None) -> dict[str, str | None]:

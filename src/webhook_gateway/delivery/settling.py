@@ -180,6 +180,8 @@ class Settling:
             action = result.verdict.action
             if isinstance(action, GiveUp) and self.registry.wants_dead_delivery_events(result.delivery):
                 await operational.delivery_dead(connection, self.vault, result.endpoint, result.delivery, action.why)
+        if refused := [(r.delivery, r.endpoint) for r in results if r.verdict.action == Cancel(NOT_WANTED.reason)]:
+            await operational.filtered_out(connection, self.vault, refused)
 
     def _finished(self, record: EndpointRecord, result: Result) -> Finished | None:
         delivery = result.delivery

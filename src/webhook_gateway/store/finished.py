@@ -2,8 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from uuid import UUID
+
+from .database import Connection
+
 NOT_WANTED = "not_wanted"
 """The reason of those that a filter doesn't let through: no partner's key hears of them."""
+
+LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('webhook_gateway.unreached', 0))"
+"""Two settles that end an addressee's last two deliveries would each leave it to the other."""
+
+UNREACHED = f"""
+-- unreached: events that a filter has just refused, with those addressees to whom nothing of them is open or was sent
+SELECT event_id, subscriber_id FROM unnest($1::uuid[], $2::uuid[]) AS a(event_id, subscriber_id)
+CROSS JOIN LATERAL (SELECT ARRAY(SELECT id FROM endpoints WHERE subscriber_id = a.subscriber_id) AS theirs) AS e
+WHERE subscriber_id = ANY(coalesce((SELECT addressees FROM events WHERE id = event_id),
+                                   (SELECT addressees FROM kept_bodies WHERE id = event_id)))
+  AND (SELECT true FROM deliveries d WHERE d.event_id = a.event_id AND endpoint_id = ANY(theirs) LIMIT 1) IS NULL
+  AND (SELECT true FROM finished_deliveries f WHERE f.event_id = a.event_id AND endpoint_id = ANY(theirs)
+       AND state_reason IS DISTINCT FROM '{NOT_WANTED}' LIMIT 1) IS NULL
+"""
+
+
+async def unreached(connection: Connection, refused: Collection[tuple[UUID, UUID]]) -> list[tuple[UUID, UUID]]:
+    """Of pairs of event and subscriber those of which nobody else will hear."""
+    await connection.execute(LOCK)
+    return [tuple(row) for row in await connection.fetch(UNREACHED, *zip(*refused, strict=True))]
 
 
 def put_away(state: str, reason: str) -> str:
