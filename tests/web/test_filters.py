@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,8 +15,12 @@ from tests.web.serving import Api
 from tests.web.test_permission import URL, Partner
 from tests.web.test_problems import check_problem
 from tests.web.world import post
+from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.operations import endpoints
+from webhook_gateway.operations.change import changing, local_actor
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER
+from webhook_gateway.rules.targets import Policy
 
 CLAIMS = {"event_types": ["insurance_claim.*"]}
 FILTER = {"payer_id": ["p_secret17"], "total": {"value": [{"numeric": [">=", 100.5]}]}}
@@ -113,6 +118,27 @@ async def test_a_partners_key_widens_no_endpoint_that_has_no_filter_beside_one_t
     for own in (types[:1], None):
         assert (await partner.http.patch(filtered, json={"event_types": own})).status_code == 200, "its filter stays"
     assert (await admin.patch(path, json={"event_types": None})).status_code == 200
+
+
+@pytest.mark.parametrize("widened", [True, False], ids=["widened", "made"])
+async def test_who_widens_while_the_hospital_sets_a_filter_waits_for_it_and_gets_round_none(
+    api: Api, hospital: Hospital, admin: httpx.AsyncClient, widened: bool
+) -> None:
+    subscriber = await post(admin, "/v1/subscribers", {"name": "Payer", **CLAIMS})
+    new = {"subscriber_id": subscriber["id"], "url": URL}
+    endpoint = await post(admin, "/v1/endpoints", new)
+    sibling = await post(admin, "/v1/endpoints", {**new, "event_types": ["insurance_claim.denied"]})
+    of_theirs = {"subscriber_id": ids.parse(ids.SUBSCRIBER, subscriber["id"])}
+    async with await api.as_client(*OF_A_SUBSCRIBER, **of_theirs) as http:
+        async with changing(hospital.database, local_actor(hospital.tenant_id)) as change:
+            about = (ids.parse(ids.ENDPOINT, endpoint["id"]), {"filter": FILTER})
+            await endpoints.change_one(change, hospital.vault, Catalogue(), Policy(), *about)
+            path = f"/v1/endpoints/{sibling['id']}"
+            wider = http.patch(path, json={"event_types": None}) if widened else http.post("/v1/endpoints", json=new)
+            asked = asyncio.create_task(wider)
+            await hospital.until("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        (fault,) = check_problem(await asked, 422, "invalid-request")["errors"]
+        assert fault["rule"] == "not_allowed"
 
 
 async def test_a_filter_is_tried_on_what_came_lately(api: Api, hospital: Hospital, admin: httpx.AsyncClient) -> None:

@@ -72,6 +72,8 @@ async def create(
     subscriber = await subscribers.get(change.connection, actor.tenant_id, subscriber_id, lock=True)
     if subscriber is None:
         return NotFound.SUBSCRIBER
+    if given["filter"] is not None or actor.subscriber_id is not None:
+        await endpoints.lock_filters(change.connection, subscriber_id)
     if too_many := await one_endpoint_more(change):
         return too_many
     faults = [
@@ -108,6 +110,8 @@ async def change_one(
     before = await find_theirs(change.connection, change.actor, endpoint_id)
     if isinstance(before, NotFound | NotHeld):
         return before
+    if "filter" in given or change.actor.subscriber_id is not None:
+        await endpoints.lock_filters(change.connection, before["subscriber_id"])
     cancel_open = given.get("cancel_open", False)
     given = {name: value for name, value in given.items() if name != "cancel_open"}
     headers = header_names(vault, before) if "headers" not in given else list(given["headers"] or {})

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import uuid_utils.compat as uuid_utils
-from sqlalchemy import RowMapping, Select, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy import RowMapping, Select, func, insert, literal, or_, select, text, tuple_, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -61,6 +61,12 @@ async def page(
     if before is not None:
         rows = rows.where(endpoints.c.id < before)
     return await every(connection, rows.order_by(endpoints.c.id.desc()).limit(limit))
+
+
+async def lock_filters(connection: AsyncConnection, subscriber_id: UUID) -> None:
+    """Until the transaction ends nobody else gives its endpoints filters, or asks whether they have any."""
+    lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:filters, 0))")
+    await connection.execute(lock, {"filters": f"filters {subscriber_id}"})
 
 
 async def was_filtered(connection: AsyncConnection, subscriber_id: UUID) -> bool:
