@@ -190,6 +190,16 @@ def test_nobody_is_asked_to_replay_without_saying_yes(operator: Furnished) -> No
     assert operator.fetch("SELECT id FROM jobs") == []
 
 
+def test_an_endpoint_is_paused_with_a_reason(operator: Furnished) -> None:
+    endpoint = ids.render(ids.ENDPOINT, operator.endpoint)
+    assert operator.run("resume", endpoint).returncode == 0
+    refused = operator.run("pause", endpoint, "--reason", "two\nlines")
+    assert (refused.returncode, "--reason: give printable text" in refused.stderr) == (2, True), refused.stderr
+    assert operator.run("pause", endpoint, "--reason", "certificate change").returncode == 0
+    (row,) = operator.fetch("SELECT state, state_reason, state_changed_by FROM endpoints")
+    assert tuple(row) == ("paused", "certificate change", "the command line")
+
+
 def test_an_endpoint_is_paused_and_resumed_as_over_the_api(operator: Furnished) -> None:
     endpoint = ids.render(ids.ENDPOINT, operator.endpoint)
     for command, state in (("resume", "enabled"), ("pause", "paused")):

@@ -87,7 +87,7 @@ async def test_nothing_is_due_before_the_partner_has_asked_for(hospital: Hospita
     await save(hospital, silent, OPEN)
     await hospital.rows("UPDATE endpoint_health SET held_until = now() + interval '1 hour'")
     async with hospital.database.begin() as connection:
-        await endpoints.set_state(connection, hospital.tenant_id, silent, EndpointState.ENABLED, None)
+        await endpoints.set_state(connection, hospital.tenant_id, silent, EndpointState.ENABLED, None, "a test")
     assert sum(await slices(hospital)) == 0
     await hospital.rows("UPDATE endpoint_health SET held_until = now()")
     assert sum(await slices(hospital)) == 1
@@ -143,7 +143,7 @@ async def test_who_is_resumed_gets_what_waits(hospital: Hospital) -> None:
     endpoint_id = await failing(hospital, times=3)
     await save(hospital, endpoint_id, Health(failing_since=1.0))
     async with hospital.database.begin() as connection:
-        await endpoints.set_state(connection, hospital.tenant_id, endpoint_id, EndpointState.ENABLED, None)
+        await endpoints.set_state(connection, hospital.tenant_id, endpoint_id, EndpointState.ENABLED, None, "a test")
     assert sum(await slices(hospital)) == 3
 
 

@@ -59,7 +59,7 @@ async def test_every_change_leaves_an_entry(api: Api, admin: httpx.AsyncClient) 
     paused = entries[-5]
     assert (paused["before"], paused["after"]) == (
         {"state": "enabled", "state_reason": None},
-        {"state": "paused"},
+        {"state": "paused", "state_reason": "by_hand"},
     )
     first = (await admin.get("/v1/audit", params={"limit": 9})).json()
     rest = (await admin.get("/v1/audit", params={"limit": 9, "cursor": first["next_cursor"]})).json()

@@ -13,6 +13,7 @@ from tests.support.hospital import Hospital
 from tests.support.partner import partner, status
 from tests.support.rows import EVERYTHING, store_event, store_open, store_worker
 from tests.web.serving import Api, running
+from tests.web.test_problems import check_problem
 from tests.web.world import HELD, World, make_world, post
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.credentials import NEVER_SENT
@@ -217,6 +218,30 @@ async def test_pause_and_resume_notify_and_clear_what_workers_remember(api: Api,
     assert learnt[endpoint_id].failures_in_a_row == 0
     events = [item["type"] for item in (await admin.get("/v1/events")).json()["items"]]
     assert events[:2] == ["gateway.endpoint_resumed", "gateway.endpoint_paused"]
+
+
+async def test_who_paused_an_endpoint_and_why_stands_on_it_and_in_the_audit_log(
+    api: Api, admin: httpx.AsyncClient
+) -> None:
+    world = await make_world(api, admin, api.tenant_id)
+    path = f"/v1/endpoints/{world.endpoint_id}"
+    for wrong in ("", " ", "x" * 201, "two\nlines", "turned \u202e around", 7):
+        response = await admin.post(f"{path}/pause", json={"reason": wrong})
+        assert check_problem(response, 422, "invalid-request")["errors"][0]["pointer"] == "/reason"
+    paused = await post(admin, f"{path}/pause", {"reason": "certificate change"})
+    assert (paused["state_reason"], paused["state_changed_by"]) == ("certificate change", "the key `a test`")
+    entries = (await admin.get("/v1/audit")).json()["items"]
+    assert entries[0]["after"] == {"state": "paused", "state_reason": "certificate change"}
+    assert await post(admin, f"{path}/pause", {"reason": "another"}) == paused, "to pause twice changes nothing"
+    of_theirs = {"subscriber_id": ids.parse(ids.SUBSCRIBER, world.subscriber_id)}
+    async with await api.as_client("endpoints:read", **of_theirs) as partner:
+        for shown in ((await partner.get(path)).json(), *(await partner.get("/v1/endpoints")).json()["items"]):
+            assert (shown["state_reason"], shown["state_changed_by"]) == ("certificate change", None)
+    resumed = await post(admin, f"{path}/resume")
+    assert (resumed["state_reason"], resumed["state_changed_by"]) == (None, "the key `a test`")
+    await disable(api, world)
+    disabled = (await admin.get(path)).json()
+    assert (disabled["state_reason"], disabled["state_changed_by"]) == ("gone", None), "the gateway itself"
 
 
 async def test_a_disabled_endpoint_is_resumed_not_paused(api: Api, admin: httpx.AsyncClient) -> None:

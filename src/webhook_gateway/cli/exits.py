@@ -32,6 +32,7 @@ OPTIONS = {
     "event_types": "--event-type",
     "name": "the name",
     "networks": "--network",
+    "reason": "--reason",
     "role": "--role",
     "scopes": "--scope",
     "subscriber_id": "--subscriber",

@@ -17,15 +17,19 @@ if TYPE_CHECKING:
 EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT_ID", help="ep_…")]
 
 
-def pause(endpoint: EndpointId, tenant: TenantName = "default") -> None:
+def pause(
+    endpoint: EndpointId,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for whoever looks at it later.")] = "",
+    tenant: TenantName = "default",
+) -> None:
     """Stop attempts to an endpoint. Its deliveries wait, also new ones; none is dropped.
 
-    [dim]Example:[/dim]  webhook-gateway pause ep_01h455vb4pex5vsknk084sn02q
+    [dim]Example:[/dim]  webhook-gateway pause ep_01h455vb4pex5vsknk084sn02q --reason "certificate change"
     """
     from webhook_gateway.operations import endpoint_lifecycle
 
     endpoint_id, vault = parse_id(ids.ENDPOINT, endpoint), _filled_vault()
-    row = change_in(tenant, lambda change: endpoint_lifecycle.pause(change, vault, endpoint_id))
+    row = change_in(tenant, lambda change: endpoint_lifecycle.pause(change, vault, endpoint_id, reason or None))
     say(f"{endpoint} is {row['state']}")
 
 

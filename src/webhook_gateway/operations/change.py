@@ -28,11 +28,13 @@ class Actor(Rights):
     name: str
     source: str
     quotas: Quotas | None = None
+    means: str = ""
+    """What they act with, as a sentence has it: the key `operations`."""
 
 
 def local_actor(tenant_id: UUID) -> Actor:
     """Whoever is at this machine and has the database's password: they could grant themselves everything."""
-    return Actor(tenant_id=tenant_id, name="cli", source="local", scopes=frozenset(Scope))
+    return Actor(tenant_id=tenant_id, name="cli", source="local", scopes=frozenset(Scope), means="the command line")
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from webhook_gateway.intake.catalogue import Catalogue, EventType
 from webhook_gateway.intake.events import NewEvent, emit, prepare
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
+from webhook_gateway.rules.labels import LONGEST_LABEL, is_label
 from webhook_gateway.rules.matching import TEST, fits, may_have
 from webhook_gateway.rules.model import EndpointState
 from webhook_gateway.store import endpoints, replays
@@ -29,14 +30,17 @@ from .quotas import one_test_more
 from .refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
 
 
-async def pause(change: Change, vault: Vault, endpoint_id: UUID) -> RowMapping | NotFound | Conflict:
-    """Stops attempts. Deliveries wait, also new ones; none is dropped."""
+async def pause(change: Change, vault: Vault, endpoint_id: UUID, reason: str | None = None) -> RowMapping | Refusal:
+    """Stops attempts. Deliveries wait, also new ones; none is dropped. One that is paused keeps its ``reason``."""
+    if reason is not None and not is_label(reason):
+        remedy = f"Give printable text of at most {LONGEST_LABEL} characters, without a space at its ends."
+        return Invalid((Fault("label", remedy, pointer="/reason"),))
     row = await find(change.connection, change.actor, endpoint_id, lock=True)
     if isinstance(row, NotFound) or row["state"] == EndpointState.PAUSED:
         return row
     if row["state"] == EndpointState.DISABLED:
         return Conflict.NOTHING_TO_PAUSE
-    return await _set_state(change, vault, row, EndpointState.PAUSED, BY_HAND)
+    return await _set_state(change, vault, row, EndpointState.PAUSED, reason or BY_HAND)
 
 
 async def resume(change: Change, vault: Vault, endpoint_id: UUID) -> RowMapping | NotFound:
@@ -98,13 +102,13 @@ async def _set_state(
 ) -> RowMapping:
     """Moves the endpoint, and tells whoever subscribes to the gateway's own events."""
     tenant_id, done = change.actor.tenant_id, "resumed" if state is EndpointState.ENABLED else state
-    moved = await endpoints.set_state(change.connection, tenant_id, row["id"], state, reason)
+    moved = await endpoints.set_state(change.connection, tenant_id, row["id"], state, reason, change.actor.means)
     change.note(
         f"endpoint.{done}",
         ids.render(ids.ENDPOINT, row["id"]),
         *(CONFIGURATION, OUTBOX, DELIVERIES),
         before={"state": row["state"], "state_reason": row["state_reason"]},
-        after={"state": state},
+        after={"state": state, "state_reason": reason},
     )
     about = {**_names(row), "reason": reason}
     await emit(await driver_of(change.connection), vault, tenant_id, f"endpoint_{done}", about)

@@ -76,7 +76,8 @@ ON CONFLICT (endpoint_id) DO UPDATE SET
 
 DISABLE = """
 -- disable: at most once, whoever sees the reason first
-UPDATE endpoints SET state = 'disabled', state_reason = $2, state_changed_at = now(), updated_at = now()
+UPDATE endpoints SET state = 'disabled', state_reason = $2, state_changed_by = NULL, state_changed_at = now(),
+                     updated_at = now()
 WHERE id = $1 AND state = 'enabled' AND deleted_at IS NULL RETURNING id
 """
 

@@ -94,7 +94,7 @@ async def change(
 
 
 async def set_state(
-    connection: AsyncConnection, tenant_id: UUID, endpoint_id: UUID, state: EndpointState, reason: str | None
+    connection: AsyncConnection, tenant_id: UUID, endpoint_id: UUID, state: EndpointState, reason: str | None, by: str
 ) -> RowMapping:
     """One that is enabled again starts with a clean health, or the failures of last week would disable it at once.
 
@@ -120,7 +120,7 @@ async def set_state(
         connection,
         tenant_id,
         endpoint_id,
-        {"state": state, "state_reason": reason, "state_changed_at": func.now()},
+        {"state": state, "state_reason": reason, "state_changed_by": by, "state_changed_at": func.now()},
     )
 
 

@@ -177,6 +177,7 @@ class Callers:
             name=f"oidc:{found.subject}",
             scopes=found.scopes,
             by_token=True,
+            means=f"the token oidc:{found.subject}",
         )
 
 
@@ -258,6 +259,7 @@ def _caller(row: Mapping[str, Any], quotas: Quotas) -> Caller:
     return Caller(
         tenant_id=row["tenant_id"],
         name=ids.render(ids.KEY, row["id"]),
+        means=f"the key `{row['name']}`",
         scopes=frozenset(row["scopes"]),
         subscriber_id=row["subscriber_id"],
         quotas=quotas if row["subscriber_id"] is not None else None,

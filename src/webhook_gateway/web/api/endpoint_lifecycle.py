@@ -23,7 +23,7 @@ from webhook_gateway.web.errors import granted
 from .deliveries import shown_attempt
 from .dependencies import Gateway, Parts, needs, next_page, read_number_cursor
 from .endpoints import shown
-from .schemas.endpoint_lifecycle import HeldKey, SentTest, TestSend
+from .schemas.endpoint_lifecycle import HeldKey, Pause, SentTest, TestSend
 from .schemas.endpoints import Endpoint
 from .schemas.shapes import Page, Paging
 from .schemas.typed_ids import EndpointId
@@ -35,10 +35,13 @@ Operator = Annotated[Caller, needs(Scope.DELIVERIES_WRITE)]
 
 
 @router.post("/{endpoint_id}/pause", response_model=Endpoint, operation_id="pauseEndpoint", summary="Pause an endpoint")
-async def pause(endpoint_id: EndpointId, gateway: Parts, caller: Operator) -> Any:
+async def pause(
+    endpoint_id: EndpointId, gateway: Parts, caller: Operator, body: Annotated[Pause | None, Body()] = None
+) -> Any:
     """Stops attempts. Deliveries wait, also new ones, until the endpoint is resumed; none is dropped."""
+    reason = (body or Pause()).reason
     async with changing(gateway.database, caller) as change:
-        row = granted(await endpoint_lifecycle.pause(change, gateway.vault, endpoint_id))
+        row = granted(await endpoint_lifecycle.pause(change, gateway.vault, endpoint_id, reason))
         return await shown(gateway.vault, change.connection, row, caller)
 
 

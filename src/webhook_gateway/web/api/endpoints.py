@@ -218,6 +218,7 @@ async def _show_all(
             "schedule": DEFAULT_SCHEDULE if row["schedule"] is None else row["schedule"],
             "maintenance": _maintenance(row),
             **shown_credentials(vault, row),
+            "state_changed_by": row["state_changed_by"] if caller.subscriber_id is None else None,
             "secrets": secrets[row["id"]],
             "health": _health(health.get(row["id"])),
         }

@@ -10,7 +10,7 @@ from pydantic import Field
 from .deliveries import ATTEMPT, QUEUED, Attempt, QueuedDelivery
 from .shapes import Body, Shown, examples
 from .typed_ids import SUFFIX, DeliveryId, EventId
-from .values import EventTypeName
+from .values import EventTypeName, Name
 
 
 class Breaker(StrEnum):
@@ -31,6 +31,14 @@ class EndpointHealth(Shown):
     retry_after_until: datetime | None = Field(
         None, validation_alias="held_until", description="The partner asked for silence until then (Retry-After)."
     )
+
+
+class Pause(Body):
+    """Why: it stands in the audit log, and in what is said of deliveries that wait, also to the partner's keys."""
+
+    model_config = examples({"reason": "certificate change"})
+
+    reason: Name | None = None
 
 
 class TestSend(Body):

@@ -150,6 +150,7 @@ _SHOWN_ENDPOINT: dict[str, Any] = {
     "authorization": None,
     "state": "enabled",
     "state_reason": None,
+    "state_changed_by": None,
     "state_changed_at": "2026-11-23T08:00:00Z",
     "revision": 1,
     "secrets": [{"created_at": "2026-11-23T08:00:00Z", "expires_at": None}],
@@ -183,8 +184,13 @@ class Endpoint(Shown):
     tls: ShownTls | None
     authorization: ShownAuthorization | None
     state: EndpointState
-    state_reason: str | None
+    state_reason: str | None = Field(
+        description="What was given when it was paused, or `by_hand`; why the gateway has disabled it."
+    )
     state_changed_at: datetime
+    state_changed_by: str | None = Field(
+        description="With what, as in: the key `operations`; null: by the gateway. Not told to a partner's key."
+    )
     revision: int
     secrets: list[SecretTimes]
     health: EndpointHealth
