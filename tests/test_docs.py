@@ -600,7 +600,7 @@ def logged() -> Iterator[tuple[str, str]]:
                     args=[ast.Constant(value=str() as message), *_],
                 ):
                     yield message, level
-    yield "attempt", "info"  # the one line that does not go through the logger
+    yield from (("attempt", "info"), ("request", "info"))  # the lines that do not go through the logger
 
 
 def parts(url: str) -> tuple[FastAPI, Database, Vault]:

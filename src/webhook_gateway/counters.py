@@ -20,8 +20,8 @@ SHARE = "WEBHOOK_GATEWAY_COUNTERS"
 """In the environment of such a process: the directory of all, and as the last part its own number."""
 MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a directory there that only we can enter
 PREFIX = "webhook-gateway-counters-"
-KINDS, MAPPED = ("counter", "gauge_sum", "histogram"), 65_536
-"""The files of a process and the bytes that each begins with, as prometheus_client makes them."""
+MAPPED = {"counter": 131_072, "gauge_sum": 65_536, "histogram": 393_216}
+"""The files of a process, as prometheus_client names them, and their bytes: room for each route of the API."""
 NEW = 60.0
 """Seconds for which a directory that nobody has locked may still be one that is just being made."""
 
@@ -73,11 +73,11 @@ def shown() -> bytes:
 
 def _reserve(share: Path) -> bool:
     """Takes the memory now, if there is any: to touch a page that can't be had would end the process (SIGBUS)."""
-    for kind in KINDS:
+    for kind, size in MAPPED.items():
         file = share.parent / f"{kind}_{share.name}.db"
         with file.open("ab") as opened:
             try:
-                os.posix_fallocate(opened.fileno(), 0, MAPPED)
+                os.posix_fallocate(opened.fileno(), 0, size)
             except OSError:
                 if not opened.tell():
                     file.unlink()  # an empty one can't be read as counters

@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     """Deliveries that a subscriber's own keys may have sent again in a day, one by one or by jobs."""
     partner_open_replays: int = Field(2, ge=0)
     """Jobs of one subscriber that may be under way for one of its own keys to make another."""
+    access_log: bool = True
+    """A line for each request to the API, at the level ``info``."""
     public_docs: bool = False
     """Serve the OpenAPI document and its pages without a key."""
 

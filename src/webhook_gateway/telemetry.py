@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from uuid import UUID
 
 import msgspec
 import structlog
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, Histogram
 
 from webhook_gateway import counters
 from webhook_gateway.rules import ids
@@ -29,6 +31,20 @@ counters.join()
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
 
+http_requests = Counter(
+    "webhook_gateway_http_requests_total",
+    "Requests to the API, by route (its template), method and class of the status.",
+    ["route", "method", "status"],
+)
+http_seconds = Histogram(
+    "webhook_gateway_http_request_seconds",
+    "How long a request to the API took.",
+    ["route", "method"],
+    buckets=(0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+http_in_flight = Gauge(
+    "webhook_gateway_http_requests_in_flight", "Requests to the API under way.", multiprocess_mode="sum"
+)
 accepted_events = Counter("webhook_gateway_events_accepted_total", "Events committed to the outbox.")
 refused_events = Counter("webhook_gateway_events_refused_total", "Events refused, by reason.", ["reason"])
 unmatched_events = Counter("webhook_gateway_events_unmatched_total", "Events that no endpoint wanted.")
@@ -77,20 +93,63 @@ def configure(level: str = "info") -> None:
     )
 
 
-def serve(port: int) -> None:
-    """Shows this process's metrics on loopback, on the first free port from the one given; 0: nowhere."""
-    for candidate in range(port, min(port + 256, 65_536)) if port else ():
-        try:
-            start_http_server(candidate, addr="127.0.0.1")
-        except OSError:
-            continue
-        log.info("metrics_shown", port=candidate)
-        return
+def metrics_shown(port: int) -> None:
+    log.info("metrics_shown", port=port)
+
+
+def worker_stuck(stages: list[str]) -> None:
+    log.error("worker_stuck", stages=stages, remedy="it ends, to be started again; report what it said before")
 
 
 def connection_refused(reason: str) -> None:
     """Only counted: whoever may open connections could fill a log."""
     refused_connections.labels(reason).inc()
+
+
+def request_answered(method: str, route: str | None, status: int | None, duration: float) -> None:
+    """Counts it. ``route`` is a template, None where none fits or nobody was let in; ``status`` None for who left."""
+    count, seconds = _of_request(method, route or "none", f"{status // 100}xx" if status else "none")
+    count.inc()
+    seconds.observe(duration)
+
+
+@cache
+def _of_request(method: str, route: str, status: str) -> tuple[Counter, Histogram]:
+    """As many as there are routes, methods of theirs, and classes: the parser lets in known methods only."""
+    return http_requests.labels(route, method, status), http_seconds.labels(route, method)
+
+
+def request_logged(
+    method: str,
+    route: str | None,
+    status: int | None,
+    duration: float,
+    request_id: str | None,
+    actor: str | None,
+    tenant_id: UUID | None,
+    source: str | None,
+) -> None:
+    """The one line a request. Never its path or query, nor an id of the client's own making that may be a person's."""
+    if log.is_enabled_for(logging.INFO):
+        _write_soon(
+            {
+                "method": method,
+                "route": route,
+                "status": status,
+                "duration": round(duration, 6),
+                "request_id": request_id if request_id and _RANDOM.fullmatch(request_id) else None,
+                "actor": actor,
+                "tenant_id": None if tenant_id is None else ids.recall(ids.TENANT, tenant_id),
+                "source": source,
+                "level": "info",
+                "timestamp": datetime.now(UTC),
+                "message": "request",
+            }
+        )
+
+
+_RANDOM = re.compile(r"req_[0-9a-z]{26}|[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
+"""Request ids that are ours, or a UUID."""
 
 
 def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, verdict: Verdict) -> None:
@@ -100,27 +159,32 @@ def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, ver
     attempt_seconds.observe(exchange.duration)
     if not log.is_enabled_for(logging.INFO):
         return
-    # Past the logger, which cost a tenth of a worker's CPU for these.
-    line = {
-        "delivery_id": ids.render(ids.DELIVERY, delivery.id),
-        "event_id": ids.recall(ids.EVENT, delivery.event_id),
-        "type": delivery.event_type,
-        "endpoint_id": ids.recall(ids.ENDPOINT, endpoint.id),
-        "attempt": delivery.attempt,
-        "outcome": outcome,
-        "status": status_of(exchange.outcome),
-        "detail": detail_of(exchange.outcome),
-        "phase": exchange.phase.value,
-        "duration": round(exchange.duration, 6),
-        "tls": exchange.tls_version,
-        "sends": exchange.sends if exchange.sends > 1 else None,
-        "verdict": type(verdict.action).__name__,
-        "failures_in_a_row": verdict.health.failures_in_a_row,
-        "tenant_id": ids.recall(ids.TENANT, delivery.tenant_id),
-        "level": "info",
-        "timestamp": datetime.now(UTC),
-        "message": "attempt",
-    }
+    _write_soon(
+        {
+            "delivery_id": ids.render(ids.DELIVERY, delivery.id),
+            "event_id": ids.recall(ids.EVENT, delivery.event_id),
+            "type": delivery.event_type,
+            "endpoint_id": ids.recall(ids.ENDPOINT, endpoint.id),
+            "attempt": delivery.attempt,
+            "outcome": outcome,
+            "status": status_of(exchange.outcome),
+            "detail": detail_of(exchange.outcome),
+            "phase": exchange.phase.value,
+            "duration": round(exchange.duration, 6),
+            "tls": exchange.tls_version,
+            "sends": exchange.sends if exchange.sends > 1 else None,
+            "verdict": type(verdict.action).__name__,
+            "failures_in_a_row": verdict.health.failures_in_a_row,
+            "tenant_id": ids.recall(ids.TENANT, delivery.tenant_id),
+            "level": "info",
+            "timestamp": datetime.now(UTC),
+            "message": "attempt",
+        }
+    )
+
+
+def _write_soon(line: Mapping[str, object]) -> None:
+    """Past the logger, which cost a tenth of a worker's CPU for these."""
     if not _unwritten:
         asyncio.get_running_loop().call_soon(_write_lines)
     _unwritten.append(_encode(_known(line)) + b"\n")
@@ -215,6 +279,14 @@ def record_damaged(record: str) -> None:
 def lease_lost(count: int) -> None:
     leases_lost.inc(count)
     log.warning("lease_lost", count=count)
+
+
+def sending_paused() -> None:
+    log.warning("sending_paused", remedy="webhook-gateway status says why; resume-all ends it")
+
+
+def sending_resumed() -> None:
+    log.warning("sending_resumed")
 
 
 def drain_cut_short(requests: int, results: int) -> None:

@@ -27,6 +27,7 @@ from webhook_gateway.store.database import Database
 from webhook_gateway.store.notifications import CONFIGURATION, listen
 
 from . import errors
+from .access import Access
 from .api import (
     audit,
     contract,
@@ -84,9 +85,15 @@ class Application(FastAPI):
     """The framework's application, with the byte routes' own door before it."""
 
     byte_routes: ByteRoutes
+    access: Access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (self.byte_routes if self.byte_routes.takes(scope) else super().__call__)(scope, receive, send)
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+        elif self.byte_routes.takes(scope):
+            await self.access(self.byte_routes, scope, receive, send, scope["path"])
+        else:
+            await self.access(super().__call__, scope, receive, send, None)
 
 
 def build() -> FastAPI:
@@ -133,6 +140,7 @@ def create_app(
     callers = Callers(database, vault, settings, issuer_from(settings), quotas)
     policy, readiness = policy_from(settings), Readiness(database)
     app.state.gateway = Gateway(settings, database, vault, catalogue, ingest, policy, callers, readiness)
+    app.access = Access(has_log=settings.access_log)
     app.byte_routes = ByteRoutes(events.handlers(ingest, callers), callers, settings.body_limit)
     app.router.routes.extend(docs.ROUTES)
     for router in ROUTERS:

@@ -37,14 +37,15 @@ class ByteRoutes:
         self._body_limit = body_limit
 
     def takes(self, scope: Scope) -> bool:
-        return scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._handlers
+        return scope["method"] == "POST" and scope["path"] in self._handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        request_id = guard.request_id_of(headers)
+        state = scope["state"]
+        request_id = state["request_id"] = guard.request_id_of(headers)
         began = monotonic()
         try:
-            caller = await self._callers.authenticate(scope, headers)
+            caller = state["caller"] = await self._callers.authenticate(scope, headers)
             looked_up = monotonic() - began
             guard.check_body(headers, self._body_limit)
             _check_once(scope, b"idempotency-key")

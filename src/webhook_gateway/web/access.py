@@ -1,0 +1,66 @@
+"""Every request is counted and has a line in the log: its route, how it ended, how long it took, and who asked."""
+
+from __future__ import annotations
+
+from time import monotonic, perf_counter
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from webhook_gateway import telemetry
+
+from .callers import Bucket
+
+NAMELESS = 10.0
+"""Lines a second for requests without a live key: all are counted, but whoever may connect could fill the log."""
+
+
+class Access:
+    """What stands before the application and the byte routes. ``has_log``: whether it writes lines."""
+
+    def __init__(self, *, has_log: bool) -> None:
+        self._has_log = has_log
+        self._nameless = Bucket(NAMELESS)
+        self._in_flight = 0
+
+    async def __call__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, route: str | None) -> None:
+        """``route`` is its template where that is known before; else the router says it, if there is one."""
+        began, answer, state = perf_counter(), Answer(send), scope.setdefault("state", {})
+        self._count(1)
+        try:
+            await app(scope, receive, answer)
+        finally:
+            self._count(-1)
+            duration = perf_counter() - began
+            route = route or getattr(scope.get("route"), "path", None)
+            telemetry.request_answered(scope["method"], route, answer.status, duration)
+            caller = state.get("caller")
+            if self._has_log and (caller is not None or self._nameless.take(monotonic())):
+                telemetry.request_logged(
+                    scope["method"],
+                    route,
+                    answer.status,
+                    duration,
+                    state.get("request_id"),
+                    None if caller is None else caller.name,
+                    None if caller is None else caller.tenant_id,
+                    client[0] if (client := scope.get("client")) else None,
+                )
+
+    def _count(self, change: int) -> None:
+        self._in_flight += change
+        telemetry.http_in_flight.set(self._in_flight)
+
+
+class Answer:
+    """``send`` that knows the status; None before there is one."""
+
+    __slots__ = ("_send", "status")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status: int | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
