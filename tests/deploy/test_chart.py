@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -51,8 +52,9 @@ def test_no_pod_runs_as_root_writes_to_its_image_or_gains_privileges() -> None:
 def test_its_secrets_come_from_a_secret_and_from_nowhere_else() -> None:
     for spec in pods().values():
         given = {one["name"]: one for one in spec["containers"][0]["env"]}
-        assert given.keys() == {"DATABASE_URL", "WEBHOOK_GATEWAY_MASTER_KEYS"}
-        assert all("secretKeyRef" in one["valueFrom"] for one in given.values())
+        values = yaml.safe_load((CHART / "values.yaml").read_text())
+        assert given.keys() - values["settings"].keys() == {"DATABASE_URL", "WEBHOOK_GATEWAY_MASTER_KEYS"}
+        assert all("secretKeyRef" in given[name]["valueFrom"] for name in given.keys() - values["settings"].keys())
     for name in ("WEBHOOK_GATEWAY_MASTER_KEYS", "DATABASE_URL"):
         assert render("--set", f"settings.{name}=x").returncode != 0
 
@@ -64,6 +66,17 @@ def test_each_program_is_started_as_its_command_line_takes_it() -> None:
     assert found["api"]["containers"][0]["args"][-2:] == ["--trusted-proxies", PROXIES]
     assert found["worker"]["containers"][0]["args"] == ["work", "--processes", "2"]
     assert found["migrate"]["containers"][0]["args"] == ["migrate"]
+
+
+@helm
+def test_a_worker_is_asked_at_the_port_of_each_process_whether_it_comes_to_anything() -> None:
+    (worker,) = pods()["worker"]["containers"]
+    _, _, script = worker["readinessProbe"]["exec"]["command"]
+    asked: list[str] = []
+    http = ModuleType("urllib.request")
+    http.urlopen = lambda url, timeout: asked.append(url)  # type: ignore[attr-defined]
+    exec(script.replace("import urllib.request as http; ", ""), {"http": http})
+    assert asked == [f"http://127.0.0.1:{port}/readyz" for port in (9101, 9102)]
 
 
 def test_kubernetes_waits_for_the_programs_to_end() -> None:

@@ -15,7 +15,7 @@ from functools import partial
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.master_keys import load_master_keys
 from webhook_gateway.crypto.vault import Vault
-from webhook_gateway.host import garbage, watchdog
+from webhook_gateway.host import garbage, health, watchdog
 from webhook_gateway.host.loop import POLL, Loop
 from webhook_gateway.outbound.policy import policy_from
 from webhook_gateway.outbound.resolvers import resolver_named
@@ -38,6 +38,12 @@ from .slots import Slots
 from .stats import Stats
 from .upkeep import Upkeep, forward
 
+STUCK, HOPELESS = 60.0, 300.0
+"""Seconds without a round that ends well, after which a worker says so, and ends. One takes 15 at most."""
+LOOK = 5.0
+"""Seconds between two looks at that."""
+UPKEEP = "upkeep"
+
 
 async def run(settings: Settings) -> None:
     """Works until SIGTERM or SIGINT, then lets the requests under way finish and settles them.
@@ -53,7 +59,7 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     worker = Worker(settings, database, vault, sender, stopping)
-    telemetry.serve(settings.worker_metrics_port)
+    health.show(settings.worker_metrics_port, worker.stuck)
     garbage.relax()
     watchdog.start()
     try:
@@ -91,7 +97,7 @@ class Worker:
             Loop("claim", claiming.claim, due.changed),
             Loop("scan", claiming.scan, notified),
             Loop("forward", partial(forward, database)),
-            Loop("upkeep", Upkeep(settings, database, vault, registry).poll),
+            Loop(UPKEEP, Upkeep(settings, database, vault, registry).poll),
         ]
         self._until_drained = [
             Loop("heartbeat", self._membership.heartbeat),
@@ -105,7 +111,13 @@ class Worker:
         supporting = [asyncio.create_task(self._listening()), asyncio.create_task(self._notifier.run())]
         until_drained = [asyncio.create_task(loop.run()) for loop in self._until_drained]
         stages = [asyncio.create_task(loop.run()) for loop in self._stages]
-        await self._stopping.wait()
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await self._stopping.wait()
+            if names := self.stuck(HOPELESS):
+                telemetry.worker_stuck(names)
+                self._stopping.set()  # who started it starts it again
         for loop in self._stages:
             loop.stop()
         await self._drain(stages)
@@ -118,6 +130,11 @@ class Worker:
             await self._stats.flush()
         await self._membership.deregister()
         telemetry.stopped("worker", id=str(self._membership.id))
+
+    def stuck(self, seconds: float = STUCK) -> list[str]:
+        """The stages that have come to nothing for so long, whatever is due. `Upkeep`'s chores may take as long."""
+        loops = (*self._stages, *self._until_drained)
+        return [loop.stage for loop in loops if loop.ailing() > seconds and loop.stage != UPKEEP]
 
     async def _drain(self, stages: Sequence[asyncio.Task[None]]) -> None:
         """No new claims; what is under way finishes, within its own deadline, and is settled. The rest is cut."""

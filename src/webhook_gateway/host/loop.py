@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import monotonic
 
 from webhook_gateway import telemetry
 from webhook_gateway.store.database import DatabaseUnavailable, StatementTimedOut
@@ -22,7 +23,8 @@ class Loop:
     """
 
     def __init__(self, stage: str, poll: Callable[[], Awaitable[float]], wake: asyncio.Event | None = None) -> None:
-        self._stage = stage
+        self.stage = stage
+        self._well_at = monotonic()
         self._poll = poll
         self._stopping = asyncio.Event()
         self.wake = wake or asyncio.Event()
@@ -32,6 +34,10 @@ class Loop:
         self._stopping.set()
         self.wake.set()
 
+    def ailing(self) -> float:
+        """Seconds since a round ended well, or met no database: one that hangs, or fails by a bug, lets them grow."""
+        return 0.0 if self._stopping.is_set() else monotonic() - self._well_at
+
     async def run(self) -> None:
         patience = BACKOFF[0]
         while not self._stopping.is_set():
@@ -40,13 +46,16 @@ class Loop:
             try:
                 pause = await self._poll()
                 patience = BACKOFF[0]
+                self._well_at = monotonic()
             except Exception as error:
                 if isinstance(error, StatementTimedOut):
-                    telemetry.statement_timed_out(self._stage)
+                    telemetry.statement_timed_out(self.stage)
                 elif isinstance(error, DatabaseUnavailable):
-                    telemetry.database_unavailable(self._stage, error)
+                    telemetry.database_unavailable(self.stage, error)
                 else:
-                    telemetry.stage_failed(self._stage, error)
+                    telemetry.stage_failed(self.stage, error)
+                if isinstance(error, DatabaseUnavailable):
+                    self._well_at = monotonic()
                 ends_sleep = self._stopping  # a notification doesn't correct what failed
                 pause, patience = patience, min(patience * 2, BACKOFF[1])
             if pause > 0:
