@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ from webhook_gateway.settings import Settings, network_and_port
 from .environment import database_url, key_settings
 from .exits import NO, explain, setting_faults
 from .screen import answers, write_json
+from .status import SOON
 
 if TYPE_CHECKING:
     from webhook_gateway.store.database import Database
@@ -175,7 +177,7 @@ async def _database(found: Settings, keys: MasterKeys | None) -> list[Finding]:
 
 
 async def _ask(database: Database, url: str, found: Settings, keys: MasterKeys | None) -> AsyncIterator[Finding]:
-    from webhook_gateway.store import gateway_status, keyring, migrate
+    from webhook_gateway.store import expiry, gateway_status, keyring, migrate, pause
 
     async with database.connection() as connection:
         server = await gateway_status.server(connection)
@@ -189,8 +191,9 @@ async def _ask(database: Database, url: str, found: Settings, keys: MasterKeys |
         return
     yield Finding(Level.FINE, "database", f"the schema is the newest ({newest})")
 
-    if keys is not None:
-        missing = await keyring.fill(database, Vault(keys))
+    vault = None if keys is None else Vault(keys)
+    if keys is not None and vault is not None:
+        missing = await keyring.fill(database, vault)
         for sentence in missing:
             yield Finding(Level.ERROR, "keys", f"{sentence}: what it encrypts can't be read until it is back")
         if not missing:
@@ -205,6 +208,13 @@ async def _ask(database: Database, url: str, found: Settings, keys: MasterKeys |
         for key_id, sealed in (await gateway_status.worn_data_keys(connection)).items():
             text = f"data key {key_id} has sealed {sealed:,} records, of 4,294,967,296 that it may (NIST SP 800-38D)"
             yield Finding(Level.WARNING, "keys", f"{text}: run `webhook-gateway keys rotate`")
+        for one in await expiry.soonest(connection, vault=vault):
+            if one.kind != "signing_secret" and one.at < datetime.now(UTC) + SOON:
+                text = f"the {one.kind.replace('_', ' ')} of {one.id} ({visible(one.name)}) ends {one.at:%Y-%m-%d}"
+                yield Finding(Level.WARNING, "expiry", f"{text}: give it a new one")
+        if paused := await pause.state(connection):
+            text = f"nothing is sent ({visible(paused.reason)}): run `webhook-gateway resume-all` when it may be"
+            yield Finding(Level.WARNING, "sending", text)
         if unsaid := await gateway_status.permitted_by_migration(connection):
             names = ", ".join(visible(name) for name in unsaid[:5]) + (", …" if len(unsaid) > 5 else "")
             text = f"{len(unsaid)} subscribers may have what the upgrade left them, with all data: {names}"
@@ -223,6 +233,12 @@ def _server(server: dict[str, Any], url: str, found: Settings) -> Iterator[Findi
     for name in ("fsync", "full_page_writes"):
         if server[name] == "off":
             yield error(f"{name} is off, so a crash can lose accepted events: set it to on")
+    if server["log_error_verbosity"] != "terse":
+        text = f"log_error_verbosity is {server['log_error_verbosity']}, so its log quotes rows: set it to terse"
+        yield Finding(Level.WARNING, "database", text)
+    if server["logs_parameters"]:
+        text = "its log holds parameters of statements: set log_parameter_max_length (and …_on_error) to 0"
+        yield Finding(Level.WARNING, "database", text)
     if server["synchronous_commit"] == "off":
         yield error("synchronous_commit is off, so a crash can lose accepted events: set it to on")
     if server["encoding"] != "UTF8":

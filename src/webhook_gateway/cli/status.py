@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.labels import visible
 from webhook_gateway.rules.waiting import Reason, Waiting
 from webhook_gateway.settings import settings
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 MOST_ENDPOINTS = 50
 BAD_LAST = timedelta(hours=24)
+SOON = timedelta(days=14)
+"""Before something expires, when it is told."""
 
 
 def status(
@@ -61,7 +64,7 @@ async def _show(*, watch: bool, every: float, as_json: bool) -> None:
 
 async def read(database: Database) -> dict[str, Any]:
     """The figures, of all tenants together."""
-    from webhook_gateway.store import gateway_status, waiting
+    from webhook_gateway.store import expiry, gateway_status, pause, waiting
     from webhook_gateway.store.workers import ALIVE
 
     now = datetime.now(UTC)
@@ -73,9 +76,12 @@ async def read(database: Database) -> dict[str, Any]:
         why = await waiting.why_endpoints_wait(connection, [endpoint["id"] for endpoint in trouble])
         workers = await gateway_status.workers(connection, ALIVE)
         worn = await gateway_status.worn_data_keys(connection)
+        paused = await pause.state(connection)
+        expiring = [one._asdict() for one in await expiry.soonest(connection) if one.at < now + SOON]
     waits = None if outbox["oldest"] is None else (now - ids.moment_of(outbox["oldest"])).total_seconds()
     return {
         "at": now.isoformat(timespec="seconds"),
+        "sending_paused": paused and paused._asdict(),
         "outbox": {"depth": outbox["depth"], "oldest_seconds": None if waits is None else max(0.0, round(waits, 1))},
         "deliveries": {
             "open": sum(by_reason.values()),
@@ -86,12 +92,18 @@ async def read(database: Database) -> dict[str, Any]:
         "endpoints_in_trouble": [_endpoint(endpoint, why[endpoint["id"]]) for endpoint in trouble],
         "workers": workers,
         "worn_data_keys": worn,
+        "expiring": expiring,
     }
 
 
 def _drawn(found: dict[str, Any]) -> RenderableType:
     deliveries, outbox, workers = found["deliveries"], found["outbox"], found["workers"]
     lines = Text()
+    if paused := found["sending_paused"]:
+        since = f"{paused['since']:%Y-%m-%d %H:%M}: {visible(paused['reason'])}"
+        lines.append("sending     ", "bold").append(
+            f"paused since {since}; `webhook-gateway resume-all` ends it\n", "red"
+        )
     lines.append("outbox      ", "bold").append(f"{outbox['depth']:,} events{_age(outbox['oldest_seconds'])}\n")
     waiting = ", ".join(f"{count:,} {reason}" for reason, count in deliveries["waiting_for"].items())
     lines.append("deliveries  ", "bold").append(f"{deliveries['open']:,} open{_age(deliveries['oldest_seconds'])}\n")
@@ -106,6 +118,9 @@ def _drawn(found: dict[str, Any]) -> RenderableType:
     lines.append(f"{len(workers)} alive ({names})" if workers else "none alive: start `webhook-gateway work`")
     if found["worn_data_keys"]:
         lines.append("\ndata keys   ", "bold").append("one has sealed much: run `webhook-gateway keys rotate`", "red")
+    for one in found["expiring"][:5]:
+        what = f"{one['kind'].replace('_', ' ')} {one['id']} ({visible(one['name'])}) until {one['at']:%Y-%m-%d %H:%M}"
+        lines.append("\nexpires     ", "bold").append(what, "yellow")
     if not found["endpoints_in_trouble"]:
         return Group(lines, Text("endpoints   ", "bold").append("none in trouble", "green"))
 

@@ -13,6 +13,11 @@ SELECT current_setting('server_version_num')::int AS version, current_setting('s
        current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,
        current_setting('full_page_writes') AS full_page_writes,
        current_setting('max_connections')::int AS max_connections,
+       current_setting('log_error_verbosity') AS log_error_verbosity,
+       current_setting('log_parameter_max_length_on_error') <> '0'
+           OR current_setting('log_parameter_max_length') <> '0'
+              AND (current_setting('log_statement') IN ('mod', 'all')
+                   OR current_setting('log_min_duration_statement') <> '-1') AS logs_parameters,
        current_setting('server_encoding') AS encoding,
        EXISTS (SELECT FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl) AS encrypted,
        extract(epoch FROM clock_timestamp())::float8 AS now

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, generate_latest
@@ -13,7 +13,8 @@ from prometheus_client.registry import Collector
 from webhook_gateway import counters
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import stats
+from webhook_gateway.store import expiry, stats
+from webhook_gateway.store.driver import driver_of
 from webhook_gateway.web.callers import Caller
 
 from .dependencies import Parts, needs
@@ -48,6 +49,9 @@ async def metrics(gateway: Parts, caller: Scraper) -> Response:
             ),
             _gauge("workers", "Workers seen within a minute.", whole.workers),
             _gauge(
+                "sending_paused", "1 while nothing is sent to anybody, as in a restored copy.", whole.sending_paused
+            ),
+            _gauge(
                 "oldest_transaction_seconds",
                 "Age of the oldest open transaction: one left open slows everything down.",
                 whole.oldest_transaction_seconds,
@@ -56,10 +60,14 @@ async def metrics(gateway: Parts, caller: Scraper) -> Response:
             _labelled("endpoints", "Endpoints, by state.", "state", await stats.endpoint_states(connection)),
             _labelled("dead_tuples", "Rows to be vacuumed.", "table", await stats.dead_tuples(connection)),
         ]
+        expiring = await expiry.soonest(await driver_of(connection), caller.tenant_id, gateway.vault)
         backlog, _ = await stats.backlog(connection, caller.tenant_id, None)
     largest = backlog[: stats.MOST_ENDPOINTS]
     ages = {ids.render(ids.ENDPOINT, row["endpoint_id"]): row["oldest_due_seconds"] or 0.0 for row in largest}
     found.append(_labelled("oldest_due_seconds", "Age of the oldest due delivery.", "endpoint", ages))
+    ends = {one[:3]: one.at.timestamp() for one in expiring}
+    what = "When an API key, a replaced signing secret or a client certificate ends, in Unix seconds; the next 50."
+    found.append(_by_labels("expires_timestamp_seconds", what, ("kind", "id", "name"), ends))
     registry = CollectorRegistry()
     registry.register(Gathered(found))
     return Response(counters.shown() + generate_latest(registry), media_type=MEDIA_TYPE)
@@ -79,10 +87,14 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(PREFIX + name, text, value=float(value))
 
 
-def _labelled(name: str, text: str, label: str, values: dict[str, float] | dict[str, int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(PREFIX + name, text, labels=[label])
+def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    return _by_labels(name, text, [label], {(of,): value for of, value in values.items()})
+
+
+def _by_labels(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(PREFIX + name, text, labels=labels)
     for of, value in values.items():
-        family.add_metric([of], float(value))
+        family.add_metric(of, float(value))
     return family
 
 
