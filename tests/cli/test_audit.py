@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.support.command_line import Operator
 from webhook_gateway.crypto.signatures import new_private_key, public_key_of
+from webhook_gateway.operations.change import local_name
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 ALL = range(1, 6)
@@ -81,9 +82,10 @@ def test_a_head_is_checked_with_any_ed25519(auditor: Auditor) -> None:
 
 def test_whoever_changes_a_file_is_found_out(auditor: Auditor) -> None:
     one, two, three, four, five, head = auditor.lines
-    changed = three.replace('"actor":"cli"', '"actor":"nobody"')
+    cli = f'"actor":"{local_name()}"'
+    changed = three.replace(cli, '"actor":"nobody"')
     assert changed != three
-    twice = three.replace('"actor":"cli"', '"actor":"nobody","actor":"cli"')
+    twice = three.replace(cli, f'"actor":"nobody",{cli}')
     for lines, broken_at in (
         ((one, two, changed, four, five, head), 3),
         ((one, two, twice, four, five, head), 3),

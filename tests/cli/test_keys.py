@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from webhook_gateway.crypto.master_keys import new_master_key
+from webhook_gateway.operations.change import local_name
 from webhook_gateway.rules import api_keys
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -62,7 +63,7 @@ def test_a_revoked_key_stays_in_the_list_and_both_are_audited(keys: Cli, cli: Cl
     assert row["state"] == "revoked"
 
     audited = cli("audit", "list", "--target", made["id"], "--json", DATABASE_URL=database_url)
-    assert [entry["actor"] for entry in json.loads(audited.stdout)] == ["cli", "cli"]
+    assert [entry["actor"] for entry in json.loads(audited.stdout)] == [local_name(), local_name()]
     verified = cli("audit", "verify", "--json", DATABASE_URL=database_url)
     assert (verified.returncode, json.loads(verified.stdout)["whole"]) == (0, True)
 

@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 
 from tests.support.command_line import Operator
 from tests.support.rows import SUBSCRIBER
+from webhook_gateway.operations.change import local_name
 from webhook_gateway.rules import ids
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -100,7 +101,7 @@ def test_one_dead_delivery_goes_back_into_the_outbox_for_its_endpoint(operator: 
     (entry,) = json.loads(operator.run("audit", "list", "--target", dead, "--json").stdout)
     assert (entry["action"], entry["actor"], entry["after"]) == (
         "delivery.replayed",
-        "cli",
+        local_name(),
         {"delivery_id": answer["id"]},
     )
 

@@ -156,6 +156,7 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
     ),
     Conflict.OWN_KEY: ("", lambda h, c: keys.revoke(_as(c, name=ids.render(ids.KEY, h.key)), h.key)),
     Conflict.REPLAY_ENDED: ("UPDATE jobs SET state = 'done'", lambda h, c: replays.cancel(c, h.job)),
+    Conflict.SUBSCRIBER_HAS_ENDPOINTS: ("", lambda h, c: subscribers.delete(c, h.subscriber)),
     Conflict.SUBSCRIBER_NAME_TAKEN: (
         "INSERT INTO subscribers (id, tenant_id, name) SELECT id, id, 'Northside' FROM tenants",
         lambda h, c: subscribers.change_one(c, h.catalogue, h.subscriber, {"name": "Northside"}),

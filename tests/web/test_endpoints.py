@@ -54,7 +54,11 @@ async def test_a_deleted_subscriber_takes_endpoints_deliveries_and_keys_with_it(
     partner = await post(admin, "/v1/keys", {"name": "p", "role": "partner", "subscriber_id": world.subscriber_id})
     async with api.client(partner["key"]) as client:
         assert (await client.get("/v1/endpoints")).status_code == 200
-        assert (await admin.delete(f"/v1/subscribers/{world.subscriber_id}")).status_code == 204
+        gone = f"/v1/subscribers/{world.subscriber_id}"
+        refused = await admin.delete(gone)
+        assert (refused.status_code, "force" in refused.json()["detail"]) == (409, True)
+        assert (await client.get("/v1/endpoints")).json()["items"], "nothing is gone"
+        assert (await admin.delete(gone, params={"force": True})).status_code == 204
         assert (await client.get("/v1/endpoints")).status_code == 401
     assert (await admin.get(f"/v1/subscribers/{world.subscriber_id}")).status_code == 404
     assert (await admin.get(f"/v1/endpoints/{world.endpoint_id}")).status_code == 404
@@ -377,7 +381,7 @@ async def test_an_endpoint_can_not_be_added_to_a_subscriber_that_goes(admin: htt
         subscriber = await post(admin, "/v1/subscribers", {"name": "Lab", **EVERYTHING})
         body = {"subscriber_id": subscriber["id"], "url": URL, "event_types": ["*"]}
         made, gone = await asyncio.gather(
-            admin.post("/v1/endpoints", json=body), admin.delete(f"/v1/subscribers/{subscriber['id']}")
+            admin.post("/v1/endpoints", json=body), admin.delete(f"/v1/subscribers/{subscriber['id']}?force=true")
         )
         assert gone.status_code == 204
         if made.status_code == 201:

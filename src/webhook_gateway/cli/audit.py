@@ -15,7 +15,7 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.signing import BadSecret
 from webhook_gateway.settings import settings
 
-from .environment import TenantName, configured_vault, database_url, read_in, tenant_named, with_database
+from .environment import TenantName, configured_vault, database_url, moment_in, read_in, tenant_named, with_database
 from .exits import NO, WRONG, CannotGoOn
 from .screen import answers, say, table, write_json
 
@@ -128,7 +128,9 @@ def export(
 @app.command("list")
 def list_entries(
     target: Annotated[str, typer.Option("--target", help="Only what was done to this, as in ep_…")] = "",
-    actor: Annotated[str, typer.Option("--actor", help="Only what this key (or ‘cli’) did.")] = "",
+    actor: Annotated[str, typer.Option("--actor", help="Only what this key (or cli:USER) did.")] = "",
+    since: Annotated[str, typer.Option("--since", metavar="TIME", help="Only what was done from then on.")] = "",
+    until: Annotated[str, typer.Option("--until", metavar="TIME", help="Only what was done before.")] = "",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 50,
     tenant: TenantName = "default",
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array.")] = False,
@@ -139,7 +141,15 @@ def list_entries(
     """
     from webhook_gateway.store import audit
 
-    fetch = partial(audit.page, before=None, limit=limit, target=target or None, actor=actor or None)
+    fetch = partial(
+        audit.page,
+        before=None,
+        limit=limit,
+        target=target or None,
+        actor=actor or None,
+        since=moment_in(since),
+        until=moment_in(until),
+    )
     rows = read_in(tenant, fetch)
     if as_json:
         fields = ("sequence", "at", "actor", "source", "action", "target", "before", "after")

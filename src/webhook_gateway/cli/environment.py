@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 from uuid import UUID
@@ -109,6 +110,17 @@ def parse_id(prefix: str, text: str) -> UUID:
         return ids.parse(prefix, text)
     except ids.NotAnId as error:
         raise CannotGoOn(f"{text} can't be used: {error}", WRONG) from None
+
+
+def moment_in(text: str) -> datetime | None:
+    """None where nothing is given; UTC where no zone is."""
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CannotGoOn(f"{text} is no time: write it as 2026-11-23T08:00 or 2026-11-23T08:00+01:00", WRONG) from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 async def tenant_named(database: Database, name: str) -> UUID:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 
 from webhook_gateway.rules import ids
 
-from .environment import TenantName, change_in, parse_id, with_database
+from .environment import TenantName, change_in, moment_in, parse_id, with_database
 from .exits import NO, WRONG, CannotGoOn
 from .screen import progress, say, write_json
 
@@ -60,8 +59,8 @@ def replay(
     wanted = {
         "endpoint_id": parse_id(ids.ENDPOINT, endpoint) if endpoint else None,
         "type": type or None,
-        "since": _moment(since),
-        "until": _moment(until),
+        "since": moment_in(since),
+        "until": moment_in(until),
     }
     wanted = {name: value for name, value in wanted.items() if value is not None}
     if not wanted:
@@ -128,13 +127,3 @@ async def _follow(database: Database, job: Any, *, quiet: bool) -> Any:
             job = now
             shown.update(bar, completed=job["done"])
     return job
-
-
-def _moment(text: str) -> datetime | None:
-    if not text:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise CannotGoOn(f"{text} is no time: write it as 2026-11-23T08:00 or 2026-11-23T08:00+01:00", WRONG) from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

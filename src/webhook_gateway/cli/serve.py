@@ -54,6 +54,7 @@ def serve(
         return
     with supervisor.listen_on(host, port) as listener:
         say(f"the API listens on {supervisor.address_of(listener)}")
+        _warn_of_development(settings())
         # Where it listens is no place for an endpoint, whoever said where: an option, or a setting.
         listening, number = listener.getsockname()[:2]
         os.environ |= {"WEBHOOK_GATEWAY_HOST": listening, "WEBHOOK_GATEWAY_PORT": str(number)}
@@ -79,6 +80,7 @@ def work(
     [dim]Example:[/dim]  webhook-gateway work --processes 4
     """
     _check_production(settings())
+    _warn_of_development(settings())
     count = _choose(processes, "worker")
     if count > 1:
         supervise([supervisor.workers(count)])
@@ -138,6 +140,14 @@ def _serve_here(listener: socket.socket, trusted_proxies: str) -> None:
         timeout_graceful_shutdown=int(API_DRAINS_WITHIN),
     )
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _warn_of_development(found: Settings) -> None:
+    if found.development:
+        say(
+            "WEBHOOK_GATEWAY_DEVELOPMENT IS ON: http, this machine and every port are allowed for partners. "
+            "Never with real patients"
+        )
 
 
 def _check_production(found: Settings) -> None:

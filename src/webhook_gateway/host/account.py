@@ -1,4 +1,4 @@
-"""The account that a program of ours runs as: another one where we are root and it refuses to be."""
+"""Who we are, and the account that a program of ours runs as: another one where we are root and it refuses to be."""
 
 from __future__ import annotations
 
@@ -13,6 +13,22 @@ from typing import Any, BinaryIO, Self
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 """Nothing of ours: PGDATA, PGPORT and the like would change what programs do, and HOME may be closed to them."""
+
+NO_LOGIN = 2**32 - 1
+"""The login uid of what nobody has logged in for: a service, or a container."""
+
+
+def user() -> str:
+    """The operating system's user: who logged in, whatever they have become since (sudo), or else who we are."""
+    try:
+        uid = int(Path("/proc/self/loginuid").read_text())
+    except (OSError, ValueError):
+        uid = NO_LOGIN
+    uid = os.getuid() if uid == NO_LOGIN else uid
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from webhook_gateway.host.account import user
 from webhook_gateway.rules.rights import Quotas, Rights
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import audit, configuration, workers
@@ -32,9 +33,18 @@ class Actor(Rights):
     """What they act with, as a sentence has it: the key `operations`."""
 
 
+LOCAL = "local"
+"""The source of what is done at this machine."""
+
+
 def local_actor(tenant_id: UUID) -> Actor:
     """Whoever is at this machine and has the database's password: they could grant themselves everything."""
-    return Actor(tenant_id=tenant_id, name="cli", source="local", scopes=frozenset(Scope), means="the command line")
+    everything = frozenset(Scope)
+    return Actor(tenant_id=tenant_id, name=local_name(), source=LOCAL, scopes=everything, means="the command line")
+
+
+def local_name() -> str:
+    return f"cli:{user()}"
 
 
 @dataclass(slots=True)

@@ -44,6 +44,9 @@ class Conflict(Enum):
     NOTHING_TO_PAUSE = "The endpoint is disabled, so nothing is attempted anyway. Resume it once it is fixed."
     OWN_KEY = "A key can't revoke itself: use another key that has the scope admin."
     REPLAY_ENDED = "The job has ended already."
+    SUBSCRIBER_HAS_ENDPOINTS = (
+        "The subscriber has endpoints: delete these first, or say `force`, which also cancels what waits for them."
+    )
     SUBSCRIBER_NAME_TAKEN = "Another subscriber has this name. Choose another name, or use that subscriber."
     NO_TENANT = "There is no tenant of this name: --new-tenant makes one."
     TENANT_EXISTS = "There is a tenant of this name already: leave --new-tenant out."

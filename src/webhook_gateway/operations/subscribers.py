@@ -93,10 +93,12 @@ def _taken(error: IntegrityError) -> Conflict:
     return Conflict.SUBSCRIBER_NAME_TAKEN if by_name else Conflict.EXTERNAL_ID_TAKEN
 
 
-async def delete(change: Change, subscriber_id: UUID) -> NotFound | None:
-    """With its endpoints and keys; its open deliveries are cancelled."""
+async def delete(change: Change, subscriber_id: UUID, *, force: bool = False) -> NotFound | Conflict | None:
+    """With its keys, and by ``force`` with its endpoints: their open deliveries are cancelled."""
     gone = await subscribers.delete(change.connection, change.actor.tenant_id, subscriber_id)
     if gone is None:
         return NotFound.SUBSCRIBER
+    if gone["endpoints"] and not force:
+        return Conflict.SUBSCRIBER_HAS_ENDPOINTS
     change.note("subscriber.deleted", ids.render(ids.SUBSCRIBER, subscriber_id), CONFIGURATION, before=gone)
     return None

@@ -31,7 +31,8 @@ from .tables import audit_log
 class Entry:
     """Something that was done. ``source`` is the client's address, or ``local``.
 
-    ``actor`` is a key's id, ``oidc:`` and the subject of a token, ``cli``, or ``gateway`` for what it did by itself.
+    ``actor`` is a key's id, ``oidc:`` and the subject of a token, ``cli:`` and the operating system's user, or
+    ``gateway`` for what it did by itself.
 
     ``before`` and ``after`` hold names and numbers, never a secret, a header's value or an event's data.
     """
@@ -90,9 +91,20 @@ async def page(
     limit: int,
     target: str | None,
     actor: str | None,
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> list[RowMapping]:
-    """Rows, newest first, from below the sequence ``before``."""
-    rows, sequence = select(audit_log).where(audit_log.c.tenant_id == tenant_id), audit_log.c.sequence
+    """Rows, newest first, from below the sequence ``before``; ``since`` and ``until`` bound when it was done."""
+    log, sequence = audit_log.c, audit_log.c.sequence
+    rows = select(audit_log).where(log.tenant_id == tenant_id)
+    # Sequences follow time, so two probes find where it begins and ends; by time itself all of it might be walked.
+    probe = select(sequence).where(log.tenant_id == tenant_id).limit(1)
+    if since is not None:
+        first = probe.where(log.at >= since).order_by(log.at, sequence).scalar_subquery()
+        rows = rows.where(sequence >= first, -sequence <= -first)
+    if until is not None:
+        last = probe.where(log.at < until).order_by(log.at.desc(), sequence.desc()).scalar_subquery()
+        rows = rows.where(sequence <= last, -sequence >= -last)
     if target is not None:
         rows = rows.where(audit_log.c.target == target)
     if actor is not None:

@@ -26,7 +26,8 @@ Auditor = Annotated[Caller, needs(Scope.AUDIT_READ, whole_tenant=True)]
 @router.get("", response_model=Page[AuditEntry], operation_id="listAudit", summary="List audit entries")
 async def every(query: Annotated[AuditQuery, Query()], gateway: Parts, caller: Auditor) -> Any:
     """Lists changes and every look at a payload, newest first. Entries can only be added."""
-    fetch = partial(audit.page, tenant_id=caller.tenant_id, target=query.target, actor=query.actor)
+    asked = query.model_dump(include={"target", "actor", "since", "until"})
+    fetch = partial(audit.page, tenant_id=caller.tenant_id, **asked)
     return await page_of(gateway, query, fetch, by="sequence", show=_shown, of_many=True)
 
 

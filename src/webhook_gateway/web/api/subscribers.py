@@ -78,10 +78,13 @@ async def change_one(subscriber_id: SubscriberId, body: SubscriberChanges, gatew
     operation_id="deleteSubscriber",
     summary="Delete a subscriber",
 )
-async def delete(subscriber_id: SubscriberId, gateway: Parts, caller: Writer) -> None:
-    """Deletes a subscriber with its endpoints and keys, and cancels its open deliveries. What was sent stays known."""
+async def delete(subscriber_id: SubscriberId, gateway: Parts, caller: Writer, force: bool = False) -> None:
+    """Deletes a subscriber and its keys. What was sent stays known.
+
+    `409` while it has endpoints, unless `force` is true: then they go, too, and their open deliveries are cancelled.
+    """
     async with changing(gateway.database, caller) as change:
-        granted(await subscribers.delete(change, subscriber_id))
+        granted(await subscribers.delete(change, subscriber_id, force=force))
     gateway.callers.forget()
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from .shapes import Paging, Shown, examples
 from .typed_ids import SUFFIX
-from .values import WITHOUT_NUL
+from .values import WITHOUT_NUL, Time
 
 
 class AuditEntry(Shown):
@@ -31,7 +31,7 @@ class AuditEntry(Shown):
 
     sequence: int
     at: datetime
-    actor: str = Field(description="A key's id, or `cli`.")
+    actor: str = Field(description="A key's id, `oidc:` and a subject, `cli:` and a user, or `gateway`.")
     source: str = Field(description="The client's address.")
     action: str
     target: str
@@ -41,10 +41,12 @@ class AuditEntry(Shown):
 
 
 class AuditQuery(Paging):
-    """Which entries."""
+    """Which entries. `since` and `until` bound when it was done."""
 
     target: str | None = Field(None, max_length=200, pattern=WITHOUT_NUL, description="What was changed.")
     actor: str | None = Field(None, max_length=200, pattern=WITHOUT_NUL, description="Who changed it.")
+    since: Time | None = None
+    until: Time | None = None
 
 
 class AuditHead(Shown):
