@@ -9,6 +9,7 @@ import typer
 from webhook_gateway.rules import ids
 
 from .environment import TenantName, change_in, configured_vault, parse_id, with_database
+from .exits import granted
 from .screen import say
 
 if TYPE_CHECKING:
@@ -40,6 +41,28 @@ def resume(endpoint: EndpointId, tenant: TenantName = "default") -> None:
     endpoint_id, vault = parse_id(ids.ENDPOINT, endpoint), _filled_vault()
     row = change_in(tenant, lambda change: endpoint_lifecycle.resume(change, vault, endpoint_id))
     say(f"{endpoint} is {row['state']}")
+
+
+def pause_all(
+    reason: Annotated[str, typer.Option("--reason", help="For whoever finds it so; nothing about a patient.")],
+) -> None:
+    """Send nothing more, to nobody, until ‘resume-all’: for all workers and tenants. Events are still accepted.
+
+    A database that was restored from a dump starts like that by itself.
+
+    [dim]Example:[/dim]  webhook-gateway pause-all --reason "restored from the backup of Monday"
+    """
+    from webhook_gateway.operations import pause
+
+    paused = granted(with_database(lambda database: pause.pause_all(database, reason)))
+    say("nothing is sent" if paused else "nothing was sent before: `webhook-gateway status` says why")
+
+
+def resume_all() -> None:
+    """Send again, after ‘pause-all’ or in a copy of a database: whatever waits goes out. Endpoints stay as they are."""
+    from webhook_gateway.operations import pause
+
+    say("sending goes on" if with_database(pause.resume_all) else "sending was not paused")
 
 
 def cancel(

@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.host.loop import POLL
+from webhook_gateway.operations import pause
 from webhook_gateway.outbound.egress import Egress
 from webhook_gateway.store import configuration, keyring, workers
 from webhook_gateway.store.clock import Clock
@@ -43,6 +44,7 @@ class Configuration:
         async with self.database.connection() as connection:
             if not snapshot.version:
                 await keyring.fill(self.database, self.vault)
+                await pause.recognise(self.database)
             stale = snapshot.stale_at is not None and snapshot.stale_at.timestamp() <= self.clock.now()
             stale = stale or bool(snapshot.unsendable)  # their key may be back
             if stale or await configuration.version(connection) != snapshot.version:
@@ -53,6 +55,8 @@ class Configuration:
             self.health_known = min(known, datetime.fromtimestamp(self.clock.now(), UTC))
         for endpoint_id, health in learnt.items():
             self.registry.of(endpoint_id).health.learn(health)
+        if newer is not None and newer.is_paused is not snapshot.is_paused:
+            telemetry.sending_paused() if newer.is_paused else telemetry.sending_resumed()
         if newer is not None:  # the last: nothing is sent before the first, and by then no open breaker is overlooked
             self.registry.learn(newer)
         self.due.changed.set()

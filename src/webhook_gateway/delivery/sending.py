@@ -61,9 +61,9 @@ class Sending:
     def must_wait(self) -> float:
         """Seconds to wait where nothing may be leased.
 
-        It couldn't be written down, or the time and the endpoints' health aren't known yet.
+        It couldn't be written down, sending is paused, or the time and the endpoints' health aren't known yet.
         """
-        if self.is_behind:
+        if self.is_behind or self.registry.snapshot.is_paused:
             return POLL
         return 0.0 if self.database.clock.is_set and self.registry.snapshot.version else CLOCK_GAP
 
@@ -120,7 +120,7 @@ class Sending:
                 await self._attempt(record, delivery, body)
             except Exception as error:
                 telemetry.stage_failed("deliver", error)  # the lease ends by itself; the attempt is counted
-            following = self.slots.next_or_free(record, not (self.is_behind or self.stopping.is_set()))
+            following = self.slots.next_or_free(record, not (self.must_wait() or self.stopping.is_set()))
             self.due.changed.set()
             telemetry.in_flight.set(self.slots.in_flight)
             if following is None:

@@ -125,6 +125,8 @@ class Slots:
         endpoint = record.endpoint
         if endpoint is None or endpoint.ordering is Ordering.LATEST or endpoint.rate is not None:
             return None
+        if self._registry.snapshot.is_paused:
+            return None
         if self._taken.left() <= 0 or self._free_slots(endpoint, record, self._clock.now()) <= 0:
             return None
         return endpoint.deadline + self._lease_margin

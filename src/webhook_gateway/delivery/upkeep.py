@@ -101,8 +101,8 @@ class Upkeep:
         self._chores_at = monotonic() + CHORES_AGAIN
         with suppress(asyncpg.LockNotAvailableError, KeyMissing):  # a table is busy, with a backup for example
             await partitions.make_all(connection)
-            if not await self._knows_the_time(connection):
-                return
+            if self._registry.snapshot.is_paused or not await self._knows_the_time(connection):
+                return  # what is too old in a copy may be what it was made for
             await self._end_open(connection)
             await self._drop(connection)
             while await partitions.prune_keys(connection, self._settings.retain_idempotency_hours):

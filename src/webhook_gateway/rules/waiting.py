@@ -34,6 +34,7 @@ class Reason(Explained):
     RATE = "rate", "It is due; its endpoint's rate has to allow it."
     SLOTS = "slots", "It is due; its endpoint needs a free slot."
     NO_WORKER = "no_worker", "It is due or in the outbox, and no worker is alive."
+    SENDING_PAUSED = "sending_paused", "Nothing is sent to anybody: somebody has to say `resume-all`."
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -86,10 +87,10 @@ def may_test(endpoint: Endpoint, health: Health, now: float) -> bool:
     return may_begin(endpoint, health, now) < may_begin(endpoint, Health(), now)
 
 
-def why_waiting(delivery: OpenDelivery, endpoint: Endpoint, health: Health, workers: int, now: float) -> Waiting:
+def why_waiting(delivery: OpenDelivery, endpoint: Endpoint, health: Health, workers: int | None, now: float) -> Waiting:
     """Why a delivery is not attempted now. Of several reasons the one that lasts longest, the endpoint's first.
 
-    ``workers`` is how many are alive.
+    ``workers`` is how many are alive; None while sending is paused.
     """
     if delivery.leased and delivery.due_at is not None and delivery.due_at > now:
         return Waiting(Reason.SENDING, delivery.due_at)
@@ -98,6 +99,8 @@ def why_waiting(delivery: OpenDelivery, endpoint: Endpoint, health: Health, work
         ends = end(endpoint, health, until)
         if ends > now and ends >= until:
             reason, until = of_endpoint, ends
+    if workers is None and until != inf:
+        return Waiting(Reason.SENDING_PAUSED)
     if reason is not None:
         return Waiting(reason, None if until == inf else until)
     if workers == 0:
@@ -107,8 +110,10 @@ def why_waiting(delivery: OpenDelivery, endpoint: Endpoint, health: Health, work
     return Waiting(Reason.SLOTS if endpoint.rate is None else Reason.RATE, before=delivery.before)
 
 
-def why_in_outbox(workers: int) -> Waiting:
+def why_in_outbox(workers: int | None) -> Waiting:
     """Why an event has no deliveries yet, and a replay is not one."""
+    if workers is None:
+        return Waiting(Reason.SENDING_PAUSED)
     return Waiting(Reason.NO_WORKER if workers == 0 else Reason.FAN_OUT)
 
 

@@ -27,6 +27,8 @@ from .database import Connection
 
 VERSION = "SELECT version FROM configuration"
 
+STATE = "SELECT version, paused_at IS NOT NULL FROM configuration"
+
 CHANGED = """
 -- changed: tells every process that its copy is old, in the transaction of the change
 UPDATE configuration SET version = version + 1
@@ -105,7 +107,8 @@ SEALED = {
 class Snapshot:
     """The endpoints as of one version. ``stale_at`` is when a rotated secret ends; ``unsendable`` lack a key.
 
-    ``thin`` is what a thin body has of the tenants' own types, by tenant and name.
+    ``thin`` is what a thin body has of the tenants' own types, by tenant and name. Nothing is sent while it
+    ``is_paused``.
     """
 
     version: int
@@ -113,6 +116,7 @@ class Snapshot:
     unsendable: frozenset[UUID]
     stale_at: datetime | None
     thin: Mapping[tuple[UUID, str], Tree] = field(default_factory=dict)
+    is_paused: bool = False
 
 
 async def version(connection: Connection) -> int:
@@ -126,7 +130,7 @@ async def changed(connection: Connection) -> None:
 async def snapshot(connection: Connection, vault: Vault) -> Snapshot:
     """Every endpoint with its open secrets. One whose key is missing is named as unsendable: its deliveries wait."""
     # The version first: a change that commits in between makes the next read find it newer, never older.
-    current = await version(connection)
+    current, is_paused = await connection.fetchrow(STATE) or (0, True)
     secrets, stale_at, unsendable = _open_secrets(await connection.fetch(SECRETS), vault)
     endpoints = {}
     for row in await connection.fetch(ENDPOINTS):
@@ -137,7 +141,7 @@ async def snapshot(connection: Connection, vault: Vault) -> Snapshot:
             unsendable.add(row["id"])
         endpoints[row["id"]] = endpoint_from(row, tuple(secrets[row["id"]]), sealed)
     thin = {(row["tenant_id"], row["name"]): tree_of(row["thin"]) for row in await connection.fetch(THIN)}
-    return Snapshot(current, endpoints, frozenset(unsendable), stale_at, thin)
+    return Snapshot(current, endpoints, frozenset(unsendable), stale_at, thin, is_paused)
 
 
 def seal_column(vault: Vault, tenant_id: UUID, endpoint_id: UUID, column: str, value: Mapping[str, Any]) -> bytes:

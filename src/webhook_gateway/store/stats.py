@@ -135,7 +135,8 @@ async def gauges(connection: AsyncConnection) -> Row[Any]:
                (SELECT count(*) FROM held_keys) AS held_keys,
                (SELECT coalesce(max(sealed), 0) FROM data_keys
                 WHERE id IN (SELECT max(id) FROM data_keys WHERE purpose = 'seal' GROUP BY tenant_id)) AS sealed,
-               (SELECT count(*) FROM workers WHERE seen_at > now() - interval '1 minute') AS workers
+               (SELECT count(*) FROM workers WHERE seen_at > now() - interval '1 minute') AS workers,
+               (SELECT (paused_at IS NOT NULL)::int FROM configuration) AS sending_paused
         """
     )
     return (await connection.execute(statement)).one()

@@ -22,7 +22,11 @@ OPEN_STATES = ("pending", "sending")
 COUNTED = 100
 """How far is counted what is due before a delivery."""
 
-WORKERS = "SELECT count(*) FROM workers WHERE seen_at > now() - make_interval(secs => $1)"
+WORKERS = """
+-- workers: how many are alive; nothing while sending is paused
+SELECT count(*) FROM workers WHERE seen_at > now() - make_interval(secs => $1)
+HAVING (SELECT paused_at IS NULL FROM configuration)
+"""
 
 ENDPOINTS = """
 -- endpoints: what claims for them go by
@@ -94,8 +98,10 @@ async def explained(connection: Connection, rows: Sequence[RowMapping], *, unfil
     return told
 
 
-async def workers_alive(connection: Connection) -> int:
-    return int(await connection.fetchval(WORKERS, ALIVE))
+async def workers_alive(connection: Connection) -> int | None:
+    """None while sending is paused."""
+    alive = await connection.fetchval(WORKERS, ALIVE)
+    return None if alive is None else int(alive)
 
 
 async def endpoints_of(connection: Connection, ids: Collection[UUID]) -> dict[UUID, tuple[Endpoint, Health]]:
@@ -136,7 +142,7 @@ async def why_endpoints_wait(connection: Connection, ids: Collection[UUID]) -> d
     return {id: why_waiting(due, *found, workers, now) for id, found in (await endpoints_of(connection, ids)).items()}
 
 
-def _why(row: RowMapping, facts: Any, endpoint: tuple[Endpoint, Health], workers: int) -> Waiting:
+def _why(row: RowMapping, facts: Any, endpoint: tuple[Endpoint, Health], workers: int | None) -> Waiting:
     delivery = OpenDelivery(
         seconds_of(row["due_at"]),
         leased=row["state"] == DeliveryState.SENDING,

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from webhook_gateway.store.database import DatabaseUnavailable
 
 from .dependencies import Parts
-from .schemas.health import Condition
+from .schemas.health import Condition, Readiness
 
 router = APIRouter(tags=["Health"])
 
@@ -20,9 +20,12 @@ async def alive() -> Any:
     return {"status": "ok"}
 
 
-@router.get("/readyz", response_model=Condition, operation_id="getReadiness", summary="See whether it can work")
+@router.get("/readyz", response_model=Readiness, operation_id="getReadiness", summary="See whether it can work")
 async def ready(gateway: Parts) -> Any:
-    """Answers 200 while the database takes writes, 503 otherwise. Needs no key."""
-    if not await gateway.readiness.is_ready():
+    """Answers 200 while the database takes writes, 503 otherwise. Needs no key.
+
+    While `sending` is `paused`, events are accepted and nothing is sent, until an operator says `resume-all`.
+    """
+    if (sending := await gateway.readiness.ask()) is None:
         raise DatabaseUnavailable("the database is silent, or takes no writes")
-    return {"status": "ok"}
+    return {"status": "ok", "sending": sending}

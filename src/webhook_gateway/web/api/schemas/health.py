@@ -13,3 +13,11 @@ class Condition(Shown):
     model_config = examples({"status": "ok"})
 
     status: Literal["ok"]
+
+
+class Readiness(Condition):
+    """Whether the process can work, and whether what it accepts is sent."""
+
+    model_config = examples({"status": "ok", "sending": "on"})
+
+    sending: Literal["on", "paused"]
