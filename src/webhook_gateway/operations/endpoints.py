@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets as chance
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy import RowMapping, func
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.crypto import signatures
@@ -25,7 +26,7 @@ from webhook_gateway.rules.matching import beyond, effective
 from webhook_gateway.rules.model import Signing
 from webhook_gateway.rules.rights import Quotas
 from webhook_gateway.rules.scopes import Scope, allows
-from webhook_gateway.rules.signing import SECRET_BYTES, BadSecret, encode_secret, parse_secret
+from webhook_gateway.rules.signing import SECRET_BYTES, encode_secret
 from webhook_gateway.rules.targets import MASK, Policy, parse
 from webhook_gateway.store import endpoints, subscribers
 from webhook_gateway.store.configuration import masked_url, open_column, seal_column, url_columns, whole_url
@@ -34,7 +35,7 @@ from webhook_gateway.store.notifications import CONFIGURATION, OUTBOX
 
 from . import content, filters
 from .change import Actor, Change
-from .credentials import CREDENTIALS, faults_of, shown_credentials
+from .credentials import CREDENTIALS, faults_of, faults_of_secret, header_given_twice, shown_credentials
 from .permission import cut_off, faults_of_types, types_of
 from .quotas import one_endpoint_more
 from .refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
@@ -78,8 +79,8 @@ async def create(
         return too_many
     faults = [
         *_faults(wanted, policy, actor.quotas),
-        *_faults_of_secret(given["secret"], given["signing"]),
-        *_header_given_twice(list(given["headers"]), given["authorization"]),
+        *faults_of_secret(given["secret"], given["signing"]),
+        *header_given_twice(list(given["headers"]), given["authorization"]),
         *await _faults_of_types(change, catalogue, given["event_types"], subscriber["event_types"]),
     ]
     if faults:
@@ -96,7 +97,9 @@ async def create(
     values = _columns(vault, actor.tenant_id, endpoint_id, wanted, policy)
     if values["url_query"] and (too_old := await change.needs_current_workers()):
         return too_old
-    row = await endpoints.create(change.connection, {"id": endpoint_id, "tenant_id": actor.tenant_id, **values})
+    columns = {"id": endpoint_id, "tenant_id": actor.tenant_id, **values}
+    if isinstance(row := await _named(change, endpoints.create(change.connection, columns)), Conflict):
+        return row
     secret = await _add_secret(change, vault, endpoint_id, given["secret"], given["signing"])
     rendered = ids.render(ids.ENDPOINT, endpoint_id)
     change.note("endpoint.created", rendered, CONFIGURATION, after=_noted(vault, row, values))
@@ -117,7 +120,7 @@ async def change_one(
     headers = header_names(vault, before) if "headers" not in given else list(given["headers"] or {})
     faults = [
         *_faults(given, policy, change.actor.quotas),
-        *_header_given_twice(headers, given.get("authorization", before["authorization"])),
+        *header_given_twice(headers, given.get("authorization", before["authorization"])),
     ]
     if "event_types" in given:
         faults += await _faults_of_types(change, catalogue, given["event_types"], before["permitted_types"])
@@ -137,7 +140,9 @@ async def change_one(
             return too_old
         if shown_url(vault, before, change.actor) != shown_url(vault, {**before, **values}, change.actor):
             await _url_changed(change, vault, before, values)
-    after = await endpoints.change(change.connection, change.actor.tenant_id, endpoint_id, values)
+    changed = endpoints.change(change.connection, change.actor.tenant_id, endpoint_id, values)
+    if isinstance(after := await (_named(change, changed) if "name" in values else changed), Conflict):
+        return after
     change.note(
         "endpoint.changed",
         ids.render(ids.ENDPOINT, endpoint_id),
@@ -146,6 +151,15 @@ async def change_one(
         after=_noted(vault, after, values),
     )
     return after
+
+
+async def _named(change: Change, written: Awaitable[RowMapping]) -> RowMapping | Conflict:
+    """The row, unless another endpoint of its subscriber has the name."""
+    try:
+        async with change.connection.begin_nested():
+            return await written
+    except IntegrityError:
+        return Conflict.ENDPOINT_NAME_TAKEN
 
 
 async def _url_changed(change: Change, vault: Vault, before: RowMapping, values: dict[str, Any]) -> None:
@@ -178,7 +192,7 @@ async def rotate_secret(
     row = await find_theirs(change.connection, change.actor, endpoint_id)
     if isinstance(row, NotFound | NotHeld):
         return row
-    if faults := tuple(_faults_of_secret(own, row["signing"])):
+    if faults := tuple(faults_of_secret(own, row["signing"])):
         return Invalid(faults)
     if overlap and len(await endpoints.secrets_of(change.connection, [endpoint_id])) >= MOST_SECRETS:
         return Conflict.TOO_MANY_SECRETS
@@ -264,26 +278,6 @@ def _faults(given: Mapping[str, Any], policy: Policy, quotas: Quotas | None) -> 
     if len({name.lower() for name in headers}) < len(headers):
         yield Fault("duplicate_header", "Give each header once: case makes no difference.", pointer="/headers")
     yield from faults_of(given, policy)
-
-
-def _header_given_twice(headers: Iterable[str], authorization: object | None) -> Iterator[Fault]:
-    if authorization is not None and any(name.lower() == "authorization" for name in headers):
-        remedy = "Give the header Authorization or `authorization`, not both."
-        yield Fault("duplicate_header", remedy, pointer="/authorization")
-
-
-def _faults_of_secret(own: str | None, signing: str) -> Iterator[Fault]:
-    if own is None:
-        return
-    if signing == Signing.ED25519:
-        remedy = "Leave it out: with signing ed25519 only the gateway has a secret."
-        yield Fault("secret", remedy, pointer="/secret")
-        return
-    try:
-        parse_secret(own)
-    except BadSecret:
-        remedy = "Give whsec_ and base64 of 24 to 64 bytes, or none to have one made."
-        yield Fault("secret", remedy, pointer="/secret")
 
 
 async def _faults_of_types(

@@ -34,6 +34,7 @@ class Conflict(Enum):
     DELIVERY_SENDING = "The delivery is being sent just now. Look at it again when this attempt is over."
     ENDPOINT_DELETED = "The delivery's endpoint was deleted, so there is nowhere to send it."
     ENDPOINT_DISABLED = "The endpoint is disabled: resume it first."
+    ENDPOINT_NAME_TAKEN = "Another endpoint of its subscriber has this name. Choose another, or use that endpoint."
     ENDPOINT_PAUSED = "The endpoint is paused: resume it first."
     EXTERNAL_ID_TAKEN = "Another subscriber has this external_id. Choose another one, or use that subscriber."
     EVENT_TYPE_CHANGED = "Somebody else has just changed this event type. Look at it, and change it again."
@@ -42,6 +43,7 @@ class Conflict(Enum):
     NOT_PERMITTED = "The endpoint may not have events of this type any more: its subscriber's event_types say which."
     NOT_WANTED = "The endpoint's filter does not let it through, or was never asked about it."
     NOTHING_TO_PAUSE = "The endpoint is disabled, so nothing is attempted anyway. Resume it once it is fixed."
+    OTHER_PLAN = "What would be changed is no longer what was planned: look at the new plan, then apply that."
     OWN_KEY = "A key can't revoke itself: use another key that has the scope admin."
     REPLAY_ENDED = "The job has ended already."
     SUBSCRIBER_HAS_ENDPOINTS = (

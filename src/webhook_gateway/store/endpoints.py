@@ -12,7 +12,7 @@ from sqlalchemy import RowMapping, Select, func, insert, literal, or_, select, t
 from sqlalchemy import delete as delete_from
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from webhook_gateway.rules.model import EndpointState
+from webhook_gateway.rules.model import EndpointState, Signing
 
 from . import deliveries, ordering
 from .driver import driver_of
@@ -25,7 +25,11 @@ DELETED = "endpoint_deleted"
 
 
 async def create(connection: AsyncConnection, values: Mapping[str, Any]) -> RowMapping:
-    """``values`` are columns, with an ``id``: headers are sealed for it."""
+    """``values`` are columns, with an ``id``: headers are sealed for it.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: another one of its subscriber has the name.
+    """
     await connection.execute(insert(endpoints).values(**values))
     return await one(connection, _live(values["tenant_id"], None).where(endpoints.c.id == values["id"]))
 
@@ -83,7 +87,11 @@ async def of_subscriber(connection: AsyncConnection, tenant_id: UUID, subscriber
 async def change(
     connection: AsyncConnection, tenant_id: UUID, endpoint_id: UUID, changes: Mapping[str, Any]
 ) -> RowMapping:
-    """The endpoint as a new revision. The caller holds its row."""
+    """The endpoint as a new revision. The caller holds its row.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: another one of its subscriber has the name.
+    """
     statement = (
         update(endpoints)
         .where(endpoints.c.tenant_id == tenant_id, endpoints.c.id == endpoint_id)
@@ -182,12 +190,12 @@ async def secrets_of(connection: AsyncConnection, endpoint_ids: Sequence[UUID]) 
     return await every(connection, live)
 
 
-async def signing_keys(connection: AsyncConnection, endpoint_id: UUID) -> list[RowMapping]:
-    """The live private keys of an endpoint that signs with Ed25519, sealed, newest first."""
+async def signing_keys(connection: AsyncConnection, endpoint_id: UUID, signing: Signing) -> list[RowMapping]:
+    """The live secrets of an endpoint that signs so, sealed, newest first."""
     live = (
         select(endpoint_secrets.c.id, endpoint_secrets.c.tenant_id, endpoint_secrets.c.secret)
         .join(endpoints, endpoints.c.id == endpoint_secrets.c.endpoint_id)
-        .where(endpoints.c.id == endpoint_id, endpoints.c.deleted_at.is_(None), endpoints.c.signing == "ed25519")
+        .where(endpoints.c.id == endpoint_id, endpoints.c.deleted_at.is_(None), endpoints.c.signing == signing)
         .where(_unexpired())
         .order_by(endpoint_secrets.c.id.desc())
     )

@@ -61,7 +61,7 @@ endpoints = _table(
     "deadline float8, schedule float8[], maintenance_from timestamptz, maintenance_until timestamptz",
     "created_at timestamptz, updated_at timestamptz, deleted_at timestamptz, content jsonb, filter bytea",
     "filter_digest bytea, url_query bytea, host_changed_at timestamptz, cut_off_at timestamptz",
-    "state_changed_by text",
+    "state_changed_by text, name text",
 )
 
 endpoint_secrets = _table(

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 
 from webhook_gateway.crypto import signatures
 from webhook_gateway.crypto.vault import KeyMissing, Tampered
+from webhook_gateway.rules.model import Signing
 from webhook_gateway.store import endpoints
 from webhook_gateway.web.callers import Bucket
 from webhook_gateway.web.errors import Problem
@@ -36,7 +37,7 @@ async def public_keys(endpoint_id: Annotated[EndpointId, Query()], gateway: Part
     if not _bucket.take(time.monotonic()):
         raise Problem(429, "too-many-requests", "Keep the keys and ask again later.", headers={"Retry-After": "1"})
     async with gateway.database.begin() as connection:
-        rows = await endpoints.signing_keys(connection, endpoint_id)
+        rows = await endpoints.signing_keys(connection, endpoint_id, Signing.ED25519)
     keys = []
     for row in rows:
         try:

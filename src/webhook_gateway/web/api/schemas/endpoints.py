@@ -17,7 +17,9 @@ from .event_types import JsonObject
 from .shapes import Body, Paging, Shown, examples, unchanged
 from .signing import SECRET, PublicKey, SecretTimes, SigningSecret
 from .typed_ids import SUFFIX, EndpointId, SubscriberId
-from .values import THIN, TIMES, CancelOpen, Content, Description, EventTypePattern, ShownContent, Time, Url
+from .values import THIN, TIMES, CancelOpen, Content, Description, EventTypePattern, Name, ShownContent, Time, Url
+
+EndpointName = Annotated[Name, Field(description="Its own among its subscriber's endpoints.")]
 
 Slots = Annotated[int, Field(strict=True, ge=1, le=100, description="Requests in flight at once.")]
 
@@ -76,6 +78,7 @@ class Maintenance(Body):
 
 _ENDPOINT: dict[str, Any] = {
     "subscriber_id": f"sub_{SUFFIX}",
+    "name": "orders",
     "url": "https://lab.example.com/webhooks",
     "event_types": ["lab_order.*"],
     "description": "Orders to the laboratory system",
@@ -88,13 +91,11 @@ _ENDPOINT: dict[str, Any] = {
 }
 
 
-class NewEndpoint(Body):
+class UrlOfPartner(Body):
     """A URL to be, and what it wants."""
 
-    model_config = examples({**_ENDPOINT, "headers": {"X-Api-Key": "a value of theirs"}})
-
-    subscriber_id: SubscriberId
     url: Url
+    name: EndpointName | None = None
     event_types: EventTypes | None = None
     description: Description = ""
     headers: Headers = Field(default_factory=dict)
@@ -114,12 +115,21 @@ class NewEndpoint(Body):
     filter: EventFilter | None = None
 
 
+class NewEndpoint(UrlOfPartner):
+    """A URL of a subscriber to be, and what it wants."""
+
+    model_config = examples({**_ENDPOINT, "headers": {"X-Api-Key": "a value of theirs"}})
+
+    subscriber_id: SubscriberId
+
+
 class EndpointChanges(Body):
     """What is left out stays as it is; `null` goes back to the default, where there is one."""
 
     model_config = examples({"slots": 4, "rate": 20.0})
 
     url: Url = unchanged()
+    name: EndpointName | None = None
     event_types: EventTypes | None = None
     cancel_open: CancelOpen = False
     description: Description = unchanged()
@@ -166,6 +176,7 @@ class Endpoint(Shown):
 
     id: EndpointId
     subscriber_id: SubscriberId
+    name: str | None
     url: str = Field(description="In lists, and for a key that may not change it, with `?…` instead of its query.")
     event_types: list[str] | None
     effective_event_types: list[str] = Field(description="What it gets: what its subscriber may have and it wants.")
