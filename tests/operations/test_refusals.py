@@ -20,6 +20,7 @@ from webhook_gateway.operations import (
     endpoints,
     event_types,
     keys,
+    partners,
     replays,
     subscribers,
 )
@@ -141,6 +142,13 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
         "UPDATE endpoints SET state = 'paused'",
         lambda h, c: deliveries.try_now(c, h.waiting),
     ),
+    Conflict.ENDPOINT_NAME_TAKEN: (
+        (
+            "INSERT INTO endpoints (id, tenant_id, subscriber_id, url, event_types, name)"
+            " SELECT gen_random_uuid(), tenant_id, subscriber_id, url, event_types, 'results' FROM endpoints"
+        ),
+        lambda h, c: h.change_endpoint(c, name="results"),
+    ),
     Conflict.EVENT_TYPE_CHANGED: (
         OWN_TYPE_STORED,
         lambda h, c: event_types.change_one(c, h.catalogue, OWN_TYPE | {"example": {"minutes": 1}}, {}),  # type: ignore[arg-type]
@@ -154,6 +162,7 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
         "UPDATE endpoints SET state = 'disabled'",
         lambda h, c: endpoint_lifecycle.pause(c, h.vault, h.endpoint),
     ),
+    Conflict.OTHER_PLAN: ("", lambda h, c: partners.Applying(c, h.vault, h.catalogue, h.policy).apply([], "another")),
     Conflict.OWN_KEY: ("", lambda h, c: keys.revoke(_as(c, name=ids.render(ids.KEY, h.key)), h.key)),
     Conflict.REPLAY_ENDED: ("UPDATE jobs SET state = 'done'", lambda h, c: replays.cancel(c, h.job)),
     Conflict.SUBSCRIBER_HAS_ENDPOINTS: ("", lambda h, c: subscribers.delete(c, h.subscriber)),

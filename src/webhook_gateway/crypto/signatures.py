@@ -51,6 +51,11 @@ def public_key_of(private_key: str) -> str:
     return PUBLIC_PREFIX + base64.b64encode(_private(private_key).public_key().public_bytes_raw()).decode()
 
 
+def verifier_of(secret: str) -> str:
+    """What a partner verifies with: the secret, or of a pair of keys the public one."""
+    return public_key_of(secret) if is_private_key(secret) else secret
+
+
 def is_private_key(secret: str) -> bool:
     return secret.startswith(PRIVATE_PREFIX)
 

@@ -78,6 +78,14 @@ class Change:
 
 
 @asynccontextmanager
+async def rehearsing(database: Database, actor: Actor) -> AsyncIterator[Change]:
+    """A change of which nothing stays, nor of its audit entries: to see what would be done, or refused."""
+    async with database.begin() as connection, connection.begin_nested() as savepoint:
+        yield Change(connection, actor)
+        await savepoint.rollback()
+
+
+@asynccontextmanager
 async def changing(database: Database, actor: Actor) -> AsyncIterator[Change]:
     """A transaction that ends with its audit entries; then the notifications go out.
 

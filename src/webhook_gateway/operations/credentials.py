@@ -1,8 +1,8 @@
-"""An endpoint's TLS and ``Authorization``: checked when they are given, and shown without what is secret in them."""
+"""An endpoint's TLS, ``Authorization`` and own secret: checked when they are given, and shown without secrets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,8 @@ from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
 from webhook_gateway.rules.credentials import without_secrets
 from webhook_gateway.rules.denials import Denied
 from webhook_gateway.rules.faults import Fault
+from webhook_gateway.rules.model import Signing
+from webhook_gateway.rules.signing import BadSecret, parse_secret
 from webhook_gateway.rules.targets import Policy, parse
 from webhook_gateway.store.configuration import open_column
 
@@ -31,6 +33,26 @@ def faults_of(given: Mapping[str, Any], policy: Policy) -> Iterator[Fault]:
     if tls is not None:
         yield from _faults_of_ca(tls["ca"])
         yield from _faults_of_certificate(tls["certificate"], tls["key"])
+
+
+def header_given_twice(headers: Iterable[str], authorization: object | None) -> Iterator[Fault]:
+    if authorization is not None and any(name.lower() == "authorization" for name in headers):
+        remedy = "Give the header Authorization or `authorization`, not both."
+        yield Fault("duplicate_header", remedy, pointer="/authorization")
+
+
+def faults_of_secret(own: str | None, signing: str) -> Iterator[Fault]:
+    if own is None:
+        return
+    if signing == Signing.ED25519:
+        remedy = "Leave it out: with signing ed25519 only the gateway has a secret."
+        yield Fault("secret", remedy, pointer="/secret")
+        return
+    try:
+        parse_secret(own)
+    except BadSecret:
+        remedy = "Give whsec_ and base64 of 24 to 64 bytes, or none to have one made."
+        yield Fault("secret", remedy, pointer="/secret")
 
 
 def shown_credentials(vault: Vault, row: RowMapping) -> dict[str, Any]:

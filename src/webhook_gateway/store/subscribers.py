@@ -49,6 +49,12 @@ async def page(
     return await every(connection, rows.order_by(subscribers.c.id.desc()).limit(limit))
 
 
+async def lock_all(connection: AsyncConnection, tenant_id: UUID) -> list[RowMapping]:
+    """All of the tenant's, which nobody else changes until the transaction ends."""
+    rows = select(subscribers).where(subscribers.c.tenant_id == tenant_id, subscribers.c.deleted_at.is_(None))
+    return await every(connection, rows.order_by(subscribers.c.id).with_for_update(key_share=True))
+
+
 async def change(
     connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID, changes: Mapping[str, Any]
 ) -> RowMapping | None:
