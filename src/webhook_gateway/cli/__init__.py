@@ -10,12 +10,28 @@ import typer
 from webhook_gateway import __version__
 from webhook_gateway.rules.labels import visible
 
-from . import audit, check, demo, keys, listen, migrate, operate, receive, replay, serve, status, up, url
+from . import (
+    audit,
+    check,
+    demo,
+    keys,
+    listen,
+    migrate,
+    nouns,
+    operate,
+    partners,
+    receive,
+    replay,
+    serve,
+    status,
+    up,
+    url,
+)
 from .exits import explain
 
 EPILOGUE = (
     "Exit codes: 0 done (or: yes), 1 failed (or: no), 2 wrong usage or a bad setting, 3 the database is unavailable, "
-    "130 interrupted. Settings come from WEBHOOK_GATEWAY_* and DATABASE_URL."
+    "4 changes are pending (apply --plan), 130 interrupted. Settings come from WEBHOOK_GATEWAY_* and DATABASE_URL."
 )
 
 app = typer.Typer(
@@ -45,6 +61,7 @@ def options(
 
 
 START, SET_UP, OPERATE, DEVELOP = "Start", "Set up", "Operate", "For partners' developers"
+OVER_API = "From anywhere, over the API"
 
 app.command(rich_help_panel=START)(demo.demo)
 app.command(rich_help_panel=START)(up.up)
@@ -63,6 +80,10 @@ app.command(rich_help_panel=OPERATE)(operate.cancel)
 app.command("pause-all", rich_help_panel=OPERATE)(operate.pause_all)
 app.command("resume-all", rich_help_panel=OPERATE)(operate.resume_all)
 app.add_typer(audit.app, name="audit", rich_help_panel=OPERATE)
+app.command(rich_help_panel=OVER_API)(partners.apply)
+app.command(rich_help_panel=OVER_API)(partners.export)
+for noun in nouns.NOUNS:
+    app.add_typer(noun, rich_help_panel=OVER_API)
 app.command(rich_help_panel=DEVELOP)(receive.sign)
 app.command(rich_help_panel=DEVELOP)(receive.verify)
 app.command(rich_help_panel=DEVELOP)(listen.listen)

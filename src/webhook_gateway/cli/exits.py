@@ -18,6 +18,8 @@ T = TypeVar("T")
 NO = 1
 WRONG = 2
 UNAVAILABLE = 3
+PENDING = 4
+"""Of ``apply --plan``: something is to be changed. Not 2, which a pipeline would get of a misspelt option, too."""
 
 
 class CannotGoOn(Exception):

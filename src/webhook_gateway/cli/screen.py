@@ -31,7 +31,8 @@ class PlainConsole(Console):
             yield Segment(text if control else visible(text), style, control)
 
 
-answers = PlainConsole(highlight=False, markup=False)
+answers = PlainConsole(highlight=False, markup=False, width=None if sys.stdout.isatty() else 100_000)
+"""Into a pipe or a file nothing is cut or wrapped."""
 remarks = PlainConsole(stderr=True, highlight=False, markup=False)
 
 

@@ -100,7 +100,11 @@ class Gateway:
 
         Asked again only where the gateway can't have done it yet.
         """
-        response = self._send(Call("POST", path, write(content or {}), repeatable=False))
+        return self.request("POST", path, content)
+
+    def request(self, method: str, path: str, content: Mapping[str, Any] | None = None, **parameters: str | int) -> Any:
+        """The same with any method: ``gateway.request("PATCH", "/v1/endpoints/ep_…", {"slots": 4})``."""
+        response = self._send(Call(method, path, write(content or {}), parameters, repeatable=False))
         return response.json() if response.content else None
 
     def close(self) -> None:
@@ -174,7 +178,13 @@ class AsyncGateway:
 
     async def post(self, path: str, content: Mapping[str, Any] | None = None) -> Any:
         """See `Gateway.post`."""
-        response = await self._send(Call("POST", path, write(content or {}), repeatable=False))
+        return await self.request("POST", path, content)
+
+    async def request(
+        self, method: str, path: str, content: Mapping[str, Any] | None = None, **parameters: str | int
+    ) -> Any:
+        """See `Gateway.request`."""
+        response = await self._send(Call(method, path, write(content or {}), parameters, repeatable=False))
         return response.json() if response.content else None
 
     async def close(self) -> None:
