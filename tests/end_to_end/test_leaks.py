@@ -64,11 +64,12 @@ def program(*arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", "webhook_gateway.cli", *arguments]
 
 
-async def run(environment: dict[str, str], *arguments: str) -> str:
+async def run(environment: dict[str, str], *arguments: str, stdin: str = "") -> str:
+    pipe = asyncio.subprocess.PIPE
     child = await asyncio.create_subprocess_exec(
-        *program(*arguments), env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *program(*arguments), env=environment, stdin=pipe, stdout=pipe, stderr=pipe
     )
-    said, complained = await child.communicate()
+    said, complained = await child.communicate(stdin.encode())
     assert child.returncode == 0, complained.decode()
     return said.decode().strip()
 
@@ -323,6 +324,10 @@ async def test_no_patient_and_no_secret_is_found_where_it_does_not_belong(
     dead = next(item for item in deliveries if item["state"] == "dead" and item["endpoint_id"])
     async with gateway.client(gateway.officer) as client:
         payload = await client.get(f"/v1/events/{dead['event_id']}/payload")
+        looked = await client.post("/v1/search", json={"q": PATIENT})
+        assert looked.json()["found"] == ["ordering_key", "subject"]
+        gateway.answers += [looked.text, (await client.get("/v1/audit")).text]
+        gateway.answers.append(await run(gateway.environment, "find", "-", stdin=PATIENT))
         kept = [(await client.get(f"/v1/deliveries/{item['id']}/responses")).text for item in deliveries]
     assert PATIENT in payload.text, "whoever may read payloads does"
     assert any(PATIENT in text for text in kept)

@@ -57,7 +57,7 @@ def test_what_is_bound_hands_on_only_what_is_bound_as_much(name: str) -> None:
 
 def test_everything_beyond_is_named_with_the_scopes_first() -> None:
     held = Rights(scopes=frozenset({"admin"}), **{name: bound for name, (bound, _, _) in BOUNDS.items()})
-    assert not_granted(held, ALL) == ["payload:read", *BOUNDS]
+    assert not_granted(held, ALL) == ["patients:search", "payload:read", *BOUNDS]
 
 
 @pytest.mark.parametrize(("subscriber", "bound"), [*product([None, ONE], [None, ("lab_order.*",), ("*",)])])

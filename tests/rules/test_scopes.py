@@ -12,8 +12,8 @@ some_scopes = st.frozensets(st.sampled_from(Scope))
 
 
 @pytest.mark.parametrize("scope", Scope)
-def test_admin_stands_for_every_scope_but_reading_payloads(scope: Scope) -> None:
-    assert allows({Scope.ADMIN}, scope) == (scope is not Scope.PAYLOAD_READ)
+def test_admin_stands_for_every_scope_but_those_of_patients(scope: Scope) -> None:
+    assert allows({Scope.ADMIN}, scope) == (scope not in {Scope.PAYLOAD_READ, Scope.PATIENTS_SEARCH})
 
 
 @given(some_scopes, st.sampled_from(Scope))
@@ -32,8 +32,9 @@ def test_an_operator_can_not_redirect_events() -> None:
     assert Scope.ENDPOINTS_WRITE not in SCOPES_OF[Role.OPERATOR]
 
 
-def test_only_the_privacy_officer_reads_payloads() -> None:
-    assert [role for role in Role if Scope.PAYLOAD_READ in SCOPES_OF[role]] == [Role.PRIVACY_OFFICER]
+def test_only_the_privacy_officer_reads_payloads_and_looks_for_patients() -> None:
+    for scope in (Scope.PAYLOAD_READ, Scope.PATIENTS_SEARCH):
+        assert [role for role in Role if scope in SCOPES_OF[role]] == [Role.PRIVACY_OFFICER]
 
 
 def test_every_role_has_its_scopes_and_none_is_an_administrator() -> None:

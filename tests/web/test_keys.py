@@ -12,7 +12,7 @@ from tests.support.rows import EVERYTHING
 from tests.web.serving import Api, running
 from tests.web.world import post
 from webhook_gateway.rules import api_keys
-from webhook_gateway.rules.scopes import SCOPES_OF, Role
+from webhook_gateway.rules.scopes import OF_PATIENTS, SCOPES_OF, Role
 
 SHIFT = {"type": "staff_shift.cancelled", "data": {"shift_id": "s", "staff_id": "t", "version": 1}}
 
@@ -43,7 +43,7 @@ async def test_a_role_is_a_set_of_scopes(admin: httpx.AsyncClient, role: Role) -
 
 
 async def test_a_key_can_only_grant_what_it_holds(api: Api) -> None:
-    async with api.client(await api.make_key("admin", "payload:read")) as both:
+    async with api.client(await api.make_key("admin", *OF_PATIENTS)) as both:
         assert (
             set((await post(both, "/v1/keys", {"name": "x", "role": "privacy_officer"}))["scopes"])
             == SCOPES_OF[Role.PRIVACY_OFFICER]

@@ -14,6 +14,7 @@ from . import (
     audit,
     check,
     demo,
+    find,
     keys,
     listen,
     migrate,
@@ -72,6 +73,7 @@ app.command(rich_help_panel=SET_UP)(check.check)
 app.add_typer(keys.app, name="keys", rich_help_panel=SET_UP)
 app.command("check-url", rich_help_panel=SET_UP)(url.check_url)
 app.command(rich_help_panel=OPERATE)(status.status)
+app.command(rich_help_panel=OPERATE)(find.find)
 app.command(rich_help_panel=OPERATE)(replay.replay)
 app.command("try-now", rich_help_panel=OPERATE)(replay.try_now)
 app.command(rich_help_panel=OPERATE)(operate.pause)

@@ -22,6 +22,7 @@ from webhook_gateway.crypto.master_keys import MasterKeysUnusable, load_master_k
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.host import supervisor
 from webhook_gateway.rules.labels import visible
+from webhook_gateway.rules.scopes import OF_PATIENTS, Role
 from webhook_gateway.rules.targets import never_opens
 from webhook_gateway.settings import Settings, network_and_port
 
@@ -96,11 +97,11 @@ def _settings(found: Settings) -> Iterator[Finding]:
         yield Finding(Level.WARNING, "settings", f"{name} is no setting: check its spelling")
     if os.environ.get(failpoints.VARIABLE):
         yield Finding(Level.ERROR, "settings", f"{failpoints.VARIABLE} kills processes, for tests only: unset it")
-    may_read = {"payload:read", "privacy_officer"} & set((found.oidc_roles or {}).values())
+    may_read = {*OF_PATIENTS, Role.PRIVACY_OFFICER} & set((found.oidc_roles or {}).values())
     doubts = {
         f"the API listens on {found.host} without TLS: put a TLS proxy before it": not _is_loopback(found.host),
         "WEBHOOK_GATEWAY_PUBLIC_DOCS shows the API's documents without a key": found.public_docs,
-        "tokens of the identity provider may read payloads: whoever manages its groups decides who that is": may_read,
+        "tokens of the identity provider may be about patients: whoever manages its groups decides whose are": may_read,
         "WEBHOOK_GATEWAY_API_RATE is 0: one key, or whoever has stolen it, may keep the API busy": not found.api_rate,
         f"{found.keep_responses} bytes of each answer are kept (encrypted): they may hold patients' data": (
             found.keep_responses

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """``admin`` stands for every other scope but ``payload:read``: running the gateway needs no patient's data."""
+    """``admin`` stands for every other scope but `OF_PATIENTS`: running the gateway needs no patient's data."""
 
     EVENTS_WRITE = "events:write"
     ENDPOINTS_READ = "endpoints:read"
@@ -15,9 +15,13 @@ class Scope(StrEnum):
     DELIVERIES_READ = "deliveries:read"
     DELIVERIES_WRITE = "deliveries:write"
     PAYLOAD_READ = "payload:read"
+    PATIENTS_SEARCH = "patients:search"
     AUDIT_READ = "audit:read"
     METRICS_READ = "metrics:read"
     ADMIN = "admin"
+
+
+OF_PATIENTS = frozenset({Scope.PAYLOAD_READ, Scope.PATIENTS_SEARCH})
 
 
 class Role(StrEnum):
@@ -37,7 +41,7 @@ SCOPES_OF: dict[Role, frozenset[Scope]] = {
         {Scope.ENDPOINTS_READ, Scope.ENDPOINTS_WRITE, Scope.DELIVERIES_READ, Scope.DELIVERIES_WRITE}
     ),
     Role.OPERATOR: frozenset({Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ, Scope.DELIVERIES_WRITE, Scope.METRICS_READ}),
-    Role.PRIVACY_OFFICER: frozenset({Scope.PAYLOAD_READ, Scope.DELIVERIES_READ, Scope.AUDIT_READ}),
+    Role.PRIVACY_OFFICER: OF_PATIENTS | {Scope.DELIVERIES_READ, Scope.AUDIT_READ},
     Role.AUDITOR: frozenset({Scope.AUDIT_READ, Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ}),
     Role.PARTNER: frozenset(
         {Scope.ENDPOINTS_READ, Scope.ENDPOINTS_WRITE, Scope.DELIVERIES_READ, Scope.DELIVERIES_WRITE}
@@ -49,14 +53,14 @@ ROLES: dict[str, frozenset[Scope]] = {"admin": frozenset({Scope.ADMIN})} | {
 }
 """By name, with the administrator that the command line begins with."""
 
-OF_A_SUBSCRIBER = SCOPES_OF[Role.PARTNER] | {Scope.PAYLOAD_READ}
+OF_A_SUBSCRIBER = SCOPES_OF[Role.PARTNER] | OF_PATIENTS
 """What a key that belongs to one subscriber may carry: the rest is about the whole hospital."""
 
 
 def allows(granted: Iterable[str], needed: Scope) -> bool:
     """Whether somebody with the granted scopes may do what needs one."""
     scopes = set(granted)
-    return needed in scopes or (Scope.ADMIN in scopes and needed is not Scope.PAYLOAD_READ)
+    return needed in scopes or (Scope.ADMIN in scopes and needed not in OF_PATIENTS)
 
 
 def not_held(granted: Iterable[str], wanted: Iterable[Scope]) -> list[Scope]:

@@ -41,6 +41,7 @@ from .reports import (
     narrow,
     newest_first,
     open_rows,
+    owned,
     told,
 )
 from .rows import every
@@ -106,19 +107,31 @@ async def events_page(
     connection: AsyncConnection,
     tenant_id: UUID,
     *,
-    type: str | None,
-    since: datetime | None,
-    until: datetime | None,
-    before: UUID | None,
+    type: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    before: UUID | None = None,
+    only: Sequence[UUID] | None = None,
     limit: int,
 ) -> Page:
-    """Accepted events, without their bodies."""
+    """Accepted events, without their bodies; of ``only`` these."""
     bounds = between(events, since, until, before)
-    reached = await _reach(connection, events, bounds)
+    if only is not None:
+        bounds.append(events.c.id.in_(only))
+    reached = None if only is not None else await _reach(connection, events, bounds)
     rows = _from(event_columns(), events, reached).where(events.c.tenant_id == tenant_id, *bounds)
     if type is not None:
         rows = rows.where(events.c.type == type)
     return await every(connection, rows.order_by(events.c.id.desc()).limit(limit)), reached
+
+
+async def with_deliveries(connection: AsyncConnection, wanted: Filter, event_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of the events that have deliveries, open or finished, which the filter's subscriber may see."""
+    sides = [
+        select(table.c.event_id, table.c.endpoint_id).where(table.c.event_id.in_(event_ids), *owned(table, wanted))
+        for table in (deliveries, finished_deliveries)
+    ]
+    return set(await connection.scalars(union_all(*(select(side.subquery().c.event_id) for side in sides))))
 
 
 async def finished_count(connection: AsyncConnection, wanted: Filter) -> int | None:

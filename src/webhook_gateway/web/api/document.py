@@ -50,6 +50,7 @@ TAGS = [
     {"name": "Subscribers", "description": "Partner organisations."},
     {"name": "Endpoints", "description": "Partners' URLs, with their limits, secrets, state and health."},
     {"name": "Deliveries", "description": "One event on its way to one endpoint, with every attempt."},
+    {"name": "Search", "description": "What an id or a key is, and where it leads."},
     {"name": "Replays", "description": "Sending many finished deliveries again."},
     {"name": "Keys", "description": "Who may do what."},
     {"name": "Audit", "description": "Who changed what."},

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from webhook_gateway.crypto.vault import KeyMissing
 from webhook_gateway.operations.change import changing
 from webhook_gateway.operations.content import cut_for
+from webhook_gateway.operations.search import posted_with
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import keyring, lists, reports
@@ -38,7 +39,9 @@ async def every(query: Annotated[EventQuery, Query()], gateway: Parts, caller: W
 
     A subscriber's key asks for deliveries instead.
     """
-    asked = query.model_dump(exclude={"cursor", "limit"})
+    asked = query.model_dump(exclude={"cursor", "limit", "idempotency_key"})
+    if query.idempotency_key is not None:
+        asked["only"] = await posted_with(gateway.database, gateway.vault, caller.tenant_id, query.idempotency_key)
     return await page_of(gateway, query, partial(lists.events_page, tenant_id=caller.tenant_id, **asked), of_many=True)
 
 

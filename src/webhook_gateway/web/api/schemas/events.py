@@ -57,6 +57,7 @@ class EventQuery(Paging):
     """Which events. `since` and `until` bound when they were accepted."""
 
     type: EventTypeName | None = None
+    idempotency_key: str | None = Field(None, min_length=1, max_length=256, description="What it was posted with.")
     since: Time | None = None
     until: Time | None = None
 
