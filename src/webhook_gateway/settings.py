@@ -17,6 +17,7 @@ from webhook_gateway.cores import AUTO, Processes
 from webhook_gateway.rules.deadlines import LEASE_MARGIN
 from webhook_gateway.rules.scopes import Role, Scope
 
+_ADDRESS = re.compile(r"[^\s@,<>]+@[^\s@,<>]+")
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 
@@ -121,9 +122,18 @@ class Settings(BaseSettings):
     worker_metrics_port: int = Field(0, ge=0, le=65_535)
     """Where a worker process shows its own metrics, on this host's loopback only; a second process takes the next
     free port. 0: nowhere."""
+    smtp_host: str | None = None
+    """The mail server by which operators are told of troubles. Without it nobody is."""
+    smtp_port: int = Field(587, ge=1, le=65_535)
+    smtp_tls: Literal["starttls", "implicit", "none"] = "starttls"
+    """``implicit`` from the first byte, mostly at port 465."""
+    smtp_user: str | None = None
+    smtp_password_file: Path | None = None
+    smtp_from: str | None = None
+    smtp_to: Annotated[tuple[str, ...], NoDecode] = ()
     log_level: str = "info"
 
-    @field_validator("egress_ports", "allow_networks", "nat64_prefixes", "allow_names", mode="before")
+    @field_validator("egress_ports", "allow_networks", "nat64_prefixes", "allow_names", "smtp_to", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -177,6 +187,13 @@ class Settings(BaseSettings):
             url = urlsplit(self.oidc_jwks_url)
             if url.scheme != "https" and not (self.development and url.scheme == "http"):
                 raise ValueError("OIDC_JWKS_URL has to be https: whoever can change the answer can be anybody")
+        return self
+
+    @model_validator(mode="after")
+    def _check_smtp(self) -> Settings:
+        addresses = [*self.smtp_to, self.smtp_from or ""]
+        if self.smtp_host and not (self.smtp_to and all(_ADDRESS.fullmatch(address) for address in addresses)):
+            raise ValueError("SMTP_HOST needs SMTP_FROM and SMTP_TO, each address as operators@hospital.example")
         return self
 
     @field_validator("nat64_prefixes")

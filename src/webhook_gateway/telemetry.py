@@ -56,6 +56,9 @@ attempts_made = Counter("webhook_gateway_attempts_total", "Requests to partners,
 finished = Counter("webhook_gateway_deliveries_finished_total", "Deliveries that ended, by state; no tests.", ["state"])
 for _state in ("delivered", "dead"):
     finished.labels(_state)  # shown as 0 from the start: a rate can't see a counter that begins with 1
+notices = Counter(
+    "webhook_gateway_notices_total", "Troubles and their ends that operators were mailed, by result.", ["result"]
+)
 leases_lost = Counter("webhook_gateway_leases_lost_total", "Settles that found their lease gone.")
 clock_steps = Counter(
     "webhook_gateway_clock_steps_total", "Steps of the database's clock by more than a minute that this process saw."
@@ -291,6 +294,14 @@ def sending_resumed() -> None:
 
 def drain_cut_short(requests: int, results: int) -> None:
     log.error("drain_cut_short", requests=requests, results=results, remedy="their leases end; they are sent again")
+
+
+def notices_sent(count: int, failure: str | None) -> None:
+    notices.labels("sent" if failure is None else "failed").inc(count)
+    if failure is None:
+        log.info("notices_sent", count=count)
+    else:
+        log.error("notices_not_sent", count=count, reason=failure, remedy="run `webhook-gateway check`; tried again")
 
 
 def partitions_dropped(names: list[str]) -> None:

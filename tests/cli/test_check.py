@@ -4,10 +4,12 @@ import asyncio
 import json
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+from tests.support.mail_server import mail_server
 from tests.support.postgres import Server
 from webhook_gateway.crypto.master_keys import new_master_key
 
@@ -141,3 +143,26 @@ def test_subscribers_of_which_nobody_has_said_what_they_may_have_are_named(cli: 
     asyncio.run(upgrade())
     found = cli("check", "--json", DATABASE_URL=database_url, WEBHOOK_GATEWAY_MASTER_KEYS=MASTER)
     assert "1 subscribers may have what the upgrade left them, with all data: Northside" in findings(found, "warning")
+
+
+@on_a_durable_server
+async def test_the_mail_server_is_asked_whether_it_would_take_a_message_and_gets_none(
+    cli: Cli, durable_url: str, tmp_path: Path
+) -> None:
+    async with mail_server(tmp_path) as server:
+        settings = {"DATABASE_URL": durable_url, "WEBHOOK_GATEWAY_MASTER_KEYS": MASTER}
+        settings |= {f"WEBHOOK_GATEWAY_{name.upper()}": str(value) for name, value in server.settings.items()}
+        settings |= {"WEBHOOK_GATEWAY_SMTP_TO": "operators@hospital.example", "SSL_CERT_FILE": f"{tmp_path}/ca.pem"}
+
+        async def check(**changes: str) -> subprocess.CompletedProcess[str]:
+            return await asyncio.to_thread(cli, "check", "--json", **{**settings, **changes})
+
+        assert "takes mail for operators@hospital.example" in findings(await check(), "ok")
+        found = await check(WEBHOOK_GATEWAY_SMTP_TO="nobody@hospital.example")
+        assert "takes no mail of ours (SMTPRecipientRefused)" in findings(found, "error")
+        assert found.returncode == 1
+        found = await check(SSL_CERT_FILE="")
+        assert "takes no mail of ours (SSLCertVerificationError)" in findings(found, "error")
+        found = await check(WEBHOOK_GATEWAY_SMTP_TLS="none")
+        assert "unencrypted" in findings(found, "warning")
+    assert server.messages == []

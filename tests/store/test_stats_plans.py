@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.postgres import Server
-from webhook_gateway.store import attempt_stats
+from webhook_gateway.store import attempt_stats, notices
 from webhook_gateway.store.database import Database
 
 from .plans import explain
@@ -35,7 +35,7 @@ ROWS = """
 INSERT INTO attempt_stats (span, begins, tenant_id, about_id, outcome, status, id, first_at, last_at, delivery_id,
                            durations, attempts, died)
 SELECT $3, begins, $2, about, outcome, CASE outcome WHEN 'rejected' THEN 503 END, gen_random_uuid(), begins, begins,
-       gen_random_uuid(), '{0,0,0,1,2,3,5,8,5,3,2,1,1}', 31, 0
+       gen_random_uuid(), '{0,0,0,1,2,3,5,8,5,3,2,1,1}', 31, CASE outcome WHEN 'rejected' THEN 1 ELSE 0 END
 FROM unnest($1::uuid[]) AS a (about), unnest('{accepted,rejected}'::text[]) AS o (outcome),
      generate_series($4::timestamptz, $5::timestamptz, make_interval(secs => $6)) AS begins
 WHERE outcome = 'accepted' OR get_byte(uuid_send(about), 15) % 3 > 0
@@ -89,6 +89,18 @@ async def test_a_merge_reads_what_it_merges(database: Database) -> None:
             assert touched <= 60_000, plan
         plan, touched = await explain(connection, attempt_stats.PRUNE)
         assert touched <= 20_000, plan
+
+
+async def test_who_looks_for_troubles_reads_the_last_hour_and_writes_nothing_where_all_was_told(
+    database: Database,
+) -> None:
+    async with database.connection() as connection:
+        await notices.told(connection, await notices.claim(connection))
+        await notices.told(connection, await notices.claim(connection))
+        await notices.told(connection, await notices.claim(connection))
+        plan, touched = await explain(connection, notices.SEE)
+        assert touched <= 40_000, plan
+        assert "dirtied" not in plan, plan
 
 
 async def expect(database: Database, statement: str, *given: object, most: int) -> None:

@@ -86,6 +86,7 @@ def _look() -> list[Finding]:
     except SettingsError as error:
         return [Finding(Level.ERROR, "settings", str(error))]
     findings = [*_settings(found), *_egress(found)]
+    findings += _mail(found)
     keys, about_keys = _master_keys(found)
     return [*findings, *about_keys, *asyncio.run(_database(found, keys))]
 
@@ -138,6 +139,21 @@ def _egress(found: Settings) -> Iterator[Finding]:
     elif found.egress_proxy is not None:
         text = "the egress proxy looks names up itself, so addresses are not judged here: let it refuse private ones"
         yield Finding(Level.WARNING, "egress", text)
+
+
+def _mail(found: Settings) -> Iterator[Finding]:
+    if found.smtp_host is None:
+        return
+    from webhook_gateway.outbound import mail
+
+    text = "WEBHOOK_GATEWAY_SMTP_TLS is none: names of partners, and the password, travel unencrypted"
+    yield from _warn("mail", {text: found.smtp_tls == "none"})
+    where, failure = f"{found.smtp_host}:{found.smtp_port}", asyncio.run(mail.send(found))
+    if failure is None:
+        yield Finding(Level.FINE, "mail", f"{where} takes mail for {', '.join(found.smtp_to)}")
+    else:
+        text = f"{where} takes no mail of ours ({failure}): correct WEBHOOK_GATEWAY_SMTP_…, or look at that server"
+        yield Finding(Level.ERROR, "mail", text)
 
 
 def _warn(about: str, doubts: Mapping[str, object]) -> Iterator[Finding]:

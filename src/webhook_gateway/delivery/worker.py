@@ -31,6 +31,7 @@ from .claiming import Claiming
 from .current import Configuration, Membership
 from .dispatch import Dispatch
 from .due import Due
+from .notices import tell
 from .registry import Registry
 from .sending import Sending
 from .settling import Settling
@@ -99,6 +100,8 @@ class Worker:
             Loop("forward", partial(forward, database)),
             Loop(UPKEEP, Upkeep(settings, database, vault, registry).poll),
         ]
+        if settings.smtp_host:
+            self._stages.append(Loop("notices", partial(tell, settings, database)))
         self._until_drained = [
             Loop("heartbeat", self._membership.heartbeat),
             Loop("settle", self._settling.poll, sending.arrived),
