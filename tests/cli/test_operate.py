@@ -40,13 +40,14 @@ class Furnished(Operator):
     def __init__(self, cli: Cli, url: str) -> None:
         super().__init__(cli, url)
         self.endpoint, self.dead, self.waiting, self.event = uuid7(), uuid7(), uuid7(), uuid7()
+        self.subscriber = uuid7()
         assert self.run("keys", "create", "ops", "--role", "admin").returncode == 0
         asyncio.run(self._on_connection(self._furnish))
 
     async def _furnish(self, connection: asyncpg.Connection) -> None:
-        tenant, subscriber = await connection.fetchval("SELECT id FROM tenants"), uuid7()
-        await connection.execute(SUBSCRIBER, subscriber, tenant, "Northside")
-        await connection.execute(ENDPOINT, self.endpoint, tenant, subscriber)
+        tenant = await connection.fetchval("SELECT id FROM tenants")
+        await connection.execute(SUBSCRIBER, self.subscriber, tenant, "Northside")
+        await connection.execute(ENDPOINT, self.endpoint, tenant, self.subscriber)
         await connection.execute(EVENT, self.event, tenant)
         await connection.execute(DEAD, self.dead, tenant, self.endpoint, self.event)
         await connection.execute(WAITING, self.waiting, tenant, self.endpoint, uuid7())
@@ -187,7 +188,8 @@ def test_a_delivery_that_waits_for_its_next_attempt_is_tried_now(operator: Furni
 
 
 def test_nobody_is_asked_to_replay_without_saying_yes(operator: Furnished) -> None:
-    assert operator.run("replay", "--type", "lab_order.placed").returncode == 1
+    asked = operator.run("replay", "--type", "lab_order.placed")
+    assert (asked.returncode, "1 would be sent" in asked.stderr) == (1, True), asked.stderr
     assert operator.fetch("SELECT id FROM jobs") == []
 
 
@@ -199,6 +201,19 @@ def test_an_endpoint_is_paused_with_a_reason(operator: Furnished) -> None:
     assert operator.run("pause", endpoint, "--reason", "certificate change").returncode == 0
     (row,) = operator.fetch("SELECT state, state_reason, state_changed_by FROM endpoints")
     assert tuple(row) == ("paused", "certificate change", "the command line")
+
+
+def test_what_would_be_sent_again_is_said_and_not_done(operator: Furnished) -> None:
+    found = operator.run("replay", "--all", "--dry-run", "--json")
+    told = json.loads(found.stdout)
+    assert (told["count"], told["more"], told["missing"], told["second_deliveries"]) == (1, False, 0, 0)
+    operator.fetch("DELETE FROM events")
+    found = operator.run("replay", "--subscriber", ids.render(ids.SUBSCRIBER, operator.subscriber), "--dry-run")
+    assert (found.returncode, found.stderr.splitlines()) == (
+        0,
+        ["0 would be sent", "  1 more can't be: their bodies are no longer kept"],
+    )
+    assert operator.fetch("SELECT FROM jobs UNION ALL SELECT FROM outbox") == []
 
 
 def test_an_endpoint_is_paused_and_resumed_as_over_the_api(operator: Furnished) -> None:

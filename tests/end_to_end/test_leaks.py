@@ -260,7 +260,7 @@ async def look_at_everything(gateway: Gateway, deliveries: list[dict[str, Any]])
     async with gateway.client() as client:
         dead = next(item for item in deliveries if item["state"] == "dead")
         gateway.answers.append((await client.post(f"/v1/deliveries/{dead['id']}/replay")).text)
-        gateway.answers.append((await client.post("/v1/replays", json={"state": "dead"})).text)
+        gateway.answers.append((await client.post("/v1/replays", json={"all": True})).text)
         lists = ("events", "deliveries", "endpoints", "subscribers", "event-types", "keys", "audit", "replays", "stats")
         for name in lists:
             answer = await client.get(f"/v1/{name}")

@@ -33,13 +33,14 @@ from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.rules.targets import Policy
 from webhook_gateway.store import audit, configuration, notifications
 from webhook_gateway.store.keys import NewKey
-from webhook_gateway.store.lists import COUNTED_ENDED
+from webhook_gateway.store.replays import MOST_WALKED
 from webhook_gateway.web import errors
 
 URL = "https://lab.example.com/in"
 NOBODY = UUID(int=7)
 PLENTY = Quotas(endpoints=9, header_bytes=9, tests_a_day=9, replays_a_day=10**9, open_replays=9)
 NOTHING = Quotas(endpoints=0, header_bytes=0, tests_a_day=0, replays_a_day=0, open_replays=0)
+ALL_DEAD = {"state": "dead", "all": True}
 OWN_TYPE = {"name": "dialysis.ended", "schema": {"type": "object"}, "example": {}, "description": ""}
 OWN_TYPE_STORED = """
 INSERT INTO event_types (tenant_id, name, description, schema, example)
@@ -52,8 +53,8 @@ SELECT gen_random_uuid(), tenant_id, id, '' FROM endpoints, generate_series(1, 5
 MORE_THAN_IS_COUNTED = f"""
 INSERT INTO finished_deliveries
     (id, tenant_id, endpoint_id, event_id, type, sequence, attempt, state, created_at, finished_at)
-SELECT gen_random_uuid(), tenant_id, endpoint_id, event_id, type, 0, 1, state, now(), now()
-FROM finished_deliveries, generate_series(1, {COUNTED_ENDED})
+SELECT gen_random_uuid(), tenant_id, endpoint_id, gen_random_uuid(), type, 0, 1, state, now(), now()
+FROM finished_deliveries, generate_series(1, {MOST_WALKED})
 """
 
 
@@ -71,7 +72,7 @@ class Furnished:
             new = {"name": "Lab", **everything}
             self.subscriber = value(await subscribers.create(change, self.catalogue, new))["id"]
             self.endpoint = value(await self.add_endpoint(change))[0]["id"]
-            self.job = value(await replays.create(change, {"state": "dead"}))["id"]
+            self.job = value(await replays.create(change, ALL_DEAD))["id"]
             self.key = value(await keys.create(change, NewKey("ops", [Scope.ADMIN])))[0]["id"]
         async with self.database.connection() as connection:
             tenant_id = self.actor.tenant_id
@@ -164,6 +165,10 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
     ),
     Conflict.OTHER_PLAN: ("", lambda h, c: partners.Applying(c, h.vault, h.catalogue, h.policy).apply([], "another")),
     Conflict.OWN_KEY: ("", lambda h, c: keys.revoke(_as(c, name=ids.render(ids.KEY, h.key)), h.key)),
+    Conflict.REPLAYED: (
+        "UPDATE finished_deliveries SET replayed_as = id",
+        lambda h, c: deliveries.replay(c, h.dead),
+    ),
     Conflict.REPLAY_ENDED: ("UPDATE jobs SET state = 'done'", lambda h, c: replays.cancel(c, h.job)),
     Conflict.SUBSCRIBER_HAS_ENDPOINTS: ("", lambda h, c: subscribers.delete(c, h.subscriber)),
     Conflict.SUBSCRIBER_NAME_TAKEN: (
@@ -189,11 +194,11 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
     Conflict.TOO_MANY_ENDPOINTS: ("", lambda h, c: h.add_endpoint(_as(c, subscriber_id=h.subscriber, quotas=NOTHING))),
     Conflict.TOO_MANY_REPLAYS: (
         "",
-        lambda h, c: replays.create(_as(c, subscriber_id=h.subscriber, quotas=NOTHING), {"state": "dead"}),
+        lambda h, c: replays.create(_as(c, subscriber_id=h.subscriber, quotas=NOTHING), ALL_DEAD),
     ),
     Conflict.TOO_MANY_TO_COUNT: (
         MORE_THAN_IS_COUNTED,
-        lambda h, c: replays.create(_as(c, subscriber_id=h.subscriber, quotas=PLENTY), {"state": "dead"}),
+        lambda h, c: replays.create(_as(c, subscriber_id=h.subscriber, quotas=PLENTY), ALL_DEAD),
     ),
     Conflict.TOO_MANY_SECRETS: (
         FIVE_SECRETS,
@@ -297,7 +302,7 @@ async def test_who_is_held_to_some_event_types_redirects_and_sends_no_others(fur
             assert await endpoints.rotate_secret(change, furnished.vault, furnished.endpoint, None, 0) == beyond
             assert isinstance(await furnished.add_endpoint(change, event_types=["lab_result.final"]), Invalid)
             assert await deliveries.replay(change, furnished.dead) == NotHeld((type_of,))
-            assert isinstance(await replays.create(change, {"state": "dead"}), NotHeld)
+            assert isinstance(await replays.create(change, ALL_DEAD), NotHeld)
             assert await replays.create(change, {"state": "dead", "type": type_of}) == NotHeld((type_of,))
             assert await _test(furnished, change, own, "lab_result.final") == NotHeld(("lab_result.final",))
             assert not isinstance(await _test(furnished, change, own, "gateway.test"), Refusal)
@@ -320,7 +325,7 @@ async def test_a_partner_sends_no_more_in_a_day_than_its_quotas_and_the_hospital
         subscriber_id=furnished.subscriber,
         quotas=Quotas(endpoints=2, header_bytes=10, tests_a_day=2, replays_a_day=3, open_replays=2),
     )
-    dead = {"state": "dead"}
+    dead = ALL_DEAD
 
     async def ask(use_case: Callable[[Change], Awaitable[Any]], actor: Actor = partner) -> Any:
         try:
@@ -361,13 +366,13 @@ async def test_what_is_too_much_to_count_a_hospital_may_replay_and_a_partner_is_
 ) -> None:
     await furnished.rows(MORE_THAN_IS_COUNTED)
     async with changing(furnished.database, furnished.actor) as change:
-        assert value(await replays.create(change, {"state": "dead"}))["total"] is None
+        assert value(await replays.create(change, ALL_DEAD))["total"] is None
         for quotas, refusal in (
             (replace(PLENTY, open_replays=0), Conflict.TOO_MANY_REPLAYS),
             (replace(PLENTY, replays_a_day=0), Exhausted.REPLAYS),
         ):
             partner = _as(change, subscriber_id=furnished.subscriber, quotas=quotas)
-            assert await replays.create(partner, {"state": "dead"}) is refusal
+            assert await replays.create(partner, ALL_DEAD) is refusal
 
 
 class Undone(Exception):
@@ -418,7 +423,7 @@ async def test_a_change_is_audited_moves_the_version_and_notifies_only_if_it_was
             async with changing(furnished.database, furnished.actor) as change:
                 await endpoint_lifecycle.pause(change, furnished.vault, furnished.endpoint)
         async with changing(furnished.database, furnished.actor) as change:
-            await replays.create(change, {"state": "dead"})
+            await replays.create(change, ALL_DEAD)
         await listener.fetch("SELECT")  # what was sent before is heard before this is answered
     finally:
         await listener.close()

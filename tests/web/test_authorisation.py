@@ -243,7 +243,7 @@ async def test_a_subscribers_key_reaches_only_that_subscriber(
         listed = (await client.get("/v1/deliveries")).json()["items"]
         assert {item["endpoint_id"] for item in listed} == {other.endpoint_id}
         assert (await client.post(f"/v1/deliveries/{other.delivery_id}/replay")).status_code == 202
-        job = await client.post("/v1/replays", json={})
+        job = await client.post("/v1/replays", json={"all": True})
         assert job.json()["total"] == 1
         gateways_own = {**theirs, "subscriber_id": other.subscriber_id, "event_types": ["gateway.*"]}
         assert (await client.post("/v1/endpoints", json=gateways_own)).status_code == 422

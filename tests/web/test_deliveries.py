@@ -126,10 +126,11 @@ async def test_a_replay_is_a_new_delivery_of_the_same_event(api: Api, admin: htt
 
 
 async def test_many_are_replayed_bit_by_bit(api: Api, admin: httpx.AsyncClient, world: World) -> None:
-    endpoint_id, event_id = ids.parse(ids.ENDPOINT, world.endpoint_id), ids.parse(ids.EVENT, world.event_id)
+    endpoint_id = ids.parse(ids.ENDPOINT, world.endpoint_id)
     await admin.post(f"/v1/replays/{world.job_id}/cancel")
     async with api.database.connection() as connection:
         for state in ("dead", "delivered", "dead", "dead", "cancelled"):
+            event_id = await store_event(api, connection, api.tenant_id)
             await store_finished(connection, api.tenant_id, endpoint_id, event_id, state)
     job = await post(admin, "/v1/replays", {"endpoint_id": world.endpoint_id, "since": "2020-01-01T00:00:00Z"})
     path = f"/v1/replays/{job['id']}"
@@ -153,15 +154,15 @@ async def test_many_are_replayed_bit_by_bit(api: Api, admin: httpx.AsyncClient, 
 
 async def test_two_workers_never_replay_one_delivery_twice(api: Api, admin: httpx.AsyncClient, world: World) -> None:
     await admin.post(f"/v1/replays/{world.job_id}/cancel")
-    await post(admin, "/v1/replays", {})
+    await post(admin, "/v1/replays", {"all": True})
     async with api.database.connection() as one, api.database.connection() as other, one.transaction():
-        await one.fetchrow(replays.OLDEST)
+        await replays.next_job(one, "replay")
         assert await replays.run_some(other, 10) is None
 
 
 async def test_a_cancelled_job_stops(api: Api, admin: httpx.AsyncClient, world: World) -> None:
     await admin.post(f"/v1/replays/{world.job_id}/cancel")
-    job = await post(admin, "/v1/replays", {})
+    job = await post(admin, "/v1/replays", {"all": True})
     assert (await post(admin, f"/v1/replays/{job['id']}/cancel"))["state"] == "cancelled"
     async with api.database.connection() as connection:
         assert await replays.run_some(connection, 10) is None

@@ -346,7 +346,7 @@ async def test_a_test_is_never_replayed_as_if_it_were_real(
             await there.got(1)
             test = (await admin.post(path, timeout=30)).json()
             await hospital.until("SELECT FROM finished_deliveries WHERE state = 'dead' OFFSET 1")
-            await post(admin, "/v1/replays", {"state": "dead"})
+            await post(admin, "/v1/replays", {"all": True})
             await hospital.until("SELECT FROM finished_deliveries WHERE reason = 'replay'")
             assert there.received[-1].id == ids.render(ids.EVENT, real), "the job leaves it out"
             again = await post(admin, f"/v1/deliveries/{test['id']}/replay")

@@ -140,7 +140,7 @@ async def test_a_partners_key_has_quotas(database_url: str) -> None:
             await post(partner, f"/v1/endpoints/{endpoint['id']}/test")
             again = await partner.post(f"/v1/endpoints/{endpoint['id']}/test")
             assert (again.status_code, again.headers["retry-after"]) == (429, "3600")
-            assert (await partner.post("/v1/replays", json={})).status_code == 409
+            assert (await partner.post("/v1/replays", json={"all": True})).status_code == 409
         await post(admin, "/v1/endpoints", {**body, "headers": {"X-A": "12345678"}})
         await post(admin, f"/v1/endpoints/{endpoint['id']}/test")
 

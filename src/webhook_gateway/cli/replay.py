@@ -28,56 +28,66 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+Since = Annotated[
+    str,
+    typer.Option("--since", metavar="TIME", help="Made at or after, as in 2026-11-23T08:00 (UTC unless it says)."),
+]
+Until = Annotated[str, typer.Option("--until", metavar="TIME", help="Made before.")]
+Type = Annotated[str, typer.Option("--type", help="Only events of this type.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Stay until everything is queued.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The job, the new delivery, or what would be sent, as JSON.")]
+
+
 def replay(
     delivery: Annotated[str, typer.Argument(metavar="[DELIVERY_ID]", help="dlv_…: only this one.")] = "",
     endpoint: Annotated[
         str, typer.Option("--endpoint", metavar="EP_ID", help="Only deliveries to this endpoint.")
     ] = "",
-    type: Annotated[str, typer.Option("--type", help="Only events of this type.")] = "",
-    state: Annotated[State, typer.Option("--state", help="Only deliveries that ended so.")] = State.DEAD,
-    since: Annotated[
-        str,
-        typer.Option("--since", metavar="TIME", help="Made at or after, as in 2026-11-23T08:00 (UTC unless it says)."),
+    subscriber: Annotated[
+        str, typer.Option("--subscriber", metavar="SUB_ID", help="Only deliveries to its endpoints.")
     ] = "",
-    until: Annotated[str, typer.Option("--until", metavar="TIME", help="Made before.")] = "",
+    type: Type = "",
+    state: Annotated[State, typer.Option("--state", help="Only deliveries that ended so.")] = State.DEAD,
+    since: Since = "",
+    until: Until = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="All of that state, where nothing else says which.")
+    ] = False,
     tenant: TenantName = "default",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Stay until everything is queued again.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="The job, or the new delivery, as JSON.")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    wait: Wait = True,
+    as_json: AsJson = False,
 ) -> None:
     """Send a finished delivery again, or all that a filter finds. Partners see the same webhook-id.
 
     [dim]Examples:[/dim]
       webhook-gateway replay dlv_01h455vb4pex5vsknk084sn02q
-      webhook-gateway replay --endpoint ep_… --since 2026-11-23T08:00 --yes
+      webhook-gateway replay --endpoint ep_… --since 2026-11-23T08:00 --dry-run
     """
     from webhook_gateway.operations import replays
 
     if delivery:
         _replay_one(delivery, tenant, as_json=as_json)
         return
-    wanted = {
+    given = {
         "endpoint_id": parse_id(ids.ENDPOINT, endpoint) if endpoint else None,
-        "type": type or None,
-        "since": moment_in(since),
-        "until": moment_in(until),
+        "subscriber_id": parse_id(ids.SUBSCRIBER, subscriber) if subscriber else None,
+        "all": everything or None,
+        **_which(type, since, until),
     }
-    wanted = {name: value for name, value in wanted.items() if value is not None}
-    if not wanted:
-        raise CannotGoOn("say which: a delivery's id, --endpoint, --type, --since or --until", WRONG)
-    wanted["state"] = state.value
-    found = change_in(tenant, lambda change: replays.count(change.connection, change.actor, wanted))
-    many = "too many to count:" if found is None else f"{found:,}"
-    if found != 0 and not (yes or as_json) and not typer.confirm(f"Replay {many} {state} deliveries?"):
-        raise typer.Exit(NO)
-    job = change_in(tenant, lambda change: replays.create(change, wanted))
-    if wait:
-        job = with_database(lambda database: _follow(database, job, quiet=as_json))
-    shown = {"id": ids.render(ids.JOB, job["id"]), **{name: job[name] for name in ("state", "done", "total")}}
-    if as_json:
-        write_json(shown)
-    else:
-        say(f"{shown['id']} is {job['state']}: {job['done']:,} of {many} queued again")
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        raise CannotGoOn(
+            "say which: a delivery's id, --endpoint, --subscriber, --type, --since, --until or --all", WRONG
+        )
+    given["state"] = state.value
+    found = change_in(tenant, lambda change: replays.preview(change.connection, change.actor, given))
+    if _is_wanted(found, dry_run=dry_run, yes=yes, as_json=as_json):
+        job = change_in(tenant, lambda change: replays.create(change, given))
+        _report(job, wait=wait, as_json=as_json)
 
 
 def try_now(
@@ -107,12 +117,58 @@ def _replay_one(text: str, tenant: str, *, as_json: bool) -> None:
         say(f"queued again as {rendered}")
 
 
+def _which(type: str, since: str, until: str) -> dict[str, Any]:
+    given = {"type": type or None, "since": moment_in(since), "until": moment_in(until)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _is_wanted(found: dict[str, Any], *, dry_run: bool, yes: bool, as_json: bool) -> bool:
+    """Says what would be sent, and asks whether it is to be, unless that was said already."""
+    if dry_run and as_json:
+        write_json(found)
+    if as_json:
+        return not dry_run
+    say(f"{'more than ' if found['more'] else ''}{found['count']:,} would be sent")
+    facts = {
+        "missing": "more can't be: their bodies are no longer kept",
+        "second_deliveries": "of them for the second time",
+        "ordering_keys": "ordering keys",
+    }
+    for name, fact in facts.items():
+        if found[name]:
+            say(f"  {found[name]:,} {fact}")
+    if found["oldest"]:
+        say(f"  accepted from {found['oldest']:%Y-%m-%d %H:%M} to {found['newest']:%Y-%m-%d %H:%M} UTC")
+    if found["minutes"]:
+        say(f"  about {found['minutes']:,.0f} minutes at the endpoint's rate")
+    for note in found["notes"]:
+        say(f"  {note}")
+    if not (dry_run or yes or not found["count"] or typer.confirm("Send them?")):
+        raise typer.Exit(NO)
+    return not dry_run
+
+
+def _report(job: Any, *, wait: bool, as_json: bool) -> None:
+    """Follows the job, if that is wanted, and says how far it is."""
+    if wait:
+        job = with_database(lambda database: _follow(database, job, quiet=as_json))
+    shown = {
+        "id": ids.render(ids.JOB, job["id"]),
+        **{name: job[name] for name in ("state", "done", "total", "missing")},
+    }
+    if as_json:
+        write_json(shown)
+    else:
+        of = "" if job["total"] is None else f" of {job['total']:,}"
+        say(f"{shown['id']} is {job['state']}: {job['done']:,}{of} queued")
+
+
 async def _follow(database: Database, job: Any, *, quiet: bool) -> Any:
     """Shows the job's progress until it has ended. Ctrl-C leaves it running."""
     from webhook_gateway.store import replays
 
-    with progress("replaying", quiet=quiet) as shown:
-        bar = shown.add_task("replay", total=job["total"])
+    with progress("queueing", quiet=quiet) as shown:
+        bar = shown.add_task(job["kind"], total=job["total"])
         moved, told = time.monotonic(), False
         while job["state"] in replays.OPEN:
             await asyncio.sleep(0.25)

@@ -63,12 +63,12 @@ async def replay(change: Change, delivery_id: UUID) -> dict[str, UUID] | Refusal
         return elsewhere
     if refused := await replays_more(change, 1, as_job=False):
         return refused
-    about = {"event_id": row["event_id"], "endpoint_id": row["endpoint_id"]}
-    reason = "test" if row["reason"] == "test" else "replay"  # its body says that it is one
-    new = await replays.replay(connection, actor.tenant_id, type=row["type"], reason=reason, **about)
-    after = {"delivery_id": ids.render(ids.DELIVERY, new)}
+    new = await replays.replay(await driver_of(connection), [delivery_id])
+    if not new:
+        return Conflict.REPLAYED
+    after = {"delivery_id": ids.render(ids.DELIVERY, new[0])}
     change.note("delivery.replayed", ids.render(ids.DELIVERY, delivery_id), OUTBOX, after=after)
-    return {"id": new, **about}
+    return {"id": new[0], "event_id": row["event_id"], "endpoint_id": row["endpoint_id"]}
 
 
 async def cancel(change: Change, delivery_id: UUID) -> dict[str, Any] | NotFound | Conflict:

@@ -45,6 +45,7 @@ class Conflict(Enum):
     NOTHING_TO_PAUSE = "The endpoint is disabled, so nothing is attempted anyway. Resume it once it is fixed."
     OTHER_PLAN = "What would be changed is no longer what was planned: look at the new plan, then apply that."
     OWN_KEY = "A key can't revoke itself: use another key that has the scope admin."
+    REPLAYED = "It was sent again already, as the delivery in its replayed_as: look at that one."
     REPLAY_ENDED = "The job has ended already."
     SUBSCRIBER_HAS_ENDPOINTS = (
         "The subscriber has endpoints: delete these first, or say `force`, which also cancels what waits for them."

@@ -14,55 +14,95 @@ from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import is_name
 from webhook_gateway.rules.model import EndpointState
 from webhook_gateway.rules.scopes import Scope, allows
-from webhook_gateway.store import lists, replays, reports
+from webhook_gateway.store import replays, subscribers
+from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.notifications import OUTBOX
 
 from . import endpoints
 from .change import Actor, Change
 from .quotas import replays_more
-from .refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
+from .refusals import MOST_COUNTED, Conflict, Invalid, NotFound, NotHeld, Refusal
+
+_NAMED = ("endpoint_id", "subscriber_id", "type", "since", "until")
 
 
-async def count(connection: AsyncConnection, actor: Actor, wanted: Mapping[str, Any]) -> int | Refusal | None:
-    """How many deliveries a job would replay, or None where they are too many to count.
+async def preview(connection: AsyncConnection, actor: Actor, given: Mapping[str, Any]) -> dict[str, Any] | Refusal:
+    """What a job would send again, see `store.replays.preview`, with ``notes`` on what that means for partners.
 
-    ``wanted`` has ``state``, and may have the other fields of a `Filter`.
+    ``given`` has ``state``, and one or more of ``endpoint_id``, ``subscriber_id``, ``type``, ``since``, ``until``, or else
+    ``all``.
     """
-    if not is_name(wanted.get("type", "any.type")):
-        remedy = "Give an event type, as in lab_result.final."
-        return Invalid((Fault("event_type", remedy, pointer="/type"),))
-    if not actor.may_send(wanted.get("type", "*")):
-        return NotHeld((wanted.get("type", "every event type: name one"),))
-    if "endpoint_id" in wanted:
-        if isinstance(endpoint := await endpoints.find(connection, actor, wanted["endpoint_id"]), NotFound):
-            return endpoint
-        if endpoint["state"] == EndpointState.DISABLED:
-            return Conflict.ENDPOINT_DISABLED
-        if elsewhere := endpoints.may_send_again(actor, endpoint, wanted.get("since")):
-            return elsewhere
-    return await lists.finished_count(connection, reports.Filter(actor.tenant_id, actor.subscriber_id, **wanted))
+    if isinstance(wanted := await _wanted(connection, actor, given), Refusal):
+        return wanted
+    found = await replays.preview(await driver_of(connection), actor.tenant_id, wanted, MOST_COUNTED)
+    notes = []
+    if found["second_deliveries"]:
+        notes.append(
+            "A replay keeps its webhook-id: a partner that deduplicates drops what it has, also if it is wider."
+        )
+    if found["ordering_keys"]:
+        notes.append("Replays are outside of order: something newer of the same ordering key may be there already.")
+    return {**found, "notes": notes}
 
 
-async def create(change: Change, wanted: Mapping[str, Any]) -> RowMapping | Refusal:
-    """A job over what finished before it, oldest first. ``wanted``: see `count`."""
+async def create(change: Change, given: Mapping[str, Any]) -> RowMapping | Refusal:
+    """A job over what finished before it, oldest first. ``given``: see `preview`."""
     actor = change.actor
     if refused := await replays_more(change, 1, as_job=True):
         return refused
-    total = await count(change.connection, actor, wanted)
-    if isinstance(total, Refusal):
-        return total
-    if total is None and actor.quotas is not None:
+    if isinstance(wanted := await _wanted(change.connection, actor, given), Refusal):
+        return wanted
+    driver = await driver_of(change.connection)
+    found = await replays.preview(driver, actor.tenant_id, wanted, replays.MOST_WALKED)
+    return await start(change, "replay", wanted, None if found["more"] else found["count"], given)
+
+
+async def start(
+    change: Change, kind: str, wanted: Mapping[str, Any], total: int | None, given: Mapping[str, Any]
+) -> RowMapping | Refusal:
+    """A job, which the caller's quota of one more is used up for."""
+    if total is None and change.actor.quotas is not None:
         return Conflict.TOO_MANY_TO_COUNT
     if total is not None and (refused := await replays_more(change, total - 1, as_job=False)):
         return refused
-    written = {name: value.isoformat() if name in ("since", "until") else str(value) for name, value in wanted.items()}
-    bound: dict[str, Any] = {} if actor.subscriber_id is None else {"subscriber_id": str(actor.subscriber_id)}
-    bound["to_other_hosts"] = allows(actor.scopes, Scope.PAYLOAD_READ)
-    job = await replays.create(change.connection, actor.tenant_id, written | bound, total)
-    if "endpoint_id" in wanted:
-        written["endpoint_id"] = ids.render(ids.ENDPOINT, wanted["endpoint_id"])
-    change.note("replay.created", ids.render(ids.JOB, job["id"]), OUTBOX, after={**written, "total": total})
+    job = await replays.create(change.connection, change.actor.tenant_id, kind, wanted, total)
+    after = as_filter(given)
+    for name, prefix in (("endpoint_id", ids.ENDPOINT), ("subscriber_id", ids.SUBSCRIBER)):
+        if name in given:
+            after[name] = ids.render(prefix, given[name])
+    change.note(f"{kind}.created", ids.render(ids.JOB, job["id"]), OUTBOX, after={**after, "total": total})
     return job
+
+
+def as_filter(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given, as JSON can hold it."""
+    return {name: value.isoformat() if name in ("since", "until") else str(value) for name, value in given.items()}
+
+
+async def _wanted(connection: AsyncConnection, actor: Actor, given: Mapping[str, Any]) -> dict[str, Any] | Refusal:
+    """The filter as a job has it, where the actor may have all that it finds sent again."""
+    if not given.get("all") and not any(name in given for name in _NAMED):
+        remedy = f"Say which, by {', '.join(_NAMED)}; or that everything is meant, by `all`."
+        return Invalid((Fault("required", remedy, pointer="/all"),))
+    if not is_name(given.get("type", "any.type")):
+        remedy = "Give an event type, as in lab_result.final."
+        return Invalid((Fault("event_type", remedy, pointer="/type"),))
+    if not actor.may_send(given.get("type", "*")):
+        return NotHeld((given.get("type", "every event type: name one"),))
+    if "endpoint_id" in given:
+        if isinstance(endpoint := await endpoints.find(connection, actor, given["endpoint_id"]), NotFound):
+            return endpoint
+        if endpoint["state"] == EndpointState.DISABLED:
+            return Conflict.ENDPOINT_DISABLED
+        if elsewhere := endpoints.may_send_again(actor, endpoint, given.get("since")):
+            return elsewhere
+    wanted = as_filter(given) | {"to_other_hosts": allows(actor.scopes, Scope.PAYLOAD_READ)}
+    if (asked := given.get("subscriber_id")) is not None:
+        own = actor.subscriber_id
+        if own not in (None, asked) or await subscribers.get(connection, actor.tenant_id, asked) is None:
+            return NotFound.SUBSCRIBER
+        wanted["to_subscriber_id"] = wanted.pop("subscriber_id")
+    return wanted if actor.subscriber_id is None else wanted | {"subscriber_id": str(actor.subscriber_id)}
 
 
 async def cancel(change: Change, job_id: UUID) -> RowMapping | NotFound | Conflict:

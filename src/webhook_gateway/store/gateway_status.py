@@ -37,9 +37,10 @@ SELECT count(*) AS depth, (SELECT event_id FROM outbox ORDER BY sequence LIMIT 1
 """
 
 ENDED = """
--- ended badly: deliveries that died or were cancelled since a moment
+-- ended badly: deliveries that died or were cancelled since a moment, but for those that were replayed
 SELECT count(*) FILTER (WHERE state = 'dead') AS dead, count(*) FILTER (WHERE state = 'cancelled') AS cancelled
 FROM finished_deliveries WHERE state <> 'delivered' AND tenant_id IN (SELECT id FROM tenants) AND finished_at >= $1
+  AND replayed_as IS NULL
 """
 
 IN_TROUBLE = """

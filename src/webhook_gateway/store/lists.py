@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -52,8 +52,6 @@ WALKED = 20_000
 """Rows that a page walks over at most, in each table, to find those that a filter wants."""
 FEW = 5_000
 """As many rows are read and sorted rather than walked to."""
-COUNTED_ENDED = 50_000
-"""Finished deliveries that are read at most to count those that a filter wants."""
 FEWEST = 100
 """Rows of each endpoint that are walked over at least, however many endpoints there are."""
 
@@ -132,27 +130,6 @@ async def with_deliveries(connection: AsyncConnection, wanted: Filter, event_ids
         for table in (deliveries, finished_deliveries)
     ]
     return set(await connection.scalars(union_all(*(select(side.subquery().c.event_id) for side in sides))))
-
-
-async def finished_count(connection: AsyncConnection, wanted: Filter) -> int | None:
-    """How many finished deliveries a filter finds, or None where more than `COUNTED_ENDED` would have to be read."""
-    theirs = await endpoint_ids(connection, wanted)
-    ended = finished_rows().where(finished_deliveries.c.tenant_id == wanted.tenant_id)
-    in_time = ended.where(*between(finished_deliveries, wanted.since, wanted.until, None))
-    ways = [select(of_each(theirs, in_time, finished_deliveries, COUNTED_ENDED + 1))]
-    if wanted.state in ("dead", "cancelled"):
-        not_delivered = ended.where(finished_deliveries.c.state != constant("delivered"))
-        if wanted.since is not None:  # nothing ends before it is made, but for clocks
-            not_delivered = not_delivered.where(finished_deliveries.c.finished_at >= wanted.since - timedelta(days=1))
-        ways.insert(0, not_delivered)
-    for way in ways:
-        rows = way.limit(COUNTED_ENDED + 1).cte("o")
-        chosen = _chosen(rows, wanted, theirs=theirs).where(*told(wanted, rows)).subquery()
-        counts = [select(func.count()).select_from(some) for some in (rows, chosen)]
-        walked, found = (await connection.execute(select(*(count.scalar_subquery() for count in counts)))).one()
-        if walked <= COUNTED_ENDED:
-            return int(found)
-    return None
 
 
 async def recent_events(connection: AsyncConnection) -> UUID | None:

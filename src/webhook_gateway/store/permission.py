@@ -12,7 +12,17 @@ from .database import FULL_SCAN, Connection
 
 SLICE = 5_000
 
-BEYOND = """
+
+def fits(event_type: str, patterns: str) -> str:
+    """SQL: whether one of the patterns wants the type (`rules.matching`)."""
+    return f"""EXISTS (
+    SELECT FROM unnest({patterns}) AS pattern
+    WHERE CASE WHEN pattern = '*' THEN NOT starts_with({event_type}, 'gateway.')
+               WHEN pattern LIKE '%.*' THEN starts_with({event_type}, left(pattern, -1))
+               ELSE {event_type} = pattern END)"""
+
+
+BEYOND = f"""
 -- beyond: an endpoint's open deliveries that nobody is sending and that none of the patterns wants (`rules.matching`)
 SELECT id FROM (
     SELECT id, type, unfiltered FROM deliveries
@@ -20,11 +30,7 @@ SELECT id FROM (
     UNION ALL
     SELECT id, type, unfiltered FROM deliveries WHERE endpoint_id = $1 AND ordering_key IS NOT NULL AND due_at IS NULL
 ) AS waiting
-WHERE NOT EXISTS (
-    SELECT FROM unnest($2::text[]) AS pattern
-    WHERE CASE WHEN pattern = '*' THEN NOT starts_with(type, 'gateway.')
-               WHEN pattern LIKE '%.*' THEN starts_with(type, left(pattern, -1))
-               ELSE type = pattern END)
+WHERE NOT {fits("type", "$2::text[]")}
 AND ($4 OR unfiltered IS NOT TRUE)
 LIMIT $3
 """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,93 +18,186 @@ from .database import Connection
 from .driver import driver_of
 from .finished import NOT_WANTED
 from .outbox import Appended
+from .permission import fits
 from .reports import first_id
 from .rows import every, first, one
 from .tables import jobs
 
 OPEN = ("pending", "running")
+WALKED = 5_000
+"""Finished deliveries that a job reads in one transaction."""
+MOST_WALKED = 50_000
+"""Finished deliveries that are read at most to count what a job would send again."""
 
 STORE_EVENT = """
 -- store an event that is for one endpoint only: it goes into the outbox for that endpoint
 INSERT INTO events (id, tenant_id, type, occurred_at, size, body) VALUES ($1, $2, $3, $4, $5, $6)
 """
 
-OLDEST = """
--- oldest open job: whichever worker has it locked is at it, the others pass
-SELECT id, tenant_id, filter, cursor FROM jobs WHERE state IN ('pending', 'running')
-ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
+NEXT_JOB = """
+-- next job: of the open ones that which waits longest for its turn. Whichever worker has it locked is at it
+SELECT id, tenant_id, filter, cursor, created_at FROM jobs
+WHERE kind = $1 AND state IN ('pending', 'running') AND coalesce(due_at <= now(), true)
+ORDER BY coalesce(due_at, created_at), id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """
 
+_COLUMNS = "id, tenant_id, endpoint_id, event_id, type, ordering_key, state, state_reason, reason, replayed_as"
+
+_JOINED = """
+JOIN endpoints e ON e.id = f.endpoint_id AND e.deleted_at IS NULL AND e.state <> 'disabled'
+JOIN subscribers s ON s.id = e.subscriber_id
+"""
+
+_WANTED = f"""
+f.tenant_id = $1 AND f.id > $2 AND f.id < $3 AND ($4::uuid IS NULL OR f.endpoint_id = $4)
+AND ($5::uuid IS NULL OR e.subscriber_id = $5) AND ($6::text IS NULL OR f.type = $6) AND f.state = $7
+AND f.replayed_as IS NULL AND f.state_reason IS DISTINCT FROM '{NOT_WANTED}' AND f.reason IS DISTINCT FROM 'test'
+AND {fits("f.type", "s.event_types")} AND (e.event_types = '{{}}' OR {fits("f.type", "e.event_types")})
+"""
+"""What of finished deliveries is replayed: an endpoint that is gone, disabled or may not have it gets nothing, a test has
+had its time, and what was replayed already is left to that one."""
+
+_KNOWN = """
+CROSS JOIN LATERAL (
+    SELECT (SELECT accepted_at FROM events WHERE id = f.event_id LIMIT 1) AS accepted_at,
+           (SELECT bool_or(d.id > f.id) FROM finished_deliveries d
+            WHERE d.event_id = f.event_id AND d.endpoint_id = f.endpoint_id AND d.id > f.event_id
+              AND d.state = 'delivered') AS delivered_since
+    OFFSET 0
+) AS known
+"""
+"""Null where its body is no longer kept, and where it was never delivered. A delivery is younger than its event."""
+
+_LEFT = """
+known.delivered_since IS NOT TRUE
+AND ($8 OR host_changed_at IS NULL OR accepted_at IS NULL OR accepted_at > host_changed_at)
+"""
+"""Not what was delivered since; what came before the endpoint got another host goes there only for who may read it."""
+
 NEXT = f"""
--- next of a job: finished deliveries after its cursor, in the order of their ids. What was made after the job itself
--- is left out, or a job that replays what dies would never end. An endpoint that is gone or disabled gets nothing,
--- a body that is no longer kept can't be sent, a test has had its time, and what came before the endpoint got another
--- host goes there only for who may read it.
-SELECT f.id, f.event_id, f.type, f.endpoint_id
-FROM finished_deliveries f JOIN endpoints e ON e.id = f.endpoint_id AND e.deleted_at IS NULL AND e.state <> 'disabled'
-WHERE f.tenant_id = $1 AND f.id > $2 AND f.id < $3 AND f.id >= $4 AND f.id < $5
-  AND ($6::uuid IS NULL OR f.endpoint_id = $6) AND ($7::uuid IS NULL OR e.subscriber_id = $7)
-  AND ($8::text IS NULL OR f.type = $8) AND f.state = $9
-  AND f.state_reason IS DISTINCT FROM '{NOT_WANTED}' AND f.reason IS DISTINCT FROM 'test'
-  AND EXISTS (SELECT FROM events v WHERE v.id = f.event_id
-              AND ($11 OR e.host_changed_at IS NULL OR v.accepted_at > e.host_changed_at))
-ORDER BY f.id LIMIT $10
+-- next of a job: of a slice of finished deliveries, in the order of their ids, the first that are to be sent again, and
+-- how many are whose body is gone. What was made after the job itself is left out, or a job that replays what dies would
+-- never end.
+WITH walked AS MATERIALIZED (
+    SELECT {_COLUMNS} FROM finished_deliveries
+    WHERE id > $2 AND id < $3 AND ($4::uuid IS NULL OR tenant_id = $1 AND endpoint_id = $4) ORDER BY id LIMIT $10
+), candidates AS MATERIALIZED (
+    SELECT f.id, f.event_id, f.endpoint_id, e.host_changed_at FROM walked f {_JOINED} WHERE {_WANTED}
+    ORDER BY f.id LIMIT $9
+), found AS MATERIALIZED (
+    SELECT f.id, known.accepted_at IS NULL AS gone FROM candidates f {_KNOWN} WHERE {_LEFT}
+)
+SELECT array(SELECT id FROM found WHERE NOT gone ORDER BY id) AS ids,
+       (SELECT count(*) FROM found WHERE gone) AS missing, are_many OR (SELECT count(*) FROM walked) = $10 AS more,
+       CASE WHEN are_many THEN (SELECT id FROM candidates ORDER BY id DESC LIMIT 1)
+            ELSE (SELECT id FROM walked ORDER BY id DESC LIMIT 1) END AS reached
+FROM (SELECT count(*) = $9 AS are_many FROM candidates) AS counted
+"""
+
+
+def _preview(rows: str) -> str:
+    return f"""
+-- preview: what a job would send again, counted up to a limit, of so many rows that are read
+WITH walked AS MATERIALIZED ({rows} LIMIT {MOST_WALKED} + 1), found AS MATERIALIZED (
+    SELECT f.endpoint_id, f.ordering_key, e.rate, known.* FROM walked f {_JOINED} {_KNOWN} WHERE {_WANTED} AND {_LEFT}
+    LIMIT $9 + 1
+), kept AS (
+    SELECT * FROM found WHERE accepted_at IS NOT NULL LIMIT $9
+)
+SELECT count(*) AS count, (SELECT count(*) FROM found WHERE accepted_at IS NULL) AS missing,
+       (SELECT count(*) FROM found) > $9 OR (SELECT count(*) FROM walked) > {MOST_WALKED} AS more,
+       count(*) FILTER (WHERE delivered_since IS NOT NULL) AS second_deliveries,
+       min(accepted_at) AS oldest, max(accepted_at) AS newest,
+       count(DISTINCT (endpoint_id, ordering_key)) FILTER (WHERE ordering_key IS NOT NULL) AS ordering_keys,
+       (SELECT max(n / rate / 60) FROM (SELECT count(*) AS n, rate FROM kept GROUP BY endpoint_id, rate) AS o) AS minutes
+FROM kept
+"""
+
+
+_IN_TIME = "finished_at > coalesce($10::timestamptz, '-infinity')"
+NOT_DELIVERED = _preview(
+    f"SELECT {_COLUMNS} FROM finished_deliveries WHERE tenant_id = $1 AND state <> 'delivered' AND {_IN_TIME}"
+)
+"""By the index of what is dead or cancelled."""
+OF_EACH = _preview(f"""
+    SELECT d.* FROM endpoints one CROSS JOIN LATERAL (
+        SELECT {_COLUMNS} FROM finished_deliveries
+        WHERE tenant_id = $1 AND endpoint_id = one.id AND id > $2 AND id < $3 AND {_IN_TIME} LIMIT {MOST_WALKED} + 1
+    ) AS d
+    WHERE one.tenant_id = $1 AND one.deleted_at IS NULL AND ($4::uuid IS NULL OR one.id = $4)
+      AND ($5::uuid IS NULL OR one.subscriber_id = $5)""")
+"""By the index of each endpoint's."""
+
+SEND_AGAIN = """
+-- send again: each of these finished deliveries once, whoever asks for it first: the others wait for its row
+WITH marked AS (
+    UPDATE finished_deliveries f SET replayed_as = n.new_id
+    FROM unnest($1::uuid[], $2::uuid[]) AS n(id, new_id)
+    WHERE f.id = n.id AND f.replayed_as IS NULL
+    RETURNING f.*
+)
+INSERT INTO outbox (tenant_id, event_id, type, endpoint_id, delivery_id, reason)
+SELECT tenant_id, event_id, type, endpoint_id, replayed_as, CASE reason WHEN 'test' THEN reason ELSE 'replay' END
+FROM marked ORDER BY id
+RETURNING delivery_id
 """
 
 PLANNED_ANEW = "SET LOCAL plan_cache_mode = force_custom_plan"
 """`NEXT` asks for one endpoint or for all of them: no one plan is right for both."""
 
 ADVANCE = """
--- advance a job: in the transaction of what it has just replayed
-UPDATE jobs SET state = $2, cursor = coalesce($3, cursor), done = done + $4,
-                finished_at = CASE WHEN $2 = 'done' THEN now() END
+-- advance a job: in the transaction of what it has just queued; it has its next turn after so many seconds
+UPDATE jobs SET state = $2, cursor = coalesce($3, cursor), done = done + $4, missing = missing + $5,
+                due_at = now() + make_interval(secs => $6), finished_at = CASE WHEN $2 <> 'running' THEN now() END
 WHERE id = $1
 """
 
 _LOWEST, _HIGHEST = UUID(int=0), UUID(int=(1 << 128) - 1)
 
 
-async def replay(
-    connection: AsyncConnection, tenant_id: UUID, *, event_id: UUID, type: str, endpoint_id: UUID, reason: str
-) -> UUID:
-    """Queues the event for the endpoint again, and returns the id that the new delivery will have."""
-    driver = await driver_of(connection)
-    delivery_id = await new_id(driver)
-    await outbox.enqueue_for_one(
-        driver,
-        tenant_id,
-        event_id=event_id,
-        type=type,
-        endpoint_id=endpoint_id,
-        delivery_id=delivery_id,
-        reason=reason,
-    )
-    return delivery_id
+async def replay(connection: Connection, delivery_ids: Sequence[UUID]) -> list[UUID]:
+    """Queues finished deliveries again and returns the ids that the new ones will have: none for who was replayed."""
+    now = await connection.fetchval(TIME)
+    rows = await connection.fetch(SEND_AGAIN, delivery_ids, [id_at(now) for _ in delivery_ids])
+    return [row["delivery_id"] for row in rows]
+
+
+async def preview(connection: Connection, tenant_id: UUID, wanted: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """What a job would send again: the exact ``count`` up to ``most``, with ``more`` where it was counted no further.
+
+    In the caller's transaction. See `create` for what is ``wanted``, and `NEXT` for what a job does of it.
+    """
+    await connection.execute("SET LOCAL jit = off")
+    # Nothing ends before it is made, but for clocks.
+    since = datetime.fromisoformat(wanted["since"]) - timedelta(days=1) if "since" in wanted else None
+    ways = [NOT_DELIVERED, OF_EACH] if wanted["state"] != "delivered" else [OF_EACH]
+    for way in ways:
+        (row,) = await connection.fetch(way, *selection(tenant_id, wanted, bounds(wanted)), most, since)
+        if not row["more"]:
+            break
+    return dict(row)
 
 
 async def send_only_to(connection: AsyncConnection, event: Appended, endpoint_id: UUID) -> UUID:
     """Stores a test event for one endpoint, and returns the id that its delivery will have."""
     driver = await driver_of(connection)
     await driver.execute(STORE_EVENT, event.id, event.tenant_id, event.type, event.occurred_at, event.size, event.body)
-    return await replay(
-        connection, event.tenant_id, event_id=event.id, type=event.type, endpoint_id=endpoint_id, reason="test"
-    )
+    delivery_id = await new_id(driver)
+    about = (event.tenant_id, event.id, event.type, endpoint_id, delivery_id)
+    await driver.execute(outbox.ENQUEUE_FOR_ONE, *about, "test")
+    return delivery_id
 
 
 async def create(
-    connection: AsyncConnection, tenant_id: UUID, wanted: Mapping[str, Any], total: int | None
+    connection: AsyncConnection, tenant_id: UUID, kind: str, wanted: Mapping[str, Any], total: int | None
 ) -> RowMapping:
-    """A job over finished deliveries, of which there are ``total`` now, if they were counted.
+    """A job over finished deliveries, or events, of which there are ``total`` now, if they were counted.
 
-    ``wanted`` has ``state`` and may have ``endpoint_id``, ``subscriber_id``, ``type``, ``since``, ``until`` and
-    ``to_other_hosts`` (than when an event came), all as JSON can hold them.
+    ``wanted`` may have ``endpoint_id``, ``to_subscriber_id``, ``type``, ``since``, ``until``, and ``subscriber_id``, whose
+    job it is then; a replay's has ``state`` and ``to_other_hosts`` (than when an event came). All as JSON can hold them.
     """
-    statement = (
-        insert(jobs)
-        .values(id=uuid_utils.uuid7(), tenant_id=tenant_id, kind="replay", filter=dict(wanted), total=total)
-        .returning(jobs)
-    )
-    return await one(connection, statement)
+    values = {"id": uuid_utils.uuid7(), "tenant_id": tenant_id, "kind": kind, "filter": dict(wanted), "total": total}
+    return await one(connection, insert(jobs).values(**values).returning(jobs))
 
 
 async def get(
@@ -141,49 +234,59 @@ async def cancel(connection: AsyncConnection, tenant_id: UUID, job_id: UUID) -> 
     return await first(connection, statement)
 
 
+async def next_job(connection: Connection, kind: str) -> Any:
+    """The next open job that nobody else is at, locked, with what it wants; None where there is none."""
+    return await connection.fetchrow(NEXT_JOB, kind)
+
+
+async def advance(
+    connection: Connection,
+    job_id: UUID,
+    state: str,
+    reached: UUID | None = None,
+    *,
+    done: int = 0,
+    missing: int = 0,
+    wait: float = 0.0,
+) -> None:
+    """Notes how far a job has come; it has its next turn after ``wait`` seconds."""
+    await connection.execute(ADVANCE, job_id, state, reached, done, missing, wait)
+
+
 async def run_some(connection: Connection, limit: int) -> int | None:
-    """Replays up to ``limit`` deliveries of the oldest open job, in one transaction.
+    """Replays up to ``limit`` deliveries of the next open job, in one transaction.
 
     Returns:
         How many were queued, or None where there is no open job that nobody else is at.
     """
     async with connection.transaction():
-        job = await connection.fetchrow(OLDEST)
+        job = await next_job(connection, "replay")
         if job is None:
             return None
         wanted = json.loads(job["filter"])
         await connection.execute(PLANNED_ANEW)
-        rows = await connection.fetch(
-            NEXT,
-            job["tenant_id"],
-            job["cursor"] or _LOWEST,
-            job["id"],
-            _bound(wanted.get("since"), _LOWEST),
-            _bound(wanted.get("until"), _HIGHEST),
-            _uuid(wanted.get("endpoint_id")),
-            _uuid(wanted.get("subscriber_id")),
-            wanted.get("type"),
-            wanted["state"],
-            limit,
-            wanted.get("to_other_hosts", False),
-        )
-        now = await connection.fetchval(TIME)
-        # As one round trip, or a job of a million deliveries would wait for the network most of the time.
-        await connection.executemany(
-            outbox.ENQUEUE_FOR_ONE,
-            [
-                (job["tenant_id"], row["event_id"], row["type"], row["endpoint_id"], id_at(now), "replay")
-                for row in rows
-            ],
-        )
-        state = "running" if len(rows) == limit else "done"
-        await connection.execute(ADVANCE, job["id"], state, rows[-1]["id"] if rows else None, len(rows))
-    return len(rows)
+        between = bounds(wanted, job["cursor"], job["id"])
+        (found,) = await connection.fetch(NEXT, *selection(job["tenant_id"], wanted, between), limit, WALKED)
+        done = len(await replay(connection, found["ids"]))
+        state = "running" if found["more"] else "done"
+        await advance(connection, job["id"], state, found["reached"], done=done, missing=found["missing"])
+    return done
 
 
-def _bound(written: str | None, otherwise: UUID) -> UUID:
-    return otherwise if written is None else first_id(datetime.fromisoformat(written))
+def bounds(wanted: Mapping[str, Any], after: UUID | None = None, before: UUID = _HIGHEST) -> tuple[UUID, UUID]:
+    """The ids that what is wanted is between: later than ``after``, where a job has come, and made ``before`` it."""
+    since, until = (
+        None if name not in wanted else first_id(datetime.fromisoformat(wanted[name])) for name in ("since", "until")
+    )
+    low = _LOWEST if since is None else UUID(int=max(since.int - 1, 0))
+    return max(low, after or _LOWEST), min(before, until or _HIGHEST)
 
 
-def _uuid(written: str | None) -> UUID | None:
-    return None if written is None else UUID(written)
+def selection(tenant_id: UUID, wanted: Mapping[str, Any], between: tuple[UUID, UUID]) -> list[object]:
+    """The first parameters of `NEXT` and of previews."""
+    subscriber_id = wanted.get("subscriber_id", wanted.get("to_subscriber_id"))
+    return [
+        *(tenant_id, *between),
+        *(id and UUID(id) for id in (wanted.get("endpoint_id"), subscriber_id)),
+        *(wanted.get("type"), wanted["state"], wanted.get("to_other_hosts", False)),
+    ]

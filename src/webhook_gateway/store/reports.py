@@ -47,7 +47,7 @@ _NOT_SHOWN = {"response_excerpt", "response_sha256", "tenant_id", "delivery_id"}
 
 _SHOWN = (
     *("id", "endpoint_id", "event_id", "type", "state", "state_reason", "reason", "attempt", "due_at"),
-    *("ordering_key", "in_outbox", "created_at", "finished_at"),
+    *("ordering_key", "in_outbox", "created_at", "finished_at", "replayed_as"),
 )
 _Time = TIMESTAMP(timezone=True)
 _ABSENT: dict[str, TypeEngine[Any]] = {
@@ -55,6 +55,7 @@ _ABSENT: dict[str, TypeEngine[Any]] = {
     "due_at": _Time,
     "created_at": _Time,
     "finished_at": _Time,
+    "replayed_as": Uuid(),
 }
 
 

@@ -80,10 +80,12 @@ async def outbox_waiting(connection: AsyncConnection, tenant_id: UUID) -> int:
 
 
 async def died_since(connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None, since: datetime) -> int:
-    """Deliveries that have died since a moment, among the hospital's last `WALKED` that were not delivered."""
+    """Deliveries that have died since a moment and were not replayed, among the last `WALKED` that weren't delivered."""
     ended = finished_deliveries.c
-    recent = select(ended.state, ended.state_reason, ended.endpoint_id).where(
-        ended.tenant_id == tenant_id, ended.state != constant("delivered"), ended.finished_at >= since
+    recent = (
+        select(ended.state, ended.state_reason, ended.endpoint_id)
+        .where(ended.tenant_id == tenant_id, ended.state != constant("delivered"), ended.finished_at >= since)
+        .where(ended.replayed_as.is_(None))
     )
     last = recent.order_by(ended.finished_at.desc()).limit(WALKED).subquery("r")
     wanted = Filter(tenant_id, subscriber_id)

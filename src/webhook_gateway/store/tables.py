@@ -81,13 +81,13 @@ endpoint_health = _table(
 jobs = _table(
     "jobs",
     "id uuid, tenant_id uuid, kind text, filter jsonb, state text, cursor uuid, total bigint, done bigint",
-    "created_at timestamptz, finished_at timestamptz",
+    "created_at timestamptz, finished_at timestamptz, missing bigint, due_at timestamptz",
 )
 
 events = _table(
     "events",
     "id uuid, tenant_id uuid, type text, occurred_at timestamptz, accepted_at timestamptz, size integer",
-    "body bytea, addressees uuid[]",
+    "body bytea, addressees uuid[], ordering_key bigint",
 )
 
 kept_bodies = _table(
@@ -114,7 +114,7 @@ finished_deliveries = _table(
     "finished_deliveries",
     "id uuid, tenant_id uuid, endpoint_id uuid, event_id uuid, type text, sequence bigint",
     "ordering_key bigint, attempt integer, state text, state_reason text, reason text",
-    "created_at timestamptz, finished_at timestamptz",
+    "created_at timestamptz, finished_at timestamptz, replayed_as uuid",
 )
 
 attempts = _table(

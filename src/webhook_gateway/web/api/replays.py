@@ -1,4 +1,4 @@
-"""``/v1/replays``: sending many finished deliveries again, as a job."""
+"""``/v1/replays``: sending many finished deliveries again, as a job; and how far jobs are, of backfills, too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from sqlalchemy import RowMapping
 
 from webhook_gateway.operations import replays
@@ -18,7 +18,7 @@ from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
 from .dependencies import Parts, needs, page_of
-from .schemas.replays import NewReplay, Replay
+from .schemas.replays import NewReplay, Preview, Replay
 from .schemas.shapes import Page, Paging
 from .schemas.typed_ids import JobId
 
@@ -28,20 +28,37 @@ Reader = Annotated[Caller, needs(Scope.DELIVERIES_READ)]
 Operator = Annotated[Caller, needs(Scope.DELIVERIES_WRITE)]
 
 
+Made = Replay | Preview
+PREVIEWED: dict[int | str, dict[str, Any]] = {200: {"model": Preview, "description": "What would be sent."}}
+
+
 @router.post(
-    "", status_code=202, response_model=Replay, operation_id="createReplay", summary="Send many deliveries again"
+    "",
+    status_code=202,
+    response_model=Made,
+    responses=PREVIEWED,
+    operation_id="createReplay",
+    summary="Send many deliveries again",
 )
-async def create(body: NewReplay, gateway: Parts, caller: Operator) -> Any:
-    """Makes a job that sends matching finished deliveries again, oldest first. What finishes later is left out."""
+async def create(body: NewReplay, gateway: Parts, caller: Operator, response: Response) -> Any:
+    """Makes a job that sends matching finished deliveries again, oldest first. What finishes later is left out.
+
+    With `dry_run` it says what that would be.
+    """
+    given = body.model_dump(exclude_none=True, exclude={"dry_run"})
+    if body.dry_run:
+        response.status_code = 200
+        async with gateway.database.reading() as connection:
+            return granted(await replays.preview(connection, caller, given))
     async with changing(gateway.database, caller) as change:
-        return _shown(granted(await replays.create(change, body.model_dump(exclude_none=True))))
+        return shown_job(granted(await replays.create(change, given)))
 
 
 @router.get("", response_model=Page[Replay], operation_id="listReplays", summary="List replay jobs")
 async def every(query: Annotated[Paging, Query()], gateway: Parts, caller: Reader) -> Any:
     """Lists jobs, newest first."""
     fetch = partial(stored.page, tenant_id=caller.tenant_id, subscriber_id=caller.subscriber_id)
-    return await page_of(gateway, query, fetch, show=_shown)
+    return await page_of(gateway, query, fetch, show=shown_job)
 
 
 @router.get("/{job_id}", response_model=Replay, operation_id="getReplay", summary="Look at one replay job")
@@ -49,23 +66,23 @@ async def one(job_id: JobId, gateway: Parts, caller: Reader) -> Any:
     """Shows how far a job is."""
     async with gateway.database.begin() as connection:
         row = await stored.get(connection, caller.tenant_id, job_id, subscriber_id=caller.subscriber_id)
-    return _shown(granted(row or NotFound.REPLAY))
+    return shown_job(granted(row or NotFound.REPLAY))
 
 
 @router.post("/{job_id}/cancel", response_model=Replay, operation_id="cancelReplay", summary="Stop a replay job")
 async def cancel(job_id: JobId, gateway: Parts, caller: Operator) -> Any:
     """Stops a job where it is. What it has queued by then is still sent."""
     async with changing(gateway.database, caller) as change:
-        return _shown(granted(await replays.cancel(change, job_id)))
+        return shown_job(granted(await replays.cancel(change, job_id)))
 
 
-def _shown(row: RowMapping) -> dict[str, Any]:
+def shown_job(row: RowMapping) -> dict[str, Any]:
     wanted = row["filter"]
+    endpoint_id, subscriber_id = wanted.get("endpoint_id"), wanted.get("to_subscriber_id", wanted.get("subscriber_id"))
     return {
         **row,
-        "endpoint_id": UUID(wanted["endpoint_id"]) if "endpoint_id" in wanted else None,
-        "type": wanted.get("type"),
-        "delivery_state": wanted["state"],
-        "since": wanted.get("since"),
-        "until": wanted.get("until"),
+        **{name: wanted.get(name) for name in ("type", "since", "until")},
+        "endpoint_id": endpoint_id and UUID(endpoint_id),
+        "subscriber_id": subscriber_id and UUID(subscriber_id),
+        "delivery_state": wanted.get("state"),
     }

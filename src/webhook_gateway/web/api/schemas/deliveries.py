@@ -48,6 +48,7 @@ DELIVERY: dict[str, Any] = {
     "due_before": None,
     "created_at": "2026-11-23T08:00:00Z",
     "finished_at": None,
+    "replayed_as": None,
 }
 
 
@@ -62,7 +63,7 @@ class Delivery(Shown):
     endpoint_id: EndpointId
     state: DeliveryState
     state_reason: str | None = Field(description="Why it is dead or cancelled.")
-    reason: str | None = Field(description="`replay` or `test`; null for the first delivery of an event.")
+    reason: str | None = Field(description="`replay`, `backfill` or `test`; null where fan-out made it.")
     attempt: int = Field(description="Attempts so far.")
     next_attempt_at: datetime | None = Field(
         validation_alias="due_at",
@@ -74,6 +75,9 @@ class Delivery(Shown):
     )
     created_at: datetime | None
     finished_at: datetime | None
+    replayed_as: DeliveryId | None = Field(
+        description="The delivery that sends it again, and stands for it from then on."
+    )
 
 
 ATTEMPT: dict[str, Any] = {

@@ -1,28 +1,61 @@
-"""Jobs that send many deliveries again."""
+"""Jobs that send many deliveries: again, or to an endpoint that came later."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from .shapes import Body, Shown, examples
-from .typed_ids import SUFFIX, EndpointId, JobId
+from .typed_ids import SUFFIX, EndpointId, JobId, SubscriberId
 from .values import EventTypeName, Time
+
+DryRun = Annotated[bool, Field(strict=True, description="Only say what would be sent: `200`, and nothing is changed.")]
 
 
 class NewReplay(Body):
-    """Which finished deliveries to send again."""
+    """Which finished deliveries to send again; those that were replayed, or delivered since, are left out."""
 
     model_config = examples({"endpoint_id": f"ep_{SUFFIX}", "state": "dead", "since": "2026-11-22T00:00:00Z"})
 
     endpoint_id: EndpointId | None = None
+    subscriber_id: SubscriberId | None = None
     type: EventTypeName | None = None
     state: Literal["dead", "cancelled", "delivered"] = "dead"
     since: Time | None = None
     until: Time | None = None
+    all: Literal[True] | None = Field(None, description="Everything is meant: where nothing else says which.")
+    dry_run: DryRun = False
+
+
+class Preview(Shown):
+    """What a job would send."""
+
+    model_config = examples(
+        {
+            "count": 1_204,
+            "more": False,
+            "missing": 3,
+            "second_deliveries": 12,
+            "ordering_keys": 8,
+            "oldest": "2026-11-22T00:00:04Z",
+            "newest": "2026-11-23T07:59:58Z",
+            "minutes": 2.0,
+            "notes": ["Replays are outside of order: something newer of the same ordering key may be there already."],
+        }
+    )
+
+    count: int = Field(description="Exact, up to 10,000.")
+    more: bool = Field(description="There are more than `count`, of which alone the rest tells.")
+    missing: int = Field(description="Not counted, since their bodies are no longer kept.")
+    second_deliveries: int = Field(description="Those that their endpoint has had.")
+    ordering_keys: int = Field(description="Ordering keys that they are of.")
+    oldest: datetime | None = Field(description="When the first of their events was accepted.")
+    newest: datetime | None
+    minutes: float | None = Field(description="At the rate of the slowest endpoint; null where none has a rate.")
+    notes: list[str] = Field(description="What partners will see of it, in sentences.")
 
 
 class ReplayState(StrEnum):
@@ -35,32 +68,38 @@ class ReplayState(StrEnum):
 
 
 class Replay(Shown):
-    """A job that sends many deliveries again. Those to endpoints that are deleted or disabled are left out."""
+    """A job that sends many deliveries. Those to endpoints that are deleted or disabled are left out."""
 
     model_config = examples(
         {
             "id": f"job_{SUFFIX}",
+            "kind": "replay",
             "state": "running",
             "endpoint_id": f"ep_{SUFFIX}",
+            "subscriber_id": None,
             "type": None,
             "delivery_state": "dead",
             "since": "2026-11-22T00:00:00Z",
             "until": None,
             "total": 1_204,
             "done": 500,
+            "missing": 3,
             "created_at": "2026-11-23T08:00:00Z",
             "finished_at": None,
         }
     )
 
     id: JobId
+    kind: Literal["replay", "backfill"]
     state: ReplayState
     endpoint_id: EndpointId | None
+    subscriber_id: SubscriberId | None
     type: str | None
-    delivery_state: str
+    delivery_state: str | None = Field(description="null for a backfill.")
     since: datetime | None
     until: datetime | None
     total: int | None = Field(description="How many matched when it was made; null where they were too many to count.")
-    done: int = Field(description="How many are queued again.")
+    done: int = Field(description="How many are queued.")
+    missing: int = Field(description="How many were left out so far, since their bodies are no longer kept.")
     created_at: datetime
     finished_at: datetime | None
