@@ -187,6 +187,21 @@ def test_a_delivery_that_waits_for_its_next_attempt_is_tried_now(operator: Furni
     assert entry["action"] == "delivery.tried_now"
 
 
+def test_an_endpoint_is_sent_what_was_accepted_before(operator: Furnished) -> None:
+    endpoint = ids.render(ids.ENDPOINT, operator.endpoint)
+    operator.fetch("DELETE FROM finished_deliveries")
+    told = operator.run("backfill", endpoint, "--since", "2020-01-01", "--dry-run")
+    assert (told.returncode, told.stderr.splitlines()[0]) == (0, "1 would be sent"), told.stderr
+    assert "overtake" in told.stderr
+    assert operator.fetch("SELECT FROM jobs") == []
+    found = operator.run("backfill", endpoint, "--since", "2020-01-01", "--yes", "--no-wait", "--json")
+    job = json.loads(found.stdout)
+    assert (job["state"], job["total"], job["done"]) == ("pending", 1, 0)
+    (entry,) = json.loads(operator.run("audit", "list", "--target", job["id"], "--json").stdout)
+    after = {"endpoint_id": endpoint, "since": "2020-01-01T00:00:00+00:00", "total": 1}
+    assert (entry["action"], entry["after"]) == ("backfill.created", after)
+
+
 def test_nobody_is_asked_to_replay_without_saying_yes(operator: Furnished) -> None:
     asked = operator.run("replay", "--type", "lab_order.placed")
     assert (asked.returncode, "1 would be sent" in asked.stderr) == (1, True), asked.stderr

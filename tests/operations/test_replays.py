@@ -159,8 +159,8 @@ async def test_a_preview_tells_of_second_deliveries_keys_times_and_minutes(hospi
 async def test_beyond_ten_thousand_a_preview_counts_no_further(hospital: Hospital) -> None:
     await past(hospital, Past(0, "dead"), endpoints=[await hospital.endpoint()])
     await hospital.change(
-        "WITH e AS (INSERT INTO events (id, tenant_id, type, occurred_at, size, body) SELECT gen_random_uuid(), tenant_id,"
-        " type, now(), 1, '' FROM finished_deliveries, generate_series(1, 9999) RETURNING id) INSERT INTO"
+        "WITH e AS (INSERT INTO events (id, tenant_id, type, occurred_at, size, body) SELECT gen_random_uuid(),"
+        " tenant_id, type, now(), 1, '' FROM finished_deliveries, generate_series(1, 9999) RETURNING id) INSERT INTO"
         " finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, attempt, state, created_at)"
         " SELECT gen_random_uuid(), tenant_id, endpoint_id, e.id, type, 1, 1, state, now() FROM finished_deliveries, e"
     )

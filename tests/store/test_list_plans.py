@@ -18,8 +18,9 @@ import pytest_asyncio
 from sqlalchemy import event
 
 from tests.support.postgres import Server
+from webhook_gateway.operations.change import local_actor
 from webhook_gateway.operations.replays import as_filter
-from webhook_gateway.store import audit, lists, replays, stats
+from webhook_gateway.store import audit, backfills, lists, replays, stats
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.reports import Filter
 
@@ -249,8 +250,8 @@ async def test_what_a_replay_would_send_again_is_counted_or_found_to_be_too_much
     for (role, whose), state, filters in product(
         ROLES.items(), ("dead", "delivered"), ({}, {"type": RARE}, ONE, A_DAY, ONE | {"type": RARE})
     ):
-        bound = {} if whose.subscriber_id is None else {"subscriber_id": whose.subscriber_id}
-        wanted = as_filter({"state": state, **filters, **bound})
+        actor = replace(local_actor(whose.tenant_id), subscriber_id=whose.subscriber_id)
+        wanted = as_filter(actor, {"state": state, **filters})
         async with connection.transaction():
             found = await replays.preview(connection, whose.tenant_id, wanted, replays.MOST_WALKED)
         count = None if found["more"] else found["missing"]  # nothing is kept here of their bodies
@@ -274,14 +275,28 @@ async def test_what_a_replay_would_send_again_is_counted_or_found_to_be_too_much
 async def test_a_job_reads_only_so_much_at_a_time_whatever_it_replays(full: str) -> None:
     connection = await asyncpg.connect(full)
     for whose, state, filters in product(ROLES.values(), ("dead", "delivered"), ({}, {"type": RARE}, ONE, A_DAY)):
-        bound = {} if whose.subscriber_id is None else {"subscriber_id": whose.subscriber_id}
-        wanted = as_filter({"state": state, **filters, **bound})
+        actor = replace(local_actor(whose.tenant_id), subscriber_id=whose.subscriber_id)
+        wanted = as_filter(actor, {"state": state, **filters})
         selection = replays.selection(whose.tenant_id, wanted, replays.bounds(wanted))
         plan, touched = await explain(
             connection, replays.NEXT, *selection, 500, replays.WALKED, mode="force_custom_plan"
         )
         assert touched <= 40_000, f"{whose}, {state}, {filters} touched {touched} pages\n{plan}"
         print(whose, state, filters, touched)
+    await connection.close()
+
+
+async def test_a_backfill_reads_only_so_much_at_a_time(full: str) -> None:
+    connection = await asyncpg.connect(full)
+    low, high = UUID(int=0), UUID(int=(1 << 128) - 1)
+    for tenant, types in product((BIG, NEW), (["*"], [RARE])):
+        about = (tenant, types, PARTNER, ONE["endpoint_id"])
+        plan, touched = await explain(connection, backfills.EARLIER, low, high, *about)
+        assert touched <= 40_000, f"{tenant}, {types} touched {touched} pages\n{plan}"
+        print(tenant, types, touched)
+        plan, touched = await explain(connection, backfills.GONE, low, high, tenant, types, ONE["endpoint_id"])
+        assert touched <= 800_000, f"{tenant}, {types} touched {touched} pages\n{plan}"
+        print(tenant, types, touched)
     await connection.close()
 
 

@@ -29,7 +29,7 @@ def pause(
     """
     from webhook_gateway.operations import endpoint_lifecycle
 
-    endpoint_id, vault = parse_id(ids.ENDPOINT, endpoint), _filled_vault()
+    endpoint_id, vault = parse_id(ids.ENDPOINT, endpoint), filled_vault()
     row = change_in(tenant, lambda change: endpoint_lifecycle.pause(change, vault, endpoint_id, reason or None))
     say(f"{endpoint} is {row['state']}")
 
@@ -38,7 +38,7 @@ def resume(endpoint: EndpointId, tenant: TenantName = "default") -> None:
     """Start attempts again, also where the gateway has disabled the endpoint."""
     from webhook_gateway.operations import endpoint_lifecycle
 
-    endpoint_id, vault = parse_id(ids.ENDPOINT, endpoint), _filled_vault()
+    endpoint_id, vault = parse_id(ids.ENDPOINT, endpoint), filled_vault()
     row = change_in(tenant, lambda change: endpoint_lifecycle.resume(change, vault, endpoint_id))
     say(f"{endpoint} is {row['state']}")
 
@@ -76,7 +76,7 @@ def cancel(
     say(f"{delivery} is {row['state']}")
 
 
-def _filled_vault() -> Vault:
+def filled_vault() -> Vault:
     """With the data keys: an endpoint's change of state is an event, too."""
     from webhook_gateway.store import keyring
 

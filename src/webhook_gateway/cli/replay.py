@@ -1,4 +1,6 @@
-"""``replay``: send finished deliveries again, one or many. ``try-now``: attempt one that waits."""
+"""``replay``: send finished deliveries again, one or many. ``backfill``: what came before an endpoint did.
+
+``try-now``: attempt one that waits."""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ import typer
 
 from webhook_gateway.rules import ids
 
-from .environment import TenantName, change_in, moment_in, parse_id, with_database
-from .exits import NO, WRONG, CannotGoOn
+from .environment import TenantName, change_in, moment_in, parse_id, tenant_named, with_database
+from .exits import NO, WRONG, CannotGoOn, granted
+from .operate import filled_vault
 from .screen import progress, say, write_json
 
 if TYPE_CHECKING:
@@ -87,6 +90,36 @@ def replay(
     found = change_in(tenant, lambda change: replays.preview(change.connection, change.actor, given))
     if _is_wanted(found, dry_run=dry_run, yes=yes, as_json=as_json):
         job = change_in(tenant, lambda change: replays.create(change, given))
+        _report(job, wait=wait, as_json=as_json)
+
+
+def backfill(
+    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT_ID", help="ep_…")],
+    since: Since,
+    until: Until = "",
+    type: Type = "",
+    tenant: TenantName = "default",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Send an endpoint what was accepted before it was made, or widened: what it may have and has not had, at its rate.
+
+    [dim]Example:[/dim]  webhook-gateway backfill ep_… --since 2026-11-01 --dry-run
+    """
+    from webhook_gateway.operations import backfills
+    from webhook_gateway.operations.change import local_actor
+
+    endpoint_id, given, vault = parse_id(ids.ENDPOINT, endpoint), _which(type, since, until), filled_vault()
+
+    async def preview(database: Database) -> dict[str, Any]:
+        actor = local_actor(await tenant_named(database, tenant))
+        return granted(await backfills.preview(database, vault, actor, endpoint_id, given))
+
+    found = with_database(preview)
+    if _is_wanted(found, dry_run=dry_run, yes=yes, as_json=as_json):
+        job = change_in(tenant, lambda change: backfills.create(change, endpoint_id, given, found))
         _report(job, wait=wait, as_json=as_json)
 
 

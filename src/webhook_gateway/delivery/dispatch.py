@@ -85,15 +85,16 @@ class Dispatch:
                     await keyring.fill(self._database, self._vault)
                     self._registry.learn(await configuration.snapshot(connection, self._vault))
                 self._endpoints, self._matcher = self._registry.snapshot.endpoints, self._registry.matcher
-                matched = [(event, self._match(event)) for event in dequeued.events]
+                events = await outbox.without_known(connection, dequeued)
+                matched = [(event, self._match(event)) for event in events]
                 new = await self._judge(matched, await self._open(connection, matched))
                 if any(delivery.ordering_key is not None for delivery in new):
                     new = await self._put_in_order(connection, new)
                 due = self._lease(new, lease_id, leased)
                 await self._insert(connection, new, lease_id)
-                if gone := [e for e in dequeued.events if e.endpoint_id and e.endpoint_id not in self._endpoints]:
+                if gone := [e for e in events if e.endpoint_id and e.endpoint_id not in self._endpoints]:
                     await outbox.cancel_for_deleted(connection, gone)
-                if addressed := [event for event in dequeued.events if event.addressees]:
+                if addressed := [event for event in events if event.addressees]:
                     await self._tell_of_unreached(connection, addressed, new)
         except BaseException:
             for one in leased:
@@ -142,7 +143,7 @@ class Dispatch:
     def _deliveries_of(
         self, event: OutboxEvent, matched: Sequence[Endpoint], bodies: Mapping[UUID, bytes]
     ) -> list[NewDelivery]:
-        """One for each endpoint, but for those whose filter doesn't want it. A replay or a test is not filtered."""
+        """One for each endpoint, but for those whose filter doesn't want it. What is for one only is not filtered."""
         body = bodies.get(event.event_id)
         data = None if body is None else read_data(body)
         wanted: list[tuple[Endpoint, bool | None]] = []

@@ -14,6 +14,7 @@ import asyncpg
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import KeyMissing, Vault
 from webhook_gateway.host.loop import POLL
+from webhook_gateway.operations import backfills
 from webhook_gateway.rules.model import DeliveryState
 from webhook_gateway.settings import Settings
 from webhook_gateway.store import (
@@ -65,7 +66,11 @@ class Upkeep:
         self._healed = 0
         """Steps of the clock."""
         self._slices: deque[Callable[[Connection], Awaitable[int | None]]] = deque(
-            [permission.cancel_some, partial(replays.run_some, limit=REPLAYS)]
+            [
+                permission.cancel_some,
+                partial(replays.run_some, limit=REPLAYS),
+                partial(backfills.run_some, vault=vault),
+            ]
         )
 
     async def poll(self) -> float:

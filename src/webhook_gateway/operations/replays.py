@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -24,13 +25,13 @@ from .quotas import replays_more
 from .refusals import MOST_COUNTED, Conflict, Invalid, NotFound, NotHeld, Refusal
 
 _NAMED = ("endpoint_id", "subscriber_id", "type", "since", "until")
+_PREFIXES = {"endpoint_id": ids.ENDPOINT, "subscriber_id": ids.SUBSCRIBER}
 
 
 async def preview(connection: AsyncConnection, actor: Actor, given: Mapping[str, Any]) -> dict[str, Any] | Refusal:
     """What a job would send again, see `store.replays.preview`, with ``notes`` on what that means for partners.
 
-    ``given`` has ``state``, and one or more of ``endpoint_id``, ``subscriber_id``, ``type``, ``since``, ``until``, or else
-    ``all``.
+    ``given`` has ``state``, and some of ``endpoint_id``, ``subscriber_id``, ``type``, ``since``, ``until``, or ``all``.
     """
     if isinstance(wanted := await _wanted(connection, actor, given), Refusal):
         return wanted
@@ -66,17 +67,19 @@ async def start(
     if total is not None and (refused := await replays_more(change, total - 1, as_job=False)):
         return refused
     job = await replays.create(change.connection, change.actor.tenant_id, kind, wanted, total)
-    after = as_filter(given)
-    for name, prefix in (("endpoint_id", ids.ENDPOINT), ("subscriber_id", ids.SUBSCRIBER)):
-        if name in given:
-            after[name] = ids.render(prefix, given[name])
+    after = {
+        name: ids.render(_PREFIXES[name], value) if name in _PREFIXES else wanted[name] for name, value in given.items()
+    }
     change.note(f"{kind}.created", ids.render(ids.JOB, job["id"]), OUTBOX, after={**after, "total": total})
     return job
 
 
-def as_filter(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is given, as JSON can hold it."""
-    return {name: value.isoformat() if name in ("since", "until") else str(value) for name, value in given.items()}
+def as_filter(actor: Actor, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given, as a job keeps it in JSON: bound to the actor's subscriber, if any, whose job it is then."""
+    kept = {name: value.isoformat() if isinstance(value, datetime) else str(value) for name, value in given.items()}
+    if "subscriber_id" in kept:
+        kept["to_subscriber_id"] = kept.pop("subscriber_id")
+    return kept if actor.subscriber_id is None else kept | {"subscriber_id": str(actor.subscriber_id)}
 
 
 async def _wanted(connection: AsyncConnection, actor: Actor, given: Mapping[str, Any]) -> dict[str, Any] | Refusal:
@@ -96,13 +99,11 @@ async def _wanted(connection: AsyncConnection, actor: Actor, given: Mapping[str,
             return Conflict.ENDPOINT_DISABLED
         if elsewhere := endpoints.may_send_again(actor, endpoint, given.get("since")):
             return elsewhere
-    wanted = as_filter(given) | {"to_other_hosts": allows(actor.scopes, Scope.PAYLOAD_READ)}
     if (asked := given.get("subscriber_id")) is not None:
         own = actor.subscriber_id
         if own not in (None, asked) or await subscribers.get(connection, actor.tenant_id, asked) is None:
             return NotFound.SUBSCRIBER
-        wanted["to_subscriber_id"] = wanted.pop("subscriber_id")
-    return wanted if actor.subscriber_id is None else wanted | {"subscriber_id": str(actor.subscriber_id)}
+    return as_filter(actor, given) | {"to_other_hosts": allows(actor.scopes, Scope.PAYLOAD_READ)}
 
 
 async def cancel(change: Change, job_id: UUID) -> RowMapping | NotFound | Conflict:

@@ -107,7 +107,7 @@ class Delivery(msgspec.Struct, frozen=True):
     skipped_event_id: UUID | None = None
     """The dead delivery of the same key that this one follows, so that the partner can be told."""
     reason: str | None = None
-    """``replay`` or ``test``; None for the first delivery of an event."""
+    """``replay``, ``backfill`` or ``test``; None for what fan-out makes."""
     unfiltered: bool | None = None
     """The endpoint's filter could not be asked at fan-out, so it is asked before an attempt."""
 
@@ -117,9 +117,10 @@ class Delivery(msgspec.Struct, frozen=True):
         return self.reason == "test"
 
     def is_for_another_host(self, endpoint: Endpoint) -> bool:
-        """A replay that was asked for before the endpoint got the host that it has now."""
+        """Something older that was asked for before the endpoint got the host that it has now."""
         changed = endpoint.host_changed_at
-        return changed is not None and self.reason == "replay" and self.id.int >> 80 < changed * 1_000
+        is_older = self.reason in ("replay", "backfill")
+        return changed is not None and is_older and self.id.int >> 80 < changed * 1_000
 
 
 class Health(msgspec.Struct, frozen=True):

@@ -35,9 +35,10 @@ UPDATE configuration SET version = version + 1
 """
 
 ENDPOINTS = """
--- endpoints: all that are not deleted, with what their subscribers may have
+-- endpoints: all that are not deleted, or one of them, with what their subscribers may have
 SELECT e.*, s.event_types AS permitted_types, s.content AS permitted_content
-FROM endpoints e JOIN subscribers s ON s.id = e.subscriber_id WHERE e.deleted_at IS NULL ORDER BY e.id
+FROM endpoints e JOIN subscribers s ON s.id = e.subscriber_id
+WHERE e.deleted_at IS NULL AND e.id = coalesce($1, e.id) ORDER BY e.id
 """
 
 SUBSCRIBERS = """
@@ -133,7 +134,7 @@ async def snapshot(connection: Connection, vault: Vault) -> Snapshot:
     current, is_paused = await connection.fetchrow(STATE) or (0, True)
     secrets, stale_at, unsendable = _open_secrets(await connection.fetch(SECRETS), vault)
     endpoints = {}
-    for row in await connection.fetch(ENDPOINTS):
+    for row in await connection.fetch(ENDPOINTS, None):
         try:
             sealed = {column: open_column(vault, row, column) for column in SEALED}
         except (KeyMissing, Tampered):
@@ -142,6 +143,18 @@ async def snapshot(connection: Connection, vault: Vault) -> Snapshot:
         endpoints[row["id"]] = endpoint_from(row, tuple(secrets[row["id"]]), sealed)
     thin = {(row["tenant_id"], row["name"]): tree_of(row["thin"]) for row in await connection.fetch(THIN)}
     return Snapshot(current, endpoints, frozenset(unsendable), stale_at, thin, is_paused)
+
+
+async def endpoint(connection: Connection, vault: Vault, endpoint_id: UUID) -> Endpoint | None:
+    """One endpoint with its filter, and nothing else of what is sealed; None where it is gone.
+
+    Raises:
+        KeyMissing, Tampered: see `Vault.open`.
+    """
+    row = await connection.fetchrow(ENDPOINTS, endpoint_id)
+    if row is None:
+        return None
+    return endpoint_from(row, sealed={**dict.fromkeys(SEALED), "filter": open_column(vault, row, "filter")})
 
 
 def seal_column(vault: Vault, tenant_id: UUID, endpoint_id: UUID, column: str, value: Mapping[str, Any]) -> bytes:

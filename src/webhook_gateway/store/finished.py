@@ -1,4 +1,4 @@
-"""What a delivery leaves behind when it ends, whoever ends it."""
+"""What a delivery leaves behind when it ends, whoever ends it; and whether there was one."""
 
 from __future__ import annotations
 
@@ -44,3 +44,13 @@ def put_away(state: str, reason: str) -> str:
 def put_away_open(state: str, reason: str) -> str:
     """SQL: the same of those that no attempt has ended. A filter that wasn't asked yet may not have wanted them."""
     return put_away(f"'{state}'", f"CASE WHEN unfiltered THEN '{NOT_WANTED}' ELSE {reason} END")
+
+
+def has_delivery(event_id: str, endpoint_id: str) -> str:
+    """SQL: whether the endpoint has a delivery of the event. What its filter didn't want is none; a test is for one."""
+    return f"""
+    coalesce((SELECT true FROM deliveries d
+              WHERE d.event_id = {event_id} AND (d.endpoint_id = {endpoint_id} OR d.reason = 'test') LIMIT 1),
+             (SELECT true FROM finished_deliveries f
+              WHERE f.event_id = {event_id} AND f.id > {event_id} AND (f.reason = 'test'
+                 OR f.endpoint_id = {endpoint_id} AND state_reason IS DISTINCT FROM '{NOT_WANTED}') LIMIT 1), false)"""

@@ -15,6 +15,7 @@ import msgspec
 
 from .clock import time_near
 from .database import FULL_SCAN, Connection
+from .finished import has_delivery
 from .rows import columns
 
 APPEND = """
@@ -34,8 +35,8 @@ WITH incoming AS MATERIALIZED (
 ), fresh AS (
     SELECT * FROM incoming WHERE key IS NULL OR id IN (SELECT event_id FROM claimed)
 ), stored AS (
-    INSERT INTO events (id, tenant_id, type, occurred_at, size, body, addressees)
-    SELECT id, tenant_id, type, coalesce(occurred_at, now()), size, body, addressees::uuid[] FROM fresh
+    INSERT INTO events (id, tenant_id, type, occurred_at, size, body, addressees, ordering_key)
+    SELECT id, tenant_id, type, coalesce(occurred_at, now()), size, body, addressees::uuid[], ordering_key FROM fresh
 ), found AS (
     INSERT INTO lookups (key, event_id) SELECT unnest(lookups::uuid[]) AS key, id FROM fresh ORDER BY key, id
 )
@@ -52,9 +53,17 @@ CROSS JOIN LATERAL (SELECT * FROM idempotency_keys WHERE tenant_id = w.tenant_id
 """
 
 ENQUEUE_FOR_ONE = """
--- enqueue for one: a replay or a test is an outbox row for one endpoint, as the delivery that the caller was promised
+-- enqueue for one: a test is an outbox row for one endpoint, as the delivery that the caller was promised
 INSERT INTO outbox (tenant_id, event_id, type, ordering_key, endpoint_id, delivery_id, reason)
 VALUES ($1, $2, $3, NULL, $4, $5, $6)
+"""
+
+KNOWN = f"""
+-- known: of these pairs of event and endpoint those that have a delivery, or will: what fan-out has overlooked below
+-- the lowest sequence that it found is still to be fanned out
+SELECT w.event_id, w.endpoint_id FROM unnest($1::uuid[], $2::uuid[]) AS w(event_id, endpoint_id)
+WHERE {has_delivery("w.event_id", "w.endpoint_id")} OR w.event_id = ANY(ARRAY(SELECT event_id FROM outbox
+                              WHERE sequence BETWEEN $3 - 100000 AND $3 - 1 AND endpoint_id IS NULL))
 """
 
 DEQUEUE = f"""
@@ -127,7 +136,7 @@ class Appended(msgspec.Struct, frozen=True):
 
 
 class OutboxEvent(msgspec.Struct, frozen=True):
-    """An event taken out of the outbox; with an endpoint it is a replay or a test for that one only.
+    """An event taken out of the outbox; with an endpoint it is a replay, a backfill or a test for that one only.
 
     ``sequence`` is its place in the order of fan-out.
     """
@@ -142,6 +151,11 @@ class OutboxEvent(msgspec.Struct, frozen=True):
     reason: str | None
     addressees: list[UUID] | None = None
     """The subscribers that it is for, or None for whoever wants it."""
+
+    @property
+    def is_earlier(self) -> bool:
+        """Of a backfill: it was accepted before the endpoint was there, or wanted it."""
+        return self.reason == "backfill"
 
 
 class NewDelivery(msgspec.Struct, frozen=True):
@@ -173,20 +187,6 @@ async def earlier(connection: Connection, keys: Sequence[tuple[UUID, bytes]]) ->
     return {(row["tenant_id"], row["key"]): row for row in rows}
 
 
-async def enqueue_for_one(
-    connection: Connection,
-    tenant_id: UUID,
-    *,
-    event_id: UUID,
-    type: str,
-    endpoint_id: UUID,
-    delivery_id: UUID,
-    reason: str,
-) -> None:
-    """Queues an event for one endpoint again, outside any ordering key. ``reason`` is ``replay`` or ``test``."""
-    await connection.execute(ENQUEUE_FOR_ONE, tenant_id, event_id, type, endpoint_id, delivery_id, reason)
-
-
 @dataclass(frozen=True, slots=True)
 class Dequeued:
     """Events in order, the lowest outbox sequence among them, and the configuration's version at that moment."""
@@ -208,6 +208,17 @@ async def dequeue(connection: Connection, after: int, limit: int, now: float | N
     numbers = sorted(row["number"] for row in rows)
     events = [OutboxEvent(number, *tuple(row)[1:-2]) for number, row in zip(numbers, rows, strict=True)]
     return Dequeued(events, rows[0]["sequence"] if rows else 0, rows[0]["version"] if rows else 0)
+
+
+async def without_known(connection: Connection, dequeued: Dequeued) -> list[OutboxEvent]:
+    """The events but for those of backfills that their endpoint has a delivery of, or gets one of by fan-out."""
+    first = {(event.event_id, event.endpoint_id): event for event in reversed(dequeued.events) if event.is_earlier}
+    if not first:
+        return dequeued.events
+    live = {event.event_id for event in dequeued.events if event.endpoint_id is None}
+    known = {tuple(row) for row in await connection.fetch(KNOWN, *zip(*first, strict=True), dequeued.lowest)}
+    left = [event for pair, event in first.items() if pair not in known and event.event_id not in live]
+    return [event for event in dequeued.events if not event.is_earlier or event in left]
 
 
 async def insert_deliveries(connection: Connection, new: Sequence[NewDelivery], lease_id: UUID) -> None:

@@ -54,8 +54,8 @@ AND ($5::uuid IS NULL OR e.subscriber_id = $5) AND ($6::text IS NULL OR f.type =
 AND f.replayed_as IS NULL AND f.state_reason IS DISTINCT FROM '{NOT_WANTED}' AND f.reason IS DISTINCT FROM 'test'
 AND {fits("f.type", "s.event_types")} AND (e.event_types = '{{}}' OR {fits("f.type", "e.event_types")})
 """
-"""What of finished deliveries is replayed: an endpoint that is gone, disabled or may not have it gets nothing, a test has
-had its time, and what was replayed already is left to that one."""
+"""What of finished deliveries is replayed: an endpoint that is gone, disabled or may not have it gets nothing, a test
+has had its time, and what was replayed already is left to that one."""
 
 _KNOWN = """
 CROSS JOIN LATERAL (
@@ -76,8 +76,8 @@ AND ($8 OR host_changed_at IS NULL OR accepted_at IS NULL OR accepted_at > host_
 
 NEXT = f"""
 -- next of a job: of a slice of finished deliveries, in the order of their ids, the first that are to be sent again, and
--- how many are whose body is gone. What was made after the job itself is left out, or a job that replays what dies would
--- never end.
+-- how many are whose body is gone. What was made after the job itself is left out, or a job that replays what dies
+-- would never end.
 WITH walked AS MATERIALIZED (
     SELECT {_COLUMNS} FROM finished_deliveries
     WHERE id > $2 AND id < $3 AND ($4::uuid IS NULL OR tenant_id = $1 AND endpoint_id = $4) ORDER BY id LIMIT $10
@@ -109,7 +109,7 @@ SELECT count(*) AS count, (SELECT count(*) FROM found WHERE accepted_at IS NULL)
        count(*) FILTER (WHERE delivered_since IS NOT NULL) AS second_deliveries,
        min(accepted_at) AS oldest, max(accepted_at) AS newest,
        count(DISTINCT (endpoint_id, ordering_key)) FILTER (WHERE ordering_key IS NOT NULL) AS ordering_keys,
-       (SELECT max(n / rate / 60) FROM (SELECT count(*) AS n, rate FROM kept GROUP BY endpoint_id, rate) AS o) AS minutes
+       (SELECT max(n / rate / 60) FROM (SELECT count(*) AS n, rate FROM kept GROUP BY endpoint_id, rate) o) AS minutes
 FROM kept
 """
 
@@ -193,8 +193,8 @@ async def create(
 ) -> RowMapping:
     """A job over finished deliveries, or events, of which there are ``total`` now, if they were counted.
 
-    ``wanted`` may have ``endpoint_id``, ``to_subscriber_id``, ``type``, ``since``, ``until``, and ``subscriber_id``, whose
-    job it is then; a replay's has ``state`` and ``to_other_hosts`` (than when an event came). All as JSON can hold them.
+    ``wanted`` may have ``endpoint_id``, ``to_subscriber_id``, ``type``, ``since``, ``until``, ``subscriber_id`` if it
+    is a partner's own job, and a replay has ``state`` and ``to_other_hosts``. All as JSON can hold them.
     """
     values = {"id": uuid_utils.uuid7(), "tenant_id": tenant_id, "kind": kind, "filter": dict(wanted), "total": total}
     return await one(connection, insert(jobs).values(**values).returning(jobs))
@@ -249,7 +249,7 @@ async def advance(
     missing: int = 0,
     wait: float = 0.0,
 ) -> None:
-    """Notes how far a job has come; it has its next turn after ``wait`` seconds."""
+    """Notes up to where a job has come, and with what; it has its next turn after ``wait`` seconds."""
     await connection.execute(ADVANCE, job_id, state, reached, done, missing, wait)
 
 

@@ -80,7 +80,7 @@ async def outbox_waiting(connection: AsyncConnection, tenant_id: UUID) -> int:
 
 
 async def died_since(connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None, since: datetime) -> int:
-    """Deliveries that have died since a moment and were not replayed, among the last `WALKED` that weren't delivered."""
+    """Deliveries that have died since a moment and weren't replayed, among the last `WALKED` that weren't delivered."""
     ended = finished_deliveries.c
     recent = (
         select(ended.state, ended.state_reason, ended.endpoint_id)

@@ -1,4 +1,4 @@
-"""What operators do to an endpoint: pause, resume, test, and let a held ordering key go on."""
+"""What operators do to an endpoint: pause, resume, test, send what came before, let a held ordering key go on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Path, Query, Response
 
-from webhook_gateway.operations import endpoint_lifecycle
+from webhook_gateway.operations import backfills, endpoint_lifecycle
 from webhook_gateway.operations.change import changing
 from webhook_gateway.operations.endpoints import find
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import endpoints, reports
+from webhook_gateway.store import endpoints, keyring, reports
 from webhook_gateway.store.database import DatabaseUnavailable
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
@@ -23,8 +23,10 @@ from webhook_gateway.web.errors import granted
 from .deliveries import shown_attempt
 from .dependencies import Gateway, Parts, needs, next_page, read_number_cursor
 from .endpoints import shown
+from .replays import PREVIEWED, Made, shown_job
 from .schemas.endpoint_lifecycle import HeldKey, Pause, SentTest, TestSend
 from .schemas.endpoints import Endpoint
+from .schemas.replays import NewBackfill
 from .schemas.shapes import Page, Paging
 from .schemas.typed_ids import EndpointId
 
@@ -105,6 +107,33 @@ async def _attempt_of(gateway: Gateway, caller: Caller, delivery_id: UUID, wait:
                     for attempt in await reports.attempts_of(connection, caller.tenant_id, delivery_id):
                         return shown_attempt(attempt)
     return None
+
+
+@router.post(
+    "/{endpoint_id}/backfill",
+    status_code=202,
+    response_model=Made,
+    responses=PREVIEWED,
+    operation_id="backfillEndpoint",
+    summary="Send an endpoint what was accepted before",
+)
+async def backfill(
+    endpoint_id: EndpointId, body: NewBackfill, gateway: Parts, caller: Operator, response: Response
+) -> Any:
+    """Makes a job that sends accepted events to an endpoint that was made, or widened, later: those that its types, its
+    filter and `to` allow it, and that it has no delivery of. Also needs `payload:read`.
+
+    It goes at the endpoint's rate, or 50 a second, oldest first, in order key by key; what is accepted meanwhile may
+    overtake. `GET /v1/replays/{job_id}` says how far it is. With `dry_run` it says what that would be.
+    """
+    given = body.model_dump(exclude_none=True, exclude={"dry_run"})
+    await keyring.fill(gateway.database, gateway.vault)  # the newest bodies may be sealed with a newer key
+    counted = granted(await backfills.preview(gateway.database, gateway.vault, caller, endpoint_id, given))
+    if body.dry_run:
+        response.status_code = 200
+        return counted
+    async with changing(gateway.database, caller) as change:
+        return shown_job(granted(await backfills.create(change, endpoint_id, given, counted)))
 
 
 @router.get(

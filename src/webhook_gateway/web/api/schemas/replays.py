@@ -30,6 +30,17 @@ class NewReplay(Body):
     dry_run: DryRun = False
 
 
+class NewBackfill(Body):
+    """Which events: those accepted at or after `since`, of one type or of all that the endpoint gets."""
+
+    model_config = examples({"since": "2026-11-22T00:00:00Z", "dry_run": True})
+
+    since: Time
+    until: Time | None = None
+    type: EventTypeName | None = None
+    dry_run: DryRun = False
+
+
 class Preview(Shown):
     """What a job would send."""
 
