@@ -20,16 +20,16 @@ class Access:
     def __init__(self, *, has_log: bool) -> None:
         self._has_log = has_log
         self._nameless = Bucket(NAMELESS)
-        self._in_flight = 0
+        self.in_flight = 0
 
     async def __call__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, route: str | None) -> None:
         """``route`` is its template where that is known before; else the router says it, if there is one."""
         began, answer, state = perf_counter(), Answer(send), scope.setdefault("state", {})
-        self._count(1)
+        self.in_flight += 1
         try:
             await app(scope, receive, answer)
         finally:
-            self._count(-1)
+            self.in_flight -= 1
             duration = perf_counter() - began
             route = route or getattr(scope.get("route"), "path", None)
             telemetry.request_answered(scope["method"], route, answer.status, duration)
@@ -45,10 +45,6 @@ class Access:
                     None if caller is None else caller.tenant_id,
                     client[0] if (client := scope.get("client")) else None,
                 )
-
-    def _count(self, change: int) -> None:
-        self._in_flight += change
-        telemetry.http_in_flight.set(self._in_flight)
 
 
 class Answer:

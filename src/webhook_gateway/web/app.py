@@ -84,6 +84,9 @@ REFRESH = 5.0
 TELL = 60.0
 """Seconds between two words on where this process listens."""
 
+COUNT = 1.0
+"""Seconds between two looks at how many requests are under way."""
+
 
 class Application(FastAPI):
     """The framework's application, with the byte routes' own door before it."""
@@ -161,7 +164,7 @@ def create_app(
 
 
 @asynccontextmanager
-async def _live(app: FastAPI) -> AsyncIterator[None]:
+async def _live(app: Application) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
     refreshing = Loop("configuration", partial(_refresh, gateway))
     tasks = [
@@ -169,6 +172,7 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(listen(gateway.database, {CONFIGURATION: refreshing.wake})),
         asyncio.create_task(refreshing.run()),
         asyncio.create_task(Loop("listening", partial(_tell_where, gateway)).run()),
+        asyncio.create_task(Loop("counting", partial(_count, app)).run()),
     ]
     garbage.relax()
     watchdog.start()
@@ -189,6 +193,12 @@ async def _refresh(gateway: Gateway) -> float:
     await keyring.fill(gateway.database, gateway.vault)
     gateway.callers.forget()
     return REFRESH
+
+
+async def _count(app: Application) -> float:
+    """Not at each request, which would cost more than all else that is counted of it."""
+    telemetry.http_in_flight.set(app.access.in_flight)
+    return COUNT
 
 
 async def _tell_where(gateway: Gateway) -> float:
