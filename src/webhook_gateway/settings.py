@@ -119,6 +119,8 @@ class Settings(BaseSettings):
     retain_idempotency_hours: int = Field(72, ge=1)
     patient_index: bool = True
     """Whether events can be found by patient, subject and ordering key, by keyed hashes: those accepted from now on."""
+    metrics_endpoints: int = Field(50, ge=0, le=10_000)
+    """Endpoints that have metrics of their own: those with most to do. The rest are ``other``."""
     worker_metrics_port: int = Field(0, ge=0, le=65_535)
     """Where a worker process shows its own metrics, on this host's loopback only; a second process takes the next
     free port. 0: nowhere."""

@@ -166,3 +166,54 @@ async def test_the_mail_server_is_asked_whether_it_would_take_a_message_and_gets
         found = await check(WEBHOOK_GATEWAY_SMTP_TLS="none")
         assert "unencrypted" in findings(found, "warning")
     assert server.messages == []
+
+
+@on_a_durable_server
+def test_a_log_that_would_quote_rows_or_parameters_is_a_warning(cli: Cli, durable: Server, durable_url: str) -> None:
+    settings = {"DATABASE_URL": durable_url, "WEBHOOK_GATEWAY_MASTER_KEYS": MASTER}
+    name = durable_url.rpartition("/")[2]
+    for change, said in (
+        ("log_error_verbosity = 'default'", "log_error_verbosity is default"),
+        ("log_min_duration_statement = 100", "log_parameter_max_length"),
+        ("log_parameter_max_length_on_error = 64", "log_parameter_max_length"),
+    ):
+        assert said not in findings(cli("check", "--json", **settings), "warning")
+        asyncio.run(durable.execute(f'ALTER DATABASE "{name}" SET {change}'))
+        assert said in findings(cli("check", "--json", **settings), "warning")
+        asyncio.run(durable.execute(f'ALTER DATABASE "{name}" RESET ALL'))
+
+
+def test_keys_that_end_within_two_weeks_are_told_by_check_and_status(cli: Cli, database_url: str) -> None:
+    settings = {"DATABASE_URL": database_url, "WEBHOOK_GATEWAY_MASTER_KEYS": MASTER}
+    for name, days in (("hms", "13"), ("laboratory", "15")):
+        assert cli("keys", "create", name, "--role", "producer", "--days", days, **settings).returncode == 0
+    told = findings(cli("check", "--json", **settings), "warning")
+    assert "(hms) ends" in told
+    assert "laboratory" not in told
+    (expiring,) = json.loads(cli("status", "--json", **settings).stdout)["expiring"]
+    assert (expiring["kind"], expiring["name"]) == ("api_key", "hms")
+    assert "(hms) until" in cli("status", **settings).stdout
+
+
+def test_while_sending_is_paused_check_and_status_say_so(cli: Cli, database_url: str) -> None:
+    settings = {"DATABASE_URL": database_url, "WEBHOOK_GATEWAY_MASTER_KEYS": MASTER}
+    assert cli("keys", "create", "ops", "--role", "admin", **settings).returncode == 0
+    assert json.loads(cli("status", "--json", **settings).stdout)["sending_paused"] is None
+    assert cli("pause-all", "--reason", "a drill", **settings).returncode == 0
+    assert "a drill" in findings(cli("check", "--json", **settings), "warning")
+    assert json.loads(cli("status", "--json", **settings).stdout)["sending_paused"]["reason"] == "a drill"
+    assert "a drill" in cli("status", **settings).stdout
+    assert "goes on" in cli("resume-all", **settings).stderr
+    assert "was not paused" in cli("resume-all", **settings).stderr
+    actions = [entry["action"] for entry in json.loads(cli("audit", "list", "--json", **settings).stdout)]
+    assert actions[:2] == ["sending.resumed", "sending.paused"]
+
+
+@pytest.mark.parametrize("half", [("serve", "--port", "0", "--processes", "1"), ("work", "--processes", "1")])
+def test_whoever_starts_it_for_development_is_told_loudly(
+    start: Callable[..., subprocess.Popen[str]], database_url: str, half: tuple[str, ...]
+) -> None:
+    settings = {"DATABASE_URL": database_url, "WEBHOOK_GATEWAY_MASTER_KEYS": MASTER}
+    process = start(*half, settings=settings | {"WEBHOOK_GATEWAY_DEVELOPMENT": "true"})
+    assert process.stderr is not None
+    assert any("DEVELOPMENT IS ON" in line for line in process.stderr)  # reads until there is one

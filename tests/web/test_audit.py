@@ -162,3 +162,28 @@ async def test_the_hash_of_an_entry_is_the_same_as_it_was(api: Api) -> None:
     async with api.database.begin() as connection:
         found = await audit.verify(connection, api.tenant_id)
     assert (found.entries, found.broken_at) == (2, None)
+
+
+async def test_entries_are_found_by_the_time_at_which_they_were_made(api: Api, admin: httpx.AsyncClient) -> None:
+    async with api.database.begin() as connection:
+        for name in "abcde":
+            await audit.write(connection, api.tenant_id, audit.Entry("cli:alice", "local", "thing.done", name))
+    entries = (await admin.get("/v1/audit")).json()["items"]
+    moments = [entry["at"] for entry in entries[::-1]]
+    assert moments == sorted(moments)
+    assert await targets(admin, since=moments[1]) == ["e", "d", "c", "b"]
+    assert await targets(admin, until=moments[1]) == ["a"]
+    assert await targets(admin, since=moments[1], until=moments[4]) == ["d", "c", "b"]
+    assert await targets(admin, since=moments[1], until=moments[4], target="c", actor="cli:alice") == ["c"]
+    assert await targets(admin, since=moments[1], target="a") == []
+    assert await targets(admin, since="2999-01-01T00:00:00Z") == []
+    assert await targets(admin, until="1999-01-01T00:00:00Z", actor="cli:alice") == []
+    page = (await admin.get("/v1/audit", params={"since": moments[1], "limit": 2})).json()
+    following = {"since": moments[1], "limit": 2, "cursor": page["next_cursor"]}
+    assert await targets(admin, **following) == ["c", "b"]
+
+
+async def targets(client: httpx.AsyncClient, **query: object) -> list[str]:
+    found = await client.get("/v1/audit", params=query)  # type: ignore[arg-type]
+    assert found.is_success, found.text
+    return [entry["target"] for entry in found.json()["items"]]

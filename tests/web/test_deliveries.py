@@ -264,7 +264,7 @@ async def test_stats_count_what_is_open(api: Api, admin: httpx.AsyncClient, worl
         'webhook_gateway_breakers{state="open"} 0.0',
         'webhook_gateway_endpoints{state="enabled"} 1.0',
         'webhook_gateway_dead_tuples{table="deliveries"}',
-        f'webhook_gateway_oldest_due_seconds{{endpoint="{world.endpoint_id}"}}',
+        f'webhook_gateway_oldest_due_seconds{{endpoint="{world.endpoint_id}",subscriber="Northside"}}',
         "webhook_gateway_oldest_transaction_seconds",
         "webhook_gateway_events_accepted_total",
     ):

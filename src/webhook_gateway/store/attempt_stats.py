@@ -99,6 +99,22 @@ WHERE e.tenant_id = $1 AND ($2::uuid IS NULL OR e.subscriber_id = $2) AND ($3::u
 ORDER BY p.last_at DESC LIMIT 200
 """
 
+OF_ENDPOINTS = """
+-- of endpoints: a tenant's, with what attempts of the last quarter of an hour came to, and when one last succeeded
+SELECT e.id, s.name AS subscriber, r.accepted, r.failed, a.last_at AS accepted_at
+FROM endpoints e JOIN subscribers s ON s.id = e.subscriber_id
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(attempts) FILTER (WHERE outcome = 'accepted'), 0)::int8 AS accepted,
+           coalesce(sum(attempts) FILTER (WHERE outcome <> 'accepted'), 0)::int8 AS failed
+    FROM attempt_stats WHERE tenant_id = e.tenant_id AND about_id = e.id AND begins >= now() - interval '15 minutes'
+) AS r
+LEFT JOIN LATERAL (
+    SELECT last_at FROM attempt_stats WHERE tenant_id = e.tenant_id AND about_id = e.id AND outcome = 'accepted'
+    ORDER BY begins DESC LIMIT 1
+) AS a ON true
+WHERE e.tenant_id = $1 AND e.deleted_at IS NULL
+"""
+
 
 class Kind(NamedTuple):
     """What is counted together, in the order of `ADD`."""
@@ -150,6 +166,10 @@ async def series(
 async def last_accepted(connection: Connection, tenant_id: UUID, endpoint_id: UUID) -> datetime | None:
     found: datetime | None = await connection.fetchval(LAST_ACCEPTED, tenant_id, endpoint_id)
     return found
+
+
+async def of_endpoints(connection: Connection, tenant_id: UUID) -> list[Record]:
+    return list(await connection.fetch(OF_ENDPOINTS, tenant_id))
 
 
 async def problems(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, generate_latest
@@ -13,7 +15,7 @@ from prometheus_client.registry import Collector
 from webhook_gateway import counters
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import expiry, stats
+from webhook_gateway.store import attempt_stats, expiry, stats
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.web.callers import Caller
 
@@ -60,11 +62,14 @@ async def metrics(gateway: Parts, caller: Scraper) -> Response:
             _labelled("endpoints", "Endpoints, by state.", "state", await stats.endpoint_states(connection)),
             _labelled("dead_tuples", "Rows to be vacuumed.", "table", await stats.dead_tuples(connection)),
         ]
-        expiring = await expiry.soonest(await driver_of(connection), caller.tenant_id, gateway.vault)
+        driver = await driver_of(connection)
+        expiring = await expiry.soonest(driver, caller.tenant_id, gateway.vault)
         backlog, _ = await stats.backlog(connection, caller.tenant_id, None)
-    largest = backlog[: stats.MOST_ENDPOINTS]
-    ages = {ids.render(ids.ENDPOINT, row["endpoint_id"]): row["oldest_due_seconds"] or 0.0 for row in largest}
-    found.append(_labelled("oldest_due_seconds", "Age of the oldest due delivery.", "endpoint", ages))
+        found += _of_endpoints(
+            await attempt_stats.of_endpoints(driver, caller.tenant_id),
+            {row["endpoint_id"]: row for row in backlog},
+            gateway.settings.metrics_endpoints,
+        )
     ends = {one[:3]: one.at.timestamp() for one in expiring}
     what = "When an API key, a replaced signing secret or a client certificate ends, in Unix seconds; the next 50."
     found.append(_by_labels("expires_timestamp_seconds", what, ("kind", "id", "name"), ends))
@@ -81,6 +86,31 @@ class Gathered(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._found
+
+
+def _of_endpoints(rows: Sequence[Any], backlog: Mapping[UUID, Any], most: int) -> Iterator[GaugeMetricFamily]:
+    """Those with most to do by themselves, the others together."""
+    attempts: defaultdict[tuple[str, ...], int] = defaultdict(int)
+    ages: defaultdict[tuple[str, ...], float] = defaultdict(float)
+    accepted_at: dict[tuple[str, ...], float] = {}
+
+    def work(row: Any) -> int:
+        return int(row["accepted"] + row["failed"] + (backlog[row["id"]]["open"] if row["id"] in backlog else 0))
+
+    for place, row in enumerate(sorted(rows, key=work, reverse=True)):
+        who = (ids.render(ids.ENDPOINT, row["id"]), row["subscriber"]) if place < most else ("other", "other")
+        for outcome in ("accepted", "failed"):
+            attempts[*who, outcome] += row[outcome]
+        age = backlog[row["id"]]["oldest_due_seconds"] if row["id"] in backlog else None
+        ages[who] = max(ages[who], age or 0.0)
+        if row["accepted_at"] is not None and place < most:
+            accepted_at[who] = row["accepted_at"].timestamp()
+    labels = ("endpoint", "subscriber")
+    yield _by_labels("oldest_due_seconds", "Age of the oldest due delivery.", labels, ages)
+    what = "Attempts within the last quarter of an hour."
+    yield _by_labels("endpoint_attempts", what, (*labels, "outcome"), attempts)
+    what = "When an attempt last succeeded, in Unix seconds."
+    yield _by_labels("endpoint_last_accepted_timestamp_seconds", what, labels, accepted_at)
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
