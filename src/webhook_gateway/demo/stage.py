@@ -48,6 +48,7 @@ class Stage:
             "WEBHOOK_GATEWAY_MASTER_KEY_FILE": str(make_key_file(directory)),
             "WEBHOOK_GATEWAY_DEVELOPMENT": "true",  # http and loopback: the partners are on this machine
             "WEBHOOK_GATEWAY_PUBLIC_DOCS": "true",
+            "WEBHOOK_GATEWAY_WORKER_METRICS_PORT": str(min(listener.getsockname()[1] + 1, 65_535)),
         }
         groups = [supervisor.api(1, listener, environment), supervisor.workers(1, environment)]
         self._tree = Tree([[self._logged(program) for program in group] for group in groups], screen.line)
