@@ -58,6 +58,7 @@ from webhook_gateway.rules.outcome import (
     Unsendable,
 )
 from webhook_gateway.rules.scopes import Role, Scope
+from webhook_gateway.rules.sentences import WhyNot
 from webhook_gateway.rules.unreachable import Trouble
 from webhook_gateway.rules.verdict import GiveUp, Postpone, Verdict, decide
 from webhook_gateway.rules.waiting import Reason
@@ -261,6 +262,11 @@ def test_the_outcomes_mean_for_delivery_and_endpoint_what_the_rules_decide() -> 
 def test_the_reasons_to_wait_are_those_of_the_code() -> None:
     rows = table_of(DOCS / "how-it-works.md", "| `waiting_for` | |")
     assert {name.strip("`"): meaning for name, meaning in rows} == {reason: reason.sentence for reason in Reason}
+
+
+def test_the_reasons_for_no_delivery_are_those_of_the_code_in_their_order() -> None:
+    rows = table_of(DOCS / "how-it-works.md", "| `reason` | |")
+    assert [(name.strip("`"), meaning) for name, meaning in rows] == [(why.value, why.sentence) for why in WhyNot]
 
 
 def test_the_roles_are_those_of_the_code() -> None:

@@ -242,6 +242,20 @@ def test_an_endpoint_is_paused_and_resumed_as_over_the_api(operator: Furnished) 
     assert [row["type"] for row in told] == ["gateway.endpoint_resumed", "gateway.endpoint_paused"]
 
 
+def test_why_says_how_a_delivery_stands_and_of_an_event_each_endpoint(operator: Furnished) -> None:
+    found = operator.run("why", ids.render(ids.DELIVERY, operator.waiting))
+    assert found.stdout.startswith("The endpoint was paused "), found.stderr
+    assert found.stdout.endswith(' ago: "holidays". Next: Somebody has to resume it.\n')
+    (line,) = operator.run("why", ids.render(ids.EVENT, operator.event)).stdout.splitlines()
+    endpoint, _, sentence = line.partition("  ")
+    assert endpoint == ids.render(ids.ENDPOINT, operator.endpoint)
+    assert sentence.startswith("Given up ")
+    unknown = operator.run("why", ids.render(ids.EVENT, operator.waiting))
+    assert (unknown.returncode, "there is no such event" in unknown.stderr) == (1, True)
+    wrong = operator.run("why", "ep_01h455vb4pex5vsknk084sn02q")
+    assert (wrong.returncode, "begins with dlv_" in wrong.stderr) == (2, True)
+
+
 def test_a_delivery_is_cancelled_once(operator: Furnished) -> None:
     delivery = ids.render(ids.DELIVERY, operator.waiting)
     assert operator.run("cancel", delivery).stderr == f"{delivery} is cancelled\n"

@@ -19,6 +19,7 @@ from webhook_gateway.operations import (
     endpoint_lifecycle,
     endpoints,
     event_types,
+    explain,
     keys,
     partners,
     replays,
@@ -113,6 +114,7 @@ UseCase = Callable[[Furnished, Change], Awaitable[object]]
 CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
     NotFound.DELIVERY: ("", lambda h, c: deliveries.replay(c, NOBODY)),
     NotFound.ENDPOINT: ("", lambda h, c: endpoints.delete(c, NOBODY)),
+    NotFound.EVENT: ("", lambda h, c: explain.by_endpoint(c, h.vault, NOBODY, before=explain.NEWEST)),
     NotFound.EVENT_TYPE: ("", lambda h, c: event_types.delete(c, h.catalogue, "dialysis.ended")),
     NotFound.HELD_KEY: ("", lambda h, c: endpoint_lifecycle.release_key(c, h.endpoint, 1)),
     NotFound.KEY: ("", lambda h, c: keys.revoke(c, NOBODY)),

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from tests.support.postgres import Server
 from webhook_gateway.delivery.registry import LONG_AGO
-from webhook_gateway.store import bodies, deliveries, finished, forwarding, ordering, outbox, retention
+from webhook_gateway.store import bodies, deliveries, finished, forwarding, ordering, outbox, retention, waiting
 from webhook_gateway.store.database import Connection, Database
 
 from .plans import explain_prepared
@@ -169,6 +169,7 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
         "held keys": (ordering.HELD_KEYS, [endpoint_ids, keys], 1_000),
         "latest keys": (ordering.LATEST_KEYS, [endpoint_ids, keys], 8_000),
         "dequeue": (outbox.DEQUEUE, [lowest, 500, time()], 6_000),
+        "standing": (waiting.STANDING, [some[:50], endpoint_ids[:50], keys[:50], True, 9], 2_000),
         "unreached": (finished.UNREACHED, [events, endpoint_ids], 6_000),
         "earlier": (outbox.EARLIER, [[r[0] for r in known], [r[1] for r in known]], 2_000),
         "insert": (

@@ -20,7 +20,7 @@ from sqlalchemy import event
 from tests.support.postgres import Server
 from webhook_gateway.operations.change import local_actor
 from webhook_gateway.operations.replays import as_filter
-from webhook_gateway.store import audit, backfills, lists, replays, stats
+from webhook_gateway.store import audit, backfills, endpoints, lists, replays, stats
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.reports import Filter
 
@@ -201,6 +201,28 @@ async def test_page_after_page_finds_a_needle(full: str) -> None:
                 break
         assert [row["type"] for row in seen] == [RARE]
         assert asked < 200
+
+
+async def test_an_event_at_each_endpoint_reads_only_so_much_however_many_were_deleted(full: str) -> None:
+    connection = await asyncpg.connect(full)
+    await connection.execute(
+        "INSERT INTO endpoints (id, tenant_id, subscriber_id, url, event_types, deleted_at)"
+        " SELECT gen_random_uuid(), $1, $2, '', '{}', now() FROM generate_series(1, 100_000)",
+        *(NEW, NEW_HOSPITALS),
+    )
+    await connection.execute("ANALYZE endpoints")
+    async with listening(full) as (database, made):
+        for name, whose in ROLES.items():
+            made.clear()
+            wanted = replace(whose, event_id=AN_EVENT)
+            async with database.reading() as transaction:
+                of = (whose.tenant_id, whose.subscriber_id)
+                rows = await endpoints.ever(transaction, *of, before=UUID(int=(1 << 128) - 1), limit=51)
+                await lists.latest_of_event(transaction, wanted, [row["id"] for row in rows])
+            await expect_few_pages(full, made, f"{name}'s endpoints of an event", most=2_000)
+    await connection.execute("DELETE FROM endpoints WHERE deleted_at IS NOT NULL")
+    await connection.execute("VACUUM (ANALYZE) endpoints")
+    await connection.close()
 
 
 async def test_a_list_of_events_and_the_statistics_read_only_so_much(full: str) -> None:

@@ -1,16 +1,19 @@
-"""``pause``, ``resume`` and ``cancel``: an endpoint left alone for a while, and a delivery given up."""
+"""``pause``, ``resume`` and ``cancel``: an endpoint left alone for a while, a delivery given up. ``why`` it is so."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.sentences import Explanation
 
 from .environment import TenantName, change_in, configured_vault, parse_id, with_database
 from .exits import granted
-from .screen import say
+from .screen import answers, say
 
 if TYPE_CHECKING:
     from webhook_gateway.crypto.vault import Vault
@@ -74,6 +77,33 @@ def cancel(
     delivery_id = parse_id(ids.DELIVERY, delivery)
     row = change_in(tenant, lambda change: deliveries.cancel(change, delivery_id))
     say(f"{delivery} is {row['state']}")
+
+
+def why(
+    about: Annotated[str, typer.Argument(metavar="ID", help="dlv_… or evt_…")], tenant: TenantName = "default"
+) -> None:
+    """Say how a delivery stands and what happens next; of an event, why each endpoint has it, or has not.
+
+    [dim]Example:[/dim]  webhook-gateway why dlv_01h455vb4pex5vsknk084sn02q
+    """
+    from webhook_gateway.operations import explain
+
+    if not about.startswith(ids.EVENT):
+        delivery_id = parse_id(ids.DELIVERY, about)
+        told = change_in(tenant, lambda change: explain.delivery(change.connection, change.actor, delivery_id))
+        _tell("", told["explanation"])
+        return
+    event_id, vault = parse_id(ids.EVENT, about), filled_vault()
+    before: UUID | None = explain.NEWEST
+    while before is not None:
+        found, before = change_in(tenant, partial(explain.by_endpoint, vault=vault, event_id=event_id, before=before))
+        for one in found:
+            _tell(ids.render(ids.ENDPOINT, one["endpoint_id"]) + "  ", one["explanation"])
+
+
+def _tell(whose: str, told: Explanation) -> None:
+    after = "" if told.next is None else f" Next: {told.next}"
+    answers.print(f"{whose}{told.sentence}{after}", soft_wrap=True)
 
 
 def filled_vault() -> Vault:

@@ -13,7 +13,7 @@ from sqlalchemy import RowMapping
 
 from webhook_gateway.crypto.vault import KeyMissing, Tampered, Vault
 from webhook_gateway.rules.faults import Fault
-from webhook_gateway.rules.filters import HIDDEN, Filter, encode, parse, read_data, shown
+from webhook_gateway.rules.filters import HIDDEN, OTHER, Filter, encode, parse, read_data, shown
 from webhook_gateway.rules.matching import may_have
 from webhook_gateway.store import bodies
 from webhook_gateway.store.configuration import open_column
@@ -64,8 +64,19 @@ def shown_filter(vault: Vault, row: RowMapping, actor: Actor) -> Any:
     except (KeyMissing, Tampered):
         return HIDDEN  # deliveries wait for the key, and say so
     if actor.subscriber_id is not None:
-        opened = {"$other": HIDDEN} if view.is_thin else shown(opened, view.tree)
+        opened = {OTHER: HIDDEN} if view.is_thin else shown(opened, view.tree)
     return msgspec.json.decode(encode(opened))
+
+
+def unmet(vault: Vault, row: Any, data: Any) -> dict[str, Any] | None:
+    """What of an endpoint's filter the data does not meet; None where there is none that can be opened."""
+    try:
+        opened = open_column(vault, row, "filter")
+    except (KeyMissing, Tampered):
+        return None
+    tests = {name: parse(encode({name: wanted})) for name, wanted in (opened or {}).items()}
+    failing = {name for name, test in tests.items() if isinstance(test, Filter) and not test.matches(data)}
+    return opened and {name: wanted for name, wanted in opened.items() if name in failing}
 
 
 async def preview(

@@ -16,6 +16,7 @@ class NotFound(Enum):
 
     DELIVERY = "delivery"
     ENDPOINT = "endpoint"
+    EVENT = "event"
     EVENT_TYPE = "event type"
     HELD_KEY = "held ordering key"
     KEY = "key"

@@ -19,7 +19,7 @@ from .views import EVERY_ITEM, EVERYTHING, Tree, escape
 
 DEEPEST, MOST_CONDITIONS, LARGEST = 5, 50, 4_096
 """Objects within each other, conditions, and bytes of a filter."""
-OR = "$or"
+OR, OTHER = "$or", "$other"
 HIDDEN = "set by the hospital"
 
 Test = Callable[[Any], bool]
@@ -64,7 +64,7 @@ def read_data(body: bytes) -> Any:
 def shown(given: Mapping[str, Any], tree: Tree) -> dict[str, Any]:
     """A filter for somebody who gets no more of ``data`` than is in the tree: other conditions aren't told."""
     seen = {name: wanted for name, wanted in given.items() if _is_seen({name: wanted}, tree)}
-    return seen if len(seen) == len(given) else {**seen, "$other": HIDDEN}
+    return seen if len(seen) == len(given) else {**seen, OTHER: HIDDEN}
 
 
 def _is_seen(wanted: Any, tree: Tree) -> bool:

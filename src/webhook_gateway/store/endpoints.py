@@ -67,6 +67,15 @@ async def page(
     return await every(connection, rows.order_by(endpoints.c.id.desc()).limit(limit))
 
 
+async def ever(
+    connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None, *, before: UUID, limit: int
+) -> list[RowMapping]:
+    """Endpoints, newest first, the deleted ones, too; ``permitted_at`` is when their subscriber was last changed."""
+    times = subscribers.c.updated_at.label("permitted_at"), func.now().label("now")
+    rows = _with_permission(tenant_id, subscriber_id).add_columns(*times)
+    return await every(connection, rows.where(endpoints.c.id < before).order_by(endpoints.c.id.desc()).limit(limit))
+
+
 async def lock_filters(connection: AsyncConnection, subscriber_id: UUID) -> None:
     """Until the transaction ends nobody else gives its endpoints filters, or asks whether they have any."""
     lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:filters, 0))")
@@ -243,10 +252,14 @@ def new_id() -> UUID:
 
 
 def _live(tenant_id: UUID, subscriber_id: UUID | None) -> Select[Any]:
+    return _with_permission(tenant_id, subscriber_id).where(endpoints.c.deleted_at.is_(None))
+
+
+def _with_permission(tenant_id: UUID, subscriber_id: UUID | None) -> Select[Any]:
     permitted = subscribers.c.event_types.label("permitted_types"), subscribers.c.content.label("permitted_content")
     both = endpoints.join(subscribers, subscribers.c.id == endpoints.c.subscriber_id)
     rows = select(endpoints, *permitted).select_from(both)
-    rows = rows.where(endpoints.c.tenant_id == tenant_id, endpoints.c.deleted_at.is_(None))
+    rows = rows.where(endpoints.c.tenant_id == tenant_id)
     return rows if subscriber_id is None else rows.where(endpoints.c.subscriber_id == subscriber_id)
 
 

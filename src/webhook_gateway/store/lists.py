@@ -26,7 +26,7 @@ from sqlalchemy import (
     true,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .driver import driver_of
@@ -99,6 +99,14 @@ async def deliveries_page(connection: AsyncConnection, wanted: Filter, *, before
     both = union_all(*(select(side) for side in limited)).subquery("d")
     found = await every(connection, newest_first(select(*both.c), limit))
     return await explained(await driver_of(connection), found, unfiltered=unfiltered), reached
+
+
+async def latest_of_event(connection: AsyncConnection, wanted: Filter, theirs: Sequence[UUID]) -> list[dict[str, Any]]:
+    """An event's newest delivery to each of these endpoints, with what it waits for."""
+    of_it = _of_event(wanted, open_rows().where(*asked(wanted)), finished_rows().where(*told(wanted)))
+    newest = select(*of_it.c).ext(distinct_on(of_it.c.endpoint_id)).where(of_it.c.endpoint_id.in_(theirs))
+    found = await every(connection, newest.order_by(of_it.c.endpoint_id, of_it.c.id.desc()))
+    return await explained(await driver_of(connection), found, unfiltered=wanted.subscriber_id is None)
 
 
 async def events_page(

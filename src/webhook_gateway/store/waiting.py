@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import RowMapping
 
-from webhook_gateway.rules.model import DeliveryState, Endpoint, EndpointState, Health
+from webhook_gateway.rules.model import DEFAULT_SCHEDULE, DeliveryState, Endpoint, EndpointState, Health
 from webhook_gateway.rules.waiting import OpenDelivery, Reason, Waiting, why_in_outbox, why_waiting
 
 from .configuration import endpoint_from, health_from, moment_of, seconds_of
@@ -64,6 +64,28 @@ SELECT a.id,
 FROM asked a LEFT JOIN due ON due.endpoint_id = a.endpoint_id AND due.id = a.id
 """
 
+STANDING = """
+-- standing: what the latest attempt of each delivery met, what keeps its ordering key, and how its endpoint came to its
+-- state; without what is hidden from partners, where one asks
+SELECT a.id, e.state_reason AS endpoint_reason, e.state_changed_at AS changed_at,
+       CASE WHEN $4 THEN e.state_changed_by END AS changed_by, coalesce(h.failures_in_a_row, 0) AS failures,
+       coalesce(cardinality(e.schedule), $5) + 1 AS allowed, last.duration,
+       coalesce(last.status::text, replace(last.outcome || ': ' || last.detail, '_', ' ')) AS met,
+       CASE WHEN $4 OR head.unfiltered IS NOT TRUE THEN head.id END AS head, CASE WHEN $4 THEN held.id END AS held_by,
+       now() AS now
+FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS a(id, endpoint_id, key)
+CROSS JOIN LATERAL (SELECT * FROM endpoints WHERE id = a.endpoint_id LIMIT 1) AS e
+LEFT JOIN LATERAL (SELECT * FROM endpoint_health WHERE endpoint_id = a.endpoint_id LIMIT 1) AS h ON true
+LEFT JOIN LATERAL (SELECT * FROM attempts WHERE delivery_id = a.id ORDER BY id DESC LIMIT 1) AS last ON true
+LEFT JOIN LATERAL (
+    SELECT id, unfiltered FROM deliveries
+    WHERE endpoint_id = a.endpoint_id AND ordering_key = a.key ORDER BY sequence LIMIT 1
+) AS head ON true
+LEFT JOIN LATERAL (
+    SELECT delivery_id AS id FROM held_keys WHERE endpoint_id = a.endpoint_id AND ordering_key = a.key LIMIT 1
+) AS held ON true
+"""
+
 GROUPS = """
 -- groups: all open deliveries, by endpoint and by what their own rows say
 SELECT d.endpoint_id, d.lease_id IS NOT NULL AS leased, h.endpoint_id IS NOT NULL AS key_held, min(d.due_at) AS due_at,
@@ -96,6 +118,12 @@ async def explained(connection: Connection, rows: Sequence[RowMapping], *, unfil
             waiting = _why(row, facts[row["id"]], endpoints[row["endpoint_id"]], workers)
         told.append({**row, **_told(row["due_at"], waiting)})
     return told
+
+
+async def standing(connection: Connection, rows: Collection[Mapping[str, Any]], *, hidden: bool) -> dict[UUID, Any]:
+    """By id, what else is told of deliveries; with what is ``hidden`` from partners."""
+    asked = [[row[name] for row in rows] for name in ("id", "endpoint_id", "ordering_key")]
+    return {found["id"]: found for found in await connection.fetch(STANDING, *asked, hidden, len(DEFAULT_SCHEDULE))}
 
 
 async def workers_alive(connection: Connection) -> int | None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy import RowMapping
 
 from webhook_gateway.crypto.vault import KeyMissing, Tampered
-from webhook_gateway.operations import deliveries
+from webhook_gateway.operations import deliveries, explain
 from webhook_gateway.operations.change import changing
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
@@ -39,9 +39,9 @@ async def every(query: Annotated[DeliveryQuery, Query()], gateway: Parts, caller
 
 @router.get("/{delivery_id}", response_model=DeliveryDetail, operation_id="getDelivery", summary="Look at one delivery")
 async def one(delivery_id: DeliveryId, gateway: Parts, caller: Reader) -> Any:
-    """Shows one delivery with every attempt: when, how far it got, and what came back."""
+    """Shows one delivery: in a sentence how it stands, and every attempt: when, how far it got, and what came back."""
     async with gateway.database.begin() as connection:
-        row = granted(await deliveries.find(connection, caller, delivery_id))
+        row = granted(await explain.delivery(connection, caller, delivery_id))
         attempts = await reports.attempts_of(connection, caller.tenant_id, delivery_id)
     return {**row, "attempts": [shown_attempt(attempt) for attempt in attempts]}
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.crypto.vault import KeyMissing
+from webhook_gateway.operations import explain
 from webhook_gateway.operations.change import changing
 from webhook_gateway.operations.content import cut_for
 from webhook_gateway.operations.search import posted_with
@@ -17,11 +18,11 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import keyring, lists, reports
 from webhook_gateway.web.callers import Caller
-from webhook_gateway.web.errors import Problem, not_found
+from webhook_gateway.web.errors import Problem, granted, not_found
 
-from .dependencies import Gateway, Parts, needs, page_of
-from .schemas.events import Event, EventDetail, EventQuery, Payload
-from .schemas.shapes import Page
+from .dependencies import Gateway, Parts, needs, page_of, read_cursor, write_cursor
+from .schemas.events import Event, EventAtEndpoint, EventDetail, EventQuery, Payload
+from .schemas.shapes import Page, Paging
 from .schemas.typed_ids import EventId
 
 router = APIRouter(prefix="/v1/events", tags=["Events"])
@@ -62,8 +63,31 @@ async def one(event_id: EventId, gateway: Parts, caller: Reader) -> Any:
         **(told if caller.subscriber_id is None else dict.fromkeys(told)),
         "fanout": "pending" if row["in_outbox"] else "done",
         "matched": len({delivery["endpoint_id"] for delivery in deliveries if delivery["reason"] is None}),
+        "explanation": explain.event(row, deliveries),
         "deliveries": deliveries,
     }
+
+
+@router.get(
+    "/{event_id}/endpoints",
+    response_model=Page[EventAtEndpoint],
+    operation_id="explainEvent",
+    summary="Say of each endpoint why it has an event, or has not",
+)
+async def by_endpoint(event_id: EventId, query: Annotated[Paging, Query()], gateway: Parts, caller: Reader) -> Any:
+    """Lists endpoints, newest first: how the event's latest delivery to it stands, or why there is none, by what is set
+    up now. Once the event is no longer kept only its deliveries are listed. A page may be short, or empty, before the
+    last one.
+
+    With `payload:read` a filter is judged anew, which stands in the audit log. Without, it is told what the filter
+    asks for, if it is from before the event.
+    """
+    async with changing(gateway.database, caller) as change:
+        before = read_cursor(query.cursor) or explain.NEWEST
+        items, reached = granted(
+            await explain.by_endpoint(change, gateway.vault, event_id, before=before, limit=query.limit)
+        )
+    return {"items": items, "next_cursor": reached and write_cursor(reached)}
 
 
 @router.get(

@@ -80,6 +80,23 @@ class Delivery(Shown):
     )
 
 
+EXPLANATION = {
+    "sentence": "Next try in 4 minutes: attempt 3 of 10, after 503.",
+    "next": "attempt 3 of 10",
+    "next_at": "2026-11-23T08:05:00Z",
+}
+
+
+class Explanation(Shown):
+    """How it stands, in a sentence for people, and what happens next. Times in the sentence are UTC."""
+
+    model_config = examples(EXPLANATION)
+
+    sentence: str
+    next: str | None
+    next_at: datetime | None = Field(description="null where that is not a matter of time.")
+
+
 ATTEMPT: dict[str, Any] = {
     "id": f"att_{SUFFIX}",
     "attempt": 1,
@@ -148,6 +165,7 @@ class KeptResponses(Shown):
 class DeliveryDetail(Delivery):
     """With its attempts, first one first."""
 
+    explanation: Explanation
     attempts: list[Attempt]
 
 

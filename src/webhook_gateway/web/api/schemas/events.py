@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from webhook_gateway.rules.sentences import WhyNot
 from webhook_gateway.rules.waiting import Reason
 
-from .deliveries import DELIVERY, Delivery
+from .deliveries import DELIVERY, EXPLANATION, Delivery, Explanation
 from .shapes import Paging, Shown, examples
-from .typed_ids import SUFFIX, EventId, SubscriberId
+from .typed_ids import SUFFIX, DeliveryId, EndpointId, EventId, SubscriberId
 from .values import EventTypeName, Time
 
 _EVENT: dict[str, Any] = {
@@ -41,7 +42,9 @@ class EventDetail(Event):
     """With what became of it."""
 
     model_config = examples(
-        _EVENT | {"to": None, "fanout": "done", "waiting_for": None, "matched": 1, "deliveries": [DELIVERY]}
+        _EVENT
+        | {"to": None, "fanout": "done", "waiting_for": None, "matched": 1}
+        | {"explanation": {**EXPLANATION, "sentence": "It went to 1 endpoint: 1 pending."}, "deliveries": [DELIVERY]}
     )
 
     to: list[SubscriberId] | None = Field(description="The only subscribers that it is for; not told to one of them.")
@@ -50,7 +53,23 @@ class EventDetail(Event):
         description="Why they have not; `no_worker`: no worker is alive that could make them."
     )
     matched: int = Field(description="Endpoints that wanted it.")
+    explanation: Explanation
     deliveries: list[Delivery] = Field(description="The newest 200, replays included.")
+
+
+class EventAtEndpoint(Shown):
+    """How an event's latest delivery to an endpoint stands, or why there is none."""
+
+    model_config = examples(
+        {"endpoint_id": f"ep_{SUFFIX}", "subscriber_id": f"sub_{SUFFIX}", "delivery_id": f"dlv_{SUFFIX}"}
+        | {"reason": None, "explanation": EXPLANATION}
+    )
+
+    endpoint_id: EndpointId
+    subscriber_id: SubscriberId
+    delivery_id: DeliveryId | None
+    reason: WhyNot | None = Field(description="Why it has no delivery, of several reasons the first.")
+    explanation: Explanation
 
 
 class EventQuery(Paging):
