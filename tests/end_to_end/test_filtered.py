@@ -12,12 +12,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.support.hospital import Hospital
+from tests.support.hospital import NOWHERE, Hospital
 from tests.support.partner import Partner, status
 from webhook_gateway.delivery import bodies, dispatch
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.filters import read_data
-from webhook_gateway.store import deliveries, finished, ordering, retention
+from webhook_gateway.store import deliveries, endpoints, finished, ordering, retention
 from webhook_gateway.store.configuration import seal_column
 from webhook_gateway.store.database import Connection
 from webhook_gateway.store.partitions import lowest_id
@@ -27,10 +27,11 @@ CLAIM = "insurance_claim.submitted"
 SENT = "SELECT event_id FROM finished_deliveries WHERE state = 'delivered'"
 
 
-async def filtered(hospital: Hospital, partner: Partner, given: dict[str, Any]) -> UUID:
+async def filtered(hospital: Hospital, partner: Partner | None, given: dict[str, Any], **columns: Any) -> UUID:
     endpoint_id = uuid4()
+    url = NOWHERE if partner is None else partner.url()
     sealed = seal_column(hospital.vault, hospital.tenant_id, endpoint_id, "filter", given)
-    return await hospital.endpoint("insurance_claim.*", url=partner.url(), id=endpoint_id, filter=sealed)
+    return await hospital.endpoint("insurance_claim.*", url=url, id=endpoint_id, filter=sealed, **columns)
 
 
 def payers(partner: Partner) -> list[str]:
@@ -258,3 +259,33 @@ async def test_what_the_filter_has_let_through_is_judged_once_and_ends_as_anythi
     async with hospital.worker():
         (dead,) = await hospital.until("SELECT state, state_reason FROM finished_deliveries")
     assert (dead["state"], dead["state_reason"] == "not_wanted") == ("dead", False)
+
+
+@pytest.mark.parametrize("judged", [False, True])
+async def test_no_partner_learns_the_id_of_what_it_may_not_have_wanted(hospital: Hospital, judged: bool) -> None:
+    relaxed, strict, old = [
+        await filtered(hospital, None, {"payer_id": ["p_1"]}, ordering=ordering)
+        for ordering in ("relaxed", "strict", "relaxed")
+    ]
+    dead, _ = [await hospital.accept(CLAIM, payer_id="p_1") for _ in range(2)]
+    await hospital.fan_out()
+    await hospital.rows("UPDATE deliveries SET ordering_key = 7, due_at = CASE event_id WHEN $1 THEN now() END", dead)
+    await hospital.rows("UPDATE deliveries SET unfiltered = $1 WHERE event_id = $2", None if judged else True, dead)
+    reason = None if judged else "not_wanted"
+    await hospital.finish(*await hospital.claim(relaxed), state="dead", reason=reason)
+    await hospital.finish(*await hospital.claim(strict), state="dead", reason=reason, hold=True)
+    async with hospital.database.begin() as connection:
+        for of_all, told in ((True, dead), (False, dead if judged else None)):
+            (held,) = await endpoints.held_page(connection, strict, after=None, limit=1, unfiltered=of_all)
+            assert held["event_id"] == told
+            assert (held["delivery_id"] is None) is (told is None)
+    await hospital.rows(
+        "UPDATE deliveries SET id = $3, created_at = now() - interval '91 days'"
+        " WHERE endpoint_id = $1 AND event_id = $2",
+        *(old, dead, lowest_id(datetime.now(UTC).date() - timedelta(days=91))),
+    )
+    async with hospital.database.connection() as driver, driver.transaction():
+        await ordering.unhold(driver, tenant_id=hospital.tenant_id, endpoint_id=strict, ordering_key=7)
+        await retention.end_open(driver, 90)
+    left = await hospital.rows("SELECT endpoint_id, skipped_event_id FROM deliveries WHERE due_at IS NOT NULL")
+    assert {tuple(row) for row in left} == {(one, dead if judged else None) for one in (relaxed, strict, old)}

@@ -163,9 +163,11 @@ class Hospital:
         claimed = [delivery for one in claim.endpoints.values() for delivery in one.deliveries]
         return sorted(claimed, key=lambda delivery: delivery.sequence)
 
-    async def finish(self, *claimed: Delivery, state: str = "delivered", hold: bool = False) -> int:
+    async def finish(
+        self, *claimed: Delivery, state: str = "delivered", reason: str | None = None, hold: bool = False
+    ) -> int:
         async with self.database.connection() as connection, connection.transaction():
-            finished = [Finished(d, DeliveryState(state), hold=hold) for d in claimed]
+            finished = [Finished(d, DeliveryState(state), reason, hold=hold) for d in claimed]
             return len((await deliveries.settle(connection, [], finished, [])).ours)
 
     # What there is

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from webhook_gateway.operations.refusals import MOST_COUNTED
 from webhook_gateway.rules import ids
 
 from .environment import TenantName, change_in, moment_in, parse_id, tenant_named, with_database
@@ -161,7 +162,8 @@ def _is_wanted(found: dict[str, Any], *, dry_run: bool, yes: bool, as_json: bool
         write_json(found)
     if as_json:
         return not dry_run
-    say(f"{'more than ' if found['more'] else ''}{found['count']:,} would be sent")
+    more = "" if not found["more"] else "more than " if found["count"] == MOST_COUNTED else "at least "
+    say(f"{more}{found['count']:,} would be sent")
     facts = {
         "missing": "more can't be: their bodies are no longer kept",
         "second_deliveries": "of them for the second time",

@@ -40,8 +40,8 @@ SELECT (SELECT id FROM first) AS kept, count(DISTINCT event_id) FILTER (
     WHERE {fits("type", "$4::text[]")} AND NOT {has_delivery("event_id", "$5::uuid")}) AS count
 FROM (
     SELECT told.* FROM endpoints one CROSS JOIN LATERAL (
-        SELECT event_id, type FROM finished_deliveries WHERE tenant_id = $3 AND endpoint_id = one.id AND id > $1
-           AND event_id > $1 AND event_id < least($2, (SELECT id FROM first)) LIMIT {MOST_TOLD}
+        SELECT event_id, type FROM finished_deliveries WHERE tenant_id = $3 AND endpoint_id = one.id
+           AND id > $1 AND id < least($2, (SELECT id FROM first)) AND event_id > $1 LIMIT {MOST_TOLD}
     ) AS told
     WHERE one.tenant_id = $3 LIMIT {MOST_TOLD}
 ) AS told

@@ -316,7 +316,7 @@ async def _go_on(connection: Connection, finished: Sequence[Finished], now: floa
 
 def _successor(finished: Finished) -> Successor:
     done = finished.delivery
-    skipped = done.event_id if finished.state is DeliveryState.DEAD else None
+    skipped = done.event_id if finished.state is DeliveryState.DEAD and not done.unfiltered else None
     return Successor(done.endpoint_id, done.ordering_key, done.sequence, skipped, finished.lease)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import uuid_utils.compat as uuid_utils
-from sqlalchemy import RowMapping, Select, func, insert, literal, or_, select, text, tuple_, update
+from sqlalchemy import RowMapping, Select, case, func, insert, literal, or_, select, text, tuple_, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,9 +16,10 @@ from webhook_gateway.rules.model import EndpointState, Signing
 
 from . import deliveries, ordering
 from .driver import driver_of
+from .finished import NOT_WANTED
 from .rows import every, first, one
 from .tables import deliveries as deliveries_table
-from .tables import endpoint_health, endpoint_secrets, endpoints, held_keys, subscribers
+from .tables import endpoint_health, endpoint_secrets, endpoints, finished_deliveries, held_keys, subscribers
 
 DELETED = "endpoint_deleted"
 """The reason that deliveries of a deleted endpoint are cancelled with."""
@@ -223,7 +224,7 @@ async def health_of(connection: AsyncConnection, endpoint_ids: Sequence[UUID]) -
 async def held_page(
     connection: AsyncConnection, endpoint_id: UUID, *, after: int | None, limit: int, unfiltered: bool
 ) -> list[RowMapping]:
-    """Ordering keys that wait for an operator, and how many deliveries wait behind each, ``unfiltered`` ones or not."""
+    """Ordering keys that wait for an operator, and how many wait behind each, with ``unfiltered`` ones or without."""
     behind = (
         select(func.count())
         .select_from(deliveries_table)
@@ -234,7 +235,11 @@ async def held_page(
         )
         .scalar_subquery()
     )
-    rows = select(held_keys, behind.label("waiting")).where(held_keys.c.endpoint_id == endpoint_id)
+    why = select(finished_deliveries.c.state_reason).where(finished_deliveries.c.id == held_keys.c.delivery_id)
+    is_told = or_(literal(unfiltered), why.scalar_subquery().is_distinct_from(NOT_WANTED))
+    dead = [case((is_told, held_keys.c[name])).label(name) for name in ("delivery_id", "event_id")]
+    shown = (held_keys.c.ordering_key, held_keys.c.held_at, *dead, behind.label("waiting"))
+    rows = select(*shown).where(held_keys.c.endpoint_id == endpoint_id)
     if after is not None:
         rows = rows.where(held_keys.c.ordering_key > after)
     return await every(connection, rows.order_by(held_keys.c.ordering_key).limit(limit))

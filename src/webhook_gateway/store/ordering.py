@@ -16,7 +16,7 @@ from webhook_gateway.rules.model import Delivery
 
 from .clock import time_near
 from .database import Connection
-from .finished import put_away_open
+from .finished import NOT_WANTED, put_away_open
 from .rows import columns
 
 BUSY_KEYS = """
@@ -107,8 +107,9 @@ WITH gone AS (
 """
 
 UNHOLD = """
--- unhold: an operator lets a held key go on
-DELETE FROM held_keys WHERE tenant_id = $1 AND endpoint_id = $2 AND ordering_key = $3 RETURNING event_id
+-- unhold: an operator lets a held key go on; its partner is told what it didn't get, unless a filter may keep that back
+DELETE FROM held_keys h WHERE tenant_id = $1 AND endpoint_id = $2 AND ordering_key = $3
+RETURNING event_id, (SELECT state_reason FROM finished_deliveries WHERE id = h.delivery_id LIMIT 1) AS why
 """
 
 
@@ -164,8 +165,9 @@ async def hold(connection: Connection, dead: Sequence[Delivery]) -> None:
 
 async def unhold(connection: Connection, *, tenant_id: UUID, endpoint_id: UUID, ordering_key: int) -> bool:
     """Lets a held key go on after its dead delivery; false where the key isn't held."""
-    skipped = await connection.fetchval(UNHOLD, tenant_id, endpoint_id, ordering_key)
-    if skipped is None:
+    held = await connection.fetchrow(UNHOLD, tenant_id, endpoint_id, ordering_key)
+    if held is None:
         return False
+    skipped = None if held["why"] == NOT_WANTED else held["event_id"]
     await release(connection, [Successor(endpoint_id, ordering_key, skipped=skipped)])
     return True

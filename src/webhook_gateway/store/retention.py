@@ -77,7 +77,7 @@ WITH old AS MATERIALIZED (
     {put_away_open("dead", "$4")}
 )
 SELECT id, tenant_id, endpoint_id, event_id, type, attempt, id AS lease_id, ordering_key, sequence, skipped_event_id,
-       due_at IS NOT NULL AS head
+       reason, unfiltered, due_at IS NOT NULL AS head
 FROM gone
 """
 
@@ -118,7 +118,10 @@ async def end_open(connection: Connection, days: int) -> list[Delivery]:
     ended = [(Delivery(*tuple(row)[:-1]), row["head"]) for row in rows]
     heads = [one for one, head in ended if head and one.ordering_key is not None]
     if heads:
-        successors = [Successor(one.endpoint_id, one.ordering_key, one.sequence, one.event_id) for one in heads]
+        successors = [
+            Successor(one.endpoint_id, one.ordering_key, one.sequence, None if one.unfiltered else one.event_id)
+            for one in heads
+        ]
         await ordering.release(connection, successors)
     return [one for one, _ in ended]
 

@@ -72,7 +72,7 @@ class HeldKey(Shown):
     model_config = examples(_HELD_KEY)
 
     ordering_key: str = Field(description="The key's 64-bit hash: the key itself is not kept.")
-    delivery_id: DeliveryId = Field(description="The dead delivery.")
-    event_id: EventId
+    delivery_id: DeliveryId | None = Field(description="The dead delivery; null where a filter may keep it from you.")
+    event_id: EventId | None
     held_at: datetime
     waiting: int = Field(description="Deliveries that wait behind it.")

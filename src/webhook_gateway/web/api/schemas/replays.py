@@ -59,7 +59,7 @@ class Preview(Shown):
     )
 
     count: int = Field(description="Exact, up to 10,000.")
-    more: bool = Field(description="There are more than `count`, of which alone the rest tells.")
+    more: bool = Field(description="It was counted no further: there are more, or may be. The rest tells of `count`.")
     missing: int = Field(description="Not counted, since their bodies are no longer kept.")
     second_deliveries: int = Field(description="Those that their endpoint has had.")
     ordering_keys: int = Field(description="Ordering keys that they are of.")
