@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -82,6 +83,8 @@ class Settings(BaseSettings):
     """A line for each request to the API, at the level ``info``."""
     public_docs: bool = False
     """Serve the OpenAPI document and its pages without a key."""
+    time_zone: str = "UTC"
+    """The hospital's, as ``Europe/Berlin``: the console offers times in it."""
 
     development: bool = False
     """Loosens egress for a laptop: http, loopback and any port. Never in production."""
@@ -154,6 +157,14 @@ class Settings(BaseSettings):
                 raise ValueError("write it as https://gateway.example.org")
             _ = parts.port  # raises ValueError for one that is none
         return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _check_zone(cls, value: str) -> str:
+        try:
+            return ZoneInfo(value).key
+        except (ZoneInfoNotFoundError, OSError):
+            raise ValueError("write it as Europe/Berlin") from None
 
     @field_validator("allow_names")
     @classmethod

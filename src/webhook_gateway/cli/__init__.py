@@ -13,6 +13,7 @@ from webhook_gateway.rules.labels import visible
 from . import (
     audit,
     check,
+    console,
     demo,
     find,
     keys,
@@ -72,6 +73,7 @@ app.command(rich_help_panel=SET_UP)(migrate.migrate)
 app.command(rich_help_panel=SET_UP)(check.check)
 app.add_typer(keys.app, name="keys", rich_help_panel=SET_UP)
 app.command("check-url", rich_help_panel=SET_UP)(url.check_url)
+app.command(rich_help_panel=OPERATE)(console.console)
 app.command(rich_help_panel=OPERATE)(status.status)
 app.command(rich_help_panel=OPERATE)(find.find)
 app.command(rich_help_panel=OPERATE)(operate.why)

@@ -101,6 +101,7 @@ def _prepare(url: str) -> None:
 
 async def _run(found: Settings, listener: socket.socket, counts: tuple[int, int], share: Path | None) -> None:
     from webhook_gateway.operations.first_start import first_key
+    from webhook_gateway.operations.sessions import first_link
 
     environment, address = _environment(found, listener), supervisor.address_of(listener)
     until, hurry = watch_signals()
@@ -114,7 +115,8 @@ async def _run(found: Settings, listener: socket.socket, counts: tuple[int, int]
         await asyncio.wait((ready, stopping), return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             ready.result()
-            _show(address, await first_key(str(found.database_url), load_master_keys(found)))
+            key = await first_key(str(found.database_url), load_master_keys(found))
+            _show(address, key, await first_link(str(found.database_url), address))
             await running
     finally:
         until.set()
@@ -138,9 +140,11 @@ def _environment(found: Settings, listener: socket.socket) -> dict[str, str]:
     return environment
 
 
-def _show(address: str, key: str | None) -> None:
+def _show(address: str, key: str | None, link: str) -> None:
     print(f"API      {address}")
     print(f"docs     {address}/docs")
+    print(f"console  {link}")
+    print("         signs in once, within ten minutes; `webhook-gateway console` prints another")
     if key is not None:
         print(f"key      {key}")
         print("         may do everything, and is shown only now")

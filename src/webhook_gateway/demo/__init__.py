@@ -19,6 +19,7 @@ from pathlib import Path
 from webhook_gateway.host import supervisor
 from webhook_gateway.host.embedded_postgres import EmbeddedPostgres
 from webhook_gateway.host.processes import watch_signals
+from webhook_gateway.operations.sessions import first_link
 from webhook_gateway.store import migrate
 
 from .day import Day
@@ -112,6 +113,7 @@ async def _acts(stage: Stage, screen: Screen, *, ends: bool, seed: int, patients
         if ends:
             return 0 if whole and account.is_whole(len(day.expected())) else 1
         screen.close()
-        screen.explain(stage.address, key, stage.pid_of("worker 1"))
+        link = await first_link(stage.database_url, stage.address)
+        screen.explain(stage.address, key, link, stage.pid_of("worker 1"))
         await day.go_on_watching()
     raise AssertionError("unreachable: watching ends only with the demo")

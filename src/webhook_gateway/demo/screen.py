@@ -50,17 +50,18 @@ class Screen:
             self._console.print(self.closing, markup=False)
             self.closing = None
 
-    def explain(self, address: str, key: str, worker: int) -> None:
+    def explain(self, address: str, key: str, link: str, worker: int) -> None:
         """What one can try while everything runs."""
         self.conclude()
         post = f"curl -i {address}/v1/events -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'"
         lines = (
             "",
-            f"API    {address}",
-            f"docs   {address}/docs",
-            f"key    {key}",
-            f"try    {post} -d '{ORDER}'",
-            f"try    kill -9 {worker}    (the worker: another one takes over)",
+            f"console  {link}",
+            f"API      {address}",
+            f"docs     {address}/docs",
+            f"key      {key}    (signs in to the console, too)",
+            f"try      {post} -d '{ORDER}'",
+            f"try      kill -9 {worker}    (the worker: another one takes over)",
             "",
             "it stays up until Ctrl-C, which ends everything and removes its data",
         )

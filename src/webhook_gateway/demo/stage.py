@@ -37,7 +37,7 @@ class Stage:
         self.partners = screen.partners
         self.desk = Partner("claims_desk", (), "the hospital's own")
         self._directory = directory
-        self._database_url = database_url
+        self.database_url = database_url
         self._screen = screen
         self._mails = ""
         self._others: list[Process] = []
@@ -124,7 +124,7 @@ class Stage:
     async def _make_keys(self) -> tuple[str, str]:
         """An administrator's key, and one for the claims desk that may post insurers' decisions only."""
         vault = Vault(read_key_file(make_key_file(self._directory)))
-        database, decisions = Database(self._database_url, connections=2), ["insurance_claim.*"]
+        database, decisions = Database(self.database_url, connections=2), ["insurance_claim.*"]
         try:
             _, admin = await issue_key(database, vault, "demo", ["admin"])
             _, desk = await issue_key(database, vault, "claims desk", ["events:write"], event_types=decisions)

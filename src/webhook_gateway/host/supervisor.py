@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 READY = 60.0
 BACKLOG = 2_048
-API_CONNECTIONS = 20
-"""That one API process may have open to PostgreSQL: pools of 8, 8 and 3, and one for notifications."""
+API_CONNECTIONS = 28
+"""That one API process may have open to PostgreSQL: pools of 8, 8 and 3, the console's of 4 and 4, and one for
+notifications."""
 WORKER_CONNECTIONS = 7
 """That one worker process may have open: a pool of six, and one for notifications."""
 

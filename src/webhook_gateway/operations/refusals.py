@@ -21,6 +21,7 @@ class NotFound(Enum):
     HELD_KEY = "held ordering key"
     KEY = "key"
     REPLAY = "replay"
+    SESSION = "session"
     SUBSCRIBER = "subscriber"
 
 

@@ -20,6 +20,7 @@ ATTEMPT = "att"
 KEY = "key"
 TENANT = "ten"
 JOB = "job"
+SESSION = "ses"
 
 _HEX32 = b"0123456789ABCDEFGHIJKLMNOPQRSTUV"
 _CROCKFORD = b"0123456789abcdefghjkmnpqrstvwxyz"

@@ -94,13 +94,15 @@ class Database:
     """Both ways into one Postgres. Everything opens lazily, so a process can start before its database.
 
     ``patience`` bounds, in seconds, how long a statement or a wait for a connection may take. Half of it is how long
-    Postgres waits for the next statement of a transaction of the pipeline.
+    Postgres waits for the next statement of a transaction of the pipeline. Changes have four times as long, and lists
+    `READERS` connections of their own; ``alike``, they share connections and bounds.
     """
 
-    def __init__(self, url: str, *, connections: int = 8, patience: float = 4.0) -> None:
+    def __init__(self, url: str, *, connections: int = 8, patience: float = 4.0, alike: bool = False) -> None:
         self._servers = primary.servers(url)
         self._connections = connections
         self._patience = patience
+        self._readers, self._changes_within = (connections, patience) if alike else (READERS, 4 * patience)
         self._pool: asyncpg.Pool[Any] | None = None
         self._left: dict[asyncpg.Pool[Any], asyncio.Task[None]] = {}
         self._opening = asyncio.Lock()
@@ -151,7 +153,7 @@ class Database:
         Raises:
             DatabaseUnavailable: no connection could be had, or it broke while it was used.
         """
-        async with self._transaction(self._connections, 4 * self._patience) as connection:
+        async with self._transaction(self._connections, self._changes_within) as connection:
             yield connection
 
     @asynccontextmanager
@@ -162,7 +164,7 @@ class Database:
         Raises:
             DatabaseUnavailable: no connection could be had, it broke while it was used, or a statement took too long.
         """
-        async with self._transaction(READERS, self._patience) as connection:
+        async with self._transaction(self._readers, self._patience) as connection:
             yield connection
 
     @asynccontextmanager

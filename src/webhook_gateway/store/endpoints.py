@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,8 @@ from .rows import every, first, one
 from .tables import deliveries as deliveries_table
 from .tables import endpoint_health, endpoint_secrets, endpoints, finished_deliveries, held_keys, subscribers
 
+MOST_CALLED = 1_000
+"""Endpoints that are named at once."""
 DELETED = "endpoint_deleted"
 """The reason that deliveries of a deleted endpoint are cancelled with."""
 
@@ -245,11 +247,71 @@ async def held_page(
     return await every(connection, rows.order_by(held_keys.c.ordering_key).limit(limit))
 
 
+async def held_everywhere(
+    connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None, *, limit: int
+) -> list[RowMapping]:
+    """Held ordering keys of all endpoints, the longest held first."""
+    theirs = endpoints.c.id == held_keys.c.endpoint_id
+    rows = select(held_keys).join(endpoints, theirs).where(held_keys.c.tenant_id == tenant_id)
+    if subscriber_id is not None:
+        rows = rows.where(endpoints.c.subscriber_id == subscriber_id)
+    return await every(connection, rows.order_by(held_keys.c.held_at).limit(limit))
+
+
+async def in_trouble(
+    connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None, *, limit: int
+) -> list[RowMapping]:
+    """Endpoints that are off, fail, or are left alone, the longest in trouble first."""
+    health = endpoint_health.c
+    fails = (health.failures_in_a_row > 0) | (health.open_until > func.now()) | (health.held_until > func.now())
+    rows = (
+        select(*_called, endpoints.c.state, endpoints.c.state_reason, endpoints.c.state_changed_at)
+        .add_columns(health.failures_in_a_row, health.failing_since, health.open_until, health.held_until)
+        .select_from(_with_subscriber.join(endpoint_health, health.endpoint_id == endpoints.c.id, isouter=True))
+        .where(endpoints.c.tenant_id == tenant_id, endpoints.c.deleted_at.is_(None))
+        .where((endpoints.c.state != EndpointState.ENABLED) | fails)
+    )
+    if subscriber_id is not None:
+        rows = rows.where(endpoints.c.subscriber_id == subscriber_id)
+    since = func.coalesce(health.failing_since, endpoints.c.state_changed_at)
+    return await every(connection, rows.order_by(since, endpoints.c.id).limit(limit))
+
+
+async def called(
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    endpoint_ids: Iterable[UUID] | None = None,
+    *,
+    subscriber_id: UUID | None = None,
+) -> dict[UUID, RowMapping]:
+    """What people call endpoints, the deleted ones, too: subscriber, host and description, in the order of names. Those
+    given, or all that are live, of a subscriber or of all."""
+    rows = select(*_called).select_from(_with_subscriber).where(endpoints.c.tenant_id == tenant_id)
+    if endpoint_ids is not None:
+        rows = rows.where(endpoints.c.id.in_(list(endpoint_ids)))
+    else:
+        rows = rows.where(endpoints.c.deleted_at.is_(None)).limit(MOST_CALLED)
+    if subscriber_id is not None:
+        rows = rows.where(endpoints.c.subscriber_id == subscriber_id)
+    return {row["id"]: row for row in await every(connection, rows.order_by(subscribers.c.name, endpoints.c.id))}
+
+
 async def release_key(connection: AsyncConnection, tenant_id: UUID, endpoint_id: UUID, ordering_key: int) -> bool:
     """Lets a held key go on; false where it isn't held."""
     return await ordering.unhold(
         await driver_of(connection), tenant_id=tenant_id, endpoint_id=endpoint_id, ordering_key=ordering_key
     )
+
+
+_with_subscriber = endpoints.join(subscribers, subscribers.c.id == endpoints.c.subscriber_id)
+_called = (
+    endpoints.c.id,
+    endpoints.c.subscriber_id,
+    subscribers.c.name.label("subscriber"),
+    func.split_part(endpoints.c.url, "?", 1).label("url"),
+    endpoints.c.description,
+    endpoints.c.deleted_at,
+)
 
 
 def new_id() -> UUID:
@@ -262,8 +324,7 @@ def _live(tenant_id: UUID, subscriber_id: UUID | None) -> Select[Any]:
 
 def _with_permission(tenant_id: UUID, subscriber_id: UUID | None) -> Select[Any]:
     permitted = subscribers.c.event_types.label("permitted_types"), subscribers.c.content.label("permitted_content")
-    both = endpoints.join(subscribers, subscribers.c.id == endpoints.c.subscriber_id)
-    rows = select(endpoints, *permitted).select_from(both)
+    rows = select(endpoints, *permitted).select_from(_with_subscriber)
     rows = rows.where(endpoints.c.tenant_id == tenant_id)
     return rows if subscriber_id is None else rows.where(endpoints.c.subscriber_id == subscriber_id)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -53,6 +53,14 @@ async def lock_all(connection: AsyncConnection, tenant_id: UUID) -> list[RowMapp
     """All of the tenant's, which nobody else changes until the transaction ends."""
     rows = select(subscribers).where(subscribers.c.tenant_id == tenant_id, subscribers.c.deleted_at.is_(None))
     return await every(connection, rows.order_by(subscribers.c.id).with_for_update(key_share=True))
+
+
+async def names(connection: AsyncConnection, tenant_id: UUID, subscriber_ids: Iterable[UUID]) -> dict[UUID, str]:
+    """Of those given, the deleted ones, too."""
+    rows = select(subscribers.c.id, subscribers.c.name).where(
+        subscribers.c.tenant_id == tenant_id, subscribers.c.id.in_(list(subscriber_ids))
+    )
+    return dict(tuple(row) for row in await connection.execute(rows))
 
 
 async def change(

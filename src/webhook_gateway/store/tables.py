@@ -47,6 +47,13 @@ api_keys = _table(
     "last_used_at timestamptz, revoked_at timestamptz",
 )
 
+sessions = _table(
+    "sessions",
+    "id uuid, tenant_id uuid, actor text, key_id uuid, scopes text[], subscriber_id uuid, source text",
+    "code_hash bytea, code_expires_at timestamptz, hash bytea, created_at timestamptz, seen_at timestamptz",
+    "expires_at timestamptz, ended_at timestamptz",
+)
+
 event_types = _table(
     "event_types",
     "tenant_id uuid, name text, description text, schema jsonb, example jsonb, ordering_key text",

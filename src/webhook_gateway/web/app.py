@@ -52,6 +52,7 @@ from .api import (
 from .api.byte_routes import ByteRoutes
 from .api.dependencies import Gateway
 from .callers import Callers
+from .console.application import Console
 from .guard import Guard
 from .oidc import issuer_from
 from .readiness import Readiness
@@ -89,16 +90,19 @@ COUNT = 1.0
 
 
 class Application(FastAPI):
-    """The framework's application, with the byte routes' own door before it."""
+    """The framework's application, with the byte routes' own door before it, and the console beside it."""
 
     byte_routes: ByteRoutes
     access: Access
+    console: Console
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
         elif self.byte_routes.takes(scope):
             await self.access(self.byte_routes, scope, receive, send, scope["path"])
+        elif self.console.takes(scope):
+            await self.access(self.console, scope, receive, send, None)
         else:
             await self.access(super().__call__, scope, receive, send, None)
 
@@ -148,6 +152,7 @@ def create_app(
     policy, readiness = policy_from(settings), Readiness(database)
     app.state.gateway = Gateway(settings, database, vault, catalogue, ingest, policy, callers, readiness)
     app.access = Access(has_log=settings.access_log)
+    app.console = Console(app.state.gateway)
     app.byte_routes = ByteRoutes(events.handlers(ingest, callers), callers, settings.body_limit)
     app.router.routes.extend(docs.ROUTES)
     for router in ROUTERS:
@@ -182,6 +187,7 @@ async def _live(app: Application) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await app.console.close()
         await gateway.database.close()
 
 

@@ -67,7 +67,7 @@ class Callers:
         self._database = database
         self._vault = vault
         self._issuer = issuer
-        self._quotas = quotas
+        self.quotas = quotas
         self._known: dict[tuple[bytes, str], tuple[float, Caller]] = {}
         self._finding: dict[bytes, asyncio.Task[Caller | None]] = {}
         self._guesses = Guesses()
@@ -95,7 +95,7 @@ class Callers:
                     found = await self._find(key, *asked)
             except TimeoutError:
                 raise DatabaseUnavailable("the key took too long to look up") from None
-            if found is None or not _is_within(source, found.networks):
+            if found is None or not is_within(source, found.networks):
                 raise unauthorized()
             caller = self._remember(asked, replace(found, source=source))
         if _has_expired(caller):
@@ -154,7 +154,7 @@ class Callers:
                     await keys.touch(connection, row["id"])
         if not self._vault.knows(row["tenant_id"]):
             await keyring.fill(self._database, self._vault)
-        return _caller(row, self._quotas)
+        return caller_from(row, ids.render(ids.KEY, row["id"]), self.quotas)
 
     async def _identify(self, issuer: Issuer, token: str) -> Caller | None:
         try:
@@ -238,7 +238,8 @@ def _key_in(headers: Mapping[bytes, bytes]) -> str | None:
     return key.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
 
 
-def _is_within(source: str, networks: tuple[IPv4Network | IPv6Network, ...] | None) -> bool:
+def is_within(source: str, networks: tuple[IPv4Network | IPv6Network, ...] | None) -> bool:
+    """Whether an address is in one of the networks, where there are any."""
     if networks is None:
         return True
     try:
@@ -255,11 +256,12 @@ def _has_expired(caller: Caller) -> bool:
     return caller.expires_at is not None and caller.expires_at <= time.time()
 
 
-def _caller(row: Mapping[str, Any], quotas: Quotas) -> Caller:
+def caller_from(row: Mapping[str, Any], name: str, quotas: Quotas, source: str = "") -> Caller:
     return Caller(
         tenant_id=row["tenant_id"],
-        name=ids.render(ids.KEY, row["id"]),
-        means=f"the key `{row['name']}`",
+        name=name,
+        source=source,
+        means=f"the key `{row['name']}`" if row["name"] is not None else "a link to the console",
         scopes=frozenset(row["scopes"]),
         subscriber_id=row["subscriber_id"],
         quotas=quotas if row["subscriber_id"] is not None else None,

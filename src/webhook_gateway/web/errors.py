@@ -143,6 +143,12 @@ def key_missing() -> Problem:
     return unavailable("An encryption key is missing. Nothing is lost; an operator has to configure it again.")
 
 
+def record_damaged(error: Tampered) -> Problem:
+    telemetry.record_damaged(str(error))
+    detail = "It was changed in the database since it was sealed. Tell the operator: a backup may have it whole."
+    return Problem(500, "record-damaged", detail)
+
+
 def answer_with(request_id: str, problem: Problem) -> Response:
     """The problem as a response."""
     body = members_of(problem) | {"request_id": request_id}
@@ -190,17 +196,13 @@ def problem_of(request: Request, exception: Exception) -> Problem:
         case RequestValidationError() if request.method not in _methods_of(request):
             return _no_such_method(request)  # GET /v1/events/batch was taken for an event's id
         case RequestValidationError():
-            return _of_validation(exception)
+            return of_validation(exception)
         case DatabaseUnavailable():
             return database_unavailable()
         case KeyMissing():
             return key_missing()
         case Tampered():
-            telemetry.record_damaged(str(exception))
-            detail = (
-                "It was changed in the database since it was sealed. Tell the operator: a backup may have it whole."
-            )
-            return Problem(500, "record-damaged", detail)
+            return record_damaged(exception)
         case StarletteHTTPException(status_code=404):
             return Problem(404, "not-found", "There is nothing at this path. The document at /openapi.json lists all.")
         case StarletteHTTPException(status_code=405):
@@ -213,7 +215,8 @@ def problem_of(request: Request, exception: Exception) -> Problem:
             raise exception
 
 
-def _of_validation(error: RequestValidationError) -> Problem:
+def of_validation(error: RequestValidationError) -> Problem:
+    """What the framework found wrong in a request."""
     found = error.errors()
     if any(one["loc"][0] == "path" for one in found):
         return not_found("thing")

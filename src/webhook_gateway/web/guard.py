@@ -86,21 +86,21 @@ class Guard:
 
 
 class Answered:
-    """``send`` that adds the headers which every answer has, and knows whether one has begun."""
+    """``send`` that adds the headers which every answer has, where it has no such, and knows whether one has begun."""
 
     __slots__ = ("_headers", "_send", "begun")
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self._headers = [*SECURITY_HEADERS, (b"x-request-id", request_id.encode())]
+        self._headers = [*SECURITY_HEADERS, CONTENT_SECURITY_POLICY, (b"x-request-id", request_id.encode())]
         self.begun = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun = True
             given: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
-            policy = [] if any(name == CONTENT_SECURITY_POLICY[0] for name, _ in given) else [CONTENT_SECURITY_POLICY]
-            message = {**message, "headers": [*given, *self._headers, *policy]}
+            names = {name for name, _ in given}
+            message = {**message, "headers": [*given, *(header for header in self._headers if header[0] not in names)]}
         await self._send(message)
 
 

@@ -99,6 +99,15 @@ async def by_endpoint(event_id: EventId, query: Annotated[Paging, Query()], gate
 )
 async def payload(event_id: EventId, gateway: Parts, caller: Opener) -> Response:
     """Shows an event's body, to a subscriber's key as much as that may have. Every look stands in the audit log."""
+    return Response(await read_payload(gateway, caller, event_id), media_type="application/json")
+
+
+async def read_payload(gateway: Gateway, caller: Caller, event_id: UUID, reason: str | None = None) -> bytes:
+    """The body, as much of it as the caller may have. The look is audited, with the reason if there is one.
+
+    Raises:
+        Problem: 404, or 410 where it is no longer kept.
+    """
     async with changing(gateway.database, caller) as change:
         sealed = await reports.body(change.connection, caller.tenant_id, event_id)
         if sealed is None:
@@ -113,8 +122,10 @@ async def payload(event_id: EventId, gateway: Parts, caller: Opener) -> Response
             if allowed is None:
                 raise _unknown()
             body = allowed
-        change.note("payload.read", ids.render(ids.EVENT, event_id))
-    return Response(body, media_type="application/json")
+        change.note(
+            "payload.read", ids.render(ids.EVENT, event_id), after=None if reason is None else {"reason": reason}
+        )
+    return body
 
 
 async def _may_see(connection: AsyncConnection, caller: Caller, event_id: UUID) -> bool:

@@ -1,0 +1,187 @@
+"""What every page is made of: who visits, what they may see, and the frame around it.
+
+A page is a function of a `Visit`, registered by its path and the scope that it needs, and a template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from webhook_gateway.operations.change import Change, changing
+from webhook_gateway.rules.faults import Fault
+from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.web.api.dependencies import Gateway
+from webhook_gateway.web.callers import Caller
+from webhook_gateway.web.errors import Problem, forbidden, invalid
+
+from .forms import Form
+from .rendering import Zone, render
+from .signed_in import PATH, Door, SignedIn
+
+SAID = {
+    "cancelled": "It was given up.",
+    "changed": "The change is saved.",
+    "partner": "The partner is made. Now say where its events go.",
+    "tested": "The test is on its way, or has arrived: this is its delivery.",
+    "deleted": "It was deleted.",
+    "ended": "Signed out.",
+    "paused": "The endpoint is paused: its deliveries wait.",
+    "released": "What waited behind it goes on.",
+    "replayed": "It is sent again.",
+    "resumed": "The endpoint is enabled: what waited goes out.",
+    "revoked": "The key is revoked.",
+    "tried": "It is tried now.",
+}
+"""What a page says after something was done: a closed list, so that nobody's link can make it say anything else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One request to the console. ``gateway`` has the console's own connections."""
+
+    request: Request
+    gateway: Gateway
+    door: Door
+    nonce: str
+    zone: Zone
+    session: SignedIn | None = None
+    form: Form = field(default_factory=Form)
+    problem: Problem | None = None
+    """Why the form that the page shows again was refused."""
+
+    @property
+    def caller(self) -> Caller:
+        assert self.session is not None
+        return self.session.caller
+
+    @property
+    def address(self) -> str:
+        """Where others reach the gateway."""
+        return self.gateway.settings.public_url or str(self.request.base_url).rstrip("/")
+
+    def may(self, scope: Scope | str | None, *, whole_tenant: bool = False) -> bool:
+        if self.session is None:
+            return False
+        is_bound = whole_tenant and self.caller.subscriber_id is not None
+        return not is_bound and (scope is None or self.caller.may(Scope(scope)))
+
+    def asked(self, name: str) -> str | None:
+        """What the URL asks for, or None."""
+        return self.request.query_params.get(name) or None
+
+    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return self.gateway.database.reading()
+
+    def changing(self) -> AbstractAsyncContextManager[Change]:
+        return changing(self.gateway.database, self.caller)
+
+    def show(self, template: str, title: str, status: int = 200, **context: Any) -> Response:
+        """A page. ``title`` names what it is about, so that no two pages have the same."""
+        status = self.problem.status_code if self.problem is not None and status == 200 else status
+        said = SAID.get(self.asked("said") or "")
+        about = {"title": title, "visit": self, "may": self.may, "said": said, "menu": _menu(self), "here": self.here}
+        return HTMLResponse(render(template, self.zone, {**about, **context}), status)
+
+    def here(self, **changed: Any) -> str:
+        """The URL of this page, with other values of what it asks for; None leaves one out."""
+        return url(self.request.url.path, {**self.request.query_params, "said": None, **changed})
+
+    def expect_typed(self, text: str) -> None:
+        """
+        Raises:
+            Problem: 422: what has to be typed for something that can't be taken back was not.
+        """
+        if self.form.get("typed", "") != text:
+            raise invalid(Fault("typed", f"Type {text} to confirm.", pointer="/typed"))
+
+    def go(self, path: str, said: str | None = None) -> Response:
+        """To another page, with GET."""
+        return RedirectResponse(url(PATH + path, {"said": said}), 303)
+
+
+Handler = Callable[..., Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A path, and who may see what is there."""
+
+    path: str
+    handle: Handler
+    method: str = "GET"
+    scope: Scope | None = None
+    whole_tenant: bool = False
+    public: bool = False
+    form: Handler | None = None
+    """The page that shows the form again where it was refused."""
+
+    async def answer(self, visit: Visit, places: Mapping[str, Any]) -> Response:
+        if not self.public and not visit.may(self.scope, whole_tenant=self.whole_tenant):
+            raise forbidden(self._lacking(visit))
+        try:
+            return await self.handle(visit, **places)
+        except Problem as problem:
+            if self.form is None or problem.status_code not in (409, 422):
+                raise
+            return await self.form(replace(visit, problem=problem), **places)
+
+    def _lacking(self, visit: Visit) -> str:
+        if visit.may(self.scope):
+            return "You are signed in for one partner, and this is about the whole hospital."
+        return f"It needs the scope {self.scope}, which what you have signed in with lacks."
+
+
+PAGES: list[Page] = []
+MENU: dict[str, dict[str, tuple[str, str]]] = {
+    "": {PATH: ("Overview", "gauge")},
+    "Traffic": {
+        f"{PATH}/deliveries": ("Deliveries", "send"),
+        f"{PATH}/events": ("Events", "inbox"),
+        f"{PATH}/held-keys": ("Held keys", "lock"),
+        f"{PATH}/replays": ("Replays", "repeat"),
+    },
+    "Who gets what": {f"{PATH}/partners": ("Partners", "building"), f"{PATH}/catalogue": ("Catalogue", "book")},
+    "Oversight": {
+        f"{PATH}/audit": ("Audit", "scroll"),
+        f"{PATH}/keys": ("API keys", "key"),
+        f"{PATH}/sessions": ("Sessions", "monitor"),
+    },
+}
+"""Headings, and below each the pages that are always a click away: their names and icons."""
+
+
+def page(path: str, scope: Scope | None = None, **about: Any) -> Callable[[Handler], Handler]:
+    """Registers a page that is looked at."""
+
+    def register(handle: Handler) -> Handler:
+        PAGES.append(Page(path=(PATH + path).rstrip("/"), handle=handle, scope=scope, **about))
+        return handle
+
+    return register
+
+
+def action(path: str, scope: Scope | None = None, **about: Any) -> Callable[[Handler], Handler]:
+    """Registers something that a form does."""
+    return page(path, scope, method="POST", **about)
+
+
+def _menu(visit: Visit) -> dict[str, list[tuple[str, str, str]]]:
+    """What of the menu the visitor may see: URL, name and icon."""
+    seen = {
+        page.path for page in PAGES if page.method == "GET" and visit.may(page.scope, whole_tenant=page.whole_tenant)
+    }
+    shown = {head: [(path, *about) for path, about in rows.items() if path in seen] for head, rows in MENU.items()}
+    return {head: rows for head, rows in shown.items() if rows}
+
+
+def url(path: str, asked: Mapping[str, Any]) -> str:
+    query = urlencode({name: value for name, value in asked.items() if value not in (None, "")})
+    return f"{path}?{query}" if query else path

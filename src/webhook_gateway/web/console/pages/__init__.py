@@ -1,0 +1,20 @@
+"""A file a page, or a few that belong together: a visit comes in, a template filled with what it may see goes out."""
+
+from webhook_gateway.web.console.frame import PAGES
+
+from . import (  # noqa: F401 - each registers its pages
+    audit,
+    catalogue,
+    deliveries,
+    endpoints,
+    events,
+    held_keys,
+    keys,
+    overview,
+    partners,
+    replays,
+    search,
+    sign_in,
+)
+
+__all__ = ["PAGES"]

@@ -1,0 +1,74 @@
+"""Sending many finished deliveries again: counted first, then confirmed, then watched."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from starlette.responses import Response
+
+from webhook_gateway.rules import ids
+from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.store import endpoints
+from webhook_gateway.web.api import replays
+from webhook_gateway.web.api.schemas.replays import NewReplay
+from webhook_gateway.web.api.schemas.shapes import Paging
+from webhook_gateway.web.console.frame import Visit, action, page
+
+from .deliveries import PER_PAGE, moment
+
+TYPED_ABOVE = 1_000
+"""Deliveries beyond which their number has to be typed."""
+
+
+@page("/replays", Scope.DELIVERIES_READ)
+async def every(visit: Visit) -> Response:
+    found = await replays.every(Paging(cursor=visit.asked("cursor"), limit=PER_PAGE), visit.gateway, visit.caller)
+    async with visit.reading() as connection:
+        whose = [row["endpoint_id"] for row in found["items"] if row["endpoint_id"] is not None]
+        about = await endpoints.called(connection, visit.caller.tenant_id, whose)
+    context = {"rows": found["items"], "cursor": found["next_cursor"], "about": about}
+    return visit.show("replays.html", "Replays", **context)
+
+
+@page("/replays/new", Scope.DELIVERIES_WRITE)
+async def new(visit: Visit, found: dict[str, Any] | None = None) -> Response:
+    async with visit.reading() as connection:
+        bound = visit.caller.subscriber_id
+        choice = await endpoints.called(connection, visit.caller.tenant_id, subscriber_id=bound)
+    return visit.show("replay_form.html", "New replay", choice=choice, found=found, typed_above=TYPED_ABOVE)
+
+
+@action("/replays/new", Scope.DELIVERIES_WRITE, form=new)
+async def create(visit: Visit) -> Response:
+    is_sure, given = visit.form.get("do") == "replay", _given(visit)
+    if is_sure and (expected := visit.form.get("expected")):
+        visit.expect_typed(expected)
+    body = NewReplay.model_validate({**given, "dry_run": not is_sure})
+    answer = await replays.create(body, visit.gateway, visit.caller, Response())
+    if not is_sure:
+        return await new(visit, answer)
+    return visit.go(f"/replays/{ids.render(ids.JOB, answer['id'])}")
+
+
+@page("/replays/{job_id}", Scope.DELIVERIES_READ)
+async def one(visit: Visit, job_id: UUID) -> Response:
+    row = await replays.one(job_id, visit.gateway, visit.caller)
+    async with visit.reading() as connection:
+        whose = [] if row["endpoint_id"] is None else [row["endpoint_id"]]
+        about = await endpoints.called(connection, visit.caller.tenant_id, whose)
+    return visit.show("replay.html", f"Replay {ids.render(ids.JOB, job_id)}", row=row, about=about)
+
+
+@action("/replays/{job_id}/cancel", Scope.DELIVERIES_WRITE, form=one)
+async def cancel(visit: Visit, job_id: UUID) -> Response:
+    await replays.cancel(job_id, visit.gateway, visit.caller)
+    return visit.go(f"/replays/{ids.render(ids.JOB, job_id)}", "cancelled")
+
+
+def _given(visit: Visit) -> dict[str, Any]:
+    form = visit.form
+    times = {name: moment(visit, name) for name in ("since", "until")}
+    given = {name: form.get(name) or None for name in ("endpoint_id", "subscriber_id", "type")}
+    is_all = not any((*given.values(), *times.values()))
+    return {**given, **times, "state": form.get("state") or "dead", "all": True if is_all else None}

@@ -1,0 +1,89 @@
+"""Signing in and out, who else is signed in, and in which zone times are shown."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from starlette.responses import RedirectResponse, Response
+
+from webhook_gateway.operations import sessions
+from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.store import sessions as stored
+from webhook_gateway.web.console.frame import Visit, action, page
+from webhook_gateway.web.console.rendering import Zone
+from webhook_gateway.web.console.signed_in import PATH
+from webhook_gateway.web.errors import Problem, granted
+
+MOST = 200
+YEAR = 31_536_000
+
+
+@page("/login", public=True)
+async def form(visit: Visit) -> Response:
+    to = visit.form.get("to") or visit.asked("to") or PATH
+    return visit.show("sign_in.html", "Sign in", to=to, problem=visit.problem)
+
+
+@action("/login", public=True)
+async def sign_in(visit: Visit) -> Response:
+    to = visit.form.get("to", "")
+    try:
+        secret = await visit.door.sign_in(visit.request, visit.form.get("key", ""))
+    except Problem as problem:
+        if problem.status_code not in (401, 429):
+            raise
+        told = "This key or code is not valid, or not from this network." if problem.status_code == 401 else None
+        context = {"to": to, "problem": problem, "told": told or problem.detail}
+        return visit.show("sign_in.html", "Sign in", problem.status_code, **context)
+    # Only to pages of ours: what looks like another host's address is one.
+    response = RedirectResponse(to if to.startswith(f"{PATH}/") else PATH, 303)
+    visit.door.let_in(response, secret)
+    return response
+
+
+@action("/logout")
+async def sign_out(visit: Visit) -> Response:
+    assert visit.session is not None
+    async with visit.changing() as change:
+        granted(await sessions.end(change, visit.session.id, of_all=False))
+    response = visit.go("/login", "ended")
+    visit.door.let_out(response)
+    return response
+
+
+@page("/sessions")
+async def every(visit: Visit) -> Response:
+    actor = None if _sees_all(visit) else visit.caller.name
+    async with visit.reading() as connection:
+        rows = await stored.page(connection, visit.caller.tenant_id, actor=actor, limit=MOST)
+    return visit.show("sessions.html", "Sessions", rows=rows)
+
+
+@action("/sessions/end")
+async def end_all(visit: Visit) -> Response:
+    return await _end(visit, None)
+
+
+@action("/sessions/{session_id}/end")
+async def end(visit: Visit, session_id: UUID) -> Response:
+    return await _end(visit, session_id)
+
+
+@action("/zone", public=True)
+async def choose_zone(visit: Visit) -> Response:
+    to = visit.form.get("to", "")
+    response = RedirectResponse(to if to.startswith(f"{PATH}/") else PATH, 303)
+    how: dict[str, Any] = {"path": PATH, "samesite": "lax", "secure": not visit.gateway.settings.development}
+    response.set_cookie("zone", Zone(visit.form.get("zone", "")).name, max_age=YEAR, httponly=True, **how)
+    return response
+
+
+async def _end(visit: Visit, session_id: UUID | None) -> Response:
+    async with visit.changing() as change:
+        granted(await sessions.end(change, session_id, of_all=_sees_all(visit)))
+    return visit.go("/sessions", "ended")
+
+
+def _sees_all(visit: Visit) -> bool:
+    return visit.may(Scope.ADMIN, whole_tenant=True)

@@ -1,0 +1,114 @@
+"""Templates, and how times, numbers and ids are written in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
+
+from webhook_gateway.rules import ids
+from webhook_gateway.rules.labels import visible
+
+from .files import url_of
+
+UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
+
+
+class Zone:
+    """How times are shown: in the zone of that name, or in UTC where there is none such."""
+
+    def __init__(self, name: str) -> None:
+        try:
+            self.zone: tzinfo = ZoneInfo(name)
+            self.name = name
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            self.zone, self.name = UTC, "UTC"
+
+    def show(self, moment: datetime) -> str:
+        local = moment.astimezone(self.zone)
+        day = "" if local.date() == datetime.now(self.zone).date() else f"{local:%d %b %Y} "
+        return f"{day}{local:%H:%M:%S} {local:%Z}"
+
+
+def render(template: str, zone: Zone, context: Mapping[str, Any]) -> str:
+    return _environment.get_template(template).render(zone=zone, now=datetime.now(UTC), **context)
+
+
+@pass_context
+def _time(context: Context, moment: datetime | str | None) -> str | Markup:
+    if moment is None:
+        return "–"
+    moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    zone: Zone = context["zone"]
+    return Markup('<time datetime="{}">{}</time>').format(moment.astimezone(UTC).isoformat(), zone.show(moment))
+
+
+@pass_context
+def _ago(context: Context, moment: datetime | None) -> str:
+    """``12 minutes ago``, or ``in 4 minutes``."""
+    if moment is None:
+        return "never"
+    seconds = (context["now"] - moment).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
+    return f"{_span(seconds)} ago" if seconds > 0 else f"in {_span(-seconds)}"
+
+
+def _span(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if 0 < seconds < 1:
+        return f"{seconds * 1_000:.0f} ms"
+    for size, name in UNITS:
+        if seconds >= size or size == 1:
+            count = round(seconds / size, 1) if size == 1 and seconds < 10 else int(seconds // size)
+            return f"{count:g} {name}{'' if count == 1 else 's'}"
+    return ""
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _id(value: UUID | None, prefix: str) -> str:
+    return "" if value is None else ids.render(prefix, value)
+
+
+def _json(value: Any) -> str:
+    return visible(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def _pretty(body: str | bytes) -> str:
+    """JSON with a line for each member; digits stay as they came."""
+    text = body.encode() if isinstance(body, str) else body
+    return visible(msgspec.json.format(text, indent=2).decode(errors="replace"))
+
+
+_environment = Environment(
+    loader=PackageLoader(__name__.rpartition(".")[0]),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,
+)
+_environment.globals["file"] = url_of
+_environment.filters |= {
+    "time": _time,
+    "ago": _ago,
+    "span": _span,
+    "number": _number,
+    "id": _id,
+    "json": _json,
+    "pretty": _pretty,
+    "local": lambda moment, zone: moment.astimezone(zone.zone).strftime("%Y-%m-%dT%H:%M"),
+    "seen": visible,
+}

@@ -1,0 +1,63 @@
+// What pages do beyond links and forms. Everything works without it, too.
+"use strict";
+
+// Where a browser checks what is parsed as HTML: only what our own server has rendered, escaped, gets there.
+if (window.trustedTypes) {
+  window.trustedTypes.createPolicy("default", { createHTML: (text) => text });
+}
+
+const meant = (event, selector) => event.target instanceof Element && event.target.closest(selector);
+
+// A one-time code comes in the fragment, which no server and no log sees.
+const code = document.querySelector("input[data-code]");
+if (code && location.hash.startsWith("#whc_")) {
+  code.value = location.hash.slice(1);
+  history.replaceState(null, "", location.pathname + location.search);
+  code.form.requestSubmit();
+}
+
+document.addEventListener("click", (event) => {
+  const copies = meant(event, "[data-copy]");
+  if (copies) {
+    navigator.clipboard.writeText(copies.dataset.copy).then(() => say(copies.dataset.copied || "Copied."));
+  }
+  const pauses = meant(event, "[data-pauses]");
+  if (pauses) {
+    const paused = pauses.getAttribute("aria-pressed") !== "true";
+    pauses.setAttribute("aria-pressed", String(paused));
+    say(paused ? "This page stays as it is." : "This page is kept current.");
+  }
+});
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.dataset.sent) event.preventDefault();
+  else if (form.method === "post") form.dataset.sent = "yes";
+});
+addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent));
+
+// The browser's zone, offered beside UTC.
+for (const option of document.querySelectorAll("option[data-local]")) {
+  option.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  option.textContent = `This computer (${option.value})`;
+  option.hidden = option.disabled = false;
+  option.selected = option.value === option.dataset.local && option.value !== "UTC";
+}
+
+// Never moves what somebody points at, is in, or has asked to keep.
+document.addEventListener("htmx:before:request", (event) => {
+  const live = document.getElementById("live");
+  const paused = document.querySelector("[data-pauses][aria-pressed=true]");
+  if (paused || document.hidden || (live && live.matches(":hover, :focus-within"))) event.preventDefault();
+});
+
+// The end of a session is announced before it comes.
+const ends = document.querySelector("[data-ends]");
+if (ends) {
+  const left = new Date(ends.dataset.ends) - Date.now() - 120_000;
+  if (left > 0 && left < 2 ** 31) setTimeout(() => say("Your session ends in two minutes: save your work, and sign in again."), left);
+}
+
+function say(text) {
+  document.getElementById("says").textContent = text;
+}
