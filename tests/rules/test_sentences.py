@@ -98,6 +98,12 @@ def test_one_that_has_ended_is_told_when_and_why(state: str, ended: Ended) -> No
     assert told.next == ("A replay sends it again." if state == "dead" else None)
 
 
+@pytest.mark.parametrize("state", ["delivered", "dead", "cancelled"])
+def test_one_that_was_replayed_is_told_what_sends_it_again(state: str) -> None:
+    one = replace(PENDING, state=state, finished_at=AT, waiting_for=None, due_at=None, replayed_as=EARLIER)
+    assert of_delivery(one, NOW).next == f"{NAMED} sends it again."
+
+
 @pytest.mark.parametrize(
     ("attempt", "duration", "sentence"),
     [
@@ -178,6 +184,8 @@ def test_a_time_of_another_day_has_its_day_and_is_utc() -> None:
 @pytest.mark.parametrize("why", WhyNot)
 def test_an_endpoint_without_a_delivery_is_told_why_and_since_when(why: WhyNot) -> None:
     assert of_none(why, None, NOW).sentence == why.sentence
+    is_later = why in (WhyNot.MADE_LATER, WhyNot.CHANGED_LATER)
+    assert of_none(why, None, NOW).next == ("A backfill sends it." if is_later else None)
     assert of_none(why, NOW - timedelta(hours=3), NOW).sentence == f"{why.sentence[:-1]}, 3 hours ago."
 
 

@@ -87,21 +87,23 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     changed_by: str | None
     failures: int
     """Of the endpoint, in a row."""
+    replayed_as: UUID | None = None
 
 
 def of_delivery(one: Standing, now: datetime) -> Explanation:
     ended = _clock(one.finished_at, now, "%H:%M:%S")
     why = next((each.sentence for each in Ended if each == one.state_reason), one.state_reason or "no reason is known")
+    again = None if one.replayed_as is None else f"{_named(one.replayed_as)} sends it again."
     match state := DeliveryState(one.state):
         case DeliveryState.DELIVERED:
             which = ORDINALS[one.attempt - 1] if 0 < one.attempt <= len(ORDINALS) else f"{one.attempt}th"
             took = "" if one.duration is None else f", {one.duration * 1_000:.0f} ms"
-            return Explanation(f"Delivered {ended} at the {which} attempt{took}.")
+            return Explanation(f"Delivered {ended} at the {which} attempt{took}.", again)
         case DeliveryState.DEAD:
             tried = _counted(one.attempt, "attempt") + (f", the last one {one.met}" if one.met else "")
-            return Explanation(f"Given up {ended} after {tried}: {why}.", "A replay sends it again.")
+            return Explanation(f"Given up {ended} after {tried}: {why}.", again or "A replay sends it again.")
         case DeliveryState.CANCELLED:
-            return Explanation(f"Cancelled {ended}: {why}.")
+            return Explanation(f"Cancelled {ended}: {why}.", again)
         case DeliveryState.PENDING | DeliveryState.SENDING:
             return Explanation(*_of_open(one, one.waiting_for or Reason.FAN_OUT, now), one.due_at)
         case _:
@@ -159,7 +161,8 @@ def of_event(waiting_for: Reason | None, states: Sequence[str], next_at: datetim
 
 
 def of_none(why: WhyNot, since: datetime | None, now: datetime) -> Explanation:
-    return Explanation(why.sentence if since is None else f"{why.sentence[:-1]}, {_span(now, since)} ago.")
+    following = "A backfill sends it." if why in (WhyNot.MADE_LATER, WhyNot.CHANGED_LATER) else None
+    return Explanation(why.sentence if since is None else f"{why.sentence[:-1]}, {_span(now, since)} ago.", following)
 
 
 def of_filter(given: object) -> Explanation:
