@@ -19,6 +19,7 @@ from webhook_gateway.operations.change import Actor, changing, local_actor
 from webhook_gateway.operations.refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import backfills as stored
+from webhook_gateway.store import outbox
 from webhook_gateway.store.configuration import seal_column
 
 Open = Callable[..., Awaitable[Partner]]
@@ -245,3 +246,15 @@ async def test_a_backfill_is_seen_and_cancelled_as_a_replay_is(hospital: Hospita
     async with changing(hospital.database, own) as change:
         assert (await replays.cancel(change, job["id"]))["state"] == "cancelled"  # type: ignore[index]
     assert await carry_out(hospital) == 0
+
+
+async def test_what_fan_out_has_yet_to_find_below_its_mark_is_left_to_it(hospital: Hospital) -> None:
+    late, other = await hospital.post(None, None)
+    endpoint_id = await hospital.endpoint()
+    await fill(hospital, endpoint_id)
+    async with hospital.database.connection() as connection, connection.transaction():
+        lowest = await connection.fetchval("SELECT sequence FROM outbox WHERE event_id = $1 AND reason IS NULL", other)
+        found = await outbox.dequeue(connection, lowest - 1, 10)
+        left = await outbox.without_known(connection, found)
+    assert [(event.event_id, event.reason) for event in left] == [(other, None)], "each once, by fan-out itself"
+    assert [event.event_id for event in found.events] == [other, late, other]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -235,3 +236,14 @@ async def test_a_hospitals_job_for_a_partner_is_not_the_partners(hospital: Hospi
     _, own = await ask(hospital, partner, which)
     async with changing(hospital.database, partner) as change:
         assert not isinstance(await replays.cancel(change, own["id"]), Refusal)
+
+
+async def test_of_two_who_ask_at_once_one_sends_it_again(hospital: Hospital) -> None:
+    (dead,) = await past(hospital, Past(0, "dead"), endpoints=[await hospital.endpoint()])
+    async with hospital.database.connection() as other, hospital.database.connection() as connection:
+        async with connection.transaction():
+            assert len(await stored.replay(connection, [dead])) == 1
+            asking = asyncio.create_task(stored.replay(other, [dead]))
+            await hospital.until("SELECT FROM pg_locks WHERE NOT granted")
+        assert await asking == []
+    assert await hospital.count("outbox") == 1

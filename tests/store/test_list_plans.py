@@ -289,7 +289,7 @@ async def test_what_a_replay_would_send_again_is_counted_or_found_to_be_too_much
         selection = replays.selection(whose.tenant_id, wanted, replays.bounds(wanted))
         for way in (replays.NOT_DELIVERED, replays.OF_EACH):
             plan, touched = await explain(connection, way, *selection, 10_000, None, mode="auto")
-            assert touched <= 800_000, f"{role}, {state}, {filters} touched {touched} pages\n{plan}"
+            assert touched <= 200_000, f"{role}, {state}, {filters} touched {touched} pages\n{plan}"
             print(role, state, filters, touched)
     await connection.close()
 
@@ -317,7 +317,7 @@ async def test_a_backfill_reads_only_so_much_at_a_time(full: str) -> None:
         assert touched <= 40_000, f"{tenant}, {types} touched {touched} pages\n{plan}"
         print(tenant, types, touched)
         plan, touched = await explain(connection, backfills.GONE, low, high, tenant, types, ONE["endpoint_id"])
-        assert touched <= 800_000, f"{tenant}, {types} touched {touched} pages\n{plan}"
+        assert touched <= 200_000, f"{tenant}, {types} touched {touched} pages\n{plan}"
         print(tenant, types, touched)
     await connection.close()
 

@@ -101,6 +101,7 @@ async def test_no_hot_statement_reads_more_than_it_needs(full: asyncpg.Connectio
         "release": 4_000,
         "busy keys": 2_000,
         "dequeue": 6_000,
+        "known": 6_000,
         "waiting": 12_000,
     }
     for name, pages in allowed.items():
@@ -124,6 +125,7 @@ async def test_nor_where_the_planner_takes_a_table_full_of_dead_rows_for_empty(
         "busy keys": 2_000,
         "latest keys": 4_000,
         "dequeue": 6_000,
+        "known": 6_000,
     }
     _, finish = hot["finish"]
     some, leases = finish[16:18]
@@ -142,8 +144,9 @@ async def hot_statements(
     )
     endpoint_ids, keys = [row["endpoint_id"] for row in keyed], [row["ordering_key"] for row in keyed]
     page = await connection.fetch(
-        "SELECT DISTINCT ON (endpoint_id) id, endpoint_id, ordering_key, due_at FROM deliveries LIMIT 100"
+        "SELECT DISTINCT ON (endpoint_id) id, endpoint_id, ordering_key, due_at, event_id FROM deliveries LIMIT 100"
     )
+    columns = [list(each) for each in zip(*page, strict=True)]
     leases, ten = [uuid4()] * 100, [endpoint(number) for number in endpoints]
     nothing: list[list[Any]] = [[]] * 16
     return {
@@ -157,7 +160,8 @@ async def hot_statements(
         "busy keys": (ordering.BUSY_KEYS, [endpoint_ids, keys]),
         "latest keys": (ordering.LATEST_KEYS, [endpoint_ids, keys]),
         "dequeue": (outbox.DEQUEUE, [after, 500, time()]),
-        "waiting": (waiting.DELIVERIES, [*(list(each) for each in zip(*page, strict=True)), waiting.COUNTED, False]),
+        "waiting": (waiting.DELIVERIES, [*columns[:4], waiting.COUNTED, False]),
+        "known": (outbox.KNOWN, [columns[4], columns[1], after + 1]),
     }
 
 
