@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.rows import store_event, store_finished
+from tests.support.rows import store_attempts, store_event, store_finished
 from tests.web.serving import Api, running
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.signing import encode_secret
@@ -238,8 +238,12 @@ async def test_an_operators_key_moves_deliveries_and_pauses_endpoints(lab: Opera
     async with lab.api.database.connection() as connection:
         event_id = await store_event(lab.api, connection, lab.api.tenant_id)
         dead = await store_finished(connection, lab.api.tenant_id, ids.parse(ids.ENDPOINT, endpoint), event_id, "dead")
+        await store_attempts(connection, lab.api.tenant_id, ids.parse(ids.ENDPOINT, endpoint), dead)
     shown = json.loads((await lab.run("deliveries", "list", "state=dead", "endpoint_id=results", "--json")).stdout)
     assert [one["id"] for one in shown["items"]] == [ids.render(ids.DELIVERY, dead)]
+    failing = (await lab.run("problems", "endpoint_id=results")).stdout
+    assert endpoint in failing
+    assert "503" in failing
     assert (await lab.run("events", "show", ids.render(ids.EVENT, event_id))).returncode == 0
     assert "state: paused" in (await lab.run("endpoints", "pause", "results", "reason=holidays")).stdout
     assert "state: enabled" in (await lab.run("endpoints", "resume", "results")).stdout

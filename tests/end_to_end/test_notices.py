@@ -14,8 +14,10 @@ from tests.support.hospital import Hospital
 from tests.support.mail_server import MailServer, mail_server
 from webhook_gateway import telemetry
 from webhook_gateway.delivery.notices import tell
+from webhook_gateway.delivery.registry import Registry
 from webhook_gateway.rules import ids
 from webhook_gateway.settings import Settings
+from webhook_gateway.store.configuration import Snapshot
 
 FAILING = """
 INSERT INTO endpoint_health (endpoint_id, tenant_id, failures_in_a_row, failing_since, open_until)
@@ -32,12 +34,14 @@ async def mails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         yield found
 
 
-async def tell_all(hospital: Hospital, mails: MailServer, **changes: object) -> None:
+async def tell_all(hospital: Hospital, mails: MailServer, *, paused: bool = False, **changes: object) -> None:
     """A round of two workers at once."""
     settings = hospital.settings.model_copy(
         update={"public_url": "https://gateway.hospital.example/", **mails.settings, **changes}
     )
-    await asyncio.gather(*(tell(settings, hospital.database) for _ in range(2)))
+    registry = Registry()
+    registry.learn(Snapshot(1, {}, frozenset(), None, is_paused=paused))
+    await asyncio.gather(*(tell(settings, hospital.database, registry) for _ in range(2)))
 
 
 async def failing(hospital: Hospital) -> UUID:
@@ -157,6 +161,16 @@ async def test_no_password_goes_to_a_server_without_tls_or_with_somebody_elses_c
         await hospital.change(TRY_AGAIN)
         await tell_all(hospital, plain, smtp_tls="none")
         assert len(plain.messages) == 1
+
+
+async def test_nobody_is_told_while_sending_as_a_whole_is_paused_as_in_a_copy_of_the_database(
+    hospital: Hospital, mails: MailServer
+) -> None:
+    await failing(hospital)
+    await tell_all(hospital, mails, paused=True)
+    assert await hospital.count("notices") == 0
+    await tell_all(hospital, mails)
+    assert len(mails.messages) == 1
 
 
 async def test_implicit_tls_works_too(hospital: Hospital, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

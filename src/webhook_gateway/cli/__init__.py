@@ -90,6 +90,7 @@ app.command(rich_help_panel=OVER_API)(partners.apply)
 app.command(rich_help_panel=OVER_API)(partners.export)
 for noun in nouns.NOUNS:
     app.add_typer(noun, rich_help_panel=OVER_API)
+app.command(rich_help_panel=OVER_API)(nouns.problems)
 app.command(rich_help_panel=DEVELOP)(receive.sign)
 app.command(rich_help_panel=DEVELOP)(receive.verify)
 app.command(rich_help_panel=DEVELOP)(listen.listen)

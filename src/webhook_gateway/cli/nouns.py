@@ -22,6 +22,7 @@ COLUMNS = {
     "endpoints": ("id", "subscriber_id", "name", "url", "state"),
     "deliveries": ("id", "type", "endpoint_id", "state", "attempt", "waiting_for", "created_at"),
     "events": ("id", "type", "accepted_at", "size"),
+    "problems": ("endpoint_id", "outcome", "status", "detail", "attempts", "first_at", "last_at", "delivery_id"),
 }
 PREFIXES = {"subscribers": ids.SUBSCRIBER, "endpoints": ids.ENDPOINT, "deliveries": ids.DELIVERY, "events": ids.EVENT}
 CONFIGURED = {
@@ -73,15 +74,7 @@ def _noun(noun: str) -> typer.Typer:
         as_json: AsJson = False,
     ) -> None:
         """List them, newest first."""
-        with gateway(profile) as api:
-            items = every(api, f"/v1/{noun}", 10**9 if all_of_them else limit, **_members(api, filters, read=str))
-        if as_json:
-            write_json({"items": items})
-            return
-        shown = table(*COLUMNS[noun], whole="id")
-        for item in items:
-            shown.add_row(*(text(item[column]) for column in COLUMNS[noun]))
-        answers.print(shown)
+        _list(noun, filters, 10**9 if all_of_them else limit, profile, as_json=as_json)
 
     @app.command()
     def show(which: Which, profile: Profile = "", as_json: AsJson = False) -> None:
@@ -108,6 +101,26 @@ def _noun(noun: str) -> typer.Typer:
     for verb, help in VERBS[noun].items():
         app.command(verb, help=help)(create if verb == "create" else doing(verb))
     return app
+
+
+def problems(filters: Members = None, profile: Profile = "", as_json: AsJson = False) -> None:
+    """List what fails, by endpoint and outcome, since the endpoint last took something.
+
+    [dim]Example:[/dim]  webhook-gateway problems endpoint_id=laboratory/results
+    """
+    _list("problems", filters, 1, profile, as_json=as_json)
+
+
+def _list(noun: str, filters: list[str] | None, most: int, profile: str, *, as_json: bool) -> None:
+    with gateway(profile) as api:
+        items = every(api, f"/v1/{noun}", most, **_members(api, filters, read=str))
+    if as_json:
+        write_json({"items": items})
+        return
+    shown = table(*COLUMNS[noun], whole=COLUMNS[noun][0])
+    for item in items:
+        shown.add_row(*(text(item[column]) for column in COLUMNS[noun]))
+    answers.print(shown)
 
 
 def _members(api: Gateway, given: list[str] | None, read: Callable[[str], Any] = _value) -> dict[str, Any]:
@@ -153,4 +166,4 @@ def text(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-NOUNS = tuple(map(_noun, COLUMNS))
+NOUNS = tuple(map(_noun, VERBS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from webhook_gateway import telemetry
+from webhook_gateway.host.loop import POLL
 from webhook_gateway.outbound import mail
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.labels import visible
@@ -12,6 +13,8 @@ from webhook_gateway.settings import Settings
 from webhook_gateway.store import notices
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.notices import Notice
+
+from .registry import Registry
 
 EVERY = 30.0
 MEANS = {
@@ -23,8 +26,10 @@ MEANS = {
 }
 
 
-async def tell(settings: Settings, database: Database) -> float:
-    """A round, with one message for all that is new; returns the seconds to sleep."""
+async def tell(settings: Settings, database: Database, registry: Registry) -> float:
+    """A round, with one message for all that is new; returns the seconds to sleep. A copy of a database is silent."""
+    if not registry.snapshot.version or registry.snapshot.is_paused:
+        return POLL
     async with database.connection() as connection:
         claimed = await notices.claim(connection)
     if claimed:

@@ -101,7 +101,7 @@ class Worker:
             Loop(UPKEEP, Upkeep(settings, database, vault, registry).poll),
         ]
         if settings.smtp_host:
-            self._stages.append(Loop("notices", partial(tell, settings, database)))
+            self._stages.append(Loop("notices", partial(tell, settings, database, registry)))
         self._until_drained = [
             Loop("heartbeat", self._membership.heartbeat),
             Loop("settle", self._settling.poll, sending.arrived),
