@@ -23,7 +23,7 @@ from webhook_gateway.delivery import sending
 from webhook_gateway.operations.deliveries import BY_HAND
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER
-from webhook_gateway.rules.sentences import Ended
+from webhook_gateway.rules.sentences import Ended, WhyNot
 from webhook_gateway.store import endpoints, finished, retention
 from webhook_gateway.store.configuration import seal_column
 
@@ -196,8 +196,10 @@ async def test_pages_of_endpoints_hold_each_once(hospital: Hospital, admin: http
 async def test_a_test_is_nobody_elses(hospital: Hospital, admin: httpx.AsyncClient) -> None:
     one, other = await payer(admin, "one"), await payer(admin, "other")
     queued = await post(admin, f"/v1/endpoints/{one['id']}/test")
+    event_id = ids.parse(ids.EVENT, queued["event_id"])
+    assert set((await at_endpoints(admin, event_id)).values()) == {("unknown", WhyNot.UNKNOWN.sentence)}, "not yet"
     await hospital.fan_out()
-    told = await at_endpoints(admin, ids.parse(ids.EVENT, queued["event_id"]))
+    told = await at_endpoints(admin, event_id)
     assert told[one["id"]][0] is None
     assert told[other["id"]] == ("test", "The event was a test of another endpoint.")
 

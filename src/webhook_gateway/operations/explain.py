@@ -113,9 +113,9 @@ def _why_not(
         WhyNot.TYPE_NOT_WANTED: not may_have(types_of(row), accepted["type"]),
         WhyNot.FILTER: failing if failing is not None else row["filter"] and changed_at <= at,
         WhyNot.MADE_LATER: row["created_at"] > at,
-        WhyNot.CHANGED_LATER: True,
+        WhyNot.CHANGED_LATER: changed_at > at,
     }
-    why = next(why for why, is_so in holds.items() if is_so)
+    why = next((why for why, is_so in holds.items() if is_so), WhyNot.UNKNOWN)
     if why is WhyNot.FILTER:
         may_see = allows(actor.scopes, Scope.ENDPOINTS_READ)
         return why, sentences.of_filter((failing or shown_filter(vault, row, actor)) if may_see else HIDDEN)

@@ -59,6 +59,7 @@ class WhyNot(Explained):
     FILTER = "filter", "Its filter does not let the event through."
     MADE_LATER = "made_later", "It was made after the event."
     CHANGED_LATER = "changed_later", "It, or what its subscriber may have, was changed after the event."
+    UNKNOWN = "unknown", "It would get the event now: one is about to be made, or it was changed at the same moment."
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):

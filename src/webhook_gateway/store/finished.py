@@ -20,8 +20,8 @@ CROSS JOIN LATERAL (SELECT ARRAY(SELECT id FROM endpoints WHERE subscriber_id = 
 WHERE subscriber_id = ANY(coalesce((SELECT addressees FROM events WHERE id = event_id),
                                    (SELECT addressees FROM kept_bodies WHERE id = event_id)))
   AND (SELECT true FROM deliveries d WHERE d.event_id = a.event_id AND endpoint_id = ANY(theirs) LIMIT 1) IS NULL
-  AND (SELECT true FROM finished_deliveries f WHERE f.event_id = a.event_id AND endpoint_id = ANY(theirs)
-       AND state_reason IS DISTINCT FROM '{NOT_WANTED}' LIMIT 1) IS NULL
+  AND (SELECT true FROM finished_deliveries f WHERE f.event_id = a.event_id AND f.id > a.event_id
+       AND endpoint_id = ANY(theirs) AND state_reason IS DISTINCT FROM '{NOT_WANTED}' LIMIT 1) IS NULL
 """
 
 
