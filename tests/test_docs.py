@@ -26,7 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from standardwebhooks import Webhook
 
 from tests.support.partner import partner_beside
-from webhook_gateway.cli import app as command_line
+from webhook_gateway.cli.app import app as command_line
 from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.delivery.deliver import sign
 from webhook_gateway.host import supervisor

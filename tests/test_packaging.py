@@ -14,8 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
+from webhook_gateway.crypto import signatures
+from webhook_gateway.rules.signing import encode_secret
+
 CHECKOUT = Path(__file__).parents[1]
 LOCKS = [CHECKOUT / "requirements" / name for name in ("build.txt", "dev.txt", "runtime.txt")]
+SECRET = encode_secret(bytes(32))
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", re.MULTILINE)
 
 
@@ -74,6 +78,71 @@ def test_the_wheel_brings_the_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         entry_points = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
         assert "webhook-gateway = webhook_gateway.cli:main" in archive.read(entry_points).decode()
+
+
+@pytest.fixture(scope="module")
+def core(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripts of an environment in which the wheel alone was installed, with what it needs as it is locked."""
+    place = tmp_path_factory.mktemp("core")
+    (place / "locked.txt").write_text("\n".join(map("==".join, PIN.findall(LOCKS[2].read_text()))))
+    subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(place / "locked.txt")]
+    subprocess.run([str(place / "bin" / "python"), *install, str(wheel)], check=True)
+    return place / "bin"
+
+
+def in_core(core: Path, *command: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": str(core), "HOME": str(core), **settings}
+    return subprocess.run(
+        [str(core / command[0]), *command[1:]], cwd="/", env=environment, input=stdin, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+def test_the_core_is_at_most_twelve_packages(core: Path) -> None:
+    listed = in_core(core, "python", "-m", "pip", "list", "--format=json", "--disable-pip-version-check")
+    packages = {one["name"] for one in json.loads(listed.stdout)} - {"pip", "setuptools"}
+    assert "hms-webhook-gateway" in packages
+    assert len(packages) <= 12, packages
+
+
+@pytest.mark.slow
+def test_the_core_signs_verifies_listens_and_posts(core: Path) -> None:
+    private = signatures.new_private_key()
+    for secret, key in ((SECRET, SECRET), (private, signatures.public_key_of(private))):
+        made = in_core(core, "webhook-gateway", "sign", "--id", "evt_1", "--json", stdin="{}", WEBHOOK_SECRET=secret)
+        headers = json.loads(made.stdout)
+        signed = ("--id=evt_1", "--timestamp", headers["webhook-timestamp"])
+        verify = ("webhook-gateway", "verify", "--secret", key, *signed, "--signature", headers["webhook-signature"])
+        assert in_core(core, *verify, stdin="{}").stdout == "valid\n"
+        assert in_core(core, *verify, stdin="[]").returncode == 1
+    listen = [str(core / "webhook-gateway"), "listen", "-p", "0", "--json"]
+    with subprocess.Popen(listen, env={"WEBHOOK_SECRET": SECRET}, stderr=subprocess.PIPE, text=True) as listener:
+        assert listener.stderr is not None
+        url = listener.stderr.readline().split()[2]
+        script = (
+            "import sys; from webhook_gateway.client import Gateway, Refused\n"
+            "try: Gateway(sys.argv[1], 'whk_x').post_event('a.b', {})\n"
+            "except Refused as refused: print(refused.status)"
+        )
+        assert in_core(core, "python", "-c", script, url).stdout == "401\n", "it is no gateway, but it answers"
+        listener.terminate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("serve",), "serve needs the gateway, and typer is not installed: pip install 'hms-webhook-gateway[server]'"),
+        (("sign",), "give --secret"),
+        (("verify", "--any"), "--any is unknown"),
+        (("listen", "--secret", SECRET, "--port", "http"), "--port: give a number from 0 to 65535"),
+    ],
+)
+def test_the_core_says_what_to_install_and_what_is_wrong(core: Path, command: tuple[str, ...], said: str) -> None:
+    found = in_core(core, "webhook-gateway", *command)
+    assert (found.returncode, said in found.stderr, "Traceback" in found.stderr) == (2, True, False), found.stderr
+    assert "--secret" in in_core(core, "webhook-gateway", "verify", "--help").stdout
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)

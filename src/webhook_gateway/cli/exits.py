@@ -13,22 +13,11 @@ from webhook_gateway.host.processes import DidNotStart
 from webhook_gateway.host.supervisor import AddressTaken
 from webhook_gateway.operations.refusals import Conflict, Exhausted, Invalid, NotFound, NotHeld, Refusal, WouldCutOff
 
+from .plain import NO, PENDING, UNAVAILABLE, WRONG, CannotGoOn
+
 T = TypeVar("T")
 
-NO = 1
-WRONG = 2
-UNAVAILABLE = 3
-PENDING = 4
-"""Of ``apply --plan``: something is to be changed. Not 2, which a pipeline would get of a misspelt option, too."""
-
-
-class CannotGoOn(Exception):
-    """The message is for the operator: what is wrong, and what to do about it. ``status`` is the exit code."""
-
-    def __init__(self, sentence: str, status: int = NO) -> None:
-        super().__init__(sentence)
-        self.status = status
-
+__all__ = ["NO", "PENDING", "UNAVAILABLE", "WRONG", "CannotGoOn"]
 
 OPTIONS = {
     "event_types": "--event-type",

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 import re
 import time
-from typing import TYPE_CHECKING, Annotated
-
-import typer
-from rich.text import Text
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Annotated
 
 from webhook_gateway.crypto import signatures
-from webhook_gateway.host.supervisor import address_of, listen_on
+from webhook_gateway.rules.labels import visible
 from webhook_gateway.rules.signing import BadSignature
 
-from .receive import check_secret, is_test, read_event
-from .screen import answers, say, write_json
+from .plain import CannotGoOn, say, write_json
+from .receive import Secret, check_secret, is_test, read_event
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
+try:
+    import typer
+except ModuleNotFoundError:
+    from . import light as typer  # type: ignore[no-redef]
 
 
 def listen(
-    secret: Annotated[
-        str,
-        typer.Option(
-            "--secret",
-            envvar="WEBHOOK_SECRET",
-            help="The endpoint's secret, whsec_…, or its public key, whpk_…; shown when it was made.",
-        ),
-    ],
+    secret: Secret,
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65_535, help="0: any free one.")] = 9_000,
     host: Annotated[str, typer.Option("--host", help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
     status: Annotated[
@@ -46,30 +39,41 @@ def listen(
     [dim]Failing:[/dim]  webhook-gateway listen --secret whsec_… --status 503
     """
     check_secret(secret)
-    import uvicorn
-    from starlette.applications import Starlette
-    from starlette.responses import Response
-    from starlette.routing import Route
 
-    async def receive(request: Request) -> Response:
-        body = await request.body()
-        reason = _why_not(request, secret, body)
-        _show(request, body, reason, as_json=as_json)
-        return Response(status_code=status if reason is None else 401)
+    class Receiver(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 30
 
-    app = Starlette(routes=[Route("/{path:path}", receive, methods=["POST"])])
-    with listen_on(host, port) as listener:
-        say(f"listening on {address_of(listener)} (any path); Ctrl-C ends")
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
+        def do_POST(self) -> None:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            length, code = headers.get("content-length", ""), 411
+            if re.fullmatch("[0-9]{1,8}", length):
+                body = self.rfile.read(int(length))
+                reason = _why_not(headers, secret, body)
+                _show(headers, body, reason, as_json=as_json)
+                code = status if reason is None else 401
+            self.close_connection = code == 411
+            self.send_response(code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """What came is shown already."""
+
+    try:
+        server = ThreadingHTTPServer((host, port), Receiver)
+    except OSError as error:
+        raise CannotGoOn(f"{host}:{port} can't be listened on ({error.strerror}): choose another --port") from None
+    with server:
+        say(f"listening on http://{host}:{server.server_port} (any path); Ctrl-C ends")
         try:
-            asyncio.run(server.serve(sockets=[listener]))
+            server.serve_forever()
         except KeyboardInterrupt:
-            raise typer.Exit from None
+            raise typer.Exit(0) from None
 
 
-def _why_not(request: Request, secret: str, body: bytes) -> str | None:
+def _why_not(headers: Mapping[str, str], secret: str, body: bytes) -> str | None:
     """Why the message can't be trusted, or None."""
-    headers = request.headers
     for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
         if name not in headers:
             return f"the header {name} is missing"
@@ -83,21 +87,18 @@ def _why_not(request: Request, secret: str, body: bytes) -> str | None:
     return None
 
 
-def _show(request: Request, body: bytes, reason: str | None, *, as_json: bool) -> None:
-    from rich.json import JSON
-
+def _show(headers: Mapping[str, str], body: bytes, reason: str | None, *, as_json: bool) -> None:
     event = read_event(body)
-    message_id = request.headers.get("webhook-id", "-")
+    message_id = headers.get("webhook-id", "-")
     if as_json:
         write_json(
             {"id": message_id, "valid": reason is None, "reason": reason, "test": is_test(event), "event": event}
         )
         return
-    kind = event.get("type", "-") if isinstance(event, dict) else "-"
-    kind += "  a test" * is_test(event)
-    verdict = Text("signature valid", "green") if reason is None else Text(f"refused: {reason}", "bold red")
-    answers.print(Text.assemble((time.strftime("%H:%M:%S"), "dim"), f"  {message_id}  ", (kind, "bold"), "  ", verdict))
-    if event is not None:
-        answers.print(JSON.from_data(event))
-    else:
-        answers.print(f"{len(body):,} bytes that are not JSON")
+    kind = str(event.get("type", "-")) if isinstance(event, dict) else "-"
+    verdict = "signature valid" if reason is None else f"refused: {reason}"
+    shown = (
+        f"{len(body):,} bytes that are not JSON" if event is None else json.dumps(event, indent=2, ensure_ascii=False)
+    )
+    line = f"{time.strftime('%H:%M:%S')}  {message_id}  {kind}{'  a test' * is_test(event)}  {verdict}"
+    print(visible(f"{line}\n{shown}"), flush=True)

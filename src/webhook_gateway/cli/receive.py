@@ -8,13 +8,15 @@ import time
 import uuid
 from typing import Annotated, Any
 
-import typer
-
 from webhook_gateway.crypto import signatures
 from webhook_gateway.rules.signing import BadSecret, BadSignature
 
-from .exits import NO, WRONG, CannotGoOn
-from .screen import write_json
+from .plain import NO, WRONG, CannotGoOn, write_json
+
+try:
+    import typer
+except ModuleNotFoundError:
+    from . import light as typer  # type: ignore[no-redef]
 
 Secret = Annotated[
     str,

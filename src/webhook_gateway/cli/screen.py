@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,8 @@ from rich.segment import Segment
 
 from webhook_gateway.rules.labels import visible
 
+from .plain import say, write_json
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
     from rich.text import Text
+
+
+__all__ = ["say", "write_json"]
 
 
 class PlainConsole(Console):
@@ -34,17 +38,6 @@ class PlainConsole(Console):
 answers = PlainConsole(highlight=False, markup=False, width=None if sys.stdout.isatty() else 100_000)
 """Into a pipe or a file nothing is cut or wrapped."""
 remarks = PlainConsole(stderr=True, highlight=False, markup=False)
-
-
-def say(sentence: str) -> None:
-    """A remark about the work under way."""
-    remarks.print(sentence, soft_wrap=True)
-
-
-def write_json(value: Any) -> None:
-    """One JSON document, for scripts: indented for people, on one line into a pipe."""
-    text = json.dumps(value, indent=2 if sys.stdout.isatty() else None, default=str, ensure_ascii=False)
-    print(visible(text), flush=True)
 
 
 def progress(doing: str, *, quiet: bool) -> Progress:

