@@ -76,13 +76,9 @@ def replay(
     if delivery:
         _replay_one(delivery, tenant, as_json=as_json)
         return
-    given = {
-        "endpoint_id": parse_id(ids.ENDPOINT, endpoint) if endpoint else None,
-        "subscriber_id": parse_id(ids.SUBSCRIBER, subscriber) if subscriber else None,
-        "all": everything or None,
-        **_which(type, since, until),
-    }
-    given = {name: value for name, value in given.items() if value is not None}
+    endpoint_id = parse_id(ids.ENDPOINT, endpoint) if endpoint else None
+    subscriber_id = parse_id(ids.SUBSCRIBER, subscriber) if subscriber else None
+    given = _given(type, since, until, endpoint_id=endpoint_id, subscriber_id=subscriber_id, all=everything or None)
     if not given:
         raise CannotGoOn(
             "say which: a delivery's id, --endpoint, --subscriber, --type, --since, --until or --all", WRONG
@@ -112,7 +108,7 @@ def backfill(
     from webhook_gateway.operations import backfills
     from webhook_gateway.operations.change import local_actor
 
-    endpoint_id, given, vault = parse_id(ids.ENDPOINT, endpoint), _which(type, since, until), filled_vault()
+    endpoint_id, given, vault = parse_id(ids.ENDPOINT, endpoint), _given(type, since, until), filled_vault()
 
     async def preview(database: Database) -> dict[str, Any]:
         actor = local_actor(await tenant_named(database, tenant))
@@ -151,8 +147,8 @@ def _replay_one(text: str, tenant: str, *, as_json: bool) -> None:
         say(f"queued again as {rendered}")
 
 
-def _which(type: str, since: str, until: str) -> dict[str, Any]:
-    given = {"type": type or None, "since": moment_in(since), "until": moment_in(until)}
+def _given(type: str, since: str, until: str, **others: object) -> dict[str, Any]:
+    given = {"type": type or None, "since": moment_in(since), "until": moment_in(until), **others}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -165,19 +161,15 @@ def _is_wanted(found: dict[str, Any], *, dry_run: bool, yes: bool, as_json: bool
     more = "" if not found["more"] else "more than " if found["count"] == MOST_COUNTED else "at least "
     say(f"{more}{found['count']:,} would be sent")
     facts = {
-        "missing": "more can't be: their bodies are no longer kept",
-        "second_deliveries": "of them for the second time",
-        "ordering_keys": "ordering keys",
+        "missing": "{:,} more can't be: their bodies are no longer kept",
+        "second_deliveries": "{:,} of them for the second time",
+        "ordering_keys": "{:,} ordering keys",
+        "oldest": "the first was accepted {:%Y-%m-%d %H:%M} UTC",
+        "newest": "the last {:%Y-%m-%d %H:%M} UTC",
+        "minutes": "about {:,.0f} minutes at the endpoint's rate",
     }
-    for name, fact in facts.items():
-        if found[name]:
-            say(f"  {found[name]:,} {fact}")
-    if found["oldest"]:
-        say(f"  accepted from {found['oldest']:%Y-%m-%d %H:%M} to {found['newest']:%Y-%m-%d %H:%M} UTC")
-    if found["minutes"]:
-        say(f"  about {found['minutes']:,.0f} minutes at the endpoint's rate")
-    for note in found["notes"]:
-        say(f"  {note}")
+    for line in (*(fact.format(found[name]) for name, fact in facts.items() if found[name]), *found["notes"]):
+        say(f"  {line}")
     if not (dry_run or yes or not found["count"] or typer.confirm("Send them?")):
         raise typer.Exit(NO)
     return not dry_run

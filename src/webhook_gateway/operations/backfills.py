@@ -107,12 +107,8 @@ async def run_some(connection: Connection, vault: Vault) -> int | None:
         low, high = replays.bounds(wanted, job["cursor"], job["id"])
         try:
             endpoint = await configuration.endpoint(connection, vault, UUID(wanted["endpoint_id"]))
-            asked_at = job["created_at"].timestamp()
-            if (
-                endpoint is None
-                or endpoint.state is EndpointState.DISABLED
-                or (endpoint.host_changed_at or 0) > asked_at  # to what might be somebody else's
-            ):
+            moved_at = (endpoint and endpoint.host_changed_at) or 0.0  # to a host that might be somebody else's
+            if endpoint is None or endpoint.state is EndpointState.DISABLED or moved_at > job["created_at"].timestamp():
                 await replays.advance(connection, job["id"], "cancelled")
                 return 0
             rate = _rate(endpoint)
