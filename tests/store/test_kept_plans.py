@@ -143,6 +143,9 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
     known = await connection.fetch("SELECT tenant_id, key FROM idempotency_keys LIMIT 100")
     nothing: list[list[Any]] = [[]] * 16
     nobody = [UUID(int=0)] * SOME
+    types, sequences = ["lab_result.final"] * SOME, [1] * SOME
+    new = [[uuid7() for _ in nobody], *[nobody] * 3, types, sequences, [None] * SOME, [True] * SOME]
+    new += [*[[None] * SOME] * 3, None]
     return {
         "ready": (deliveries.READY, [], 100),
         "first due": (deliveries.FIRST_DUE, [ten, [LONG_AGO] * 10], 100),
@@ -172,20 +175,6 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
         "standing": (waiting.STANDING, [some[:50], endpoint_ids[:50], keys[:50], True, 9], 2_000),
         "unreached": (finished.UNREACHED, [events, endpoint_ids], 6_000),
         "earlier": (outbox.EARLIER, [[r[0] for r in known], [r[1] for r in known]], 2_000),
-        "insert": (
-            outbox.INSERT_DELIVERIES,
-            [
-                [uuid7() for _ in nobody],
-                nobody,
-                nobody,
-                nobody,
-                ["lab_result.final"] * SOME,
-                [1] * SOME,
-                [None] * SOME,
-                [True] * SOME,
-                *[[None] * SOME] * 3,
-                None,
-            ],
-            20_000,
-        ),
+        "insert": (outbox.INSERT_DELIVERIES, new, 20_000),
+        "insert with bodies": (outbox.INSERT_WITH_BODIES, [[uuid7() for _ in nobody], *new[1:], events], 22_000),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
 from uuid import UUID
 
@@ -39,7 +39,7 @@ class Bodies:
         tenants = {delivery.event_id: delivery.tenant_id for delivery in claimed}
         # Kept by us while we wait for the rest: another claim may push them out of memory meanwhile.
         known: dict[UUID, bytes | Unsendable] = {i: self._open[i] for i in tenants if i in self._open}
-        missing = [event_id for event_id in tenants if event_id not in known]
+        missing = self.missing(tenants)
         sealed: dict[UUID, bytes] = {}
         if missing:
             async with self._database.connection() as connection:
@@ -62,6 +62,16 @@ class Bodies:
         found = {i: self._find(events[i], i, body) for i, body in sealed.items()}
         self._forget()
         return known | {i: body for i, body in found.items() if isinstance(body, bytes)}
+
+    def missing(self, event_ids: Iterable[UUID]) -> list[UUID]:
+        """Those that are not in memory."""
+        return [event_id for event_id in event_ids if event_id not in self._open]
+
+    def keep(self, tenants: Mapping[UUID, UUID], sealed: Mapping[UUID, bytes]) -> None:
+        """Opens what came by the way, for `of`; what can't be opened yet is asked for again there."""
+        for event_id, body in sealed.items():
+            self._find(tenants[event_id], event_id, body)
+        self._forget()
 
     def _find(self, tenant_id: UUID, event_id: UUID, sealed: bytes | None) -> bytes | Unsendable:
         if event_id in self._open:

@@ -32,6 +32,9 @@ from .watermark import LowWaterMark
 ROUND = 500
 """Events dequeued in one round, and as many again where several tenants wait."""
 
+FEW = 16
+"""Events whose bodies come with the insert of their deliveries; of more they are fetched when no lock is held."""
+
 YIELD_AFTER = 0.005
 """Seconds of judging filters after which others have their turn."""
 
@@ -60,6 +63,7 @@ class Dispatch:
         self._endpoints: Mapping[UUID, Endpoint] = {}
         self._matcher = registry.matcher
         self._low_water_mark = LowWaterMark()
+        self._few = FEW
 
     async def fan_out(self) -> Round:
         """One round; takes nothing while another process does it.
@@ -99,7 +103,9 @@ class Dispatch:
         except BaseException:
             for one in leased:
                 self._slots.not_sent(one.record)
+            self._few = 0  # a body that can't be read must not keep others back: the next round asks for none
             raise
+        self._few = FEW
         self._low_water_mark.found(dequeued.lowest - 1)
         telemetry.fanned_out.inc(len(new))
         telemetry.fan_out_seconds.observe(time.perf_counter() - began)
@@ -186,7 +192,9 @@ class Dispatch:
 
     async def _insert(self, connection: Connection, new: Sequence[NewDelivery], lease_id: UUID) -> None:
         if new:
-            await outbox.insert_deliveries(connection, new, lease_id)
+            leased = {one.event_id: one.tenant_id for one in new if one.lease is not None}
+            wanted = self._bodies.missing(leased) if len(leased) <= self._few else []
+            self._bodies.keep(leased, await outbox.insert_deliveries(connection, new, lease_id, wanted))
         latest = sorted(
             {
                 (delivery.endpoint_id, delivery.ordering_key)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
@@ -15,7 +15,7 @@ from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.failpoints import reach
 from webhook_gateway.host.loop import POLL
 from webhook_gateway.rules.model import DeliveryState, Endpoint, Health, Ordering
-from webhook_gateway.rules.outcome import detail_of, name_of, status_of
+from webhook_gateway.rules.outcome import detail_of, media_type, name_of, status_of
 from webhook_gateway.rules.verdict import Cancel, Done, GiveUp, Postpone, RetryIn
 from webhook_gateway.store import configuration, deliveries
 from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable, StatementTimedOut
@@ -68,9 +68,9 @@ class Settling:
 
     async def poll(self) -> float:
         """Settles what has arrived, and sends what goes on of its ordering keys."""
-        results, began = self.sending.unsettled[: self.most], perf_counter()
-        if not results:
+        if not (results := self.sending.unsettled[: self.most]):
             return POLL
+        began = perf_counter()
         changed = self._changed_health(results)
         try:
             following = await self._settle_all(results, changed)
@@ -148,7 +148,8 @@ class Settling:
         finished = [f for record, result in results if (f := self._finished(record, result)) is not None]
         retried = [r for _, result in results if (r := _retried(result)) is not None]
         made = [self._attempt(result) for _, result in results]
-        async with self.database.connection() as connection, connection.transaction():
+        alone = not (changed or disabling or retried) and all(map(_ends_alone, finished))
+        async with self.database.connection() as connection, nullcontext() if alone else connection.transaction():
             settled = await deliveries.settle(connection, made, finished, retried, self.database.clock.now())
             reach("within_settle")
             ours = [result for _, result in results if result.delivery.id in settled.ours]
@@ -218,7 +219,7 @@ class Settling:
             tls_version=result.exchange.tls_version,
             sends=result.exchange.sends,
             response_length=None if response is None else response.length,
-            response_type=None if response is None else _media_type(response.content_type),
+            response_type=None if response is None else media_type(response.content_type),
             response_digest=None
             if response is None
             else self.vault.digest_of_answer(delivery.tenant_id, response.sha256),
@@ -226,6 +227,11 @@ class Settling:
             if excerpt
             else None,
         )
+
+
+def _ends_alone(one: Finished) -> bool:
+    """Nobody is told of it and no other goes on, so that its one statement is a transaction by itself."""
+    return one.state is DeliveryState.DELIVERED and one.delivery.ordering_key is None
 
 
 def _retried(result: Result) -> Retried | None:
@@ -239,12 +245,3 @@ def _retried(result: Result) -> Retried | None:
             return None
         case _:
             assert_never(result.verdict.action)
-
-
-_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}(?=\s*(;|$))")
-
-
-def _media_type(text: str | None) -> str | None:
-    """A content type is the partner's text, and might say anything: only what looks like one is kept (RFC 6838)."""
-    found = _MEDIA_TYPE.match(text.strip().lower()) if text is not None else None
-    return None if found is None else found[0]

@@ -30,6 +30,7 @@ from webhook_gateway.store import (
     stalled,
 )
 from webhook_gateway.store.database import Connection, Database
+from webhook_gateway.store.notifications import OUTBOX, notify
 
 from . import operational
 from .registry import Registry
@@ -100,6 +101,8 @@ class Upkeep:
                 except BaseException:
                     connection.terminate()  # the lock must not live on in the pool
                     raise
+        if any(done):
+            await notify(self._database, OUTBOX)  # a replay may have put something there
         return ROUND if all(count is None for count in done) else 0.0
 
     async def _do_chores(self, connection: Connection) -> None:

@@ -29,7 +29,7 @@ from webhook_gateway.store.notifications import CONFIGURATION, DELIVERIES, OUTBO
 from .bodies import Bodies
 from .claiming import Claiming
 from .current import Configuration, Membership
-from .dispatch import Dispatch
+from .dispatch import ROUND, Dispatch
 from .due import Due
 from .notices import tell
 from .registry import Registry
@@ -164,4 +164,4 @@ class Worker:
                 await self._sending.send(done.leased)
             finally:
                 self._slots.inserted(one.record for one in done.leased)
-        return 0.0
+        return 0.0 if done.dequeued >= ROUND else POLL  # what was committed since has been notified

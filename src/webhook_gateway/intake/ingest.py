@@ -35,6 +35,8 @@ from .schemas import Schema
 
 LARGEST_COMMIT = 500
 LARGEST_COMMIT_BYTES = 8_388_608
+FEW = 4
+"""Events of a commit that tells the workers by itself: with more of them the lock that this takes would be felt."""
 LONGEST_QUEUE = 20_000
 """Events that wait for a commit: of one tenant that is alone; of several, each may have its part."""
 PATIENCE = 4.5
@@ -293,12 +295,14 @@ class Ingest:
 
     async def _commit(self, events: list[Appended]) -> list[Receipt | EventRefused]:
         began = monotonic()
+        told = len(events) <= FEW
         async with self._database.connection() as connection:
-            results = await append(connection, events)
+            results = await append(connection, events, notify=told)
         telemetry.append_seconds.observe(monotonic() - began)
         telemetry.append_events.observe(len(events))
         reach("after_append_commit")
-        self._notifier.ask()
+        if not told:
+            self._notifier.ask()
         return results
 
 
@@ -319,9 +323,11 @@ def _fail(stored: Stored, error: DatabaseUnavailable) -> None:
     stored.exception()  # seen: its caller may have given up
 
 
-async def append(connection: Connection, events: list[Appended]) -> list[Receipt | EventRefused]:
+async def append(
+    connection: Connection, events: list[Appended], *, notify: bool = False
+) -> list[Receipt | EventRefused]:
     """Stores prepared events, each once for its idempotency key, and says what became of each."""
-    stored = await outbox.append(connection, events)
+    stored = await outbox.append(connection, events, notify)
     telemetry.accepted_events.inc(len(stored))
     again = [(e.tenant_id, e.key) for e in events if e.id not in stored and e.key is not None]
     known = await outbox.earlier(connection, again) if again else {}
@@ -334,9 +340,7 @@ def _result(
     if event.id in stored:
         return Receipt(event.id, event.type, stored[event.id])
     if event.key is None or (event.tenant_id, event.key) not in known:
-        raise DatabaseUnavailable(
-            "the event was not stored"
-        )  # its key was pruned between two statements: asking again helps
+        raise DatabaseUnavailable("its key was pruned between two statements: asking again helps")
     first = known[event.tenant_id, event.key]
     if first["fingerprint"] != event.fingerprint:
         telemetry.refused_events.labels(RefusedBecause.IDEMPOTENCY_CONFLICT.value).inc()

@@ -13,6 +13,7 @@ A partner's failure is data, never an exception: an exception means that the gat
 
 from __future__ import annotations
 
+import re
 from enum import Enum, StrEnum
 
 import msgspec
@@ -141,3 +142,12 @@ def detail_of(outcome: Outcome) -> str | None:
             return "answer_malformed"
         case _:
             return None
+
+
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}(?=\s*(;|$))")
+
+
+def media_type(text: str | None) -> str | None:
+    """A content type is the partner's text, and might say anything: only what looks like one is kept (RFC 6838)."""
+    found = _MEDIA_TYPE.match(text.strip().lower()) if text is not None else None
+    return None if found is None else found[0]

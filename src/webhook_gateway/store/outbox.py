@@ -16,12 +16,13 @@ import msgspec
 from .clock import time_near
 from .database import FULL_SCAN, Connection
 from .finished import has_delivery
+from .notifications import CHANNEL, OUTBOX
 from .rows import columns
 
 APPEND = """
 -- append: all events that arrived while the last commit was under way, with their idempotency keys and what they are
 -- found by, in one commit. Idempotency keys are inserted in sorted order, so that two processes that got the same
--- retries can't deadlock; what they are found by, so that an index page is gone to once.
+-- retries can't deadlock; what they are found by, so that an index page is gone to once. Workers are told by the way.
 WITH incoming AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::bigint[], $6::int[], $7::bytea[],
                          $8::bytea[], $9::bytea[], $10::text[], $11::text[])
@@ -42,7 +43,7 @@ WITH incoming AS MATERIALIZED (
 )
 INSERT INTO outbox (tenant_id, event_id, type, ordering_key, addressees)
 SELECT tenant_id, id, type, ordering_key, addressees::uuid[] FROM fresh ORDER BY n
-RETURNING event_id, now() AS accepted_at
+RETURNING event_id, now() AS accepted_at, (SELECT pg_notify($13, $14) WHERE $12) IS NULL AS told
 """
 
 EARLIER = """
@@ -106,6 +107,11 @@ FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigi
     AS n(id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due, lease, reason, unfiltered)
 """
 
+INSERT_WITH_BODIES = f"""
+-- insert with bodies: the same, and what is about to be sent comes by the way
+WITH made AS ({INSERT_DELIVERIES})
+SELECT id, body FROM events WHERE id = ANY($13::uuid[])
+"""
 
 CANCEL_FOR_DELETED = """
 -- cancel for deleted: a replay or a test whose endpoint is gone by now; its delivery was promised, so it ends visibly
@@ -175,9 +181,12 @@ class NewDelivery(msgspec.Struct, frozen=True):
     unfiltered: bool | None = None
 
 
-async def append(connection: Connection, events: Sequence[Appended]) -> dict[UUID, datetime]:
-    """Stores the events and says which were new, with the time of acceptance. Returns after the commit."""
-    rows = await connection.fetch(APPEND, *columns(Appended, events))
+async def append(connection: Connection, events: Sequence[Appended], notify: bool = False) -> dict[UUID, datetime]:
+    """Stores the events and says which were new, with the time of acceptance. Returns after the commit.
+
+    To ``notify`` with it saves a commit, but holds a lock on the whole database while it lasts.
+    """
+    rows = await connection.fetch(APPEND, *columns(Appended, events), notify, CHANNEL, OUTBOX)
     return {row["event_id"]: row["accepted_at"] for row in rows}
 
 
@@ -221,8 +230,15 @@ async def without_known(connection: Connection, dequeued: Dequeued) -> list[Outb
     return [event for event in dequeued.events if not event.is_earlier or event in left]
 
 
-async def insert_deliveries(connection: Connection, new: Sequence[NewDelivery], lease_id: UUID) -> None:
-    await connection.execute(INSERT_DELIVERIES, *columns(NewDelivery, new), lease_id)
+async def insert_deliveries(
+    connection: Connection, new: Sequence[NewDelivery], lease_id: UUID, bodies_of: Sequence[UUID] = ()
+) -> dict[UUID, bytes]:
+    """Returns the sealed bodies of these events, by their ids."""
+    if not bodies_of:
+        await connection.execute(INSERT_DELIVERIES, *columns(NewDelivery, new), lease_id)
+        return {}
+    rows = await connection.fetch(INSERT_WITH_BODIES, *columns(NewDelivery, new), lease_id, bodies_of)
+    return {row["id"]: row["body"] for row in rows}
 
 
 async def cancel_for_deleted(connection: Connection, events: Sequence[OutboxEvent]) -> None:
