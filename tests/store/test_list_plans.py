@@ -20,7 +20,7 @@ from sqlalchemy import event
 from tests.support.postgres import Server
 from webhook_gateway.operations.change import local_actor
 from webhook_gateway.operations.replays import as_filter
-from webhook_gateway.store import audit, backfills, endpoints, lists, replays, stats
+from webhook_gateway.store import audit, backfills, endpoints, lists, lookups, partitions, replays, stats
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.reports import Filter
 
@@ -81,6 +81,17 @@ SELECT '00000000-0000-0000-0000-000000000001', n, now(),
        CASE WHEN n < 900000 THEN 'key_old' WHEN n % 10000 = 7 THEN 'key_rare' ELSE 'key_new' END, 'local', 'x.changed',
        CASE WHEN n < 500000 THEN 'ep_old' ELSE 'dlv_' || n END, '', '' FROM generate_series(1, $1::int) AS n
 """
+ATTEMPTS = f"""
+INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status)
+SELECT id, id, tenant_id, 1, now(), 0.1, 'answered', 'accepted', CASE WHEN type = '{RARE}' THEN 201 ELSE 200 END
+FROM finished_deliveries WHERE sequence > $1
+"""
+POPULAR, NEEDLE = UUID(int=21), UUID(int=22)
+LOOKUPS = """
+INSERT INTO lookups (key, event_id)
+SELECT k.key, e.id FROM events e CROSS JOIN LATERAL (VALUES ($1::uuid), (gen_random_uuid())) AS k(key)
+UNION ALL SELECT $2, id FROM events WHERE type = 'lab_result.rare'
+"""
 OUTBOX = """
 INSERT INTO outbox (tenant_id, event_id, type)
 SELECT '00000000-0000-0000-0000-000000000001', gen_random_uuid(), 'lab_result.final' FROM generate_series(1, $1::int)
@@ -106,10 +117,14 @@ async def full(postgres: Server, template: str, request: pytest.FixtureRequest) 
         await connection.execute(FINISHED, 3 * MILLION, request.param)
         await connection.execute(OPEN, MILLION)
         await connection.execute(EVENTS, MILLION)
+        await connection.execute(ATTEMPTS, 2 * MILLION)
+        day = await partitions.today(connection) - timedelta(days=90)
+        await partitions.make_ahead(connection, partitions.LOOKUPS, day, 90)
+        await connection.execute(LOOKUPS, POPULAR, NEEDLE)
         await connection.execute(AUDIT, MILLION)
         await connection.execute(OUTBOX, MILLION // 10)
         await connection.execute(A_FEW, AN_EVENT)
-        tables = "deliveries, finished_deliveries, events, endpoints, audit_log, outbox"
+        tables = "deliveries, finished_deliveries, attempts, events, lookups, endpoints, audit_log, outbox"
         await connection.execute(f"VACUUM (ANALYZE) {tables}")
         await connection.close()
         yield url
@@ -186,6 +201,56 @@ async def test_a_list_of_deliveries_reads_only_so_much_for_every_filter_and_role
                 is_there = wanted and not filters.keys() & {"since", "endpoint_id"}
                 assert len(found) == (is_there and filters.get("event_id", AN_EVENT) == AN_EVENT), (role, name)
             await expect_few_pages(full, made, f"{role}, {name}")
+
+
+async def test_a_list_of_attempts_reads_only_so_much_for_every_filter_and_role(full: str) -> None:
+    endpoints = {BIG: UUID("00000000-0000-0000-0001-000000000001"), NEW: UUID("00000000-0000-0000-0002-000000000002")}
+    filters: list[dict[str, Any]] = [
+        {"outcome": outcome, "status": status} for outcome in (None, "accepted", "rejected") for status in (None, 201)
+    ]
+    async with listening(full) as (database, made):
+        for (role, whose), asked, since in product(ROLES.items(), filters, (None, FILTERS["a day"]["since"])):
+            made.clear()
+            wanted = replace(whose, endpoint_id=endpoints[whose.tenant_id], since=since)
+            async with database.reading() as connection:
+                found, _ = await lists.attempts_page(connection, wanted, **asked, before=None, limit=50)
+            if whose == Filter(BIG) and not any(asked.values()):
+                assert len(found) == 50
+            await expect_few_pages(full, made, f"attempts of {role}, {asked}, {since}")
+
+
+async def test_what_waits_is_found_by_its_endpoints_for_every_filter_and_role(full: str) -> None:
+    filters: dict[str, dict[str, Any]] = {name: FILTERS[name] for name in ("none", "type=common", "a day")}
+    async with listening(full) as (database, made):
+        for (role, whose), (name, asked), one in product(ROLES.items(), filters.items(), (False, True)):
+            made.clear()
+            wanted = replace(whose, **asked, **({"endpoint_id": FILTERS["endpoint"]["endpoint_id"]} if one else {}))
+            async with database.reading() as connection:
+                found = await lists.waiting(connection, wanted, 10_001)
+            if role == "the big hospital" and name != "a day":
+                assert len(found) == (5_000 if one else 10_001)
+            await expect_few_pages(full, made, f"{role}, {name}, {one}", most=1_500_000)
+
+
+async def test_events_are_found_by_a_key_that_is_rare_and_by_one_that_all_have(full: str) -> None:
+    connection = await asyncpg.connect(full)
+    try:
+        today = await partitions.today(connection)
+        low, high = partitions.lowest_id(today - timedelta(days=59)), partitions.lowest_id(today + timedelta(days=1))
+        for keys in ([POPULAR], [NEEDLE], [POPULAR, NEEDLE, UUID(int=23), UUID(int=24)]):
+            plan, whole = await explain(connection, lookups.BY_KEY, keys, low, high, 51, mode="force_custom_plan")
+            print(keys, whole)
+            assert whole < 2_000, plan
+    finally:
+        await connection.close()
+    async with listening(full) as (database, made):
+        async with database.reading() as transaction:
+            some = [row["id"] for row in (await lists.events_page(transaction, BIG, limit=50))[0]]
+            made.clear()
+            await lists.events_page(transaction, BIG, only=some, limit=50)
+            for whose in ROLES.values():
+                await lists.with_deliveries(transaction, whose, some)
+        await expect_few_pages(full, made, "events by their ids", most=10_000)
 
 
 async def test_page_after_page_finds_a_needle(full: str) -> None:

@@ -1,9 +1,10 @@
-"""``pause``, ``resume`` and ``cancel``: an endpoint left alone for a while, a delivery given up. ``why`` it is so."""
+"""``pause``, ``resume`` and ``cancel``: an endpoint left alone for a while, deliveries given up. ``why`` it is so."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
@@ -11,8 +12,8 @@ import typer
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.sentences import Explanation
 
-from .environment import TenantName, change_in, configured_vault, parse_id, with_database
-from .exits import granted
+from .environment import TenantName, change_in, configured_vault, moment_in, parse_id, with_database
+from .exits import NO, granted
 from .screen import answers, say
 
 if TYPE_CHECKING:
@@ -69,14 +70,39 @@ def resume_all() -> None:
 
 
 def cancel(
-    delivery: Annotated[str, typer.Argument(metavar="DELIVERY_ID", help="dlv_…")], tenant: TenantName = "default"
+    delivery: Annotated[str, typer.Argument(metavar="[DELIVERY_ID]", help="dlv_…: only this one.")] = "",
+    endpoint: Annotated[str, typer.Option("--endpoint", metavar="EP_ID", help="All that waits for it.")] = "",
+    type: Annotated[str, typer.Option("--type", help="Only events of this type.")] = "",
+    since: Annotated[str, typer.Option("--since", metavar="TIME", help="Made at or after.")] = "",
+    until: Annotated[str, typer.Option("--until", metavar="TIME", help="Made before; by default before now.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many that are.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    tenant: TenantName = "default",
 ) -> None:
-    """Give a pending delivery up for good. The next one of its ordering key goes on."""
+    """Give a pending delivery up for good, or all that a filter finds. The next ones of their ordering keys go on.
+
+    [dim]Example:[/dim]  webhook-gateway cancel --endpoint ep_01h455vb4pex5vsknk084sn02q --dry-run
+    """
     from webhook_gateway.operations import deliveries
 
-    delivery_id = parse_id(ids.DELIVERY, delivery)
-    row = change_in(tenant, lambda change: deliveries.cancel(change, delivery_id))
-    say(f"{delivery} is {row['state']}")
+    if delivery:
+        delivery_id = parse_id(ids.DELIVERY, delivery)
+        row = change_in(tenant, lambda change: deliveries.cancel(change, delivery_id))
+        say(f"{delivery} is {row['state']}")
+        return
+    endpoint_id = parse_id(ids.ENDPOINT, endpoint) if endpoint else None
+    given = {"endpoint_id": endpoint_id, "type": type, "since": moment_in(since), "until": moment_in(until)}
+    wanted: dict[str, Any] = {name: value for name, value in given.items() if value}
+    count, more = change_in(tenant, lambda change: deliveries.cancel_many(change, wanted, dry_run=True))
+    many = f"more than {count:,}" if more else f"{count:,}"
+    if dry_run or (count and not yes and not typer.confirm(f"Cancel {many} deliveries?")):
+        say(f"{many} deliveries wait")
+        raise typer.Exit(0 if dry_run else NO)
+    done, more, wanted = 0, True, {"until": datetime.now(UTC), **wanted}
+    while more:
+        count, more = change_in(tenant, lambda change: deliveries.cancel_many(change, wanted, dry_run=False))
+        done += count
+    say(f"{done:,} deliveries are cancelled")
 
 
 def why(

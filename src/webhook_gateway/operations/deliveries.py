@@ -9,21 +9,25 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import may_have
 from webhook_gateway.rules.model import EndpointState
 from webhook_gateway.rules.waiting import Reason
-from webhook_gateway.store import deliveries, endpoints, forwarding, replays, reports
+from webhook_gateway.store import deliveries, endpoints, forwarding, lists, replays, reports
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.finished import NOT_WANTED
 from webhook_gateway.store.notifications import DELIVERIES, OUTBOX
 
 from .change import Actor, Change
+from .endpoints import find as find_endpoint
 from .endpoints import may_send_again
 from .permission import types_of
 from .quotas import replays_more
-from .refusals import Conflict, NotFound, NotHeld, Refusal
+from .refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
 
 BY_HAND = "by_hand"
+MANY = 10_000
+"""Deliveries that are given up in one transaction, or counted before."""
 _NOT_NOW = {
     Reason.PAUSED: Conflict.ENDPOINT_PAUSED,
     Reason.DISABLED: Conflict.ENDPOINT_DISABLED,
@@ -86,6 +90,31 @@ async def cancel(change: Change, delivery_id: UUID) -> dict[str, Any] | NotFound
     before = {"attempt": row["attempt"]}
     change.note("delivery.cancelled", ids.render(ids.DELIVERY, delivery_id), DELIVERIES, before=before)
     return await find(connection, actor, delivery_id)
+
+
+async def cancel_many(
+    change: Change, wanted: Mapping[str, Any], *, dry_run: bool
+) -> tuple[int, bool] | NotFound | Invalid:
+    """Gives up what waits and the filter finds, or with ``dry_run`` only counts it; and whether there is more.
+
+    ``wanted`` are fields of a `Filter`.
+    """
+    connection, actor = change.connection, change.actor
+    if not wanted:
+        return Invalid((Fault("required", "Say which: by endpoint_id, type, since or until.", pointer=""),))
+    target = "deliveries"
+    if endpoint_id := wanted.get("endpoint_id"):
+        if isinstance(found := await find_endpoint(connection, actor, endpoint_id), NotFound):
+            return found
+        target = ids.render(ids.ENDPOINT, endpoint_id)
+    waiting = await lists.waiting(connection, reports.Filter(actor.tenant_id, actor.subscriber_id, **wanted), MANY + 1)
+    count, more = min(len(waiting), MANY), len(waiting) > MANY
+    if not dry_run:
+        driver, gone = await driver_of(connection), waiting[:MANY]
+        count = await deliveries.cancel(driver, tenant_id=actor.tenant_id, ids=gone, endpoint_id=None, reason=BY_HAND)
+        written = {name: str(value) for name, value in wanted.items() if name != "endpoint_id"}
+        change.note("deliveries.cancelled", target, DELIVERIES, after={**written, "count": count})
+    return count, more
 
 
 async def try_now(change: Change, delivery_id: UUID) -> dict[str, Any] | Refusal:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    or_,
     select,
     true,
     union_all,
@@ -34,6 +35,7 @@ from .reports import (
     FINAL_STATES,
     Filter,
     asked,
+    attempt_columns,
     between,
     constant,
     event_columns,
@@ -45,13 +47,15 @@ from .reports import (
     told,
 )
 from .rows import every
-from .tables import deliveries, endpoints, events, finished_deliveries
+from .tables import attempts, deliveries, endpoints, events, finished_deliveries
 from .waiting import OPEN_STATES, explained
 
 WALKED = 20_000
 """Rows that a page walks over at most, in each table, to find those that a filter wants."""
 FEW = 5_000
 """As many rows are read and sorted rather than walked to."""
+ATTEMPTED = 2_000
+"""Finished deliveries of an endpoint whose attempts a page looks at."""
 FEWEST = 100
 """Rows of each endpoint that are walked over at least, however many endpoints there are."""
 
@@ -140,6 +144,58 @@ async def with_deliveries(connection: AsyncConnection, wanted: Filter, event_ids
     return set(await connection.scalars(union_all(*(select(side.subquery().c.event_id) for side in sides))))
 
 
+async def attempts_page(
+    connection: AsyncConnection,
+    wanted: Filter,
+    *,
+    outcome: str | None,
+    status: int | None,
+    before: UUID | None,
+    limit: int,
+) -> Page:
+    """Requests to the filter's endpoint, of its newest deliveries first, and the id of the last one of these.
+
+    Those of one delivery are on one page, which may be longer than ``limit`` for it.
+    """
+    theirs = await endpoint_ids(connection, wanted)
+    ended_rows, rows = finished_rows().where(*told(wanted)), open_rows().where(*asked(wanted))
+    of_ended = between(finished_deliveries, wanted.since, wanted.until, before)
+    reached = await _reach_of_each(connection, wanted, theirs, of_ended, ATTEMPTED)
+    if await _few(connection, _open_by_endpoint(theirs, rows)):
+        is_open = _open_by_endpoint(theirs, rows)
+    else:
+        of_open = await _reach(connection, deliveries, between(deliveries, wanted.since, wanted.until, before))
+        reached = max((reach for reach in (reached, of_open) if reach is not None), default=None)
+        is_open = rows.where(deliveries.c.endpoint_id.in_(theirs)).subquery("o")
+    ended = narrow(ended_rows, finished_deliveries, replace(wanted, subscriber_id=None, endpoint_id=None), before)
+    newest = _from(ended, finished_deliveries, reached).order_by(finished_deliveries.c.id.desc())
+    has_ended = of_each(theirs, newest, finished_deliveries, ATTEMPTED + 1)
+    sides = (_chosen(side, wanted, before, reached).where(side.c.attempt > 0) for side in (is_open, has_ended))
+    both = union_all(*sides).subquery("d")
+    of_it = attempt_columns().where(attempts.c.delivery_id == both.c.id, attempts.c.tenant_id == wanted.tenant_id)
+    if outcome is not None:
+        of_it = of_it.where(attempts.c.outcome == outcome)
+    if status is not None:
+        of_it = of_it.where(attempts.c.status == status)
+    its = of_it.offset(0).lateral("a")
+    page = select(both.c.id.label("delivery_id"), both.c.event_id, *its.c).select_from(both.join(its, true()))
+    found = await every(connection, page.order_by(both.c.id.desc()).fetch(limit, with_ties=True))
+    found.sort(key=lambda row: (row["delivery_id"], row["id"]), reverse=True)
+    return found, found[-1]["delivery_id"] if len(found) >= limit else reached
+
+
+async def waiting(connection: AsyncConnection, wanted: Filter, limit: int) -> list[UUID]:
+    """Open deliveries that nobody is sending. Those behind others come first: none goes on only to be cancelled."""
+    theirs = await endpoint_ids(connection, wanted)
+    free = or_(deliveries.c.lease_id.is_(None), deliveries.c.due_at <= func.now())
+    rows = narrow(open_rows(), deliveries, replace(wanted, endpoint_id=None, subscriber_id=None), None)
+    rows = rows.where(*asked(wanted))
+    behind = rows.where(deliveries.c.due_at.is_(None), deliveries.c.ordering_key.is_not(None))
+    due = rows.where(deliveries.c.due_at.is_not(None), free)
+    sides = [select(of_each(theirs, some, deliveries, limit).c.id).limit(limit).subquery() for some in (behind, due)]
+    return list(await connection.scalars(union_all(*(select(side) for side in sides)).limit(limit)))
+
+
 async def recent_events(connection: AsyncConnection) -> UUID | None:
     """The id from which on there are `WALKED` events of all tenants."""
     return await _reach(connection, events, [])
@@ -197,14 +253,18 @@ async def _reach(connection: AsyncConnection, table: FromClause, bounds: Sequenc
 
 
 async def _reach_of_each(
-    connection: AsyncConnection, wanted: Filter, theirs: Sequence[UUID], bounds: Sequence[ColumnElement[bool]]
+    connection: AsyncConnection,
+    wanted: Filter,
+    theirs: Sequence[UUID],
+    bounds: Sequence[ColumnElement[bool]],
+    most: int = WALKED,
 ) -> UUID | None:
     """The same of these endpoints' finished deliveries: down to there all of them were walked over."""
     rows = (
         select(finished_deliveries.c.id)
         .where(finished_deliveries.c.tenant_id == wanted.tenant_id, *bounds)
         .order_by(finished_deliveries.c.id.desc())
-        .offset(max(WALKED // len(theirs), FEWEST))
+        .offset(max(most // len(theirs), FEWEST))
     )
     ends = of_each(theirs, rows, finished_deliveries, 1)
     reached: UUID | None = await connection.scalar(select(ends.c.id).order_by(ends.c.id.desc()).limit(1))

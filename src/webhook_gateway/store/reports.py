@@ -99,9 +99,12 @@ async def delivery(connection: AsyncConnection, wanted: Filter, delivery_id: UUI
 
 async def attempts_of(connection: AsyncConnection, tenant_id: UUID, delivery_id: UUID) -> list[RowMapping]:
     """Its requests, first one first, without what partners answered."""
-    shown = [column for column in attempts.c if column.name not in _NOT_SHOWN]
-    rows = select(*shown).where(attempts.c.delivery_id == delivery_id, attempts.c.tenant_id == tenant_id)
+    rows = attempt_columns().where(attempts.c.delivery_id == delivery_id, attempts.c.tenant_id == tenant_id)
     return await every(connection, rows.order_by(attempts.c.id))
+
+
+def attempt_columns() -> Select[Any]:
+    return select(*(column for column in attempts.c if column.name not in _NOT_SHOWN))
 
 
 async def responses_of(connection: AsyncConnection, tenant_id: UUID, delivery_id: UUID) -> list[RowMapping]:

@@ -18,7 +18,15 @@ from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
 from .dependencies import Gateway, Parts, needs, page_of
-from .schemas.deliveries import Delivery, DeliveryDetail, DeliveryQuery, KeptResponses, QueuedDelivery
+from .schemas.deliveries import (
+    Cancelled,
+    Cancelling,
+    Delivery,
+    DeliveryDetail,
+    DeliveryQuery,
+    KeptResponses,
+    QueuedDelivery,
+)
 from .schemas.shapes import Page
 from .schemas.typed_ids import DeliveryId
 
@@ -82,6 +90,15 @@ async def cancel(delivery_id: DeliveryId, gateway: Parts, caller: Operator) -> A
     """Gives a pending delivery up for good. The next one of its ordering key goes on."""
     async with changing(gateway.database, caller) as change:
         return granted(await deliveries.cancel(change, delivery_id))
+
+
+@router.post("/cancel", response_model=Cancelled, operation_id="cancelDeliveries", summary="Cancel a backlog")
+async def cancel_many(body: Cancelling, gateway: Parts, caller: Operator) -> Any:
+    """Gives up what waits and nobody is sending just now, 10,000 at a time; with `until`, nothing that comes later."""
+    wanted = body.model_dump(exclude={"dry_run"}, exclude_none=True)
+    async with changing(gateway.database, caller) as change:
+        count, more = granted(await deliveries.cancel_many(change, wanted, dry_run=body.dry_run))
+    return {"count": count, "more": more}
 
 
 @router.post(

@@ -15,15 +15,16 @@ from webhook_gateway.operations.change import changing
 from webhook_gateway.operations.endpoints import find
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import endpoints, keyring, reports
+from webhook_gateway.store import endpoints, keyring, lists, reports
 from webhook_gateway.store.database import DatabaseUnavailable
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import granted
 
 from .deliveries import shown_attempt
-from .dependencies import Gateway, Parts, needs, next_page, read_number_cursor
+from .dependencies import Gateway, Parts, needs, next_page, read_cursor, read_number_cursor, write_cursor
 from .endpoints import shown
 from .replays import PREVIEWED, Made, shown_job
+from .schemas.deliveries import AttemptQuery, EndpointAttempt
 from .schemas.endpoint_lifecycle import HeldKey, Pause, SentTest, TestSend
 from .schemas.endpoints import Endpoint
 from .schemas.replays import NewBackfill
@@ -33,6 +34,7 @@ from .schemas.typed_ids import EndpointId
 router = APIRouter(prefix="/v1/endpoints", tags=["Endpoints"])
 
 Reader = Annotated[Caller, needs(Scope.ENDPOINTS_READ)]
+Tracer = Annotated[Caller, needs(Scope.DELIVERIES_READ)]
 Operator = Annotated[Caller, needs(Scope.DELIVERIES_WRITE)]
 
 
@@ -134,6 +136,30 @@ async def backfill(
         return counted
     async with changing(gateway.database, caller) as change:
         return shown_job(granted(await backfills.create(change, endpoint_id, given, counted)))
+
+
+@router.get(
+    "/{endpoint_id}/attempts",
+    response_model=Page[EndpointAttempt],
+    operation_id="listAttempts",
+    summary="List requests to an endpoint",
+)
+async def attempts(
+    endpoint_id: EndpointId, query: Annotated[AttemptQuery, Query()], gateway: Parts, caller: Tracer
+) -> Any:
+    """Lists requests, those of the newest deliveries first. A page may be short, or empty, before the last one; or a
+    little longer than `limit`, with all of a delivery's."""
+    async with gateway.database.reading() as connection:
+        granted(await find(connection, caller, endpoint_id))
+        rows, reached = await lists.attempts_page(
+            connection,
+            reports.Filter(caller.tenant_id, caller.subscriber_id, endpoint_id, since=query.since, until=query.until),
+            outcome=query.outcome,
+            status=query.status,
+            before=read_cursor(query.cursor),
+            limit=query.limit,
+        )
+    return {"items": [shown_attempt(row) for row in rows], "next_cursor": reached and write_cursor(reached)}
 
 
 @router.get(

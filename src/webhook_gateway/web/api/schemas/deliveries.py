@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from webhook_gateway.rules.model import DeliveryState
 from webhook_gateway.rules.waiting import Reason
 
-from .shapes import Paging, Shown, examples
+from .shapes import Body, Paging, Shown, examples
 from .typed_ids import SUFFIX, AttemptId, DeliveryId, EndpointId, EventId
 from .values import EventTypeName, Time
 
@@ -136,6 +136,24 @@ class Attempt(Shown):
     )
 
 
+class EndpointAttempt(Attempt):
+    """One HTTP request, and for which delivery."""
+
+    model_config = examples({"delivery_id": f"dlv_{SUFFIX}", "event_id": f"evt_{SUFFIX}", **ATTEMPT})
+
+    delivery_id: DeliveryId
+    event_id: EventId
+
+
+class AttemptQuery(Paging):
+    """Which attempts. `since` and `until` bound when their deliveries were made."""
+
+    outcome: Literal["accepted", "rejected", "timed_out", "unreachable", "blocked", "unsendable"] | None = None
+    status: int | None = Field(None, ge=100, le=599, description="The partner's HTTP status.")
+    since: Time | None = None
+    until: Time | None = None
+
+
 class KeptResponse(Shown):
     """What is kept of a partner's answer to one attempt."""
 
@@ -167,6 +185,27 @@ class DeliveryDetail(Delivery):
 
     explanation: Explanation
     attempts: list[Attempt]
+
+
+class Cancelling(Body):
+    """Which open deliveries to give up, by one of these at least. `since` and `until` bound when they were made."""
+
+    model_config = examples({"endpoint_id": f"ep_{SUFFIX}", "type": "lab_result.final", "dry_run": True})
+
+    endpoint_id: EndpointId | None = None
+    type: EventTypeName | None = None
+    since: Time | None = None
+    until: Time | None = None
+    dry_run: bool = Field(False, strict=True, description="Only count them.")
+
+
+class Cancelled(Shown):
+    """How many were given up, or with `dry_run` would be: 10,000 at most."""
+
+    model_config = examples({"count": 10_000, "more": True})
+
+    count: int
+    more: bool = Field(description="There are more: ask again for the rest.")
 
 
 class DeliveryQuery(Paging):
