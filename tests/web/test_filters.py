@@ -18,6 +18,7 @@ from tests.web.world import post
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.operations import endpoints
 from webhook_gateway.operations.change import changing, local_actor
+from webhook_gateway.operations.partners import Applying
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER
 from webhook_gateway.rules.targets import Policy
@@ -139,6 +140,24 @@ async def test_who_widens_while_the_hospital_sets_a_filter_waits_for_it_and_gets
             await hospital.until("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
         (fault,) = check_problem(await asked, 422, "invalid-request")["errors"]
         assert fault["rule"] == "not_allowed"
+
+
+async def test_a_partner_that_changes_an_endpoint_while_a_file_is_applied_waits_with_nothing_in_its_hands(
+    api: Api, hospital: Hospital, admin: httpx.AsyncClient
+) -> None:
+    subscriber = await post(admin, "/v1/subscribers", {"name": "Payer", **CLAIMS})
+    both = [await post(admin, "/v1/endpoints", {"subscriber_id": subscriber["id"], "url": URL}) for _ in range(2)]
+    first, second = (ids.parse(ids.ENDPOINT, endpoint["id"]) for endpoint in both)
+    of_theirs = {"subscriber_id": ids.parse(ids.SUBSCRIBER, subscriber["id"])}
+    async with await api.as_client(*OF_A_SUBSCRIBER, **of_theirs) as http:
+        async with changing(hospital.database, local_actor(hospital.tenant_id)) as change:
+            parts = (hospital.vault, Catalogue(), Policy())
+            await Applying(change, *parts).apply([])
+            await endpoints.change_one(change, *parts, first, {"filter": FILTER})
+            asked = asyncio.create_task(http.patch(f"/v1/endpoints/{both[1]['id']}", json={"slots": 2}))
+            await hospital.until("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            await endpoints.change_one(change, *parts, second, {"slots": 3})
+        assert (await asked).json()["slots"] == 2
 
 
 async def test_a_filter_is_tried_on_what_came_lately(api: Api, hospital: Hospital, admin: httpx.AsyncClient) -> None:

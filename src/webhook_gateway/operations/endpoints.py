@@ -70,11 +70,11 @@ async def create(
     subscriber_id = given["subscriber_id"]
     if actor.subscriber_id not in (None, subscriber_id):
         return NotFound.SUBSCRIBER
+    if given["filter"] is not None or actor.subscriber_id is not None:
+        await endpoints.lock_filters(change.connection, actor.tenant_id)
     subscriber = await subscribers.get(change.connection, actor.tenant_id, subscriber_id, lock=True)
     if subscriber is None:
         return NotFound.SUBSCRIBER
-    if given["filter"] is not None or actor.subscriber_id is not None:
-        await endpoints.lock_filters(change.connection, subscriber_id)
     if too_many := await one_endpoint_more(change):
         return too_many
     faults = [
@@ -110,11 +110,11 @@ async def change_one(
     change: Change, vault: Vault, catalogue: Catalogue, policy: Policy, endpoint_id: UUID, given: Mapping[str, Any]
 ) -> RowMapping | Refusal:
     """Changes the columns that are ``given`` and leaves the rest. With ``cancel_open`` it may cut off deliveries."""
+    if "filter" in given or change.actor.subscriber_id is not None:
+        await endpoints.lock_filters(change.connection, change.actor.tenant_id)
     before = await find_theirs(change.connection, change.actor, endpoint_id)
     if isinstance(before, NotFound | NotHeld):
         return before
-    if "filter" in given or change.actor.subscriber_id is not None:
-        await endpoints.lock_filters(change.connection, before["subscriber_id"])
     cancel_open = given.get("cancel_open", False)
     given = {name: value for name, value in given.items() if name != "cancel_open"}
     headers = header_names(vault, before) if "headers" not in given else list(given["headers"] or {})

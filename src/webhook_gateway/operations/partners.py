@@ -73,6 +73,7 @@ class Applying:
 
     async def apply(self, wanted: Sequence[Wanted], expected: str | None = None) -> list[Step] | Refusal:
         """Faults point into the document. ``expected`` is the `digest` of the steps that somebody has agreed to."""
+        await stored_endpoints.lock_filters(self.change.connection, self.change.actor.tenant_id)
         rows = await stored.lock_all(self.change.connection, self.change.actor.tenant_id)
         for index, one in enumerate(wanted):
             await self._subscriber(f"/subscribers/{index}", one, rows)

@@ -79,10 +79,10 @@ async def ever(
     return await every(connection, rows.where(endpoints.c.id < before).order_by(endpoints.c.id.desc()).limit(limit))
 
 
-async def lock_filters(connection: AsyncConnection, subscriber_id: UUID) -> None:
-    """Until the transaction ends nobody else gives its endpoints filters, or asks whether they have any."""
+async def lock_filters(connection: AsyncConnection, tenant_id: UUID) -> None:
+    """Until the transaction ends nobody else sets a filter, or asks whether there is one. Taken before any row."""
     lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:filters, 0))")
-    await connection.execute(lock, {"filters": f"filters {subscriber_id}"})
+    await connection.execute(lock, {"filters": f"filters {tenant_id}"})
 
 
 async def was_filtered(connection: AsyncConnection, subscriber_id: UUID) -> bool:
