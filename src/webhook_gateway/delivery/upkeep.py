@@ -81,10 +81,14 @@ class Upkeep:
                 self._stalled_at = monotonic() + STALLED
                 if ended := await stalled.end(connection):
                     telemetry.stalled_sessions_ended(ended)
+            steps = self._database.clock.steps
+            is_due = steps != self._healed or monotonic() >= min(self._chores_at, self._merge_at)
+            if not (is_due or await permission.slices_wait(connection)):
+                return ROUND
             if not await advisory_locks.try_lock(connection, advisory_locks.UPKEEP):
                 return ROUND
             try:
-                if (steps := self._database.clock.steps) != self._healed:
+                if steps != self._healed:
                     while await healing.heal(connection, self._settings.lease_margin):
                         pass
                     self._healed = steps

@@ -44,6 +44,12 @@ FROM endpoints e JOIN subscribers s ON s.id = e.subscriber_id
 WHERE e.cut_off_at IS NOT NULL LIMIT 1 FOR NO KEY UPDATE OF e SKIP LOCKED
 """
 
+SLICES_WAIT = """
+-- slices wait: whether a cut-off or a job is open
+SELECT EXISTS (SELECT FROM endpoints WHERE cut_off_at IS NOT NULL)
+       OR EXISTS (SELECT FROM jobs WHERE state IN ('pending', 'running'))
+"""
+
 DONE = "UPDATE endpoints SET cut_off_at = NULL WHERE id = $1"
 
 
@@ -61,6 +67,11 @@ async def beyond(
 async def cut_off(connection: Connection, endpoint_ids: Sequence[UUID]) -> None:
     """From the caller's commit on workers cancel what waits and is beyond."""
     await connection.execute(CUT_OFF, endpoint_ids)
+
+
+async def slices_wait(connection: Connection) -> bool:
+    """Whether upkeep has slices to do; nearly always it hasn't, and needs no lock to find out."""
+    return bool(await connection.fetchval(SLICES_WAIT))
 
 
 async def cancel_some(connection: Connection) -> int | None:
