@@ -13,6 +13,7 @@ from . import (
     check,
     console,
     demo,
+    disclosures,
     find,
     keys,
     listen,
@@ -83,6 +84,7 @@ app.command(rich_help_panel=OPERATE)(operate.cancel)
 app.command("pause-all", rich_help_panel=OPERATE)(operate.pause_all)
 app.command("resume-all", rich_help_panel=OPERATE)(operate.resume_all)
 app.add_typer(audit.app, name="audit", rich_help_panel=OPERATE)
+app.command(rich_help_panel=OPERATE)(disclosures.disclosures)
 app.command(rich_help_panel=OVER_API)(partners.apply)
 app.command(rich_help_panel=OVER_API)(partners.export)
 for noun in nouns.NOUNS:

@@ -234,6 +234,10 @@ class Vault:
         there was nothing in it, or the tenant has no index key here."""
         return self.digest(tenant_id, b"answer\0" + sha256) if sha256 and self.knows(tenant_id) else None
 
+    def digest_of_body(self, tenant_id: UUID, sha256: bytes) -> bytes:
+        """What tells whether this body was sent; empty where the tenant has no index key here."""
+        return self.digest(tenant_id, b"body\0" + sha256) if self.knows(tenant_id) else b""
+
     def audit_key(self, tenant_id: UUID) -> bytes | None:
         """The seed of the key that signs heads of the tenant's audit log, if it has been taken into use."""
         return self._audit.get(tenant_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from hashlib import sha256
 from time import monotonic
 from typing import assert_never
 from uuid import UUID
@@ -41,6 +42,8 @@ class Result(msgspec.Struct, frozen=True):
     exchange: Exchange
     verdict: Verdict
     began: float
+    body_sha256: bytes | None = None
+    """Of what may have left."""
 
 
 async def attempt(
@@ -70,7 +73,8 @@ async def attempt(
     ended = clock.now()
     verdict = decide(delivery, endpoint, health.current, exchange.outcome, ended, random.random())  # noqa: S311
     reach("after_answer")
-    return Result(uuid7(), delivery, endpoint, exchange, verdict, began)
+    sent = sha256(request.body).digest() if exchange.written and isinstance(request, Request) else None
+    return Result(uuid7(), delivery, endpoint, exchange, verdict, began, sent)
 
 
 def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, keep: int = 0) -> Request | Unsendable:

@@ -204,11 +204,12 @@ class Settling:
 
     def _attempt(self, result: Result) -> Attempt:
         delivery, outcome, response = result.delivery, result.exchange.outcome, result.exchange.response
+        tenant_id = delivery.tenant_id
         excerpt = response.excerpt[: self.keep] if response is not None else b""
         return Attempt(
             delivery_id=delivery.id,
             id=result.attempt_id,
-            tenant_id=delivery.tenant_id,
+            tenant_id=tenant_id,
             attempt=delivery.attempt,
             started_at=datetime.fromtimestamp(result.began, UTC),
             duration=result.exchange.duration,
@@ -220,12 +221,10 @@ class Settling:
             sends=result.exchange.sends,
             response_length=None if response is None else response.length,
             response_type=None if response is None else media_type(response.content_type),
-            response_digest=None
-            if response is None
-            else self.vault.digest_of_answer(delivery.tenant_id, response.sha256),
-            response_excerpt=self.vault.seal(delivery.tenant_id, "attempts", result.attempt_id, excerpt)
-            if excerpt
-            else None,
+            response_digest=None if response is None else self.vault.digest_of_answer(tenant_id, response.sha256),
+            response_excerpt=(excerpt and self.vault.seal(tenant_id, "attempts", result.attempt_id, excerpt)) or None,
+            revision=result.endpoint.recorded,
+            body_digest=result.body_sha256 and self.vault.digest_of_body(tenant_id, result.body_sha256),
         )
 
 

@@ -145,19 +145,21 @@ class Sender:
         else:
             second = replace(await self._exchange(pool, opened, wire, request, started), sends=2)
         # From the first the partner may have the event, however far the second got.
-        return replace(second, phase=max(first.phase, second.phase, key=tuple(Phase).index))
+        phase = max(first.phase, second.phase, key=tuple(Phase).index)
+        return replace(second, phase=phase, written=first.written or second.written)
 
     async def _exchange(
         self, pool: Pool, connection: Connection, wire: bytes, request: Request, started: float
     ) -> Exchange:
+        written = not connection.ended
         try:
             answer = await connection.exchange(wire, request.deadline - (monotonic() - started))
         except asyncio.CancelledError:
             connection.abort()
             raise
         except (NoAnswer, OSError) as error:
-            phase = connection.phase
-            return Exchange(_explain(error, phase), phase, monotonic() - started, connection.tls_version)
+            phase, ended = connection.phase, monotonic()
+            return Exchange(_explain(error, phase), phase, ended - started, connection.tls_version, written=written)
         ended = monotonic()
         if connection.reusable:
             pool.put_back(connection, ended)
@@ -167,6 +169,7 @@ class Sender:
             ended - started,
             connection.tls_version,
             _summarize(answer, request.keep_excerpt),
+            written=True,
         )
 
     async def _connect(self, pool: Pool, request: Request, started: float) -> Connection | Exchange:

@@ -86,6 +86,8 @@ class Endpoint:
     is_filtered: bool = False
     filter: Filter | None = None
     """What it wants of its types; None where it is filtered and its filter can't be opened."""
+    recorded: int | None = None
+    """Its revision among those that are kept: of what decides what goes where."""
 
     @property
     def attempts_allowed(self) -> int:

@@ -95,6 +95,7 @@ class Exchange(msgspec.Struct, frozen=True):
     """One HTTP request from start to end. ``duration`` is in seconds of monotonic time.
 
     ``sends`` is 2 where a kept connection turned out closed, and the same bytes went out once more over a new one.
+    ``written``: some of the request may have left, in whatever phase it ended.
     """
 
     outcome: Outcome
@@ -103,6 +104,7 @@ class Exchange(msgspec.Struct, frozen=True):
     tls_version: str | None = None
     response: ResponseSummary | None = None
     sends: int = 1
+    written: bool = False
 
 
 def name_of(outcome: Outcome) -> str:

@@ -17,6 +17,7 @@ class Scope(StrEnum):
     PAYLOAD_READ = "payload:read"
     PATIENTS_SEARCH = "patients:search"
     AUDIT_READ = "audit:read"
+    DISCLOSURES_READ = "disclosures:read"
     METRICS_READ = "metrics:read"
     ADMIN = "admin"
 
@@ -41,8 +42,8 @@ SCOPES_OF: dict[Role, frozenset[Scope]] = {
         {Scope.ENDPOINTS_READ, Scope.ENDPOINTS_WRITE, Scope.DELIVERIES_READ, Scope.DELIVERIES_WRITE}
     ),
     Role.OPERATOR: frozenset({Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ, Scope.DELIVERIES_WRITE, Scope.METRICS_READ}),
-    Role.PRIVACY_OFFICER: OF_PATIENTS | {Scope.DELIVERIES_READ, Scope.AUDIT_READ},
-    Role.AUDITOR: frozenset({Scope.AUDIT_READ, Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ}),
+    Role.PRIVACY_OFFICER: OF_PATIENTS | {Scope.DELIVERIES_READ, Scope.AUDIT_READ, Scope.DISCLOSURES_READ},
+    Role.AUDITOR: frozenset({Scope.AUDIT_READ, Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ, Scope.DISCLOSURES_READ}),
     Role.PARTNER: frozenset(
         {Scope.ENDPOINTS_READ, Scope.ENDPOINTS_WRITE, Scope.DELIVERIES_READ, Scope.DELIVERIES_WRITE}
     ),

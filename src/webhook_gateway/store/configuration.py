@@ -22,7 +22,7 @@ from webhook_gateway.rules.model import DEFAULT_SCHEDULE, Endpoint, EndpointStat
 from webhook_gateway.rules.targets import masked
 from webhook_gateway.rules.views import Tree, tree_of, view_of
 
-from . import workers
+from . import revisions, workers
 from .database import Connection
 
 VERSION = "SELECT version FROM configuration"
@@ -34,11 +34,11 @@ CHANGED = """
 UPDATE configuration SET version = version + 1
 """
 
-ENDPOINTS = """
--- endpoints: all that are not deleted, or one of them, with what their subscribers may have
-SELECT e.*, s.event_types AS permitted_types, s.content AS permitted_content
-FROM endpoints e JOIN subscribers s ON s.id = e.subscriber_id
-WHERE e.deleted_at IS NULL AND e.id = coalesce($1, e.id) ORDER BY e.id
+ENDPOINTS = f"""
+-- endpoints: all that are not deleted, or one of them, with what their subscribers may have, and the revision of that
+SELECT e.*, s.event_types AS permitted_types, s.content AS permitted_content,
+       CASE WHEN {revisions.IS_LAST} THEN last.revision END AS recorded
+FROM {revisions.LAST} WHERE e.deleted_at IS NULL AND e.id = coalesce($1, e.id) ORDER BY e.id
 """
 
 SUBSCRIBERS = """
@@ -125,16 +125,25 @@ async def version(connection: Connection) -> int:
 
 
 async def changed(connection: Connection) -> None:
+    """In the caller's transaction: others wait for its end before they record what they changed."""
     await connection.execute(CHANGED)
+    await connection.execute(revisions.RECORD)
 
 
 async def snapshot(connection: Connection, vault: Vault) -> Snapshot:
-    """Every endpoint with its open secrets. One whose key is missing is named as unsendable: its deliveries wait."""
+    """Every endpoint with its open secrets. One whose key is missing is named as unsendable: its deliveries wait.
+
+    Nothing is sent by what isn't recorded: of each it names the revision.
+    """
     # The version first: a change that commits in between makes the next read find it newer, never older.
     current, is_paused = await connection.fetchrow(STATE) or (0, True)
     secrets, stale_at, unsendable = _open_secrets(await connection.fetch(SECRETS), vault)
-    endpoints = {}
-    for row in await connection.fetch(ENDPOINTS, None):
+    endpoints, rows = {}, await connection.fetch(ENDPOINTS, None)
+    if any(row["recorded"] is None for row in rows):  # changed by the version before, or by hand
+        async with connection.transaction():
+            await changed(connection)
+        return await snapshot(connection, vault)
+    for row in rows:
         try:
             sealed = {column: open_column(vault, row, column) for column in SEALED}
         except (KeyMissing, Tampered):
@@ -289,6 +298,7 @@ def endpoint_from(
         is_filtered=row["filter"] is not None,
         filter=_filter(sealed["filter"]),
         view=view_of(*(_content(row[column]) for column in ("permitted_content", "content"))),
+        recorded=row.get("recorded"),
     )
 
 

@@ -50,8 +50,8 @@ CROSS JOIN LATERAL (
 
 CLAIM = f"""
 -- claim: the first due deliveries of each wanted endpoint, up to its free slots; none while the clock is in doubt.
--- Counting the attempt here means that a message which kills workers still ends as dead. The mark skips index entries
--- of rows long gone.
+-- Counting the attempt here means that a message which kills workers still ends as dead. A lease that is there has
+-- ended without a word: nobody knows what was sent under it. The mark skips index entries of rows long gone.
 WITH picked AS MATERIALIZED (
     SELECT first.ctid, first.due_at, w.lease
     FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::float8[]) AS w(endpoint_id, free, low_water_mark, lease)
@@ -61,7 +61,8 @@ WITH picked AS MATERIALIZED (
         ORDER BY d.due_at, d.id LIMIT w.free FOR NO KEY UPDATE SKIP LOCKED
     ) AS first
 )
-UPDATE deliveries d SET due_at = now() + make_interval(secs => picked.lease), lease_id = $5, attempt = d.attempt + 1
+UPDATE deliveries d SET due_at = now() + make_interval(secs => picked.lease), lease_id = $5, attempt = d.attempt + 1,
+                        lapsed = d.lapsed + (d.lease_id IS NOT NULL)::int
 FROM picked WHERE d.ctid = picked.ctid
 RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lease_id, d.ordering_key, d.sequence,
           d.skipped_event_id, d.reason, d.unfiltered, picked.due_at, now() AS now
@@ -70,10 +71,11 @@ RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lea
 RECORD = """
 -- record: the attempts, even of who lost the lease: the request was made. A settle may be repeated: DO NOTHING
 INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status, detail,
-                      tls_version, response_length, response_type, response_digest, response_excerpt, sends)
+                      tls_version, response_length, response_type, response_digest, response_excerpt, sends, revision,
+                      body_digest)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[], $6::real[], $7::text[],
                      $8::text[], $9::smallint[], $10::text[], $11::text[], $12::int[], $13::text[], $14::bytea[],
-                     $15::bytea[], $16::smallint[])
+                     $15::bytea[], $16::smallint[], $17::int[], $18::bytea[])
 ON CONFLICT DO NOTHING
 """
 
@@ -84,7 +86,7 @@ FINISH = f"""
 -- is repeated.
 WITH recorded AS ({RECORD}), ours AS MATERIALIZED (
     SELECT mine.ctid, r.state, r.state_reason
-    FROM unnest($17::uuid[], $18::uuid[], $19::text[], $20::text[]) AS r(id, lease_id, state, state_reason)
+    FROM unnest($19::uuid[], $20::uuid[], $21::text[], $22::text[]) AS r(id, lease_id, state, state_reason)
     CROSS JOIN LATERAL (
         SELECT ctid FROM deliveries WHERE id = r.id AND lease_id = r.lease_id LIMIT 1 FOR UPDATE
     ) AS mine
@@ -177,6 +179,9 @@ class Attempt(msgspec.Struct, frozen=True):
     response_digest: bytes | None = None
     response_excerpt: bytes | None = None
     sends: int = 1
+    revision: int | None = None
+    body_digest: bytes | None = None
+    """Of what may have left; empty where there was no key for it."""
 
 
 class Finished(msgspec.Struct, frozen=True):

@@ -10,6 +10,9 @@ from .database import Connection
 NOT_WANTED = "not_wanted"
 """The reason of those that a filter doesn't let through: no partner's key hears of them."""
 
+LAPSED = "lapsed + (lease_id IS NOT NULL)::int"
+"""SQL: leases of an open delivery that nobody has settled: something may have been sent under each."""
+
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('webhook_gateway.unreached', 0))"
 """Two settles that end an addressee's last two deliveries would each leave it to the other."""
 
@@ -31,19 +34,20 @@ async def unreached(connection: Connection, refused: Collection[tuple[UUID, UUID
     return [tuple(row) for row in await connection.fetch(UNREACHED, *zip(*refused, strict=True))]
 
 
-def put_away(state: str, reason: str) -> str:
+def put_away(state: str, reason: str, lapsed: str = "lapsed") -> str:
     """SQL: the deliveries in ``gone`` have ended in this state, for this reason."""
     return f"""
     INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt,
-                                     state, state_reason, reason, created_at)
-    SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt,
+                                     lapsed, state, state_reason, reason, created_at)
+    SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, attempt, {lapsed},
            {state}, {reason}, reason, created_at
     FROM gone"""
 
 
 def put_away_open(state: str, reason: str) -> str:
     """SQL: the same of those that no attempt has ended. A filter that wasn't asked yet may not have wanted them."""
-    return put_away(f"'{state}'", f"CASE WHEN unfiltered THEN '{NOT_WANTED}' ELSE {reason} END")
+    reason = f"CASE WHEN unfiltered THEN '{NOT_WANTED}' ELSE {reason} END"
+    return put_away(f"'{state}'", reason, LAPSED)
 
 
 def has_delivery(event_id: str, endpoint_id: str) -> str:

@@ -43,7 +43,7 @@ COUNTED = 10_000
 """A count goes no further: a backlog of ten thousand is a backlog."""
 FINAL_STATES = ("delivered", "dead", "cancelled")
 
-_NOT_SHOWN = {"response_excerpt", "response_sha256", "tenant_id", "delivery_id"}
+_NOT_SHOWN = {"response_excerpt", "response_sha256", "tenant_id", "delivery_id", "revision", "body_digest"}
 
 _SHOWN = (
     *("id", "endpoint_id", "event_id", "type", "state", "state_reason", "reason", "attempt", "due_at"),

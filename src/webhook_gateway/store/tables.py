@@ -114,14 +114,14 @@ deliveries = _table(
     "id uuid, tenant_id uuid, endpoint_id uuid, event_id uuid, type text, sequence bigint",
     "ordering_key bigint, due_at timestamptz, attempt integer, lease_id uuid, skipped_event_id uuid",
     "reason text, created_at timestamptz, forwarded_from timestamptz, not_before timestamptz",
-    "unfiltered boolean",
+    "unfiltered boolean, lapsed integer",
 )
 
 finished_deliveries = _table(
     "finished_deliveries",
     "id uuid, tenant_id uuid, endpoint_id uuid, event_id uuid, type text, sequence bigint",
     "ordering_key bigint, attempt integer, state text, state_reason text, reason text",
-    "created_at timestamptz, finished_at timestamptz, replayed_as uuid",
+    "created_at timestamptz, finished_at timestamptz, replayed_as uuid, lapsed integer",
 )
 
 attempts = _table(
@@ -129,7 +129,7 @@ attempts = _table(
     "delivery_id uuid, id uuid, tenant_id uuid, attempt integer, started_at timestamptz, duration real",
     "phase text, outcome text, status smallint, detail text, tls_version text, response_length integer",
     "response_type text, response_sha256 bytea, response_excerpt bytea, sends smallint",
-    "response_digest bytea",
+    "response_digest bytea, revision integer, body_digest bytea",
 )
 
 held_keys = _table(

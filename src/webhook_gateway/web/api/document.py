@@ -54,6 +54,7 @@ TAGS = [
     {"name": "Replays", "description": "Sending many finished deliveries again."},
     {"name": "Keys", "description": "Who may do what."},
     {"name": "Audit", "description": "Who changed what."},
+    {"name": "Disclosures", "description": "Who got what, about whom."},
     {"name": "Stats", "description": "How far behind the gateway is."},
     {"name": "Public keys", "description": "For partners who verify Ed25519 signatures. Without a key."},
     {"name": "Health", "description": "For load balancers and orchestrators. Without a key."},

@@ -10,11 +10,10 @@ from fastapi import APIRouter, Query, Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.crypto.vault import KeyMissing
-from webhook_gateway.operations import explain
+from webhook_gateway.operations import disclosures, explain
 from webhook_gateway.operations.change import changing
 from webhook_gateway.operations.content import cut_for
 from webhook_gateway.operations.search import posted_with
-from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import keyring, lists, reports
 from webhook_gateway.web.callers import Caller
@@ -122,9 +121,7 @@ async def read_payload(gateway: Gateway, caller: Caller, event_id: UUID, reason:
             if allowed is None:
                 raise _unknown()
             body = allowed
-        change.note(
-            "payload.read", ids.render(ids.EVENT, event_id), after=None if reason is None else {"reason": reason}
-        )
+        await disclosures.note_look(change, gateway.vault, event_id, body, reason)
     return body
 
 
