@@ -83,9 +83,16 @@ audit: ## Ask the public advisories about every locked package; fails if one cou
 	$(call once,pip-audit,bin/pip-audit --strict --disable-pip --require-hashes -r requirements/dev.txt)
 
 .PHONY: sbom
-sbom: ## Write dist/sbom.cdx.json, the bill of materials of what is shipped (CycloneDX)
-	@mkdir -p dist
-	$(call once,cyclonedx-bom,bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o dist/sbom.cdx.json requirements/runtime.txt)
+sbom: wheel ## Write dist/sbom.cdx.json: the wheel with all that it installs, their licences, and who needs whom (CycloneDX)
+	@shipped=$$(mktemp -d) && trap 'rm -rf "$$shipped"' EXIT && $(PYTHON) -m venv "$$shipped" \
+		&& "$$shipped/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt \
+		&& "$$shipped/bin/python" -m pip install --quiet --no-deps --no-index dist/hms_webhook_gateway-*.whl \
+		&& "$$shipped/bin/python" -m pip uninstall --quiet --yes pip setuptools \
+		&& $(MAKE) --no-print-directory sbom-of ENVIRONMENT="$$shipped"
+
+.PHONY: sbom-of
+sbom-of:
+	$(call once,cyclonedx-bom,bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible -o dist/sbom.cdx.json "$(ENVIRONMENT)/bin/python")
 
 .PHONY: wheel
 wheel: venv ## Build dist/*.whl
