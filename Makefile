@@ -84,15 +84,12 @@ audit: ## Ask the public advisories about every locked package; fails if one cou
 
 .PHONY: sbom
 sbom: wheel ## Write dist/sbom.cdx.json: the wheel with all that it installs, their licences, and who needs whom (CycloneDX)
-	@shipped=$$(mktemp -d) && trap 'rm -rf "$$shipped"' EXIT && $(PYTHON) -m venv "$$shipped" \
-		&& "$$shipped/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt \
-		&& "$$shipped/bin/python" -m pip install --quiet --no-deps --no-index dist/hms_webhook_gateway-*.whl \
-		&& "$$shipped/bin/python" -m pip uninstall --quiet --yes pip setuptools \
-		&& $(MAKE) --no-print-directory sbom-of ENVIRONMENT="$$shipped"
-
-.PHONY: sbom-of
-sbom-of:
-	$(call once,cyclonedx-bom,bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible -o dist/sbom.cdx.json "$(ENVIRONMENT)/bin/python")
+	@$(PYTHON) -m venv --clear dist/shipped
+	@dist/shipped/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	@dist/shipped/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-index dist/hms_webhook_gateway-*.whl
+	@dist/shipped/bin/python -m pip uninstall --quiet --yes pip setuptools
+	$(call once,cyclonedx-bom,bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible -o dist/sbom.cdx.json dist/shipped/bin/python)
+	@rm -rf dist/shipped
 
 .PHONY: wheel
 wheel: venv ## Build dist/*.whl

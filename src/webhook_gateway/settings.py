@@ -122,6 +122,10 @@ class Settings(BaseSettings):
     retain_idempotency_hours: int = Field(72, ge=1)
     patient_index: bool = True
     """Whether events can be found by patient, subject and ordering key, by keyed hashes: those accepted from now on."""
+    otlp_endpoint: str | None = None
+    """The collector that spans go to, as ``http://collector:4318``. Needs the extra ``otlp``."""
+    otlp_ratio: float = Field(1.0, ge=0, le=1)
+    """Of all events, how many are traced."""
     metrics_endpoints: int = Field(50, ge=0, le=10_000)
     """Endpoints that have metrics of their own: those with most to do. The rest are ``other``."""
     worker_metrics_port: int = Field(0, ge=0, le=65_535)

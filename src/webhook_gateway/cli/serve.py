@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -158,6 +159,8 @@ def _check_production(found: Settings) -> None:
     if found.database_url is None:
         raise CannotGoOn("DATABASE_URL is not set: set it, or try `webhook-gateway up`, which brings its own", WRONG)
     load_master_keys(found)
+    if found.otlp_endpoint is not None and find_spec("opentelemetry.sdk") is None:
+        raise CannotGoOn("WEBHOOK_GATEWAY_OTLP_ENDPOINT needs more: pip install 'hms-webhook-gateway[otlp]'", WRONG)
     try:
         with_database(lambda database: database.expect_writable())
     except DatabaseUnavailable as error:  # it may come, or come back, at any time

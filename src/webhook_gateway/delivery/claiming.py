@@ -10,6 +10,7 @@ from time import monotonic
 from uuid_utils.compat import uuid7
 
 from webhook_gateway import telemetry
+from webhook_gateway.host import tracing
 from webhook_gateway.host.loop import POLL
 from webhook_gateway.store import deliveries
 from webhook_gateway.store.clock import Clock
@@ -58,6 +59,8 @@ class Claiming:
         if claim.now is not None:
             self.clock.set(claim.now.timestamp())
         if leased := self._take_over(claim, reservations, began):
+            for one in leased:
+                tracing.followed("claim", one.delivery.event_id, monotonic() - began)
             await self.sending.send(leased)
         return 0.0
 

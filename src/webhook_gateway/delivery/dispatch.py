@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import Vault
+from webhook_gateway.host import tracing
 from webhook_gateway.rules.filters import read_data
 from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
 from webhook_gateway.store import configuration, keyring, ordering, outbox
@@ -108,7 +109,9 @@ class Dispatch:
         self._few = FEW
         self._low_water_mark.found(dequeued.lowest - 1)
         telemetry.fanned_out.inc(len(new))
-        telemetry.fan_out_seconds.observe(time.perf_counter() - began)
+        telemetry.fan_out_seconds.observe(seconds := time.perf_counter() - began)
+        for event in dequeued.events:
+            tracing.followed("fan out", event.event_id, seconds, type=event.type)
         return Round(len(dequeued.events), due, leased)
 
     def _match(self, event: OutboxEvent) -> Sequence[Endpoint]:

@@ -11,13 +11,15 @@ from msgspec.structs import replace
 
 from webhook_gateway import telemetry
 from webhook_gateway.failpoints import reach
+from webhook_gateway.host import tracing
 from webhook_gateway.host.loop import POLL
 from webhook_gateway.outbound.sender import Sender
 from webhook_gateway.outbound.tokens import Tokens
+from webhook_gateway.rules import ids
 from webhook_gateway.rules.filters import read_data
 from webhook_gateway.rules.matching import may_have
 from webhook_gateway.rules.model import Delivery, Endpoint
-from webhook_gateway.rules.outcome import Remedy, Unsendable
+from webhook_gateway.rules.outcome import Remedy, Unsendable, name_of, status_of
 from webhook_gateway.rules.verdict import Cancel, Done, Postpone, RetryIn
 from webhook_gateway.store import deliveries, finished
 from webhook_gateway.store.database import Database, DatabaseUnavailable
@@ -158,6 +160,20 @@ class Sending:
         self.arrived.set()
         self.stats.note(result)
         telemetry.attempt_made(endpoint, delivery, exchange, verdict)
+        if tracing.traces(delivery.event_id):
+            _trace(result)
+
+
+def _trace(result: Result) -> None:
+    delivery, exchange = result.delivery, result.exchange
+    told = {
+        "delivery_id": ids.render(ids.DELIVERY, delivery.id),
+        "endpoint_id": ids.render(ids.ENDPOINT, delivery.endpoint_id),
+        "attempt": delivery.attempt,
+        "outcome": name_of(exchange.outcome),
+        "status": status_of(exchange.outcome),
+    }
+    tracing.followed("attempt", delivery.event_id, exchange.duration, **told)
 
 
 def _is_wanted(delivery: Delivery, endpoint: Endpoint, body: bytes) -> bool:

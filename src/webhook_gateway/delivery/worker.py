@@ -15,7 +15,7 @@ from functools import partial
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.master_keys import load_master_keys
 from webhook_gateway.crypto.vault import Vault
-from webhook_gateway.host import garbage, health, watchdog
+from webhook_gateway.host import garbage, health, tracing, watchdog
 from webhook_gateway.host.loop import POLL, Loop
 from webhook_gateway.outbound.policy import policy_from
 from webhook_gateway.outbound.resolvers import resolver_named
@@ -53,6 +53,7 @@ async def run(settings: Settings) -> None:
         MasterKeysUnusable: there is no master key.
     """
     telemetry.configure(settings.log_level)
+    tracing.start(settings, "worker")
     database = Database(str(settings.database_url), connections=6)
     vault = Vault(load_master_keys(settings))
     sender = Sender(policy_from(settings), resolver=resolver_named(settings.resolver), proxy=settings.egress_proxy)

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from webhook_gateway import __version__, telemetry
 from webhook_gateway.crypto.master_keys import load_master_keys
 from webhook_gateway.crypto.vault import Vault
-from webhook_gateway.host import garbage, watchdog
+from webhook_gateway.host import garbage, tracing, watchdog
 from webhook_gateway.host.loop import Loop
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.intake.ingest import Ingest
@@ -119,6 +119,7 @@ def build() -> FastAPI:
     if settings.database_url is None:
         raise ValueError("DATABASE_URL is not set")
     telemetry.configure(settings.log_level)
+    tracing.start(settings, "api")
     database, vault, catalogue = Database(settings.database_url), Vault(load_master_keys(settings)), Catalogue()
     ingest = Ingest(database, vault, catalogue, patient_index=settings.patient_index)
     return create_app(settings, database, vault, catalogue, ingest)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 from functools import partial
+from time import perf_counter
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from webhook_gateway.host import tracing
 from webhook_gateway.intake.events import NewEvent
 from webhook_gateway.intake.ingest import EventRefused, Ingest, Receipt, RefusedBecause
 from webhook_gateway.operations.refusals import Conflict
@@ -63,6 +65,7 @@ def handlers(ingest: Ingest, callers: Callers) -> dict[str, Handler]:
 async def post_event(ingest: Ingest, caller: Caller, headers: Headers, body: bytes, until: float) -> tuple[int, bytes]:
     """``POST /v1/events``: 202 once the event is committed."""
     _check_producer(caller)
+    began = perf_counter()
     new = _allowed(caller, read_event(body, headers.get(b"idempotency-key")))
     if isinstance(new, Problem):
         raise new
@@ -71,6 +74,7 @@ async def post_event(ingest: Ingest, caller: Caller, headers: Headers, body: byt
     result = await ingest.accept(caller.tenant_id, new, until)
     if isinstance(result, EventRefused):
         raise _problem(result)
+    _trace(result, began, headers)
     event_id = ids.render(ids.EVENT, result.event_id)
     receipt = ReceiptOut(event_id, result.type, result.accepted_at, result.duplicate)
     return 202, msgspec.json.encode(receipt)
@@ -84,6 +88,7 @@ async def post_events(
     if b"idempotency-key" in headers:
         remedy = "Give each event of the batch its own `idempotency_key` instead."
         raise invalid(Fault("unknown", remedy, parameter="Idempotency-Key"))
+    began = perf_counter()
     async with ingest.turn(caller.tenant_id, until):
         judged = [_allowed(caller, event) for event in read_batch(body)]
         callers.take_events(caller, len(judged))
@@ -94,9 +99,16 @@ async def post_events(
     results = []
     for index, event in enumerate(judged):
         became = next(stored) if isinstance(event, NewEvent) else event
-        results.append(_result(index, await became if isinstance(became, asyncio.Future) else became))
+        result = await became if isinstance(became, asyncio.Future) else became
+        _trace(result, began, headers)
+        results.append(_result(index, result))
     accepted = sum(result.error is UNSET for result in results)
     return 200, msgspec.json.encode(BatchOut(accepted, len(results) - accepted, results))
+
+
+def _trace(result: Receipt | EventRefused | Problem, began: float, headers: Headers) -> None:
+    if isinstance(result, Receipt) and not result.duplicate:
+        tracing.accepted(result.event_id, perf_counter() - began, headers.get(b"traceparent"), type=result.type)
 
 
 def _allowed(caller: Caller, event: NewEvent | Problem) -> NewEvent | Problem:
