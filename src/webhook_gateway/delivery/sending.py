@@ -166,14 +166,16 @@ class Sending:
 
 def _trace(result: Result) -> None:
     delivery, exchange = result.delivery, result.exchange
-    told = {
-        "delivery_id": ids.render(ids.DELIVERY, delivery.id),
-        "endpoint_id": ids.render(ids.ENDPOINT, delivery.endpoint_id),
-        "attempt": delivery.attempt,
-        "outcome": name_of(exchange.outcome),
-        "status": status_of(exchange.outcome),
-    }
-    tracing.followed("attempt", delivery.event_id, exchange.duration, **told)
+    tracing.followed(
+        "attempt",
+        delivery.event_id,
+        exchange.duration,
+        delivery_id=ids.render(ids.DELIVERY, delivery.id),
+        endpoint_id=ids.render(ids.ENDPOINT, delivery.endpoint_id),
+        attempt=delivery.attempt,
+        outcome=name_of(exchange.outcome),
+        status=status_of(exchange.outcome),
+    )
 
 
 def _is_wanted(delivery: Delivery, endpoint: Endpoint, body: bytes) -> bool:
