@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -155,6 +156,26 @@ async def test_a_preview_tells_of_second_deliveries_keys_times_and_minutes(hospi
     assert (found["oldest"], found["newest"]) == (kept[0][0], kept[3][0])
     assert found["minutes"] == 0.5
     assert len(found["notes"]) == 2
+
+
+async def test_a_preview_counts_what_is_wider_than_what_was_sent(hospital: Hospital) -> None:
+    async def content(of: str, level: str) -> None:
+        given = {"level": level, "subject": True}
+        await hospital.change(f"UPDATE {of} SET content = $1", json.dumps(given))
+
+    endpoints = [await hospital.endpoint()]
+    everything = {"state": "dead", "all": True}
+    for table, level, wider in (
+        ("endpoints", "full", 0),
+        ("endpoints", "thin", 0),
+        ("endpoints", "full", 1),
+        ("subscribers", "thin", 0),
+        ("subscribers", "full", 2),
+    ):
+        await content(table, level)
+        found, _ = await ask(hospital, local_actor(hospital.tenant_id), everything)
+        assert (table, level, found["wider"]) == (table, level, wider)
+        await past(hospital, Past(0, "dead"), endpoints=endpoints)
 
 
 async def test_beyond_ten_thousand_a_preview_counts_no_further(hospital: Hospital) -> None:

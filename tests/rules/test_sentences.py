@@ -75,7 +75,7 @@ ENDED = {
     Ended.SUPERSEDED: "a newer one of the same order took its place",
     Ended.NOT_PERMITTED: "its endpoint may not have it any more",
     Ended.NOT_WANTED: "its endpoint's filter did not let it through, or was never asked",
-    Ended.ANOTHER_HOST: "its endpoint has another host than when the replay was asked for",
+    Ended.ANOTHER_HOST: "its endpoint has another host than when it was asked for",
 }
 
 

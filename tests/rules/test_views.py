@@ -174,6 +174,29 @@ def test_a_view_is_what_each_content_leaves(contents: list[dict[str, Any] | None
     assert view_of(*contents) == view
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "is_within"),
+    [
+        (FULL, FULL, True),
+        (THIN, FULL, True),
+        (FULL, THIN, False),
+        (THIN, THIN, True),
+        (FULL, {**FULL, "subject": False}, False),
+        ({**FULL, "subject": False}, FULL, True),
+        (fields("/a/b"), fields("/a"), True),
+        (fields("/a"), fields("/a/b", "/c"), False),
+        (fields("/a"), FULL, True),
+        (FULL, fields("/a"), False),
+        (THIN, fields("/a", subject=True), False),
+        (fields(), fields("/a"), True),
+    ],
+)
+def test_a_view_is_within_another_where_that_has_all_of_it(
+    one: dict[str, Any], other: dict[str, Any], is_within: bool
+) -> None:
+    assert view_of(one).is_within(view_of(other)) is is_within
+
+
 def test_only_a_thin_view_is_bounded_by_what_the_type_says() -> None:
     thin = tree_of(["/id", "/contact/phone"])
     assert View(tree_of(["/contact"]), is_thin=True).of(thin) == tree_of(["/contact/phone"])

@@ -163,6 +163,7 @@ def _is_wanted(found: dict[str, Any], *, dry_run: bool, yes: bool, as_json: bool
     facts = {
         "missing": "{:,} more can't be: their bodies are no longer kept",
         "second_deliveries": "{:,} of them for the second time",
+        "wider": "{:,} of which the endpoint gets more now",
         "ordering_keys": "{:,} ordering keys",
         "oldest": "the first was accepted {:%Y-%m-%d %H:%M} UTC",
         "newest": "the last {:%Y-%m-%d %H:%M} UTC",

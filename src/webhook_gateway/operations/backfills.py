@@ -74,6 +74,7 @@ async def preview(
         "more": reached is not None or len(found) > MOST_COUNTED,
         "missing": gone["count"] if actor.subscriber_id is None else 0,  # what others had is not a partner's to know
         "second_deliveries": 0,
+        "wider": 0,
         "ordering_keys": len({event["ordering_key"] for event in found} - {None}),
         "oldest": min(times, default=None),
         "newest": max(times, default=None),

@@ -44,7 +44,7 @@ class Ended(Explained):
     SUPERSEDED = "superseded", "a newer one of the same order took its place"
     NOT_PERMITTED = "not_permitted", "its endpoint may not have it any more"
     NOT_WANTED = "not_wanted", "its endpoint's filter did not let it through, or was never asked"
-    ANOTHER_HOST = "another_host", "its endpoint has another host than when the replay was asked for"
+    ANOTHER_HOST = "another_host", "its endpoint has another host than when it was asked for"
 
 
 class WhyNot(Explained):

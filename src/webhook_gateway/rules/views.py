@@ -87,6 +87,11 @@ class View(msgspec.Struct, frozen=True):
         """What it gets of a type's ``data``."""
         return intersect(self.tree, thin) if self.is_thin else self.tree
 
+    def is_within(self, other: View) -> bool:
+        """Whether who gets the other gets all of this, of whatever type."""
+        is_thinner = self.is_thin or not other.is_thin
+        return is_thinner and self.subject <= other.subject and intersect(self.tree, other.tree) == self.tree
+
 
 WHOLE = View()
 

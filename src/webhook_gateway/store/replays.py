@@ -12,6 +12,8 @@ import uuid_utils.compat as uuid_utils
 from sqlalchemy import RowMapping, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from webhook_gateway.rules.views import view_of
+
 from . import outbox
 from .clock import TIME, id_at, new_id
 from .database import Connection
@@ -41,7 +43,9 @@ WHERE kind = $1 AND state IN ('pending', 'running') AND coalesce(due_at <= now()
 ORDER BY coalesce(due_at, created_at), id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """
 
-_COLUMNS = "id, tenant_id, endpoint_id, event_id, type, ordering_key, state, state_reason, reason, replayed_as"
+_COLUMNS = (
+    "id, tenant_id, endpoint_id, event_id, type, ordering_key, state, state_reason, reason, replayed_as, finished_at"
+)
 
 _JOINED = """
 JOIN endpoints e ON e.id = f.endpoint_id AND e.deleted_at IS NULL AND e.state <> 'disabled'
@@ -99,8 +103,10 @@ def _preview(rows: str) -> str:
     return f"""
 -- preview: what a job would send again, counted up to a limit, of so many rows that are read
 WITH walked AS MATERIALIZED ({rows} LIMIT {MOST_WALKED} + 1), found AS MATERIALIZED (
-    SELECT f.endpoint_id, f.ordering_key, e.rate, known.* FROM walked f {_JOINED} {_KNOWN} WHERE {_WANTED} AND {_LEFT}
-    LIMIT $9 + 1
+    SELECT f.endpoint_id, f.ordering_key, e.rate, known.*, jsonb_build_array(s.content, e.content) AS content, (
+        SELECT jsonb_build_array(permitted_content, content) FROM endpoint_revisions r
+        WHERE r.endpoint_id = f.endpoint_id AND r.at <= f.finished_at ORDER BY revision DESC LIMIT 1) AS content_then
+    FROM walked f {_JOINED} {_KNOWN} WHERE {_WANTED} AND {_LEFT} LIMIT $9 + 1
 ), kept AS (
     SELECT * FROM found WHERE accepted_at IS NOT NULL LIMIT $9
 )
@@ -109,6 +115,8 @@ SELECT count(*) AS count, (SELECT count(*) FROM found WHERE accepted_at IS NULL)
        count(*) FILTER (WHERE delivered_since IS NOT NULL) AS second_deliveries,
        min(accepted_at) AS oldest, max(accepted_at) AS newest,
        count(DISTINCT (endpoint_id, ordering_key)) FILTER (WHERE ordering_key IS NOT NULL) AS ordering_keys,
+       (SELECT jsonb_agg(o)::text FROM (SELECT count(*) AS n, content_then AS "then", content AS now FROM kept
+        WHERE content_then <> content GROUP BY content_then, content) o) AS contents,
        (SELECT max(n / rate / 60) FROM (SELECT count(*) AS n, rate FROM kept GROUP BY endpoint_id, rate) o) AS minutes
 FROM kept
 """
@@ -175,7 +183,9 @@ async def preview(connection: Connection, tenant_id: UUID, wanted: Mapping[str, 
         (row,) = await connection.fetch(way, *selection(tenant_id, wanted, bounds(wanted)), most, since)
         if not row["more"]:
             break
-    return dict(row)
+    changed = json.loads(row["contents"] or "[]")
+    wider = sum(one["n"] for one in changed if not view_of(*one["now"]).is_within(view_of(*one["then"])))
+    return {**row, "wider": wider}
 
 
 async def send_only_to(connection: AsyncConnection, event: Appended, endpoint_id: UUID) -> UUID:

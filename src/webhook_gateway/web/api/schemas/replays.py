@@ -50,6 +50,7 @@ class Preview(Shown):
             "more": False,
             "missing": 3,
             "second_deliveries": 12,
+            "wider": 0,
             "ordering_keys": 8,
             "oldest": "2026-11-22T00:00:04Z",
             "newest": "2026-11-23T07:59:58Z",
@@ -62,6 +63,7 @@ class Preview(Shown):
     more: bool = Field(description="It was counted no further: there are more, or may be. The rest tells of `count`.")
     missing: int = Field(description="Not counted, since their bodies are no longer kept.")
     second_deliveries: int = Field(description="Those that their endpoint has had.")
+    wider: int = Field(description="Those of which their endpoint gets more now than when they ended.")
     ordering_keys: int = Field(description="Ordering keys that they are of.")
     oldest: datetime | None = Field(description="When the first of their events was accepted.")
     newest: datetime | None
