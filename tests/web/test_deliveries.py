@@ -152,6 +152,30 @@ async def test_many_are_replayed_bit_by_bit(api: Api, admin: httpx.AsyncClient, 
     assert (await admin.post(f"{path}/cancel")).status_code == 409
 
 
+async def test_what_would_be_sent_is_said_and_nothing_is_done(api: Api, admin: httpx.AsyncClient, world: World) -> None:
+    path, since = f"/v1/endpoints/{world.endpoint_id}/backfill", "2020-01-01T00:00:00Z"
+    replay = await admin.post("/v1/replays", json={"subscriber_id": world.subscriber_id, "dry_run": True})
+    assert (replay.status_code, replay.json()["count"], replay.json()["more"]) == (200, 1, False)
+    nothing = await admin.post("/v1/replays", json={"state": "dead"})
+    assert (nothing.status_code, nothing.json()["errors"][0]["pointer"]) == (422, "/all")
+    assert (await admin.post(path, json={"since": since, "dry_run": True})).status_code == 403
+    async with api.database.connection() as connection:
+        await store_event(api, connection, api.tenant_id)
+    async with await api.as_client("deliveries:write", "deliveries:read", "payload:read") as reader:
+        backfill = await reader.post(path, json={"since": since, "dry_run": True})
+        assert (backfill.status_code, backfill.json()["count"]) == (200, 1)
+        assert backfill.json().keys() == replay.json().keys()
+        assert [item["id"] for item in (await reader.get("/v1/replays")).json()["items"]] == [world.job_id]
+        job = await post(reader, path, {"since": since})
+        shown = (await reader.get(f"/v1/replays/{job['id']}")).json()
+    assert (shown["kind"], shown["total"], shown["endpoint_id"], shown["delivery_state"]) == (
+        "backfill",
+        1,
+        world.endpoint_id,
+        None,
+    )
+
+
 async def test_two_workers_never_replay_one_delivery_twice(api: Api, admin: httpx.AsyncClient, world: World) -> None:
     await admin.post(f"/v1/replays/{world.job_id}/cancel")
     await post(admin, "/v1/replays", {"all": True})
