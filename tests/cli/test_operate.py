@@ -13,6 +13,7 @@ from tests.support.command_line import Operator
 from tests.support.rows import SUBSCRIBER
 from webhook_gateway.operations.change import local_name
 from webhook_gateway.rules import ids
+from webhook_gateway.web.api.schemas.replays import Preview
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 NOTHING = {"depth": 0, "oldest_seconds": None}
@@ -221,7 +222,8 @@ def test_an_endpoint_is_paused_with_a_reason(operator: Furnished) -> None:
 def test_what_would_be_sent_again_is_said_and_not_done(operator: Furnished) -> None:
     found = operator.run("replay", "--all", "--dry-run", "--json")
     told = json.loads(found.stdout)
-    assert (told["count"], told["more"], told["missing"], told["second_deliveries"]) == (1, False, 0, 0)
+    assert told == {**told, "count": 1, "more": False, "missing": 0, "second_deliveries": 0, "wider": 0}
+    assert told.keys() == Preview.model_fields.keys()
     operator.fetch("DELETE FROM events")
     found = operator.run("replay", "--subscriber", ids.render(ids.SUBSCRIBER, operator.subscriber), "--dry-run")
     assert (found.returncode, found.stderr.splitlines()) == (

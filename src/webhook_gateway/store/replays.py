@@ -183,9 +183,10 @@ async def preview(connection: Connection, tenant_id: UUID, wanted: Mapping[str, 
         (row,) = await connection.fetch(way, *selection(tenant_id, wanted, bounds(wanted)), most, since)
         if not row["more"]:
             break
-    changed = json.loads(row["contents"] or "[]")
+    counted = dict(row)
+    changed = json.loads(counted.pop("contents") or "[]")
     wider = sum(one["n"] for one in changed if not view_of(*one["now"]).is_within(view_of(*one["then"])))
-    return {**row, "wider": wider}
+    return {**counted, "wider": wider}
 
 
 async def send_only_to(connection: AsyncConnection, event: Appended, endpoint_id: UUID) -> UUID:
