@@ -71,6 +71,23 @@ async def test_an_endpoint_in_trouble_is_told_once_by_two_workers_and_so_is_its_
     assert await hospital.count("notices") == 0
 
 
+@pytest.mark.parametrize(
+    ("minutes", "is_open", "is_told"), [(9, True, 0), (11, True, 1), (59, False, 0), (61, False, 1)]
+)
+async def test_a_failing_endpoint_is_told_after_ten_minutes_with_an_open_breaker_and_else_after_an_hour(
+    hospital: Hospital, mails: MailServer, minutes: int, is_open: bool, is_told: int
+) -> None:
+    await failing(hospital)
+    await hospital.change(
+        "UPDATE endpoint_health SET failing_since = now() - make_interval(mins => $1),"
+        " open_until = CASE WHEN $2 THEN now() END",
+        minutes,
+        is_open,
+    )
+    await tell_all(hospital, mails)
+    assert len(mails.messages) == is_told
+
+
 async def test_whatever_begins_at_the_same_time_is_one_message(hospital: Hospital, mails: MailServer) -> None:
     one, other = await hospital.endpoint(), await hospital.endpoint(state="disabled")
     await hospital.change("UPDATE endpoints SET state_changed_at = now() WHERE id = $1", other)

@@ -18,7 +18,7 @@ from .registry import Registry
 
 EVERY = 30.0
 MEANS = {
-    "endpoint_failing": "It has failed for ten minutes or more and is left alone between tries. Its deliveries wait.",
+    "endpoint_failing": "Nothing but failures came back for ten minutes or more. Its deliveries wait.",
     "endpoint_disabled": "It was given up. Its deliveries wait until somebody resumes it.",
     "deliveries_dead": "Deliveries to it were given up within the last hour. They can be replayed.",
     "secret_expiring": "One of its signing secrets expires. The partner has to know the newer one by then.",

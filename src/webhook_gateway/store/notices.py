@@ -19,7 +19,8 @@ WITH of_endpoints AS (
 ), troubles AS (
     SELECT 'endpoint_failing' AS trouble, e.id AS subject_id, e.id AS about_id, e.label, h.failing_since AS at
     FROM of_endpoints e JOIN endpoint_health h ON h.endpoint_id = e.id
-    WHERE h.open_until IS NOT NULL AND h.failing_since < now() - interval '10 minutes' AND e.state <> 'paused'
+    WHERE h.failing_since < now() - CASE WHEN h.open_until IS NULL THEN interval '1 hour' ELSE '10 minutes' END
+      AND e.state <> 'paused'
     UNION ALL
     SELECT 'endpoint_disabled', id, id, label, state_changed_at FROM of_endpoints WHERE state = 'disabled'
     UNION ALL
