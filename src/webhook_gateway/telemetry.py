@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -109,50 +108,26 @@ def connection_refused(reason: str) -> None:
     refused_connections.labels(reason).inc()
 
 
-def request_answered(method: str, route: str | None, status: int | None, duration: float) -> None:
-    """Counts it. ``route`` is a template, None where none fits or nobody was let in; ``status`` None for who left."""
+def request_answered(
+    method: str, route: str | None, status: int | None, duration: float, line: Mapping[str, object] | None
+) -> None:
+    """Counts it, and writes the one line a request, unless that is None: who asked, from where.
+
+    ``route`` is a template, None where none fits or nobody was let in; ``status`` is None for who left. Never the path
+    or the query, nor a request id of the client's own making that may be a person's.
+    """
     count, seconds = _of_request(method, route or "none", f"{status // 100}xx" if status else "none")
     count.inc()
     seconds.observe(duration)
+    if line is not None and log.is_enabled_for(logging.INFO):
+        said = {"method": method, "route": route, "status": status, "duration": round(duration, 6)}
+        _write_soon({**said, **line, "level": "info", "timestamp": datetime.now(UTC), "message": "request"})
 
 
 @cache
 def _of_request(method: str, route: str, status: str) -> tuple[Counter, Histogram]:
     """As many as there are routes, methods of theirs, and classes: the parser lets in known methods only."""
     return http_requests.labels(route, method, status), http_seconds.labels(route, method)
-
-
-def request_logged(
-    method: str,
-    route: str | None,
-    status: int | None,
-    duration: float,
-    request_id: str | None,
-    actor: str | None,
-    tenant_id: UUID | None,
-    source: str | None,
-) -> None:
-    """The one line a request. Never its path or query, nor an id of the client's own making that may be a person's."""
-    if log.is_enabled_for(logging.INFO):
-        _write_soon(
-            {
-                "method": method,
-                "route": route,
-                "status": status,
-                "duration": round(duration, 6),
-                "request_id": request_id if request_id and _RANDOM.fullmatch(request_id) else None,
-                "actor": actor,
-                "tenant_id": None if tenant_id is None else ids.recall(ids.TENANT, tenant_id),
-                "source": source,
-                "level": "info",
-                "timestamp": datetime.now(UTC),
-                "message": "request",
-            }
-        )
-
-
-_RANDOM = re.compile(r"req_[0-9a-z]{26}|[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
-"""Request ids that are ours, or a UUID."""
 
 
 def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, verdict: Verdict) -> None:

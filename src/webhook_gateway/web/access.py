@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from time import monotonic, perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webhook_gateway import telemetry
+from webhook_gateway.rules import ids
 
 from .callers import Bucket
 
 NAMELESS = 10.0
 """Lines a second for requests without a live key: all are counted, but whoever may connect could fill the log."""
+
+_RANDOM = re.compile(r"req_[0-9a-z]{26}|[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
+"""Request ids that are ours, or a UUID: any other may say who it is about."""
 
 
 class Access:
@@ -24,7 +29,8 @@ class Access:
 
     async def __call__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, route: str | None) -> None:
         """``route`` is its template where that is known before; else the router says it, if there is one."""
-        began, answer, state = perf_counter(), Answer(send), scope.setdefault("state", {})
+        began, answer = perf_counter(), Answer(send)
+        scope.setdefault("state", {})
         self.in_flight += 1
         try:
             await app(scope, receive, answer)
@@ -32,19 +38,19 @@ class Access:
             self.in_flight -= 1
             duration = perf_counter() - began
             route = route or getattr(scope.get("route"), "path", None)
-            telemetry.request_answered(scope["method"], route, answer.status, duration)
-            caller = state.get("caller")
-            if self._has_log and (caller is not None or self._nameless.take(monotonic())):
-                telemetry.request_logged(
-                    scope["method"],
-                    route,
-                    answer.status,
-                    duration,
-                    state.get("request_id"),
-                    None if caller is None else caller.name,
-                    None if caller is None else caller.tenant_id,
-                    client[0] if (client := scope.get("client")) else None,
-                )
+            telemetry.request_answered(scope["method"], route, answer.status, duration, self._line(scope))
+
+    def _line(self, scope: Scope) -> dict[str, object] | None:
+        caller, client = scope["state"].get("caller"), scope.get("client")
+        if not self._has_log or (caller is None and not self._nameless.take(monotonic())):
+            return None
+        request_id = scope["state"].get("request_id")
+        return {
+            "request_id": request_id if request_id and _RANDOM.fullmatch(request_id) else None,
+            "actor": None if caller is None else caller.name,
+            "tenant_id": None if caller is None else ids.recall(ids.TENANT, caller.tenant_id),
+            "source": client[0] if client else None,
+        }
 
 
 class Answer:
