@@ -64,6 +64,8 @@ async def test_a_deleted_subscriber_takes_endpoints_deliveries_and_keys_with_it(
     assert (await admin.get(f"/v1/endpoints/{world.endpoint_id}")).status_code == 404
     delivery = (await admin.get(f"/v1/deliveries/{world.open_delivery_id}")).json()
     assert (delivery["state"], delivery["state_reason"]) == ("cancelled", "endpoint_deleted")
+    assert (delivery["subscriber_id"], delivery["subscriber"]) == (world.subscriber_id, "Northside")
+    assert {one["subscriber"] for one in (await admin.get("/v1/deliveries")).json()["items"]} == {"Northside"}
 
 
 async def test_secrets_and_header_values_are_shown_never_again(api: Api, admin: httpx.AsyncClient) -> None:

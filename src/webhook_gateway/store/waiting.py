@@ -96,15 +96,26 @@ GROUP BY d.endpoint_id, d.due_at IS NULL, d.due_at <= now(), d.lease_id IS NOT N
 """
 
 
+OWNERS = """
+-- owners: whose endpoints these are, or were: a deleted subscriber's name stays in what was sent to it
+SELECT e.id, e.subscriber_id, s.name AS subscriber FROM endpoints e JOIN subscribers s ON s.id = e.subscriber_id
+WHERE e.id = ANY($1::uuid[])
+"""
+
+
 async def explained(connection: Connection, rows: Sequence[RowMapping], *, unfiltered: bool) -> list[dict[str, Any]]:
-    """Deliveries with what each waits for, in the transaction in which the rows were read.
+    """Deliveries with what each waits for, and to whom it goes, in the transaction in which the rows were read.
 
     ``due_at`` becomes when the next attempt is due, or None where that is not a matter of time. ``waiting_for`` is None
     for those that have ended, ``due_before`` for those that are not due; it counts the ``unfiltered`` or doesn't.
     """
+    owners = {
+        owner["id"]: {"subscriber_id": owner["subscriber_id"], "subscriber": owner["subscriber"]}
+        for owner in await connection.fetch(OWNERS, list({row["endpoint_id"] for row in rows}))
+    }
     asked = [row for row in rows if row["state"] in OPEN_STATES]
     if not asked:
-        return [{**row, **_told(None, None)} for row in rows]
+        return [{**row, **owners[row["endpoint_id"]], **_told(None, None)} for row in rows]
     workers = await workers_alive(connection)
     endpoints = await endpoints_of(connection, {row["endpoint_id"] for row in asked})
     columns = [[row[name] for row in asked] for name in ("id", "endpoint_id", "ordering_key", "due_at")]
@@ -116,7 +127,7 @@ async def explained(connection: Connection, rows: Sequence[RowMapping], *, unfil
             waiting = why_in_outbox(workers)
         elif row["state"] in OPEN_STATES:
             waiting = _why(row, facts[row["id"]], endpoints[row["endpoint_id"]], workers)
-        told.append({**row, **_told(row["due_at"], waiting)})
+        told.append({**row, **owners[row["endpoint_id"]], **_told(row["due_at"], waiting)})
     return told
 
 

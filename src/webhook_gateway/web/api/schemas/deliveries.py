@@ -11,7 +11,7 @@ from webhook_gateway.rules.model import DeliveryState
 from webhook_gateway.rules.waiting import Reason
 
 from .shapes import Body, Paging, Shown, examples
-from .typed_ids import SUFFIX, AttemptId, DeliveryId, EndpointId, EventId
+from .typed_ids import SUFFIX, AttemptId, DeliveryId, EndpointId, EventId, SubscriberId
 from .values import EventTypeName, Time
 
 QUEUED = {"id": f"dlv_{SUFFIX}", "event_id": f"evt_{SUFFIX}", "endpoint_id": f"ep_{SUFFIX}"}
@@ -39,6 +39,8 @@ DELIVERY: dict[str, Any] = {
     "event_id": f"evt_{SUFFIX}",
     "type": "lab_result.final",
     "endpoint_id": f"ep_{SUFFIX}",
+    "subscriber_id": f"sub_{SUFFIX}",
+    "subscriber": "Northside Laboratory",
     "state": "pending",
     "state_reason": None,
     "reason": None,
@@ -61,6 +63,8 @@ class Delivery(Shown):
     event_id: EventId
     type: str
     endpoint_id: EndpointId
+    subscriber_id: SubscriberId
+    subscriber: str = Field(description="Its name, also where it was deleted since.")
     state: DeliveryState
     state_reason: str | None = Field(description="Why it is dead or cancelled.")
     reason: str | None = Field(description="`replay`, `backfill` or `test`; null where fan-out made it.")
