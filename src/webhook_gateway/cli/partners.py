@@ -52,7 +52,7 @@ def apply(
             if not as_json:
                 print(visible("\n".join(map(_told, done["steps"]))), end="\n" * pending)
             if pending and not only_plan:
-                if sys.stdin.isatty() and not yes and not typer.confirm("Apply?"):
+                if sys.stdin.isatty() and not yes and not typer.confirm("Apply?", err=True):
                     raise typer.Exit(NO)
                 done = api.request("POST", "/v1/partners", wanted.document, plan=done["plan"], **how)
         except Refused as error:

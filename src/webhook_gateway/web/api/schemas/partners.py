@@ -14,7 +14,7 @@ from .subscribers import NewSubscriber
 class Partner(NewSubscriber):
     """A subscriber, known by its `external_id` or else its name, with endpoints, known by their name or else URL."""
 
-    endpoints: list[UrlOfPartner] = Field(default_factory=list, max_length=50)
+    endpoints: list[UrlOfPartner] = Field(default_factory=list, max_length=20)
 
 
 _URL = {"name": "orders", "url": "https://lab.example.com/webhooks"}
@@ -27,7 +27,7 @@ class Partners(Body):
         {"subscribers": [{"name": "Northside Laboratory", "event_types": ["lab_order.*"], "endpoints": [_URL]}]}
     )
 
-    subscribers: list[Partner] = Field(max_length=500)
+    subscribers: list[Partner] = Field(max_length=200)
 
 
 class Applying(Body):
