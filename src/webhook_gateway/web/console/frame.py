@@ -145,6 +145,7 @@ MENU: dict[str, dict[str, tuple[str, str]]] = {
     "Traffic": {
         f"{PATH}/deliveries": ("Deliveries", "send"),
         f"{PATH}/events": ("Events", "inbox"),
+        f"{PATH}/problems": ("Problems", "alert"),
         f"{PATH}/held-keys": ("Held keys", "lock"),
         f"{PATH}/replays": ("Replays", "repeat"),
     },

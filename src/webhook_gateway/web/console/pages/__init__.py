@@ -12,6 +12,7 @@ from . import (  # noqa: F401 - each registers its pages
     keys,
     overview,
     partners,
+    problems,
     replays,
     search,
     sign_in,

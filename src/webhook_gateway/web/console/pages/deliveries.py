@@ -57,7 +57,7 @@ async def one(visit: Visit, delivery_id: UUID) -> Response:
     async with visit.reading() as connection:
         context = await _around(connection, visit, row)
     title = f"Delivery {ids.render(ids.DELIVERY, delivery_id)}"
-    return visit.show("delivery.html", title, row=row, sentence=_why(row), base=visit.address, **context)
+    return visit.show("delivery.html", title, row=row, base=visit.address, **context)
 
 
 @action("/deliveries/{delivery_id}/replay", Scope.DELIVERIES_WRITE, form=one)
@@ -113,15 +113,6 @@ def subscriber_asked(visit: Visit) -> UUID | None:
         return None if text is None else ids.parse(ids.SUBSCRIBER, text)
     except ids.NotAnId:
         raise Problem(404, "not-found", "There is no such partner.") from None
-
-
-def _why(row: dict[str, Any]) -> str:
-    """In one sentence, what became of it."""
-    if row["waiting_for"] is not None:
-        return str(row["waiting_for"].sentence)
-    attempts = f"after {row['attempt']} attempt{'' if row['attempt'] == 1 else 's'}"
-    reason = f": {row['state_reason'].replace('_', ' ')}" if row["state_reason"] else ""
-    return {"delivered": f"The partner has it, {attempts}."}.get(row["state"], f"It was given up {attempts}{reason}.")
 
 
 async def _around(connection: AsyncConnection, visit: Visit, row: dict[str, Any]) -> dict[str, Any]:

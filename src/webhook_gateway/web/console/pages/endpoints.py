@@ -16,7 +16,7 @@ from webhook_gateway.rules.model import Ordering, Signing
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import endpoints as stored
 from webhook_gateway.store import lists, reports
-from webhook_gateway.web.api import endpoint_lifecycle, endpoints, subscribers
+from webhook_gateway.web.api import endpoint_lifecycle, endpoints, stats, subscribers
 from webhook_gateway.web.api.schemas.endpoint_lifecycle import Pause, TestSend
 from webhook_gateway.web.api.schemas.endpoints import EndpointChanges, NewEndpoint
 from webhook_gateway.web.api.schemas.signing import Rotation
@@ -68,7 +68,9 @@ async def one(visit: Visit, endpoint_id: UUID) -> Response:
         held = await stored.held_page(connection, endpoint_id, after=None, limit=RECENT, unfiltered=unfiltered)
         if visit.may(Scope.DELIVERIES_READ):
             recent, _ = await lists.deliveries_page(connection, wanted, before=None, limit=RECENT)
-    context = {"row": row, "owner": owner, "gets": gets, "held": held, "recent": recent}
+    context = {"row": row, "owner": owner, "gets": gets, "held": held, "recent": recent, "day": None}
+    if visit.may(Scope.DELIVERIES_READ):
+        context["day"] = await stats.of_endpoint(endpoint_id, visit.gateway, visit.caller, "24h")
     return visit.show("endpoint.html", f"Endpoint of {owner['name']}", **context)
 
 

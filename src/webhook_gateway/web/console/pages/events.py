@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -14,9 +15,10 @@ from webhook_gateway.rules.labels import is_label
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import endpoints, lists, subscribers
 from webhook_gateway.web.api.dependencies import page_of
+from webhook_gateway.web.api.event_reports import by_endpoint, read_payload
 from webhook_gateway.web.api.event_reports import one as event
-from webhook_gateway.web.api.event_reports import read_payload
 from webhook_gateway.web.api.schemas.events import EventQuery
+from webhook_gateway.web.api.schemas.shapes import Paging
 from webhook_gateway.web.console.frame import Visit, action, page
 from webhook_gateway.web.errors import invalid
 
@@ -35,11 +37,16 @@ async def every(visit: Visit) -> Response:
 @page("/events/{event_id}", Scope.DELIVERIES_READ)
 async def one(visit: Visit, event_id: UUID) -> Response:
     row = await event(event_id, visit.gateway, visit.caller)
+    # Nobody's look at this page is to open the body: filters are told, not judged anew.
+    reader = replace(visit.caller, scopes=visit.caller.scopes - {Scope.PAYLOAD_READ})
+    query = Paging(cursor=visit.asked("cursor"), limit=PER_PAGE)
+    found = await by_endpoint(event_id, query, visit.gateway, reader)
     async with visit.reading() as connection:
-        shown = {delivery["endpoint_id"] for delivery in row["deliveries"]}
+        shown = {one["endpoint_id"] for one in (*row["deliveries"], *found["items"])}
         about = await endpoints.called(connection, visit.caller.tenant_id, shown)
         named = await subscribers.names(connection, visit.caller.tenant_id, row.get("to") or ())
-    return visit.show("event.html", f"Event {ids.render(ids.EVENT, event_id)}", row=row, about=about, named=named)
+    context = {"row": row, "about": about, "named": named, "told": found["items"], "cursor": found["next_cursor"]}
+    return visit.show("event.html", f"Event {ids.render(ids.EVENT, event_id)}", **context)
 
 
 @action("/events/{event_id}/payload", Scope.PAYLOAD_READ, form=one)

@@ -31,6 +31,8 @@ async def overview(visit: Visit) -> Response:
             shown["is_new"] = not some
     if visit.may(Scope.DELIVERIES_READ):
         shown["stats"] = await stats.totals(visit.gateway, caller)
+        shown["hour"], shown["day"] = [await stats.attempts(visit.gateway, caller, of) for of in ("1h", "24h")]
+        shown["problems"] = (await stats.problems(visit.gateway, caller))["items"]
         jobs = (await replays.every(Paging(cursor=None, limit=MOST), visit.gateway, caller))["items"]
         shown["running"] = [job for job in jobs if job["state"] in ("pending", "running")]
     return visit.show("overview.html", "Overview", **shown)

@@ -1,27 +1,31 @@
-"""The box in every page's head: it takes any id, and leads to what it names."""
+"""The box in every page's head: it takes any id or key, and leads to what it names."""
 
 from __future__ import annotations
 
 from starlette.responses import Response
 
-from webhook_gateway.rules import ids
+from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.web.api import search as api
+from webhook_gateway.web.api.schemas.search import Search
 from webhook_gateway.web.console.frame import Visit, action
 
-PAGES = {
-    ids.EVENT: "/events/",
-    ids.DELIVERY: "/deliveries/",
-    ids.ENDPOINT: "/endpoints/",
-    ids.SUBSCRIBER: "/partners/",
-    ids.JOB: "/replays/",
+from .deliveries import PER_PAGE
+
+PLACES = {
+    "event": "/events/{}",
+    "delivery": "/deliveries/{}",
+    "endpoint": "/endpoints/{}",
+    "subscriber": "/partners/{}",
+    "replay": "/replays/{}",
+    "key": "/keys",
 }
 
 
-@action("/search")
+@action("/search", Scope.DELIVERIES_READ)
 async def search(visit: Visit) -> Response:
-    asked = visit.form.get("q", "")
-    for prefix, path in PAGES.items():
-        try:
-            return visit.go(path + ids.render(prefix, ids.parse(prefix, asked)))
-        except ids.NotAnId:
-            continue
-    return visit.show("not_found.html", "Nothing found", 404)
+    """To the page of an id; else what came with the key, which may name a patient and so is in no URL."""
+    given = {"q": visit.form.get("q", ""), "cursor": visit.form.get("cursor") or None, "limit": PER_PAGE}
+    found = await api.find(Search.model_validate(given), visit.gateway, visit.caller)
+    if found["items"] and given["q"] == found["items"][0]["id"]:
+        return visit.go(PLACES[found["items"][0]["kind"]].format(given["q"]))
+    return visit.show("found.html", "Found", 200 if found["items"] else 404, found=found, places=PLACES)

@@ -1,0 +1,215 @@
+"""The console in a real Chromium: nothing breaks its policy, axe finds nothing, and the keyboard works everything.
+
+Skipped where there is none; `chromium` is Debian's package, and WEBHOOK_TEST_CHROMIUM names another one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+
+from tests.web.console.people import pages
+from tests.web.console.test_pages import path_of
+from tests.web.console.test_sign_in import offered
+from tests.web.serving import Api
+from tests.web.world import World
+from webhook_gateway.rules.scopes import Scope
+
+CHROMIUM = os.environ.get("WEBHOOK_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+AXE = (Path(__file__).parents[2] / "data" / "axe.min.js").read_text()
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+TARGETS = "button, .button, select, nav a, input:not([type=hidden], [type=checkbox], [type=radio])"
+NARROW = {"width": 320, "height": 700}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium)"),
+    pytest.mark.timeout(300),
+]
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        await browser.close()
+
+
+@asynccontextmanager
+async def visiting(browser: Browser, api: Api, *scopes: Scope, **how: Any) -> AsyncIterator[Page]:
+    """A page that is signed in, and fails the test for whatever the browser complains about."""
+    complaints: list[str] = []
+    # The tests' own axe may be brought in past the policy; what the pages do is still reported.
+    context: BrowserContext = await browser.new_context(**how)
+    page = await context.new_page()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if said.type in {"error", "warning"} else None)
+    await page.goto(f"{api.url}/console/login#{await offered(api, *scopes)}")
+    if how.get("java_script_enabled", True):
+        await page.wait_for_url(f"{api.url}/console")
+    yield page
+    await context.close()
+    assert complaints == []
+
+
+async def violations(page: Page) -> list[str]:
+    found = await page.evaluate(
+        "async ([code, rules]) => { const policy = trustedTypes.createPolicy('tests', { createScript: code => code });"
+        " if (!window.axe) (0, eval)(policy.createScript(code));"
+        " return (await axe.run({ runOnly: rules })).violations; }",
+        [AXE, RULES],
+    )
+    return [
+        f"{one['id']}: {node['html'][:200]} {node['failureSummary'][:300]}" for one in found for node in one["nodes"]
+    ]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": NARROW}],
+    ids=["light", "dark", "320 px"],
+)
+async def test_axe_finds_nothing_on_any_page(browser: Browser, api: Api, world: World, how: dict[str, Any]) -> None:
+    found = []
+    async with visiting(browser, api, Scope.ADMIN, Scope.PAYLOAD_READ, bypass_csp=True, **how) as page:
+        for one in pages("GET"):
+            await page.goto(api.url + path_of(one, world))
+            found += [f"{one.path}: {violation}" for violation in await violations(page)]
+            wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide == 0, f"{one.path} is {wide} px too wide"
+    assert found == []
+
+
+async def test_no_page_breaks_the_policy(browser: Browser, api: Api, world: World) -> None:
+    async with visiting(browser, api, Scope.ADMIN, Scope.PAYLOAD_READ) as page:
+        for one in pages("GET"):
+            await page.goto(api.url + path_of(one, world), wait_until="networkidle")
+
+
+async def test_what_is_polled_is_morphed_under_the_policy_and_keeps_the_focus(
+    browser: Browser, api: Api, world: World
+) -> None:
+    async with visiting(browser, api, Scope.ADMIN) as page:
+        await page.goto(f"{api.url}/console/deliveries")
+        rows = await page.locator("#live tbody tr").count()
+        async with api.database.connection() as connection:
+            await connection.execute("DELETE FROM finished_deliveries")
+        await page.locator(".find input").focus()
+        await page.evaluate("htmx.trigger(document.getElementById('live'), 'every')")
+        await expect(page.locator("#live tbody tr")).to_have_count(rows - 1)
+        assert await page.evaluate("document.activeElement.id") == "q"
+
+
+async def test_what_one_points_at_or_holds_still_is_not_moved(browser: Browser, api: Api, world: World) -> None:
+    async with visiting(browser, api, Scope.ADMIN) as page:
+        await page.goto(f"{api.url}/console/deliveries")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        await page.locator("#live tbody tr").first.hover()
+        await page.evaluate("htmx.trigger(document.getElementById('live'), 'every')")
+        await page.mouse.move(0, 0)
+        await page.locator("[data-pauses]").click()
+        await page.evaluate("htmx.trigger(document.getElementById('live'), 'every')")
+        await page.evaluate("new Promise(done => setTimeout(done))")
+        assert asked == []
+        assert await page.locator("#says").inner_text() == "This page stays as it is."
+
+
+async def test_the_end_of_a_session_is_told_where_the_page_was_kept_current(
+    browser: Browser, api: Api, world: World
+) -> None:
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(f"{api.url}/console/login#{await offered(api, Scope.ADMIN)}")
+    await page.wait_for_url(f"{api.url}/console")
+    async with api.database.connection() as connection:
+        await connection.execute("UPDATE sessions SET ended_at = now()")
+    await page.evaluate("htmx.trigger(document.getElementById('live'), 'every')")
+    await page.wait_for_selector("#live[role=alert]")
+    assert "session has ended" in await page.locator("#live").inner_text()
+    await context.close()
+
+
+async def test_everything_is_done_without_a_script(browser: Browser, api: Api, world: World) -> None:
+    async with visiting(browser, api, Scope.ADMIN, java_script_enabled=False) as page:
+        await page.fill("#key", await offered(api, Scope.ADMIN))
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_role("link", name="Partners").first.click()
+        await page.get_by_role("link", name="New partner").click()
+        await page.get_by_label("Name", exact=True).fill("Central laboratory")
+        await page.get_by_label("lab_result.*").check()
+        await page.get_by_role("button", name="Make the partner").click()
+        await page.get_by_label("URL").fill("https://lab.example.com/hooks")
+        await page.get_by_role("button", name="Make the endpoint").click()
+        assert "whsec_" in await page.locator(".secret code").inner_text()
+        await page.get_by_role("link", name="To the endpoint").click()
+        await page.locator("summary", has_text="Pause it").click()
+        await page.get_by_label("Why").fill("certificate change")
+        await page.get_by_role("button", name="Pause it").click()
+        assert "certificate change" in await page.locator("main").inner_text()
+        await page.get_by_role("button", name="Resume").click()
+        assert "It takes what is sent to it." in await page.locator("main").inner_text()
+        await page.get_by_role("button", name="Sign out").click()
+        assert page.url.startswith(f"{api.url}/console/login")
+
+
+async def test_the_keyboard_reaches_everything_that_can_be_worked(browser: Browser, api: Api, world: World) -> None:
+    reachable = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']"
+    async with visiting(browser, api, Scope.ADMIN, Scope.PAYLOAD_READ) as page:
+        for path in ("", f"/deliveries/{world.delivery_id}", f"/endpoints/{world.endpoint_id}", "/keys/new", "/audit"):
+            await page.goto(f"{api.url}/console{path}")
+            expected = await page.evaluate(
+                f"[...document.querySelectorAll(`{reachable}`)].filter(e => e.checkVisibility() && !e.disabled)"
+                ".map((e, at) => (e.dataset.at = at, e.type === 'radio' ? e.name : at)).length"
+            )
+            radios = await page.evaluate("document.querySelectorAll('input[type=radio]').length")
+            seen = set()
+            for _ in range(expected + 5):
+                await page.keyboard.press("Tab")
+                at, ring = await page.evaluate(
+                    "[document.activeElement.dataset.at, getComputedStyle(document.activeElement).outlineStyle]"
+                )
+                if at is not None:
+                    seen.add(at)
+                    assert ring != "none", f"{path}: nobody sees where the focus is"
+            assert len(seen) >= expected - max(0, radios - 1), path
+
+
+async def test_targets_are_large_enough_and_no_letter_acts(browser: Browser, api: Api, world: World) -> None:
+    async with visiting(browser, api, Scope.ADMIN) as page:
+        for one in pages("GET"):
+            await page.goto(api.url + path_of(one, world))
+            small = await page.evaluate(
+                f"[...document.querySelectorAll(`{TARGETS}`)].filter(e => e.checkVisibility()).filter(e => "
+                "Math.min(e.getBoundingClientRect().height, e.getBoundingClientRect().width) < 24)"
+                ".map(e => e.outerHTML.slice(0, 120))"
+            )
+            assert small == [], one.path
+        before = page.url
+        for letter in "abcdefghijklmnopqrstuvwxyz/?":
+            await page.keyboard.press(letter)
+        assert page.url == before
+
+
+async def test_a_reader_hears_where_each_table_and_field_belongs(browser: Browser, api: Api, world: World) -> None:
+    async with visiting(browser, api, Scope.ADMIN) as page:
+        for one in pages("GET"):
+            await page.goto(api.url + path_of(one, world))
+            html = await page.content()
+            for table in re.findall(r"<table>.*?</table>", html, re.DOTALL):
+                assert "<caption>" in table, one.path
+                assert re.findall(r"<th(?![^>]*scope=)[ >]", table) == [], one.path
+            assert "onclick" not in html
