@@ -151,6 +151,7 @@ MENU: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Who gets what": {f"{PATH}/partners": ("Partners", "building"), f"{PATH}/catalogue": ("Catalogue", "book")},
     "Oversight": {
+        f"{PATH}/disclosures": ("Disclosures", "file"),
         f"{PATH}/audit": ("Audit", "scroll"),
         f"{PATH}/keys": ("API keys", "key"),
         f"{PATH}/sessions": ("Sessions", "monitor"),

@@ -6,6 +6,7 @@ from . import (  # noqa: F401 - each registers its pages
     audit,
     catalogue,
     deliveries,
+    disclosures,
     endpoints,
     events,
     held_keys,

@@ -1,0 +1,38 @@
+"""The ledger: who got what, of one patient, one partner or one event. A patient is named in a form only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import Response
+
+from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.store import subscribers
+from webhook_gateway.web.api import disclosures
+from webhook_gateway.web.api.schemas.disclosures import DisclosureSearch
+from webhook_gateway.web.console.frame import Visit, action, page
+
+from .deliveries import PER_PAGE, moment
+
+MOST = 1_000
+
+
+@page("/disclosures", Scope.DISCLOSURES_READ, whole_tenant=True)
+async def form(visit: Visit, found: dict[str, Any] | None = None) -> Response:
+    async with visit.reading() as connection:
+        rows = await subscribers.page(connection, visit.caller.tenant_id, only=None, before=None, limit=MOST)
+    return visit.show("disclosures.html", "Disclosures", partners=rows, found=found)
+
+
+@action("/disclosures", Scope.DISCLOSURES_READ, whole_tenant=True, form=form)
+async def search(visit: Visit) -> Response:
+    names = ("patient", "event_id", "subscriber_id", "cursor")
+    given: dict[str, Any] = {name: visit.form.get(name) or None for name in names}
+    given |= {"from": moment(visit, "since"), "to": moment(visit, "until"), "limit": PER_PAGE}
+    as_csv = visit.form.get("do") == "csv"
+    body = DisclosureSearch.model_validate({**given, "format": "csv" if as_csv else "json"})
+    found = await disclosures.search(body, visit.gateway, visit.caller)
+    if isinstance(found, Response):
+        found.headers["Content-Disposition"] = 'attachment; filename="disclosures.csv"'
+        return found
+    return await form(visit, found)
