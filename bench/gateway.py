@@ -40,7 +40,9 @@ from .receiver import Receiver
 READY = 30.0
 KEYS = 8
 """API keys that the load uses in turn: as many services of a hospital, since each key has a rate of its own."""
-ROAD = "events, idempotency_keys, outbox, deliveries, finished_deliveries, attempts, held_keys, endpoint_health"
+ROAD = (
+    "events, lookups, idempotency_keys, outbox, deliveries, finished_deliveries, attempts, held_keys, endpoint_health"
+)
 
 LEFT_BEHIND = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity

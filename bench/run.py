@@ -4,6 +4,7 @@
 - ``make bench ARGS="--quick"`` is shorter, about five minutes
 - ``make bench ARGS="--only full,latency"`` runs a part of it (``--help`` lists the parts)
 - ``make bench ARGS="--only depth --open 10000000"`` drains a deeper backlog, which takes some minutes to make
+- ``make bench ARGS="--only find"`` looks for a patient among ten million events, which take some minutes to make
 - ``make bench ARGS="--only rates --loads 50,500"`` measures what an event costs at some rates
 - ``make bench ARGS="--against ../before"`` compares another checkout with this one, by turns, in a quarter of an hour
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import uvloop
 
-from . import children, compare, content, control, floors, growth, pipeline, plots, rates
+from . import children, compare, content, control, finding, floors, growth, pipeline, plots, rates
 from .gateway import Gateway
 from .machine import between, sample
 from .report import Goal, Report, judge
@@ -125,6 +126,14 @@ GOALS = (
     Goal("cut", "five fields: Python CPU of a delivery, µs", 10, lambda r: r.get("cut_fields_us"), at_most=True),
     Goal("uncut", "everything: Python CPU of a delivery, µs", 3, lambda r: r.get("cut_none_us"), at_most=True),
     Goal(
+        "find",
+        "a patient's events of 30 days among ten million of six years, ms",
+        50,
+        lambda r: r.get("find_month_ms"),
+        at_most=True,
+    ),
+    Goal("find_years", "the same, of all six years, ms", 1_000, lambda r: r.get("find_years_ms"), at_most=True),
+    Goal(
         "memory",
         "memory of one worker or API process with the most open deliveries, MB",
         200,
@@ -146,12 +155,13 @@ class Size:
     open: int
     key: int
     load: float
+    events: int
     loads: tuple[str, ...] = rates.LOADS
     of: Path = children.CHECKOUT
 
 
-FULL = Size(floor=4, full=10, latency=12, drain=5, old=60, open=1_000_000, key=100_000, load=8)
-QUICK = Size(floor=2, full=4, latency=4, drain=2, old=8, open=100_000, key=10_000, load=4)
+FULL = Size(floor=4, full=10, latency=12, drain=5, old=60, open=1_000_000, key=100_000, load=8, events=10_000_000)
+QUICK = Size(floor=2, full=4, latency=4, drain=2, old=8, open=100_000, key=10_000, load=4, events=1_000_000)
 AGAINST = ("100", "500", rates.FULL)
 PAIRS = 9
 LONGEST = 60.0
@@ -181,6 +191,7 @@ MEASURES: dict[str, Measure] = {
     "old": lambda g, r, s: growth.measure_old_transaction(g, r, s.old),
     "content": lambda g, r, s: content.measure_content(g, r),
     "control": lambda g, r, s: control.measure_control(g, r, s.drain),
+    "find": lambda g, r, s: finding.measure_finding(g, r, s.events),
 }
 
 

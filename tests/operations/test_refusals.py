@@ -113,7 +113,7 @@ async def furnished(hospital: Hospital) -> Furnished:
 UseCase = Callable[[Furnished, Change], Awaitable[object]]
 CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
     NotFound.DELIVERY: ("", lambda h, c: deliveries.replay(c, NOBODY)),
-    NotFound.ENDPOINT: ("", lambda h, c: endpoints.delete(c, NOBODY)),
+    NotFound.ENDPOINT: ("", lambda h, c: endpoints.delete(c, h.vault, NOBODY)),
     NotFound.EVENT: ("", lambda h, c: explain.by_endpoint(c, h.vault, NOBODY, before=explain.NEWEST)),
     NotFound.EVENT_TYPE: ("", lambda h, c: event_types.delete(c, h.catalogue, "dialysis.ended")),
     NotFound.HELD_KEY: ("", lambda h, c: endpoint_lifecycle.release_key(c, h.endpoint, 1)),
@@ -172,7 +172,7 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
         lambda h, c: deliveries.replay(c, h.dead),
     ),
     Conflict.REPLAY_ENDED: ("UPDATE jobs SET state = 'done'", lambda h, c: replays.cancel(c, h.job)),
-    Conflict.SUBSCRIBER_HAS_ENDPOINTS: ("", lambda h, c: subscribers.delete(c, h.subscriber)),
+    Conflict.SUBSCRIBER_HAS_ENDPOINTS: ("", lambda h, c: subscribers.delete(c, h.vault, h.subscriber)),
     Conflict.SUBSCRIBER_NAME_TAKEN: (
         "INSERT INTO subscribers (id, tenant_id, name) SELECT id, id, 'Northside' FROM tenants",
         lambda h, c: subscribers.change_one(c, h.catalogue, h.subscriber, {"name": "Northside"}),
@@ -286,7 +286,7 @@ async def test_an_actor_of_one_subscriber_finds_nothing_of_another(furnished: Fu
 async def test_nobody_grants_what_they_do_not_hold(furnished: Furnished) -> None:
     async with changing(furnished.database, replace(furnished.actor, scopes=frozenset({"admin"}))) as change:
         answer = await keys.create(change, NewKey("officer", ()), "privacy_officer")
-    assert answer == NotHeld((Scope.PAYLOAD_READ,))
+    assert answer == NotHeld((Scope.PATIENTS_SEARCH, Scope.PAYLOAD_READ))
 
 
 LAB = ("lab_order.*",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -272,7 +273,7 @@ async def test_a_test_event_goes_to_one_endpoint_only(api: Api, admin: httpx.Asy
     queued = await post(admin, f"/v1/endpoints/{one['id']}/test", {"event_type": "lab_result.final"})
     async with api.database.connection() as connection:
         await store_worker(connection)
-        rows = await connection.fetch("SELECT * FROM outbox")
+        rows = await connection.fetch("SELECT * FROM outbox WHERE NOT starts_with(type, 'gateway.')")
     assert [row["endpoint_id"] for row in rows] == [ids.parse(ids.ENDPOINT, one["id"])]
     assert rows[0]["reason"] == "test"
     delivery = (await admin.get(f"/v1/deliveries/{queued['id']}")).json()
@@ -405,3 +406,28 @@ async def test_lists_are_paged_without_gaps_or_repeats(admin: httpx.AsyncClient)
             break
         query["cursor"] = page["next_cursor"]
     assert seen == made[::-1]
+
+
+async def test_whoever_watches_is_told_of_endpoints_that_come_change_and_go(api: Api, admin: httpx.AsyncClient) -> None:
+    subscriber = await post(admin, "/v1/subscribers", {"name": "Told", **EVERYTHING})
+    made = [
+        await post(admin, "/v1/endpoints", {"subscriber_id": subscriber["id"], "url": f"https://p.example.com/{n}"})
+        for n in range(2)
+    ]
+    path = f"/v1/endpoints/{made[0]['id']}"
+    assert (await admin.patch(path, json={"slots": 3})).is_success
+    assert (await admin.delete(path)).is_success
+    assert (await admin.delete(f"/v1/subscribers/{subscriber['id']}", params={"force": True})).is_success
+    async with api.database.connection() as connection:
+        rows = await connection.fetch("SELECT id, type, body FROM events ORDER BY id")
+    data = [json.loads(api.vault.open(api.tenant_id, "events", row["id"], row["body"]))["data"] for row in rows]
+    assert [
+        (row["type"].removeprefix("gateway.endpoint_"), told["endpoint_id"])
+        for row, told in zip(rows, data, strict=True)
+    ] == [
+        ("created", made[0]["id"]),
+        ("created", made[1]["id"]),
+        ("changed", made[0]["id"]),
+        ("deleted", made[0]["id"]),
+        ("deleted", made[1]["id"]),
+    ]

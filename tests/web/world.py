@@ -52,6 +52,7 @@ async def make_world(api: Api, admin: httpx.AsyncClient, tenant_id: UUID, name: 
         )
     endpoint_id = ids.parse(ids.ENDPOINT, endpoint["id"])
     async with api.database.connection() as connection:
+        await connection.execute("DELETE FROM outbox WHERE type = 'gateway.endpoint_created'")
         event_id = await store_event(api, connection, tenant_id)
         dead = await store_finished(connection, tenant_id, endpoint_id, event_id, "dead")
         waiting = await store_open(connection, tenant_id, endpoint_id, event_id)

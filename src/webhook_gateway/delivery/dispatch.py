@@ -19,6 +19,7 @@ from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.host import tracing
 from webhook_gateway.rules.filters import read_data
+from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
 from webhook_gateway.store import configuration, keyring, ordering, outbox
 from webhook_gateway.store.database import Connection, Database
@@ -121,7 +122,7 @@ class Dispatch:
         matched: Sequence[Endpoint] = self._matcher.match(event.tenant_id, event.type)
         if event.addressees is not None:
             matched = [endpoint for endpoint in matched if endpoint.subscriber_id in event.addressees]
-        if not matched:
+        if not matched and not event.type.startswith(OPERATIONAL):
             telemetry.event_unmatched(event.event_id, event.type)
         return matched
 

@@ -15,20 +15,26 @@ from webhook_gateway.store import finished
 from webhook_gateway.store.database import Connection
 from webhook_gateway.store.outbox import OutboxEvent
 
+LONG = 3_600.0
+"""Seconds of nothing but failures after which a success is worth telling."""
 
-async def breaker_changed(
-    connection: Connection, vault: Vault, endpoint: Endpoint, before: Health, after: Health
+
+async def health_changed(
+    connection: Connection, vault: Vault, endpoint: Endpoint, before: Health, after: Health, now: float
 ) -> None:
-    """Where it did."""
+    """Where its breaker did, and where it answers again after `LONG`."""
     if (before.open_until is None) is not (after.open_until is None):
         change = "breaker_opened" if before.open_until is None else "breaker_closed"
-        telemetry.endpoint_changed(endpoint, change, None)
-        await emit(connection, vault, endpoint.tenant_id, change, _about(endpoint, None))
+        await endpoint_changed(connection, vault, endpoint, change)
+    if before.failing_since is not None and after.failing_since is None and now - before.failing_since >= LONG:
+        await endpoint_changed(connection, vault, endpoint, "endpoint_recovered")
 
 
-async def endpoint_disabled(connection: Connection, vault: Vault, endpoint: Endpoint, reason: str) -> None:
-    telemetry.endpoint_changed(endpoint, "endpoint_disabled", reason)
-    await emit(connection, vault, endpoint.tenant_id, "endpoint_disabled", _about(endpoint, reason))
+async def endpoint_changed(
+    connection: Connection, vault: Vault, endpoint: Endpoint, change: str, reason: str | None = None
+) -> None:
+    telemetry.endpoint_changed(endpoint, change, reason)
+    await emit(connection, vault, endpoint.tenant_id, change, _about(endpoint, reason))
 
 
 async def delivery_dead(

@@ -172,11 +172,11 @@ class Settling:
         if changed:
             await configuration.save_health(connection, [(change.endpoint, change.after) for change in changed])
         for _, endpoint, before, after in changed:
-            await operational.breaker_changed(connection, self.vault, endpoint, before, after)
+            await operational.health_changed(connection, self.vault, endpoint, before, after, self.database.clock.now())
         for result in {r.endpoint.id: r for r in results if r.verdict.disable is not None}.values():
             reason = result.verdict.disable
             if reason is not None and await configuration.disable(connection, result.endpoint.id, reason):
-                await operational.endpoint_disabled(connection, self.vault, result.endpoint, reason)
+                await operational.endpoint_changed(connection, self.vault, result.endpoint, "endpoint_disabled", reason)
         for result in results:
             action = result.verdict.action
             if isinstance(action, GiveUp) and self.registry.wants_dead_delivery_events(result.delivery):

@@ -131,6 +131,10 @@ def operational() -> tuple[EventType, ...]:
         return EventType(OPERATIONAL + name, description, schema, example, source="gateway", thin=("",))
 
     return (
+        about("endpoint_created", "an endpoint was added", endpoint, {**example, "reason": None}),
+        about("endpoint_changed", "an endpoint is set up in another way", endpoint, {**example, "reason": None}),
+        about("endpoint_deleted", "an endpoint was deleted", endpoint, {**example, "reason": None}),
+        about("endpoint_recovered", "an endpoint answers after an hour or more", endpoint, {**example, "reason": None}),
         about("endpoint_paused", "an administrator paused an endpoint", endpoint, {**example, "reason": "paused"}),
         about("endpoint_resumed", "an endpoint is attempted again", endpoint, {**example, "reason": None}),
         about("endpoint_url_changed", "an endpoint has another URL", endpoint, {**example, "reason": "another_host"}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -10,7 +9,7 @@ from sqlalchemy import RowMapping
 
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.intake.catalogue import Catalogue, EventType
-from webhook_gateway.intake.events import NewEvent, emit, prepare
+from webhook_gateway.intake.events import NewEvent, prepare
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.labels import LONGEST_LABEL, is_label
@@ -23,7 +22,7 @@ from webhook_gateway.store.notifications import CONFIGURATION, DELIVERIES, OUTBO
 
 from .change import Change
 from .deliveries import BY_HAND
-from .endpoints import find
+from .endpoints import emit_about, find, names_of
 from .event_types import known_type
 from .permission import types_of
 from .quotas import one_test_more
@@ -106,24 +105,16 @@ async def _set_state(
     change.note(
         f"endpoint.{done}",
         ids.render(ids.ENDPOINT, row["id"]),
-        *(CONFIGURATION, OUTBOX, DELIVERIES),
+        *(CONFIGURATION, DELIVERIES),
         before={"state": row["state"], "state_reason": row["state_reason"]},
         after={"state": state, "state_reason": reason},
     )
-    about = {**_names(row), "reason": reason}
-    await emit(await driver_of(change.connection), vault, tenant_id, f"endpoint_{done}", about)
+    await emit_about(change, vault, row, f"endpoint_{done}", reason)
     return moved
 
 
 def _example_of(known: EventType, endpoint: RowMapping) -> NewEvent:
     example = dict(known.example)
     if known.source == "gateway":
-        example |= _names(endpoint)
+        example |= names_of(endpoint)
     return NewEvent(type=known.name, data=msgspec.json.encode(example), parsed=example, test=True)
-
-
-def _names(endpoint: RowMapping) -> dict[str, Any]:
-    return {
-        "endpoint_id": ids.render(ids.ENDPOINT, endpoint["id"]),
-        "subscriber_id": ids.render(ids.SUBSCRIBER, endpoint["subscriber_id"]),
-    }

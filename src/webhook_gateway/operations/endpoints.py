@@ -103,6 +103,7 @@ async def create(
     secret = await _add_secret(change, vault, endpoint_id, given["secret"], given["signing"])
     rendered = ids.render(ids.ENDPOINT, endpoint_id)
     change.note("endpoint.created", rendered, CONFIGURATION, after=_noted(vault, row, values))
+    await emit_about(change, vault, row, "endpoint_created")
     return row, secret
 
 
@@ -150,6 +151,7 @@ async def change_one(
         before=_noted(vault, before, values),
         after=_noted(vault, after, values),
     )
+    await emit_about(change, vault, after, "endpoint_changed")
     return after
 
 
@@ -163,25 +165,34 @@ async def _named(change: Change, written: Awaitable[RowMapping]) -> RowMapping |
 
 
 async def _url_changed(change: Change, vault: Vault, before: RowMapping, values: dict[str, Any]) -> None:
-    """Tells whoever subscribes to the gateway's own events, and keeps when the endpoint got another host."""
+    """Emits that it did, and keeps when the endpoint got another host."""
     if another := urlsplit(values["url"])[:2] != urlsplit(before["url"])[:2]:
         values["host_changed_at"] = func.now()
-    about = {
-        "endpoint_id": ids.render(ids.ENDPOINT, before["id"]),
-        "subscriber_id": ids.render(ids.SUBSCRIBER, before["subscriber_id"]),
-        "reason": "another_host" if another else "same_host",
-    }
-    await emit(await driver_of(change.connection), vault, change.actor.tenant_id, "endpoint_url_changed", about)
+    await emit_about(change, vault, before, "endpoint_url_changed", "another_host" if another else "same_host")
+
+
+async def emit_about(change: Change, vault: Vault, row: RowMapping, what: str, reason: str | None = None) -> None:
+    """Tells whoever subscribes to the gateway's own events."""
+    about = {**names_of(row), "reason": reason}
+    await emit(await driver_of(change.connection), vault, change.actor.tenant_id, what, about)
     change.notifications.add(OUTBOX)
 
 
-async def delete(change: Change, endpoint_id: UUID) -> NotFound | None:
+def names_of(endpoint: RowMapping) -> dict[str, str]:
+    return {
+        "endpoint_id": ids.render(ids.ENDPOINT, endpoint["id"]),
+        "subscriber_id": ids.render(ids.SUBSCRIBER, endpoint["subscriber_id"]),
+    }
+
+
+async def delete(change: Change, vault: Vault, endpoint_id: UUID) -> NotFound | None:
     """Cancels its open deliveries. A request that is under way just now is not recalled."""
     if isinstance(row := await find(change.connection, change.actor, endpoint_id, lock=True), NotFound):
         return row
     cancelled = await endpoints.delete(change.connection, change.actor.tenant_id, endpoint_id)
     before = {"url": masked_url(row), "event_types": row["event_types"], "cancelled": cancelled}
     change.note("endpoint.deleted", ids.render(ids.ENDPOINT, endpoint_id), CONFIGURATION, before=before)
+    await emit_about(change, vault, row, "endpoint_deleted")
     return None
 
 

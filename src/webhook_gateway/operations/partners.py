@@ -78,7 +78,7 @@ class Applying:
         for index, one in enumerate(wanted):
             await self._subscriber(f"/subscribers/{index}", one, rows)
         for row in rows if self.prune else ():
-            await self._did("", _called(row), None, subscribers.delete(self.change, row["id"], force=True))
+            await self._did("", _called(row), None, subscribers.delete(self.change, self.vault, row["id"], force=True))
         if self._faults:
             return Invalid(tuple(self._faults))
         return Conflict.OTHER_PLAN if expected not in (None, digest(self._steps)) else self._steps
@@ -100,7 +100,7 @@ class Applying:
         for index, one in enumerate(wanted.endpoints):
             await self._endpoint(f"{pointer}/endpoints/{index}", name, row, one, states)
         for state in states if self.prune else ():
-            await self._did(pointer, name, _named(state), endpoints.delete(change, state["id"]))
+            await self._did(pointer, name, _named(state), endpoints.delete(change, self.vault, state["id"]))
 
     async def _endpoint(
         self, pointer: str, of: str, subscriber: RowMapping, wanted: Wanted, states: list[dict[str, Any]]

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import RowMapping
 from sqlalchemy.exc import IntegrityError
 
+from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.matching import beyond, effective
@@ -17,6 +18,7 @@ from webhook_gateway.store.notifications import CONFIGURATION
 
 from . import content
 from .change import Change
+from .endpoints import emit_about
 from .permission import cut_off, faults_of_types, types_of
 from .refusals import Conflict, Invalid, NotFound, Refusal, WouldCutOff
 
@@ -93,12 +95,17 @@ def _taken(error: IntegrityError) -> Conflict:
     return Conflict.SUBSCRIBER_NAME_TAKEN if by_name else Conflict.EXTERNAL_ID_TAKEN
 
 
-async def delete(change: Change, subscriber_id: UUID, *, force: bool = False) -> NotFound | Conflict | None:
+async def delete(
+    change: Change, vault: Vault, subscriber_id: UUID, *, force: bool = False
+) -> NotFound | Conflict | None:
     """With its keys, and by ``force`` with its endpoints: their open deliveries are cancelled."""
+    theirs = await endpoints.of_subscriber(change.connection, change.actor.tenant_id, subscriber_id)
     gone = await subscribers.delete(change.connection, change.actor.tenant_id, subscriber_id)
     if gone is None:
         return NotFound.SUBSCRIBER
     if gone["endpoints"] and not force:
         return Conflict.SUBSCRIBER_HAS_ENDPOINTS
     change.note("subscriber.deleted", ids.render(ids.SUBSCRIBER, subscriber_id), CONFIGURATION, before=gone)
+    for row in theirs:
+        await emit_about(change, vault, row, "endpoint_deleted")
     return None

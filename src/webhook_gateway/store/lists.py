@@ -158,6 +158,8 @@ async def attempts_page(
     Those of one delivery are on one page, which may be longer than ``limit`` for it.
     """
     theirs = await endpoint_ids(connection, wanted)
+    if not theirs:
+        return [], None
     ended_rows, rows = finished_rows().where(*told(wanted)), open_rows().where(*asked(wanted))
     of_ended = between(finished_deliveries, wanted.since, wanted.until, before)
     reached = await _reach_of_each(connection, wanted, theirs, of_ended, ATTEMPTED)

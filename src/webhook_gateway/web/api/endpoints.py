@@ -166,7 +166,7 @@ async def preview_filter(endpoint_id: EndpointId, body: FilterPreview, gateway: 
 async def delete(endpoint_id: EndpointId, gateway: Parts, caller: Writer) -> None:
     """Deletes an endpoint and cancels its open deliveries. A request that is under way just now is not recalled."""
     async with changing(gateway.database, caller) as change:
-        granted(await endpoints.delete(change, endpoint_id))
+        granted(await endpoints.delete(change, gateway.vault, endpoint_id))
 
 
 @router.post(

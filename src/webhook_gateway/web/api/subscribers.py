@@ -84,7 +84,7 @@ async def delete(subscriber_id: SubscriberId, gateway: Parts, caller: Writer, fo
     `409` while it has endpoints, unless `force` is true: then they go, too, and their open deliveries are cancelled.
     """
     async with changing(gateway.database, caller) as change:
-        granted(await subscribers.delete(change, subscriber_id, force=force))
+        granted(await subscribers.delete(change, gateway.vault, subscriber_id, force=force))
     gateway.callers.forget()
 
 
