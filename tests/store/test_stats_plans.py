@@ -79,7 +79,7 @@ async def test_a_partner_of_all_endpoints_reads_theirs(database: Database) -> No
 async def test_problems_read_what_came_since_the_last_success(database: Database) -> None:
     await expect(database, attempt_stats.PROBLEMS, TENANT, None, None, most=20_000)
     await expect(database, attempt_stats.PROBLEMS, TENANT, None, ENDPOINTS[0], most=100)
-    await expect(database, attempt_stats.OF_ENDPOINTS, TENANT, most=20_000)
+    await expect(database, attempt_stats.OF_ENDPOINTS, TENANT, most=30_000)
     await expect(database, attempt_stats.LAST_ACCEPTED, TENANT, ENDPOINTS[0], most=100)
 
 
