@@ -34,6 +34,7 @@ PENDING = Standing(
     created_at=AT,
     finished_at=None,
     met="503",
+    endpoint_met="500",
     duration=0.312,
     head=EARLIER,
     held_by=EARLIER,
@@ -52,7 +53,7 @@ OPEN: dict[Reason, tuple[dict[str, Any], str]] = {
         {"endpoint_reason": "failing_too_long"},
         "The endpoint was disabled 12 minutes ago: failing too long.",
     ),
-    Reason.BREAKER: ({}, "The breaker is open until 10:04 UTC, after 5 failures in a row; this delivery met 503."),
+    Reason.BREAKER: ({}, "The breaker is open until 10:04 UTC, after 5 failures in a row, the last one 500."),
     Reason.RETRY_AFTER: ({}, "The partner asked for silence until 10:04 UTC, after 503."),
     Reason.MAINTENANCE: ({}, "The endpoint is in maintenance until 10:04 UTC."),
     Reason.RETRY: ({}, "Next try in 4 minutes: attempt 3 of 10, after 503."),
@@ -125,12 +126,12 @@ def test_one_that_was_delivered_is_told_when_and_at_which_attempt(
     st.sampled_from(DeliveryState),
     st.sampled_from([None, *Ended, "a later version's"]),
     st.sampled_from([None, *Reason]),
-    st.tuples(*[st.booleans()] * 6),
+    st.tuples(*[st.booleans()] * 7),
 )
 def test_there_is_one_for_whatever_is_not_known(
     state: DeliveryState, ended: str | None, reason: Reason | None, known: tuple[bool, ...]
 ) -> None:
-    names = ("due_at", "created_at", "met", "duration", "head", "changed_by")
+    names = ("due_at", "created_at", "met", "endpoint_met", "duration", "head", "changed_by")
     changes: dict[str, Any] = {name: None for name, is_known in zip(names, known, strict=True) if not is_known}
     told = of_delivery(replace(PENDING, state=state, state_reason=ended, waiting_for=reason, **changes), NOW)
     assert told.sentence[0].isupper()
@@ -153,7 +154,7 @@ def test_a_disabled_endpoint_was_not_disabled_by_who_resumed_it() -> None:
 
 
 def test_a_breaker_that_is_half_open_has_no_time() -> None:
-    told = of_delivery(replace(PENDING, waiting_for=Reason.BREAKER, due_at=None, met=None, failures=1), NOW)
+    told = of_delivery(replace(PENDING, waiting_for=Reason.BREAKER, due_at=None, endpoint_met=None, failures=1), NOW)
     assert told.sentence == "The breaker is half-open, after 1 failure in a row."
 
 

@@ -95,7 +95,7 @@ async def test_a_delivery_says_how_it_came_to_where_it_is(hospital: Hospital, ad
             )
             told = await explanation(admin, hospital, retried)
             assert told["sentence"].startswith("The breaker is open until ")
-            assert told["sentence"].endswith(" UTC, after 5 failures in a row; this delivery met 503.")
+            assert told["sentence"].endswith(" UTC, after 5 failures in a row, the last one 503.")
             path = f"/v1/endpoints/{ids.render(ids.ENDPOINT, quick)}/pause"
             await post(admin, path, {"reason": "certificate change"})
             told = await explanation(admin, hospital, retried)

@@ -63,7 +63,8 @@ class WhyNot(Explained):
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """A delivery, what its latest attempt ``met``, what keeps its ordering key, and how its endpoint came to its state.
+    """A delivery, what its latest attempt ``met`` and its endpoint's latest failure, what keeps its ordering key, and
+    how its endpoint came to its state.
 
     Who may not hear of what keeps a key, or who changed the endpoint, has None there.
     """
@@ -79,6 +80,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime | None
     finished_at: datetime | None
     met: str | None
+    endpoint_met: str | None
     duration: float | None
     head: UUID | None
     """The first open delivery of its ordering key; ``held_by`` is a dead one that holds the key."""
@@ -116,7 +118,7 @@ def _of_open(one: Standing, reason: Reason, now: datetime) -> tuple[str, str]:
     allowed = 1 if one.reason == "test" else one.allowed
     attempt = f"attempt {min(one.attempt + 1, allowed)} of {allowed}"
     until, wait, since = _clock(one.due_at, now), _span(one.due_at or now, now), _clock(one.created_at, now)
-    after, met = (f", after {one.met}", f"; this delivery met {one.met}") if one.met else ("", "")
+    after = f", after {one.met}" if one.met else ""
     match reason:
         case Reason.PAUSED | Reason.DISABLED:
             by = f" with {one.changed_by}" if one.changed_by and reason is Reason.PAUSED else ""
@@ -126,7 +128,8 @@ def _of_open(one: Standing, reason: Reason, now: datetime) -> tuple[str, str]:
             return f"The endpoint was {reason} {since} ago{by}{told}.", "Somebody has to resume it."
         case Reason.BREAKER:
             state = f"open until {until}" if one.due_at else "half-open"
-            failed = f"{_counted(one.failures, 'failure')} in a row{met}"
+            failed = f"{_counted(one.failures, 'failure')} in a row"
+            failed += f", the last one {one.endpoint_met}" if one.endpoint_met else ""
             return f"The breaker is {state}, after {failed}.", "One delivery tries whether the endpoint is back."
         case Reason.RETRY_AFTER:
             return f"The partner asked for silence until {until}{after}.", attempt

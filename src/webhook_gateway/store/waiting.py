@@ -64,19 +64,24 @@ SELECT a.id,
 FROM asked a LEFT JOIN due ON due.endpoint_id = a.endpoint_id AND due.id = a.id
 """
 
-STANDING = """
+MET = "coalesce({0}.status::text, replace({0}.outcome || ': ' || {0}.detail, '_', ' '))"
+STANDING = f"""
 -- standing: what the latest attempt of each delivery met, what keeps its ordering key, and how its endpoint came to its
 -- state; without what is hidden from partners, where one asks
 SELECT a.id, e.state_reason AS endpoint_reason, e.state_changed_at AS changed_at,
        CASE WHEN $4 THEN e.state_changed_by END AS changed_by, coalesce(h.failures_in_a_row, 0) AS failures,
        coalesce(cardinality(e.schedule), $5) + 1 AS allowed, last.duration,
-       coalesce(last.status::text, replace(last.outcome || ': ' || last.detail, '_', ' ')) AS met,
+       {MET.format("last")} AS met, {MET.format("failed")} AS endpoint_met,
        CASE WHEN $4 OR head.unfiltered IS NOT TRUE THEN head.id END AS head, CASE WHEN $4 THEN held.id END AS held_by,
        now() AS now
 FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS a(id, endpoint_id, key)
 CROSS JOIN LATERAL (SELECT * FROM endpoints WHERE id = a.endpoint_id LIMIT 1) AS e
 LEFT JOIN LATERAL (SELECT * FROM endpoint_health WHERE endpoint_id = a.endpoint_id LIMIT 1) AS h ON true
 LEFT JOIN LATERAL (SELECT * FROM attempts WHERE delivery_id = a.id ORDER BY id DESC LIMIT 1) AS last ON true
+LEFT JOIN LATERAL (
+    SELECT * FROM attempt_stats WHERE tenant_id = e.tenant_id AND about_id = e.id AND h.open_until IS NOT NULL
+       AND outcome NOT IN ('accepted', 'unsendable') ORDER BY begins DESC, last_at DESC LIMIT 1
+) AS failed ON true
 LEFT JOIN LATERAL (
     SELECT id, unfiltered FROM deliveries
     WHERE endpoint_id = a.endpoint_id AND ordering_key = a.key ORDER BY sequence LIMIT 1
