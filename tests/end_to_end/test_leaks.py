@@ -328,6 +328,14 @@ async def test_no_patient_and_no_secret_is_found_where_it_does_not_belong(
         assert looked.json()["found"] == ["ordering_key", "subject"]
         gateway.answers += [looked.text, (await client.get("/v1/audit")).text]
         gateway.answers.append(await run(gateway.environment, "find", "-", stdin=PATIENT))
+        for path, asked in (
+            ("search", {"patient": PATIENT}),
+            ("verify", {"event_id": dead["event_id"], "body": PATIENT}),
+        ):
+            gateway.answers.append((await client.post(f"/v1/disclosures/{path}", json=asked)).text)
+        accounting = await run(gateway.environment, "disclosures", "--event", dead["event_id"], "--csv")
+        assert dead["event_id"] in accounting
+        gateway.answers += [accounting, await run(gateway.environment, "disclosures", "--patient", stdin=PATIENT)]
         kept = [(await client.get(f"/v1/deliveries/{item['id']}/responses")).text for item in deliveries]
     assert PATIENT in payload.text, "whoever may read payloads does"
     assert any(PATIENT in text for text in kept)

@@ -141,7 +141,7 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
     answer = await connection.fetchrow("SELECT delivery_id, id FROM attempts LIMIT 1") or [uuid4(), uuid4()]
     kept = await connection.fetch("SELECT id FROM kept_bodies LIMIT 100")
     known = await connection.fetch("SELECT tenant_id, key FROM idempotency_keys LIMIT 100")
-    nothing: list[list[Any]] = [[]] * 16
+    nothing: list[list[Any]] = [[]] * 18
     nobody = [UUID(int=0)] * SOME
     types, sequences = ["lab_result.final"] * SOME, [1] * SOME
     new = [[uuid7() for _ in nobody], *[nobody] * 3, types, sequences, [None] * SOME, [True] * SOME]

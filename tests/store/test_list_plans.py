@@ -20,9 +20,9 @@ from sqlalchemy import event
 from tests.support.postgres import Server
 from webhook_gateway.operations.change import local_actor
 from webhook_gateway.operations.replays import as_filter
-from webhook_gateway.store import audit, backfills, endpoints, lists, lookups, partitions, replays, stats
+from webhook_gateway.store import audit, backfills, disclosures, endpoints, lists, lookups, partitions, replays, stats
 from webhook_gateway.store.database import Database
-from webhook_gateway.store.reports import Filter
+from webhook_gateway.store.reports import Filter, first_id
 
 from .plans import explain
 
@@ -251,6 +251,25 @@ async def test_events_are_found_by_a_key_that_is_rare_and_by_one_that_all_have(f
             for whose in ROLES.values():
                 await lists.with_deliveries(transaction, whose, some)
         await expect_few_pages(full, made, "events by their ids", most=10_000)
+
+
+async def test_the_ledger_of_some_events_and_of_a_partner_reads_only_so_much(full: str) -> None:
+    connection = await asyncpg.connect(full)
+    try:
+        now = datetime.now(UTC)
+        newest = "SELECT event_id FROM finished_deliveries WHERE tenant_id = $1 ORDER BY id DESC LIMIT 200"
+        events = [row["event_id"] for row in await connection.fetch(newest, BIG)]
+        theirs = {"events": (disclosures.OF_EVENTS, events)}
+        for name, subscriber in (("partner", PARTNER), ("newcomer", NEWCOMER)):
+            theirs[name] = (disclosures.OF_ENDPOINTS, await disclosures.endpoints_of(connection, BIG, subscriber))
+        for days, (name, (statement, of)) in product((0, 60), theirs.items()):
+            since, until = now - timedelta(days=days + 60), now - timedelta(days=days - 1)
+            asked = (BIG, of, first_id(since), first_id(until), 51, since, until)
+            plan, whole = await explain(connection, statement, *asked, mode="force_custom_plan")
+            print(name, days, whole)
+            assert whole < 30_000, plan
+    finally:
+        await connection.close()
 
 
 async def test_page_after_page_finds_a_needle(full: str) -> None:

@@ -128,7 +128,7 @@ async def test_nor_where_the_planner_takes_a_table_full_of_dead_rows_for_empty(
         "known": 6_000,
     }
     _, finish = hot["finish"]
-    some, leases = finish[16:18]
+    some, leases = finish[18:20]
     await emptied.execute("UPDATE deliveries SET lease_id = $1 WHERE id = ANY($2)", leases[0], some)
     for name, pages in allowed.items():
         await expect_few_pages(emptied, name, pages, *hot[name], mode=mode)
@@ -148,7 +148,7 @@ async def hot_statements(
     )
     columns = [list(each) for each in zip(*page, strict=True)]
     leases, ten = [uuid4()] * 100, [endpoint(number) for number in endpoints]
-    nothing: list[list[Any]] = [[]] * 16
+    nothing: list[list[Any]] = [[]] * 18
     return {
         "ready": (deliveries.READY, []),
         "first due": (deliveries.FIRST_DUE, [ten, [low_water_mark] * 10]),
