@@ -267,7 +267,7 @@ async def test_the_ledger_of_some_events_and_of_a_partner_reads_only_so_much(ful
             asked = (BIG, of, first_id(since), first_id(until), 51, since, until)
             plan, whole = await explain(connection, statement, *asked, mode="force_custom_plan")
             print(name, days, whole)
-            assert whole < 30_000, plan
+            assert whole < (5_000 if name == "events" else 60_000), plan  # at most all that is open, once
     finally:
         await connection.close()
 
