@@ -94,7 +94,7 @@ async def test_twelve_partners_are_made_by_one_command_and_a_second_one_changes_
     assert (first.returncode, first.stderr.splitlines()[-1]) == (0, "25 changes applied")
     assert first.stdout.startswith(planned.stdout)
     assert first.stdout.count("whsec_") == 11, "of those endpoints that were given none"
-    assert first.stdout.count("whpk_") == 1
+    assert first.stdout.count("\npharmacy prescriptions: whpk_") == 1
     assert not any(secret in first.stdout + first.stderr for secret in SECRETS.values())
     listed = json.loads((await operator.run("subscribers", "list", "--json")).stdout)["items"]
     assert len(listed) == 12

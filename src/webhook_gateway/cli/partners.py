@@ -60,10 +60,9 @@ def apply(
             raise CannotGoOn("\n".join(["nothing was changed", *lines]) if lines else str(error), WRONG) from None
     if as_json:
         write_json(done)
-    for step in () if as_json else done["steps"]:
-        if step["key"]:
-            say(f"{step['subscriber']} {step['endpoint']}: its partner verifies with this, which is shown only now:")
-            print(step["key"], flush=True)
+    elif keys := [f"{one['subscriber']} {one['endpoint']}: {one['key']}" for one in done["steps"] if one["key"]]:
+        say("what partners verify with, which is shown only now:")
+        print(visible("\n".join(keys)), flush=True)
     count = f"{len(done['steps'])} changes {'pending' if only_plan else 'applied'}"
     say(count if pending else "nothing to do: everything is as the file says")
     raise typer.Exit(PENDING if pending and only_plan else 0)
