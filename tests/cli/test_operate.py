@@ -265,3 +265,25 @@ def test_a_delivery_is_cancelled_once(operator: Furnished) -> None:
     assert row["state_reason"] == "by_hand"
     refused = operator.run("cancel", delivery)
     assert (refused.returncode, "has ended already" in refused.stderr) == (1, True)
+
+
+def test_a_backlog_is_counted_and_then_cancelled(operator: Furnished) -> None:
+    asked = ("cancel", "--endpoint", ids.render(ids.ENDPOINT, operator.endpoint))
+    assert operator.run(*asked, "--dry-run").stderr == "waiting: 1\n"
+    assert operator.run(*asked, "--yes", "--type", "lab_order.cancelled").stderr == "cancelled: 0\n"
+    assert operator.fetch("SELECT FROM finished_deliveries WHERE state = 'cancelled'") == []
+    assert operator.run(*asked, "--yes").stderr == "cancelled: 1\n"
+    (row,) = operator.fetch("SELECT id FROM finished_deliveries WHERE state = 'cancelled'")
+    assert row["id"] == operator.waiting
+    refused = operator.run("cancel")
+    assert (refused.returncode, "say which" in refused.stderr) == (2, True)
+
+
+def test_an_id_leads_to_what_it_is_of(operator: Furnished) -> None:
+    delivery, event = ids.render(ids.DELIVERY, operator.dead), ids.render(ids.EVENT, operator.event)
+    found = json.loads(operator.run("find", delivery, "--json").stdout)
+    assert [(item["kind"], item["id"]) for item in found["items"]] == [("delivery", delivery), ("event", event)]
+    assert event in operator.run("find", event).stdout
+    unknown = operator.run("find", "nobody")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "nothing that is known here" in unknown.stderr

@@ -96,13 +96,13 @@ def cancel(
     count, more = change_in(tenant, lambda change: deliveries.cancel_many(change, wanted, dry_run=True))
     many = f"more than {count:,}" if more else f"{count:,}"
     if dry_run or (count and not yes and not typer.confirm(f"Cancel {many} deliveries?")):
-        say(f"{many} deliveries wait")
+        say(f"waiting: {many}")
         raise typer.Exit(0 if dry_run else NO)
     done, more, wanted = 0, True, {"until": datetime.now(UTC), **wanted}
     while more:
         count, more = change_in(tenant, lambda change: deliveries.cancel_many(change, wanted, dry_run=False))
         done += count
-    say(f"{done:,} deliveries are cancelled")
+    say(f"cancelled: {done:,}")
 
 
 def why(
