@@ -93,6 +93,7 @@ def test_up_brings_everything_and_sigterm_leaves_nothing_behind(cli: Cli, start:
     up = Up(start("up", "--port", "0", "--development"))
     assert httpx.get(f"{up.url}/readyz", trust_env=False).status_code == 200
     assert httpx.get(up.printed["docs"], trust_env=False).status_code == 200
+    assert up.printed["console"].startswith(f"{up.printed['API']}/console/login#whc_")
     with Gateway(up.url, up.printed["key"]) as gateway:
         assert gateway.post_event("lab_order.placed", ORDER).id.startswith("evt_")
 

@@ -1,0 +1,44 @@
+"""`console` prints a link that signs in once, with as much as a role may."""
+
+import subprocess
+from collections.abc import Callable
+
+import asyncpg
+import pytest
+
+from webhook_gateway.crypto.master_keys import new_master_key
+from webhook_gateway.operations import sessions
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+async def test_the_link_has_its_code_in_the_fragment_and_the_role_that_was_asked_for(
+    cli: Cli, database_url: str
+) -> None:
+    settings = {
+        "DATABASE_URL": database_url,
+        "WEBHOOK_GATEWAY_PUBLIC_URL": "https://gateway.example.org",
+        "WEBHOOK_GATEWAY_MASTER_KEYS": new_master_key(),
+    }
+    assert cli("keys", "create", "ops", "--role", "admin", **settings).returncode == 0
+    found = cli("console", "--role", "auditor", **settings)
+    assert found.returncode == 0
+    address, code = found.stdout.strip().split("#")
+    assert address == "https://gateway.example.org/console/login"
+    connection = await asyncpg.connect(database_url)
+    try:
+        row = await connection.fetchrow("SELECT scopes, code_hash, actor FROM sessions")
+    finally:
+        await connection.close()
+    assert row is not None
+    assert set(row["scopes"]) >= {"audit:read", "deliveries:read"}
+    assert "admin" not in row["scopes"]
+    assert row["code_hash"] == sessions.digest(code)
+    assert row["actor"].startswith("cli")
+
+
+@pytest.mark.parametrize("role", ["partner", "boss"])
+def test_a_role_that_is_none_or_needs_a_partner_is_refused(cli: Cli, database_url: str, role: str) -> None:
+    found = cli("console", "--role", role, DATABASE_URL=database_url)
+    assert found.returncode == 2
+    assert "auditor" in found.stderr
