@@ -52,7 +52,7 @@ def demo(place: Path) -> Iterator[tuple[str, str]]:
                 said.append(line)
                 if line.startswith("it stays up until"):
                     break
-            (address,), (key,) = (re.findall(rf"^{what} +(\S+)$", "".join(said), re.M) for what in ("API", "key"))
+            (address,), (key,) = (re.findall(rf"^{what} +(\S+)", "".join(said), re.M) for what in ("API", "key"))
             yield address, key
         finally:
             running.terminate()
