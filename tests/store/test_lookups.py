@@ -10,11 +10,13 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from tests.support.hospital import Hospital
+from webhook_gateway.delivery.registry import Registry
+from webhook_gateway.delivery.upkeep import Upkeep
 from webhook_gateway.intake.catalogue import EventType
 from webhook_gateway.intake.events import NewEvent, prepare
 from webhook_gateway.intake.lookups import MOST_PATIENTS, Kind, digest, key_of, patients_of
-from webhook_gateway.rules import ids
 from webhook_gateway.store import lookups, outbox, partitions
+from webhook_gateway.store.configuration import Snapshot
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.partitions import LOOKUPS, lowest_id
 
@@ -92,10 +94,16 @@ async def test_however_long_ago_no_transaction_locks_more_than_60_days(hospital:
 
 
 async def test_days_are_made_ahead_and_dropped_with_what_is_kept_longest(hospital: Hospital) -> None:
-    event_id = await stored(hospital, {"patient_id": "p1"})
     async with hospital.database.connection() as connection:
-        assert await partitions.first_day(connection, LOOKUPS) == TODAY
-        assert await partitions.drop_before(connection, LOOKUPS, TODAY) == []
-        assert await partitions.drop_before(connection, LOOKUPS, TODAY + timedelta(days=1)) == [LOOKUPS.name(TODAY)]
-    assert ids.moment_of(event_id).date() == TODAY
-    assert await hospital.count("lookups") == 0
+        for days_ago in (5, 7):
+            await partitions.make_ahead(connection, LOOKUPS, TODAY - timedelta(days_ago), 0)
+    kept, _ = [await stored(hospital, {"patient_id": "p1"}, days_ago) for days_ago in (5, 7)]
+    registry = Registry()
+    registry.learn(Snapshot(1, {}, frozenset(), None))
+    settings = hospital.settings.model_copy(update={"retain_metadata_days": 6})
+    await Upkeep(settings, hospital.database, hospital.vault, registry).poll()
+    assert [row["event_id"] for row in await hospital.rows("SELECT event_id FROM lookups")] == [kept]
+    async with hospital.database.connection() as connection:
+        names = {row["relname"] for row in await connection.fetch(partitions.EXISTING, "lookups")}
+        assert await partitions.first_day(connection, LOOKUPS) == TODAY - timedelta(5)
+    assert {LOOKUPS.name(TODAY + timedelta(ahead)) for ahead in range(8)} <= names
