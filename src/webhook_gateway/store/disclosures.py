@@ -25,7 +25,8 @@ _RANGE = "tenant_id = $1 AND id >= $3 AND id < $4"
 def _entries_of(ended: str, theirs: str) -> str:
     """SQL: a page of deliveries of ``theirs`` ($2) with ids in a range, newest first; each with what may have left.
 
-    A gap, where more was claimed than recorded, is told of every recipient that the endpoint had meanwhile.
+    A gap, where more was claimed than recorded, is told of every recipient that the endpoint had meanwhile. Under each
+    lease the request may have been sent twice (`Exchange.sends`).
     """
     return f"""
 WITH made AS MATERIALIZED (
@@ -41,7 +42,7 @@ WITH made AS MATERIALIZED (
            attempt, sends::int AS times, status, revision, nullif(body_digest, '') AS body_digest
     FROM tried WHERE phase IN ('sent', 'answered') OR body_digest IS NOT NULL
     UNION ALL
-    SELECT id, created_at, ended_at, false, 'possible', NULL, missing, NULL, r.revision, NULL
+    SELECT id, created_at, ended_at, false, 'possible', NULL, 2 * missing, NULL, r.revision, NULL
     FROM (
         SELECT *, greatest(lapsed, attempt - (SELECT count(*) FROM tried WHERE delivery_id = made.id))::int AS missing
         FROM made
