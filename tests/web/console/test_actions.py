@@ -95,16 +95,16 @@ async def test_an_endpoint_is_paused_with_a_reason_and_resumed(somebody: Any, wo
     assert "certificate change" not in await person.see(f"/endpoints/{world.endpoint_id}")
 
 
-async def test_what_can_not_be_taken_back_is_typed(admin: httpx.AsyncClient, somebody: Any, world: World) -> None:
+@pytest.mark.parametrize("of_the_partner", [False, True])
+async def test_what_can_not_be_taken_back_is_typed(somebody: Any, world: World, of_the_partner: bool) -> None:
     person: Person = await somebody("admin")
-    for path, word in (
-        (f"/endpoints/{world.endpoint_id}", "delete"),
-        (f"/partners/{world.subscriber_id}", "Northside"),
-    ):
-        assert (await person.do(f"{path}/delete", typed="yes")).status_code == 422
-        await person.see(path)
-        assert (await person.do(f"{path}/delete", typed=word)).status_code == 303
-        await person.see(path, 404)
+    endpoint, partner = f"/endpoints/{world.endpoint_id}", f"/partners/{world.subscriber_id}"
+    path, word = (partner, "Northside") if of_the_partner else (endpoint, "delete")
+    assert (await person.do(f"{path}/delete", typed="yes")).status_code == 422
+    await person.see(path)
+    assert (await person.do(f"{path}/delete", typed=word)).status_code == 303
+    await person.see(path, 404)
+    await person.see(endpoint, 404)  # they go with their partner
 
 
 async def test_a_delivery_is_sent_again_given_up_and_refused_as_the_api_does(somebody: Any, world: World) -> None:

@@ -65,6 +65,7 @@ def _ago(context: Context, moment: datetime | None) -> str:
 def _span(seconds: float | None) -> str:
     if seconds is None:
         return "–"
+    seconds = float(seconds)
     if 0 < seconds < 1:
         return f"{seconds * 1_000:.0f} ms"
     for size, name in UNITS:

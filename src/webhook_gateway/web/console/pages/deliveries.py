@@ -24,7 +24,6 @@ from webhook_gateway.web.console.frame import Visit, action, page
 from webhook_gateway.web.errors import Problem, granted, invalid
 
 PER_PAGE = 50
-WINDOWS = {"1h": "last hour", "24h": "last 24 hours", "7d": "last 7 days"}
 
 
 @page("/deliveries", Scope.DELIVERIES_READ)

@@ -77,7 +77,7 @@ async def change(visit: Visit, subscriber_id: UUID) -> Response:
 async def delete(visit: Visit, subscriber_id: UUID) -> Response:
     row = await subscribers.one(subscriber_id, visit.gateway, visit.caller)
     visit.expect_typed(row["name"])
-    await subscribers.delete(subscriber_id, visit.gateway, visit.caller)
+    await subscribers.delete(subscriber_id, visit.gateway, visit.caller, force=True)
     return visit.go("/partners", "deleted")
 
 
