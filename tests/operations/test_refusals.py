@@ -23,6 +23,7 @@ from webhook_gateway.operations import (
     keys,
     partners,
     replays,
+    sessions,
     subscribers,
 )
 from webhook_gateway.operations.change import Actor, Change, changing, local_actor
@@ -119,6 +120,7 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
     NotFound.HELD_KEY: ("", lambda h, c: endpoint_lifecycle.release_key(c, h.endpoint, 1)),
     NotFound.KEY: ("", lambda h, c: keys.revoke(c, NOBODY)),
     NotFound.REPLAY: ("", lambda h, c: replays.cancel(c, NOBODY)),
+    NotFound.SESSION: ("", lambda h, c: sessions.end(c, NOBODY, of_all=True)),
     NotFound.SUBSCRIBER: ("", lambda h, c: subscribers.change_one(c, h.catalogue, NOBODY, {"name": "x"})),
     Conflict.NO_TENANT: ("", lambda h, c: keys.create_with_tenant(c, h.vault, "southside", NewKey("x", ["admin"]))),
     Conflict.BODY_GONE: ("DELETE FROM events", lambda h, c: deliveries.replay(c, h.dead)),
@@ -128,7 +130,7 @@ CASES: dict[NotFound | Conflict, tuple[str, UseCase]] = {
     ),
     Conflict.DELIVERY_ENDED: ("", lambda h, c: deliveries.cancel(c, h.dead)),
     Conflict.DELIVERY_IN_OUTBOX: (
-        "UPDATE outbox SET delivery_id = '00000000-0000-0000-0000-000000000008'",
+        "UPDATE outbox SET endpoint_id = e.id, delivery_id = '00000000-0000-0000-0000-000000000008' FROM endpoints e",
         lambda h, c: deliveries.cancel(c, UUID(int=8)),
     ),
     Conflict.DELIVERY_OPEN: ("", lambda h, c: deliveries.replay(c, h.waiting)),
