@@ -51,7 +51,7 @@ class Api:
 
     def wait_until_ready(self) -> None:
         with Gateway(self.url, "whk_nobody", deadline=30) as anybody:
-            assert anybody.get("/readyz") == {"status": "ok"}
+            assert anybody.get("/readyz")["status"] == "ok"
 
     def kill(self) -> None:
         assert self.process is not None
