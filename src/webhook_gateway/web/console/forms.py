@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import nan
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -14,6 +15,7 @@ from webhook_gateway.web.guard import too_large
 
 LONGEST = 262_144
 MOST_FIELDS = 500
+LARGEST = 1_000_000_000
 KIND = "application/x-www-form-urlencoded"
 
 
@@ -29,11 +31,15 @@ class Form(dict[str, str]):
         Raises:
             Problem: 422.
         """
-        text = self.get(name, "")
+        if not (text := self.get(name, "")):
+            return None
         try:
-            return None if not text else int(text) if text.isdecimal() else float(text)
+            number = int(text) if text.isdecimal() else float(text)
         except ValueError:
-            raise invalid(Fault("number", "Give a number.", pointer=f"/{name}")) from None
+            number = nan
+        if abs(number) <= LARGEST:  # neither nan nor inf is
+            return number
+        raise invalid(Fault("number", f"Give a number, up to {LARGEST:,}.", pointer=f"/{name}"))
 
     def json(self, name: str) -> Any:
         """None where nothing is there.

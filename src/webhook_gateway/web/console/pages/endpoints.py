@@ -147,17 +147,13 @@ def _given(visit: Visit) -> dict[str, Any]:
         "content": form.content(),
         "ordering": form.get("ordering", Ordering.RELAXED),
         "slots": form.number("slots"),
-        "rate": _real(form.number("rate")),
-        "deadline": _real(form.number("deadline")),
+        "rate": form.number("rate"),
+        "deadline": form.number("deadline"),
         "maintenance": window if any(window.values()) else None,
     }
     if visit.caller.subscriber_id is None:
         given["filter"] = form.json("filter")
     return given
-
-
-def _real(number: float | None) -> float | None:
-    return None if number is None else float(number)
 
 
 async def _preview(visit: Visit, endpoint_id: UUID, given: dict[str, Any]) -> str:

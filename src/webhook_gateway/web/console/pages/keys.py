@@ -47,7 +47,7 @@ async def create(visit: Visit) -> Response:
         "subscriber_id": form.get("subscriber_id") or None,
         "event_types": form.lines("event_types") or None,
         "networks": form.lines("networks") or None,
-        "expires_at": datetime.now(UTC) + timedelta(days=min(days, 36_500)) if days else None,
+        "expires_at": datetime.now(UTC) + timedelta(days=min(max(days, 0), 36_500)) if days else None,
     }
     made = await keys.create(NewKey.model_validate(given), visit.gateway, visit.caller)
     return visit.show("key_made.html", "API key made", 201, made=made)
