@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,6 +27,7 @@ from .forms import Form
 from .rendering import Zone, render
 from .signed_in import PATH, Door, SignedIn
 
+PER_PAGE = 50
 SAID = {
     "cancelled": "It was given up.",
     "changed": "The change is saved.",
@@ -76,6 +78,20 @@ class Visit:
     def asked(self, name: str) -> str | None:
         """What the URL asks for, or None."""
         return self.request.query_params.get(name) or None
+
+    def moment(self, name: str) -> datetime | None:
+        """A time that a form or the URL asks for, in the zone in which times are shown.
+
+        Raises:
+            Problem: 422.
+        """
+        if not (text := self.form.get(name) or self.asked(name)):
+            return None
+        try:
+            found = datetime.fromisoformat(text)
+        except ValueError:
+            raise invalid(Fault("time", "Give a time, as in 2026-11-24T09:30.", pointer=f"/{name}")) from None
+        return found if found.tzinfo is not None else found.replace(tzinfo=self.zone.zone)
 
     def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
         return self.gateway.database.reading()

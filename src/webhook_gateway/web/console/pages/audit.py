@@ -7,9 +7,7 @@ from starlette.responses import Response
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.web.api import audit
 from webhook_gateway.web.api.schemas.audit import AuditQuery
-from webhook_gateway.web.console.frame import Visit, action, page
-
-from .deliveries import PER_PAGE
+from webhook_gateway.web.console.frame import PER_PAGE, Visit, action, page
 
 
 @page("/audit", Scope.AUDIT_READ, whole_tenant=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +11,6 @@ from starlette.responses import Response
 
 from webhook_gateway.operations import deliveries as operations
 from webhook_gateway.rules import ids
-from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.model import DeliveryState
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import endpoints, lists, reports
@@ -20,17 +18,15 @@ from webhook_gateway.web.api.deliveries import one as delivery
 from webhook_gateway.web.api.deliveries import responses
 from webhook_gateway.web.api.dependencies import next_page, read_cursor
 from webhook_gateway.web.api.schemas.deliveries import DeliveryQuery
-from webhook_gateway.web.console.frame import Visit, action, page
-from webhook_gateway.web.errors import Problem, granted, invalid
-
-PER_PAGE = 50
+from webhook_gateway.web.console.frame import PER_PAGE, Visit, action, page
+from webhook_gateway.web.errors import Problem, granted
 
 
 @page("/deliveries", Scope.DELIVERIES_READ)
 async def every(visit: Visit) -> Response:
     names = ("endpoint_id", "event_id", "type", "state")
     query = DeliveryQuery.model_validate({name: visit.asked(name) for name in names})
-    asked = query.model_dump(exclude={"cursor", "limit"}) | {name: moment(visit, name) for name in ("since", "until")}
+    asked = query.model_dump(exclude={"cursor", "limit"}) | {name: visit.moment(name) for name in ("since", "until")}
     subscriber_id = subscriber_asked(visit)
     wanted = reports.Filter(visit.caller.tenant_id, visit.caller.subscriber_id or subscriber_id, **asked)
     async with visit.reading() as connection:
@@ -84,22 +80,6 @@ async def try_now(visit: Visit, delivery_id: UUID) -> Response:
 async def answers(visit: Visit, delivery_id: UUID) -> Response:
     found = await responses(delivery_id, visit.gateway, visit.caller)
     return visit.show("answers.html", "What the partner answered", delivery_id=delivery_id, rows=found["items"])
-
-
-def moment(visit: Visit, name: str) -> datetime | None:
-    """A time that a form asks for, in the zone in which times are shown.
-
-    Raises:
-        Problem: 422.
-    """
-    text = visit.form.get(name) or visit.asked(name)
-    if not text:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise invalid(Fault("time", "Give a time, as in 2026-11-24T09:30.", pointer=f"/{name}")) from None
-    return found if found.tzinfo is not None else found.replace(tzinfo=visit.zone.zone)
 
 
 def subscriber_asked(visit: Visit) -> UUID | None:

@@ -10,9 +10,7 @@ from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import subscribers
 from webhook_gateway.web.api import disclosures
 from webhook_gateway.web.api.schemas.disclosures import DisclosureSearch
-from webhook_gateway.web.console.frame import Visit, action, page
-
-from .deliveries import PER_PAGE, moment
+from webhook_gateway.web.console.frame import PER_PAGE, Visit, action, page
 
 MOST = 1_000
 
@@ -28,7 +26,7 @@ async def form(visit: Visit, found: dict[str, Any] | None = None) -> Response:
 async def search(visit: Visit) -> Response:
     names = ("patient", "event_id", "subscriber_id", "cursor")
     given: dict[str, Any] = {name: visit.form.get(name) or None for name in names}
-    given |= {"from": moment(visit, "since"), "to": moment(visit, "until"), "limit": PER_PAGE}
+    given |= {"from": visit.moment("since"), "to": visit.moment("until"), "limit": PER_PAGE}
     as_csv = visit.form.get("do") == "csv"
     body = DisclosureSearch.model_validate({**given, "format": "csv" if as_csv else "json"})
     found = await disclosures.search(body, visit.gateway, visit.caller)

@@ -23,8 +23,6 @@ from webhook_gateway.web.api.schemas.signing import Rotation
 from webhook_gateway.web.console.frame import Visit, action, page
 from webhook_gateway.web.errors import invalid
 
-from .deliveries import moment
-
 RECENT = 10
 TESTED_WITHIN = 8
 """Seconds for which the result of a test is waited for, before its delivery is shown as it is."""
@@ -139,7 +137,7 @@ async def delete(visit: Visit, endpoint_id: UUID) -> Response:
 def _given(visit: Visit) -> dict[str, Any]:
     """What the form says of an endpoint, as the API takes it."""
     form = visit.form
-    window = {"from": moment(visit, "maintenance_from"), "until": moment(visit, "maintenance_until")}
+    window = {"from": visit.moment("maintenance_from"), "until": visit.moment("maintenance_until")}
     given = {
         "url": form.get("url", ""),
         "description": form.get("description", ""),

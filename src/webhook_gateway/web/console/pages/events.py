@@ -19,16 +19,14 @@ from webhook_gateway.web.api.event_reports import by_endpoint, read_payload
 from webhook_gateway.web.api.event_reports import one as event
 from webhook_gateway.web.api.schemas.events import EventQuery
 from webhook_gateway.web.api.schemas.shapes import Paging
-from webhook_gateway.web.console.frame import Visit, action, page
+from webhook_gateway.web.console.frame import PER_PAGE, Visit, action, page
 from webhook_gateway.web.errors import invalid
-
-from .deliveries import PER_PAGE, moment
 
 
 @page("/events", Scope.DELIVERIES_READ, whole_tenant=True)
 async def every(visit: Visit) -> Response:
     query = EventQuery(type=visit.asked("type"), cursor=visit.asked("cursor"), limit=PER_PAGE)
-    asked: dict[str, Any] = {"type": query.type, "since": moment(visit, "since"), "until": moment(visit, "until")}
+    asked: dict[str, Any] = {"type": query.type, "since": visit.moment("since"), "until": visit.moment("until")}
     fetch = partial(lists.events_page, tenant_id=visit.caller.tenant_id, **asked)
     found = await page_of(visit.gateway, query, fetch, of_many=True)
     return visit.show("events.html", "Events", rows=found["items"], cursor=found["next_cursor"])

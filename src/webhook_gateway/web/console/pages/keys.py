@@ -12,9 +12,7 @@ from webhook_gateway.store import subscribers
 from webhook_gateway.web.api import keys
 from webhook_gateway.web.api.schemas.keys import NewKey
 from webhook_gateway.web.api.schemas.shapes import Paging
-from webhook_gateway.web.console.frame import Visit, action, page
-
-from .deliveries import PER_PAGE
+from webhook_gateway.web.console.frame import PER_PAGE, Visit, action, page
 
 MOST = 1_000
 

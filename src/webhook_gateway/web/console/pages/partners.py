@@ -15,10 +15,8 @@ from webhook_gateway.web.api import endpoints, subscribers
 from webhook_gateway.web.api.schemas.endpoints import EndpointQuery
 from webhook_gateway.web.api.schemas.shapes import Paging
 from webhook_gateway.web.api.schemas.subscribers import NewSubscriber, SubscriberChanges
-from webhook_gateway.web.console.frame import Visit, action, page
+from webhook_gateway.web.console.frame import PER_PAGE, Visit, action, page
 from webhook_gateway.web.errors import granted
-
-from .deliveries import PER_PAGE
 
 MOST_ENDPOINTS = 200
 

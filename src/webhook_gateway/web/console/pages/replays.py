@@ -13,9 +13,7 @@ from webhook_gateway.store import endpoints
 from webhook_gateway.web.api import replays
 from webhook_gateway.web.api.schemas.replays import NewReplay
 from webhook_gateway.web.api.schemas.shapes import Paging
-from webhook_gateway.web.console.frame import Visit, action, page
-
-from .deliveries import PER_PAGE, moment
+from webhook_gateway.web.console.frame import PER_PAGE, Visit, action, page
 
 TYPED_ABOVE = 1_000
 """Deliveries beyond which their number has to be typed."""
@@ -68,7 +66,7 @@ async def cancel(visit: Visit, job_id: UUID) -> Response:
 
 def _given(visit: Visit) -> dict[str, Any]:
     form = visit.form
-    times = {name: moment(visit, name) for name in ("since", "until")}
+    times = {name: visit.moment(name) for name in ("since", "until")}
     given = {name: form.get(name) or None for name in ("endpoint_id", "subscriber_id", "type")}
     is_all = not any((*given.values(), *times.values()))
     return {**given, **times, "state": form.get("state") or "dead", "all": True if is_all else None}

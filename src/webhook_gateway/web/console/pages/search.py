@@ -7,9 +7,7 @@ from starlette.responses import Response
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.web.api import search as api
 from webhook_gateway.web.api.schemas.search import Search
-from webhook_gateway.web.console.frame import Visit, action
-
-from .deliveries import PER_PAGE
+from webhook_gateway.web.console.frame import PER_PAGE, Visit, action
 
 PLACES = {
     "event": "/events/{}",
