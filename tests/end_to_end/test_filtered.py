@@ -15,6 +15,7 @@ import pytest
 from tests.support.hospital import NOWHERE, Hospital
 from tests.support.partner import Partner, status
 from webhook_gateway.delivery import bodies, dispatch
+from webhook_gateway.host import loop
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.filters import read_data
 from webhook_gateway.store import deliveries, endpoints, finished, ordering, retention
@@ -99,7 +100,7 @@ async def test_others_have_their_turn_while_filters_are_judged(
         seen.append(next(turns))
         return read_data(body)
 
-    monkeypatch.setattr(dispatch, "YIELD_AFTER", 0)
+    monkeypatch.setattr(loop, "TURN", 0)
     monkeypatch.setattr(dispatch, "read_data", read)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(others())

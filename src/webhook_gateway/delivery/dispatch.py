@@ -6,7 +6,6 @@ events were accepted is the order of its deliveries.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from uuid_utils.compat import uuid7
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.host import tracing
+from webhook_gateway.host.loop import Turns
 from webhook_gateway.rules.filters import read_data
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
@@ -36,9 +36,6 @@ ROUND = 500
 
 FEW = 16
 """Events whose bodies come with the insert of their deliveries; of more they are fetched when no lock is held."""
-
-YIELD_AFTER = 0.005
-"""Seconds of judging filters after which others have their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +139,10 @@ class Dispatch:
     ) -> list[NewDelivery]:
         """All deliveries of the round. Filters take their time, so attempts go on meanwhile."""
         new: list[NewDelivery] = []
-        began = time.perf_counter()
+        turns = Turns()
         for event, found in matched:
             new += self._deliveries_of(event, found, bodies)
-            if time.perf_counter() - began > YIELD_AFTER:
-                await asyncio.sleep(0)
-                began = time.perf_counter()
+            await turns.give()
         return new
 
     def _deliveries_of(

@@ -1,4 +1,4 @@
-"""A stage as a loop around one round, which says how long to sleep before the next."""
+"""A stage as a loop around one round, which says how long to sleep before the next; and turns within long work."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ POLL = 1.0
 """Seconds after which a stage of a worker begins a round, notified or not."""
 BACKOFF = (0.2, 2.0)
 """Seconds to wait after an error: first, and at most."""
+TURN = 0.005
+"""Seconds of work without a pause after which others have their turn."""
 
 
 class Loop:
@@ -62,3 +64,16 @@ class Loop:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await ends_sleep.wait()
+
+
+class Turns:
+    """Between the pieces of work that has begun with it."""
+
+    def __init__(self) -> None:
+        self._began = monotonic()
+
+    async def give(self) -> None:
+        """Lets others go on, where this one has for `TURN` seconds."""
+        if monotonic() - self._began > TURN:
+            await asyncio.sleep(0)
+            self._began = monotonic()

@@ -18,6 +18,7 @@ import msgspec
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import KeyMissing, Vault
 from webhook_gateway.failpoints import reach
+from webhook_gateway.host.loop import Turns
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import OPERATIONAL
@@ -43,8 +44,6 @@ PATIENCE = 4.5
 """Seconds that a caller waits for the commit before it is told to ask again."""
 MOST_TOGETHER = 5.0 * MOST
 """Nanoseconds that judging the events of one request may cost."""
-YIELD_AFTER = 0.005
-"""Seconds after which other requests go on."""
 SWEEP = 0.1
 """Seconds between two sweeps for callers who have waited too long: one timer for all of them."""
 
@@ -162,7 +161,7 @@ class Ingest:
             telemetry.refused_events.labels(RefusedBecause.TOO_MUCH_TOGETHER.value).inc(len(events))
             return [EventRefused(RefusedBecause.TOO_MUCH_TOGETHER)] * len(events)
         results: list[EventRefused | Stored] = []
-        patience, began = Patience(), monotonic()
+        patience, turns = Patience(), Turns()
         for event, judge in zip(events, judged, strict=True):
             checked = judge if isinstance(judge, EventRefused) else judge.check(event, patience)
             addressees, faults = self._addressees.of(tenant_id, event) if event.to else (None, ())
@@ -175,9 +174,7 @@ class Ingest:
                 event_id = self._database.clock.new_id()
                 appended = self._prepare(event_id, tenant_id, event, checked, addressees)
                 results.append(self._enqueue(appended, until))
-            if monotonic() - began > YIELD_AFTER:
-                await asyncio.sleep(0)
-                began = monotonic()
+            await turns.give()
         return results
 
     async def run(self) -> None:
