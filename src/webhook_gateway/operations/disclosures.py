@@ -28,8 +28,7 @@ from .change import Actor, Change, changing
 from .content import meaning
 from .refusals import Invalid
 
-SLICE = timedelta(days=60)
-"""Of which one transaction reads at most: it locks each partition that it may read."""
+SLICE = timedelta(days=lookups.DAYS)
 MOST_SLICES = 50
 """Of one page."""
 MOST_EVENTS = 10_000
