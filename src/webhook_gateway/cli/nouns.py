@@ -74,7 +74,10 @@ def _noun(noun: str) -> typer.Typer:
         as_json: AsJson = False,
     ) -> None:
         """List them, newest first."""
-        _list(noun, filters, 10**9 if all_of_them else limit, profile, as_json=as_json)
+        with gateway(profile) as api:
+            given = _members(api, filters, read=str)
+            items = every(api, f"/v1/{noun}", None if all_of_them else limit, **given)
+        _print_all(noun, items, as_json=as_json)
 
     @app.command()
     def show(which: Which, profile: Profile = "", as_json: AsJson = False) -> None:
@@ -108,12 +111,12 @@ def problems(filters: Members = None, profile: Profile = "", as_json: AsJson = F
 
     [dim]Example:[/dim]  webhook-gateway problems endpoint_id=laboratory/results
     """
-    _list("problems", filters, 1, profile, as_json=as_json)
-
-
-def _list(noun: str, filters: list[str] | None, most: int, profile: str, *, as_json: bool) -> None:
     with gateway(profile) as api:
-        items = every(api, f"/v1/{noun}", most, **_members(api, filters, read=str))
+        items = api.get("/v1/problems", **_members(api, filters, read=str))["items"]
+    _print_all("problems", items, as_json=as_json)
+
+
+def _print_all(noun: str, items: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         write_json({"items": items})
         return

@@ -53,11 +53,11 @@ def _key(profile: dict[str, str]) -> str:
     return Path(profile["key_file"]).expanduser().read_text().strip()
 
 
-def every(api: Gateway, path: str, most: int = 10**9, **filters: Any) -> list[dict[str, Any]]:
+def every(api: Gateway, path: str, most: int | None = None, **filters: Any) -> list[dict[str, Any]]:
     """The items of all pages of a list, or the first ``most``."""
     items: list[dict[str, Any]] = []
-    while len(items) < most:
-        page = api.get(path, limit=min(200, most - len(items)), **filters)
+    while most is None or len(items) < most:
+        page = api.get(path, limit=200 if most is None else min(200, most - len(items)), **filters)
         items += page["items"]
         filters["cursor"] = page["next_cursor"]
         if filters["cursor"] is None:
