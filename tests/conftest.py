@@ -5,6 +5,8 @@ DATABASE_URL in the environment points the tests at another server; its account 
 
 import asyncio
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -83,3 +85,12 @@ async def hospital(database_url: str) -> AsyncIterator[Hospital]:
     """A hospital with one subscriber."""
     async with hospital_on(database_url) as found:
         yield found
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that PostgreSQL's account can pass, as pytest's own can't be."""
+    path = Path(tempfile.mkdtemp(prefix="webhook-gateway-test-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)

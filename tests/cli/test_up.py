@@ -6,7 +6,7 @@ import re
 import select
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -64,16 +64,9 @@ class Up:
 
 
 @pytest.fixture
-def data(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A data directory that PostgreSQL's account can reach, too: pytest's own are closed to it."""
-    import shutil
-    import tempfile
-
-    top = Path(tempfile.mkdtemp(prefix="webhook-gateway-test-"))
-    top.chmod(0o711)
-    environment["WEBHOOK_GATEWAY_DATA"] = str(top / "data")
-    yield top / "data"
-    shutil.rmtree(top)
+def data(environment: dict[str, str], place: Path) -> Path:
+    environment["WEBHOOK_GATEWAY_DATA"] = str(place / "data")
+    return place / "data"
 
 
 def watch(pids: dict[int, str]) -> Callable[[], list[str]]:

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,6 @@ from webhook_gateway.store.database import Database
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DONE, WAITING = 3, 5
-_serial = count(1)
 
 
 @pytest.fixture
@@ -67,16 +65,6 @@ async def run(*command: str, hospital: Hospital, url: str) -> str:
 
 
 @asynccontextmanager
-async def empty(postgres: Server) -> AsyncIterator[str]:
-    name = f"webhook_gateway_restored_{os.getpid()}_{next(_serial)}"
-    await postgres.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
-    try:
-        yield postgres.url_of(name)
-    finally:
-        await postgres.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-@asynccontextmanager
 async def at(url: str, hospital: Hospital) -> AsyncIterator[Hospital]:
     """The hospital as it is in another database."""
     settings = hospital.settings.model_copy(update={"database_url": url})
@@ -103,7 +91,7 @@ async def work_and_be_backed_up(hospital: Hospital, url: str, directory: Path) -
 async def test_a_restored_copy_sends_nothing_until_told(
     hospital: Hospital, database_url: str, durable: Server, tmp_path: Path, told: asyncio.Event
 ) -> None:
-    async with partner() as there, empty(durable) as copied:
+    async with partner() as there, durable.copy("template0") as copied:
         await hospital.endpoint(url=there.url())
         file = await work_and_be_backed_up(hospital, database_url, tmp_path / "backups")
         assert oct(Path(file).stat().st_mode)[-3:] == "600"
@@ -134,7 +122,7 @@ async def test_a_restored_copy_sends_nothing_until_told(
 async def test_a_copy_that_nobody_paused_is_known_as_one_by_its_first_worker(
     hospital: Hospital, database_url: str, postgres: Server, tmp_path: Path, told: asyncio.Event
 ) -> None:
-    async with partner() as there, empty(postgres) as copied:
+    async with partner() as there, postgres.copy("template0") as copied:
         await hospital.endpoint(url=there.url())
         file = await work_and_be_backed_up(hospital, database_url, tmp_path)
         there.received.clear()

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -28,15 +27,6 @@ DASHBOARD: dict[str, Any] = json.loads((GRAFANA / "webhook-gateway.json").read_t
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
 PATIENCE = 180.0
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory that PostgreSQL's account can pass."""
-    path = Path(tempfile.mkdtemp(prefix="webhook-gateway-test-"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture
@@ -120,9 +110,12 @@ def what_is_wrong(prometheus: httpx.Client, query: str) -> str:
     """Nothing where some series has a number."""
     try:
         asked = query.replace("$__rate_interval", "20s")
-        answer = prometheus.get("/api/v1/query", params={"query": asked}).json()
+        answered = prometheus.get("/api/v1/query", params={"query": asked})
     except httpx.TransportError:
         return "Prometheus is not up yet"
+    if answered.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # in words, until it has read its own data
+        return "Prometheus is not ready yet"
+    answer = answered.json()
     if answer["status"] != "success":
         return str(answer["error"])
     values = [float(one["value"][1]) for one in answer["data"]["result"]]

@@ -3,13 +3,10 @@
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,15 +20,6 @@ CLOSING = re.compile(
     r"demo: accepted=(\d+) deliveries=(\d+) delivered=(\d+) dead=(\d+) lost=(\d+) misdelivered=(\d+) "
     r"bad_signatures=(\d+)"
 )
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """Where the demo makes its directory; PostgreSQL's account has to be able to pass."""
-    path = Path(tempfile.mkdtemp(prefix="webhook-gateway-test-"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path)
 
 
 def start(place: Path, *arguments: str, **settings: str) -> subprocess.Popen[str]:
