@@ -12,7 +12,7 @@ import pytest
 from tests.support.hospital import Hospital
 from tests.support.partner import partner
 from webhook_gateway import telemetry
-from webhook_gateway.delivery import current
+from webhook_gateway.delivery import current, stats
 from webhook_gateway.delivery import worker as module
 from webhook_gateway.host import health, loop
 from webhook_gateway.host.loop import Loop
@@ -25,6 +25,8 @@ async def test_a_worker_whose_claims_hang_ends_in_order_so_that_it_is_started_ag
     for name, seconds in {"HOPELESS": 3.0, "LOOK": 0.05, "SETTLING": 0.5}.items():
         monkeypatch.setattr(module, name, seconds)
     monkeypatch.setattr(current, "HEARTBEAT", 0.2)
+    for name in ("FLUSH", "IDLE"):  # a stage that sleeps for longer than is hopeless here is not stuck
+        monkeypatch.setattr(stats, name, 0.2)
     told: list[list[str]] = []
     monkeypatch.setattr(telemetry, "worker_stuck", told.append)
     async with partner() as there:

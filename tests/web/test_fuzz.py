@@ -17,7 +17,7 @@ SECONDS = os.environ.get("FUZZ_SECONDS", "20")
 SEED = os.environ.get("FUZZ_SEED", "20261123")
 
 INTERPRETERS_BUG = "AST constructor recursion depth mismatch"
-"""CPython 3.11 says so, rarely and wrongly, when the fuzzer looks up its own source: then it runs once more."""
+"""CPython 3.11 says so, wrongly, when two threads of the fuzzer look up its own source: then one goes on alone."""
 NOT_SAID = {
     # A document can't say which URLs policy allows, or that an id has to exist: such requests get 4xx, rightly.
     "positive_data_acceptance",
@@ -42,20 +42,20 @@ async def test_no_request_meets_an_answer_that_the_document_does_not_describe(
 ) -> None:
     await make_world(api, admin, api.tenant_id)
     key = await api.make_key("admin", "payload:read")
-    for seed in (SEED, SEED[::-1]):
-        status, output = await fuzz(f"{api.url}/openapi.json", key, seed, tmp_path)
+    for workers in (2, 1):
+        status, output = await fuzz(f"{api.url}/openapi.json", key, workers, tmp_path)
         if INTERPRETERS_BUG not in output:
             break
     assert status == 0, output
 
 
-async def fuzz(document: str, key: str, seed: str, directory: Path) -> tuple[int | None, str]:
+async def fuzz(document: str, key: str, workers: int, directory: Path) -> tuple[int | None, str]:
     """The exit status of one run, and what it printed."""
     (directory / "schemathesis.toml").write_text(JUDGED_ONE_BY_ONE)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "run", document),
         *("--header", f"Authorization: Bearer {key}"),
-        *("--max-time", SECONDS, "--seed", seed, "--workers", "2"),
+        *("--max-time", SECONDS, "--seed", SEED, "--workers", str(workers)),
         *("--phases", "examples,coverage,fuzzing"),
         *("--exclude-checks", ",".join(sorted(NOT_SAID))),
         *("--suppress-health-check", "all", "--warnings", "off", "--continue-on-failure"),
