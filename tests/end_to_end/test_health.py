@@ -12,7 +12,7 @@ import pytest
 from tests.support.hospital import Hospital
 from tests.support.partner import partner
 from webhook_gateway import telemetry
-from webhook_gateway.delivery import current, stats
+from webhook_gateway.delivery import current
 from webhook_gateway.delivery import worker as module
 from webhook_gateway.host import health, loop
 from webhook_gateway.host.loop import Loop
@@ -25,8 +25,6 @@ async def test_a_worker_whose_claims_hang_ends_in_order_so_that_it_is_started_ag
     for name, seconds in {"HOPELESS": 3.0, "LOOK": 0.05, "SETTLING": 0.5}.items():
         monkeypatch.setattr(module, name, seconds)
     monkeypatch.setattr(current, "HEARTBEAT", 0.2)
-    for name in ("FLUSH", "IDLE"):  # a stage that sleeps for longer than is hopeless here is not stuck
-        monkeypatch.setattr(stats, name, 0.2)
     told: list[list[str]] = []
     monkeypatch.setattr(telemetry, "worker_stuck", told.append)
     async with partner() as there:
@@ -70,6 +68,27 @@ async def test_a_stage_ails_by_bugs_and_not_for_want_of_a_database(
     await stage.run()
     assert seen == ([0.0, 100.0, 200.0, 300.0] if ails else [0.0] * 4)
     assert stage.ailing() == 0.0
+
+
+async def test_a_stage_that_sleeps_is_not_stuck_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(loop, "monotonic", lambda: now)
+    rounds = asyncio.Queue[None]()
+
+    async def poll() -> float:
+        rounds.put_nowait(None)
+        return 3_600.0
+
+    stage = Loop("stats", poll)
+    running = asyncio.create_task(stage.run())
+    await rounds.get()
+    now += 3_000.0
+    assert stage.ailing() == 0.0
+    stage.wake.set()
+    await rounds.get()
+    assert stage.ailing() == 0.0
+    stage.stop()
+    await running
 
 
 async def test_what_is_stuck_is_told_beside_the_metrics() -> None:

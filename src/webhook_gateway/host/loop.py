@@ -26,7 +26,7 @@ class Loop:
 
     def __init__(self, stage: str, poll: Callable[[], Awaitable[float]], wake: asyncio.Event | None = None) -> None:
         self.stage = stage
-        self._well_at = monotonic()
+        self._ails_since: float | None = None
         self._poll = poll
         self._stopping = asyncio.Event()
         self.wake = wake or asyncio.Event()
@@ -37,18 +37,22 @@ class Loop:
         self.wake.set()
 
     def ailing(self) -> float:
-        """Seconds since a round ended well, or met no database: one that hangs, or fails by a bug, lets them grow."""
-        return 0.0 if self._stopping.is_set() else monotonic() - self._well_at
+        """Seconds since a round began that has not ended well, nor met no database; a stage that sleeps is well."""
+        if self._ails_since is None or self._stopping.is_set():
+            return 0.0
+        return monotonic() - self._ails_since
 
     async def run(self) -> None:
         patience = BACKOFF[0]
         while not self._stopping.is_set():
             self.wake.clear()
             ends_sleep = self.wake
+            if self._ails_since is None:
+                self._ails_since = monotonic()
             try:
                 pause = await self._poll()
                 patience = BACKOFF[0]
-                self._well_at = monotonic()
+                self._ails_since = None
             except Exception as error:
                 if isinstance(error, StatementTimedOut):
                     telemetry.statement_timed_out(self.stage)
@@ -57,7 +61,7 @@ class Loop:
                 else:
                     telemetry.stage_failed(self.stage, error)
                 if isinstance(error, DatabaseUnavailable):
-                    self._well_at = monotonic()
+                    self._ails_since = None
                 ends_sleep = self._stopping  # a notification doesn't correct what failed
                 pause, patience = patience, min(patience * 2, BACKOFF[1])
             if pause > 0:
