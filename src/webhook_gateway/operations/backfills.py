@@ -41,8 +41,8 @@ LATER = 30.0
 async def preview(
     database: Database, vault: Vault, actor: Actor, endpoint_id: UUID, given: Mapping[str, Any]
 ) -> dict[str, Any] | Refusal:
-    """What a job would send to the endpoint, in the form of `replays.preview`, of what came ``since`` a time, and
-    ``until`` one, or of a ``type``, if that is given.
+    """What a job would send to the endpoint, in the form of `replays.preview`: one event, by its ``event_id``, or what
+    came ``since`` a time, and ``until`` one, or of a ``type``, if that is given.
 
     Raises:
         KeyMissing, Tampered: its filter, or a body that it asks for, can't be opened yet, or at all.

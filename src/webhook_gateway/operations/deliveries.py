@@ -21,7 +21,7 @@ from webhook_gateway.store.notifications import DELIVERIES, OUTBOX
 from .change import Actor, Change
 from .endpoints import find as find_endpoint
 from .endpoints import may_send_again
-from .permission import types_of
+from .permission import may_ask_about, types_of
 from .quotas import replays_more
 from .refusals import Conflict, Invalid, NotFound, NotHeld, Refusal
 
@@ -101,18 +101,24 @@ async def cancel_many(
     """
     connection, actor = change.connection, change.actor
     if not wanted:
-        return Invalid((Fault("required", "Say which: by endpoint_id, type, since or until.", pointer=""),))
+        return Invalid(
+            (Fault("required", "Say which: by endpoint_id, subscriber_id, type, since or until.", pointer=""),)
+        )
     target = "deliveries"
     if endpoint_id := wanted.get("endpoint_id"):
         if isinstance(found := await find_endpoint(connection, actor, endpoint_id), NotFound):
             return found
         target = ids.render(ids.ENDPOINT, endpoint_id)
-    waiting = await lists.waiting(connection, reports.Filter(actor.tenant_id, actor.subscriber_id, **wanted), MANY + 1)
+    if (asked := wanted.get("subscriber_id")) and not await may_ask_about(connection, actor, asked):
+        return NotFound.SUBSCRIBER
+    asked_for = reports.Filter(actor.tenant_id, **{"subscriber_id": actor.subscriber_id, **wanted})
+    waiting = await lists.waiting(connection, asked_for, MANY + 1, unfiltered=actor.subscriber_id is None)
     count, more = min(len(waiting), MANY), len(waiting) > MANY
     if not dry_run:
         driver, gone = await driver_of(connection), waiting[:MANY]
         count = await deliveries.cancel(driver, tenant_id=actor.tenant_id, ids=gone, endpoint_id=None, reason=BY_HAND)
-        written = {name: str(value) for name, value in wanted.items() if name != "endpoint_id"}
+        written = {name: str(value) for name, value in wanted.items() if name not in ("endpoint_id", "subscriber_id")}
+        written |= {"subscriber_id": ids.render(ids.SUBSCRIBER, asked)} if asked else {}
         change.note("deliveries.cancelled", target, DELIVERIES, after={**written, "count": count})
     return count, more
 

@@ -6,18 +6,25 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import beyond, effective
-from webhook_gateway.store import event_types, permission
+from webhook_gateway.store import event_types, permission, subscribers
 from webhook_gateway.store.driver import driver_of
 
-from .change import Change
+from .change import Actor, Change
 from .refusals import MOST_COUNTED, Conflict, WouldCutOff
 
 MOST_NAMED = 20
 """Patterns that a remedy lists."""
+
+
+async def may_ask_about(connection: AsyncConnection, actor: Actor, subscriber_id: UUID) -> bool:
+    """Whether there is such a subscriber; to a partner's key there is only its own."""
+    is_theirs = actor.subscriber_id in (None, subscriber_id)
+    return is_theirs and await subscribers.get(connection, actor.tenant_id, subscriber_id) is not None
 
 
 def types_of(endpoint: RowMapping) -> tuple[str, ...]:

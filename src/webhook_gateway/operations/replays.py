@@ -15,23 +15,25 @@ from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import is_name
 from webhook_gateway.rules.model import EndpointState
 from webhook_gateway.rules.scopes import Scope, allows
-from webhook_gateway.store import replays, subscribers
+from webhook_gateway.store import replays
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.notifications import OUTBOX
 
 from . import endpoints
 from .change import Actor, Change
+from .permission import may_ask_about
 from .quotas import replays_more
 from .refusals import MOST_COUNTED, Conflict, Invalid, NotFound, NotHeld, Refusal
 
-_NAMED = ("endpoint_id", "subscriber_id", "type", "since", "until")
-_PREFIXES = {"endpoint_id": ids.ENDPOINT, "subscriber_id": ids.SUBSCRIBER}
+_NAMED = ("endpoint_id", "subscriber_id", "type", "since", "until", "outcome")
+_PREFIXES = {"endpoint_id": ids.ENDPOINT, "subscriber_id": ids.SUBSCRIBER, "event_id": ids.EVENT}
 
 
 async def preview(connection: AsyncConnection, actor: Actor, given: Mapping[str, Any]) -> dict[str, Any] | Refusal:
     """What a job would send again, see `store.replays.preview`, with ``notes`` on what that means for partners.
 
-    ``given`` has ``state``, and some of ``endpoint_id``, ``subscriber_id``, ``type``, ``since``, ``until``, or ``all``.
+    ``given`` has ``state``, and some of ``endpoint_id``, ``subscriber_id``, ``type``, ``since``, ``until``, and of what
+    the last attempt met ``outcome``, ``status`` and ``detail``; or ``all``.
     """
     if isinstance(wanted := await _wanted(connection, actor, given), Refusal):
         return wanted
@@ -99,10 +101,8 @@ async def _wanted(connection: AsyncConnection, actor: Actor, given: Mapping[str,
             return Conflict.ENDPOINT_DISABLED
         if elsewhere := endpoints.may_send_again(actor, endpoint, given.get("since")):
             return elsewhere
-    if (asked := given.get("subscriber_id")) is not None:
-        own = actor.subscriber_id
-        if own not in (None, asked) or await subscribers.get(connection, actor.tenant_id, asked) is None:
-            return NotFound.SUBSCRIBER
+    if (asked := given.get("subscriber_id")) and not await may_ask_about(connection, actor, asked):
+        return NotFound.SUBSCRIBER
     return as_filter(actor, given) | {"to_other_hosts": allows(actor.scopes, Scope.PAYLOAD_READ)}
 
 

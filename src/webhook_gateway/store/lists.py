@@ -186,12 +186,13 @@ async def attempts_page(
     return found, found[-1]["delivery_id"] if len(found) >= limit else reached
 
 
-async def waiting(connection: AsyncConnection, wanted: Filter, limit: int) -> list[UUID]:
-    """Open deliveries that nobody is sending. Those behind others come first: none goes on only to be cancelled."""
+async def waiting(connection: AsyncConnection, wanted: Filter, limit: int, *, unfiltered: bool) -> list[UUID]:
+    """Open deliveries that nobody is sending, with ``unfiltered`` ones or without. Those behind others come first: none
+    goes on only to be cancelled."""
     theirs = await endpoint_ids(connection, wanted)
     free = or_(deliveries.c.lease_id.is_(None), deliveries.c.due_at <= func.now())
     rows = narrow(open_rows(), deliveries, replace(wanted, endpoint_id=None, subscriber_id=None), None)
-    rows = rows.where(*asked(wanted))
+    rows = rows.where(*([] if unfiltered else asked(wanted)))
     behind = rows.where(deliveries.c.due_at.is_(None), deliveries.c.ordering_key.is_not(None))
     due = rows.where(deliveries.c.due_at.is_not(None), free)
     sides = [select(of_each(theirs, some, deliveries, limit).c.id).limit(limit).subquery() for some in (behind, due)]

@@ -26,6 +26,8 @@ from .rows import every, first, one
 from .tables import jobs
 
 OPEN = ("pending", "running")
+MET = ("outcome", "status", "detail")
+"""What a job may ask for of the last attempt."""
 WALKED = 5_000
 """Finished deliveries that a job reads in one transaction."""
 MOST_WALKED = 50_000
@@ -75,8 +77,11 @@ CROSS JOIN LATERAL (
 _LEFT = """
 known.delivered_since IS NOT TRUE
 AND ($8 OR host_changed_at IS NULL OR accepted_at IS NULL OR accepted_at > host_changed_at)
+AND ($9::jsonb IS NULL OR $9 <@ (SELECT jsonb_build_object('outcome', outcome, 'status', status::text, 'detail', detail)
+                                 FROM attempts WHERE delivery_id = f.id ORDER BY id DESC LIMIT 1))
 """
-"""Not what was delivered since; what came before the endpoint got another host goes there only for who may read it."""
+"""Not what was delivered since; what came before the endpoint got another host goes there only for who may read it; and
+where it is asked for, only what the last attempt met."""
 
 NEXT = f"""
 -- next of a job: of a slice of finished deliveries, in the order of their ids, the first that are to be sent again, and
@@ -84,18 +89,18 @@ NEXT = f"""
 -- would never end.
 WITH walked AS MATERIALIZED (
     SELECT {_COLUMNS} FROM finished_deliveries
-    WHERE id > $2 AND id < $3 AND ($4::uuid IS NULL OR tenant_id = $1 AND endpoint_id = $4) ORDER BY id LIMIT $10
+    WHERE id > $2 AND id < $3 AND ($4::uuid IS NULL OR tenant_id = $1 AND endpoint_id = $4) ORDER BY id LIMIT $11
 ), candidates AS MATERIALIZED (
     SELECT f.id, f.event_id, f.endpoint_id, e.host_changed_at FROM walked f {_JOINED} WHERE {_WANTED}
-    ORDER BY f.id LIMIT $9
+    ORDER BY f.id LIMIT $10
 ), found AS MATERIALIZED (
     SELECT f.id, known.accepted_at IS NULL AS gone FROM candidates f {_KNOWN} WHERE {_LEFT}
 )
 SELECT array(SELECT id FROM found WHERE NOT gone ORDER BY id) AS ids,
-       (SELECT count(*) FROM found WHERE gone) AS missing, are_many OR (SELECT count(*) FROM walked) = $10 AS more,
+       (SELECT count(*) FROM found WHERE gone) AS missing, are_many OR (SELECT count(*) FROM walked) = $11 AS more,
        CASE WHEN are_many THEN (SELECT id FROM candidates ORDER BY id DESC LIMIT 1)
             ELSE (SELECT id FROM walked ORDER BY id DESC LIMIT 1) END AS reached
-FROM (SELECT count(*) = $9 AS are_many FROM candidates) AS counted
+FROM (SELECT count(*) = $10 AS are_many FROM candidates) AS counted
 """
 
 
@@ -106,12 +111,12 @@ WITH walked AS MATERIALIZED ({rows} LIMIT {MOST_WALKED} + 1), found AS MATERIALI
     SELECT f.endpoint_id, f.ordering_key, e.rate, known.*, jsonb_build_array(s.content, e.content) AS content, (
         SELECT jsonb_build_array(permitted_content, content) FROM endpoint_revisions r
         WHERE r.endpoint_id = f.endpoint_id AND r.at <= f.finished_at ORDER BY revision DESC LIMIT 1) AS content_then
-    FROM walked f {_JOINED} {_KNOWN} WHERE {_WANTED} AND {_LEFT} LIMIT $9 + 1
+    FROM walked f {_JOINED} {_KNOWN} WHERE {_WANTED} AND {_LEFT} LIMIT $10 + 1
 ), kept AS (
-    SELECT * FROM found WHERE accepted_at IS NOT NULL LIMIT $9
+    SELECT * FROM found WHERE accepted_at IS NOT NULL LIMIT $10
 )
 SELECT count(*) AS count, (SELECT count(*) FROM found WHERE accepted_at IS NULL) AS missing,
-       (SELECT count(*) FROM found) > $9 OR (SELECT count(*) FROM walked) > {MOST_WALKED} AS more,
+       (SELECT count(*) FROM found) > $10 OR (SELECT count(*) FROM walked) > {MOST_WALKED} AS more,
        count(*) FILTER (WHERE delivered_since IS NOT NULL) AS second_deliveries,
        min(accepted_at) AS oldest, max(accepted_at) AS newest,
        count(DISTINCT (endpoint_id, ordering_key)) FILTER (WHERE ordering_key IS NOT NULL) AS ordering_keys,
@@ -122,7 +127,7 @@ FROM kept
 """
 
 
-_IN_TIME = "finished_at > coalesce($10::timestamptz, '-infinity')"
+_IN_TIME = "finished_at > coalesce($11::timestamptz, '-infinity')"
 NOT_DELIVERED = _preview(
     f"SELECT {_COLUMNS} FROM finished_deliveries WHERE tenant_id = $1 AND state <> 'delivered' AND {_IN_TIME}"
 )
@@ -205,7 +210,8 @@ async def create(
     """A job over finished deliveries, or events, of which there are ``total`` now, if they were counted.
 
     ``wanted`` may have ``endpoint_id``, ``to_subscriber_id``, ``type``, ``since``, ``until``, ``subscriber_id`` if it
-    is a partner's own job, and a replay has ``state`` and ``to_other_hosts``. All as JSON can hold them.
+    is a partner's own job, ``event_id`` of a backfill, and a replay has ``state`` and ``to_other_hosts``, and perhaps
+    some of `MET`. All as JSON can hold them.
     """
     values = {"id": uuid_utils.uuid7(), "tenant_id": tenant_id, "kind": kind, "filter": dict(wanted), "total": total}
     return await one(connection, insert(jobs).values(**values).returning(jobs))
@@ -290,14 +296,18 @@ def bounds(wanted: Mapping[str, Any], after: UUID | None = None, before: UUID = 
         None if name not in wanted else first_id(datetime.fromisoformat(wanted[name])) for name in ("since", "until")
     )
     low = _LOWEST if since is None else UUID(int=max(since.int - 1, 0))
+    if "event_id" in wanted:  # of a backfill
+        only = UUID(wanted["event_id"]).int
+        low, until = max(low, UUID(int=max(only - 1, 0))), min(until or _HIGHEST, UUID(int=min(only + 1, _HIGHEST.int)))
     return max(low, after or _LOWEST), min(before, until or _HIGHEST)
 
 
 def selection(tenant_id: UUID, wanted: Mapping[str, Any], between: tuple[UUID, UUID]) -> list[object]:
     """The first parameters of `NEXT` and of previews."""
     subscriber_id = wanted.get("subscriber_id", wanted.get("to_subscriber_id"))
+    met = {name: wanted[name] for name in MET if name in wanted}
     return [
         *(tenant_id, *between),
         *(id and UUID(id) for id in (wanted.get("endpoint_id"), subscriber_id)),
-        *(wanted.get("type"), wanted["state"], wanted.get("to_other_hosts", False)),
+        *(wanted.get("type"), wanted["state"], wanted.get("to_other_hosts", False), json.dumps(met) if met else None),
     ]

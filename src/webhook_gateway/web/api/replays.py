@@ -78,11 +78,11 @@ async def cancel(job_id: JobId, gateway: Parts, caller: Operator) -> Any:
 
 def shown_job(row: RowMapping) -> dict[str, Any]:
     wanted = row["filter"]
-    endpoint_id, subscriber_id = wanted.get("endpoint_id"), wanted.get("to_subscriber_id", wanted.get("subscriber_id"))
+    about = {name: wanted.get(name) for name in ("endpoint_id", "event_id")}
+    about["subscriber_id"] = wanted.get("to_subscriber_id", wanted.get("subscriber_id"))
     return {
         **row,
-        **{name: wanted.get(name) for name in ("type", "since", "until")},
-        "endpoint_id": endpoint_id and UUID(endpoint_id),
-        "subscriber_id": subscriber_id and UUID(subscriber_id),
+        **{name: wanted.get(name) for name in ("type", "since", "until", *stored.MET)},
+        **{name: value and UUID(value) for name, value in about.items()},
         "delivery_state": wanted.get("state"),
     }

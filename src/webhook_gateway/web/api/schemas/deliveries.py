@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -140,6 +140,10 @@ class Attempt(Shown):
     )
 
 
+Outcome = Literal["accepted", "rejected", "timed_out", "unreachable", "blocked", "unsendable"]
+HttpStatus = Annotated[int, Field(ge=100, le=599, description="The partner's HTTP status.")]
+
+
 class EndpointAttempt(Attempt):
     """One HTTP request, and for which delivery."""
 
@@ -152,8 +156,8 @@ class EndpointAttempt(Attempt):
 class AttemptQuery(Paging):
     """Which attempts. `since` and `until` bound when their deliveries were made."""
 
-    outcome: Literal["accepted", "rejected", "timed_out", "unreachable", "blocked", "unsendable"] | None = None
-    status: int | None = Field(None, ge=100, le=599, description="The partner's HTTP status.")
+    outcome: Outcome | None = None
+    status: HttpStatus | None = None
     since: Time | None = None
     until: Time | None = None
 
@@ -197,6 +201,7 @@ class Cancelling(Body):
     model_config = examples({"endpoint_id": f"ep_{SUFFIX}", "type": "lab_result.final", "dry_run": True})
 
     endpoint_id: EndpointId | None = None
+    subscriber_id: SubscriberId | None = None
     type: EventTypeName | None = None
     since: Time | None = None
     until: Time | None = None

@@ -6,13 +6,17 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from .shapes import Body, Shown, examples
-from .typed_ids import SUFFIX, EndpointId, JobId, SubscriberId
+from .deliveries import HttpStatus, Outcome
+from .shapes import Body, Shown, examples, matching
+from .typed_ids import SUFFIX, EndpointId, EventId, JobId, SubscriberId
 from .values import EventTypeName, Time
 
 DryRun = Annotated[bool, Field(strict=True, description="Only say what would be sent: `200`, and nothing is changed.")]
+
+Detail = Annotated[str, Field(pattern=matching(r"^[a-z0-9_]{1,60}$", "a detail's name, as in connection_refused"))]
 
 
 class NewReplay(Body):
@@ -26,19 +30,29 @@ class NewReplay(Body):
     state: Literal["dead", "cancelled", "delivered"] = "dead"
     since: Time | None = None
     until: Time | None = None
+    outcome: Outcome | None = Field(None, description="What the last attempt met, as `GET /v1/problems` has it.")
+    status: HttpStatus | None = None
+    detail: Detail | None = None
     all: Literal[True] | None = Field(None, description="Everything is meant: where nothing else says which.")
     dry_run: DryRun = False
 
 
 class NewBackfill(Body):
-    """Which events: those accepted at or after `since`, of one type or of all that the endpoint gets."""
+    """Which events: one, or those accepted at or after `since`, of one type or of all that the endpoint gets."""
 
     model_config = examples({"since": "2026-11-22T00:00:00Z", "dry_run": True})
 
-    since: Time
+    since: Time | None = None
     until: Time | None = None
     type: EventTypeName | None = None
+    event_id: EventId | None = None
     dry_run: DryRun = False
+
+    @model_validator(mode="after")
+    def _bounded(self) -> NewBackfill:
+        if self.since is None and self.event_id is None:
+            raise PydanticCustomError("required", "Say since when, by `since`, or which event, by `event_id`")
+        return self
 
 
 class Preview(Shown):
@@ -94,6 +108,10 @@ class Replay(Shown):
             "delivery_state": "dead",
             "since": "2026-11-22T00:00:00Z",
             "until": None,
+            "event_id": None,
+            "outcome": None,
+            "status": None,
+            "detail": None,
             "total": 1_204,
             "done": 500,
             "missing": 3,
@@ -111,6 +129,10 @@ class Replay(Shown):
     delivery_state: str | None = Field(description="null for a backfill.")
     since: datetime | None
     until: datetime | None
+    event_id: EventId | None = Field(description="Of a backfill of one event.")
+    outcome: str | None = Field(description="What their last attempts met, where that was asked for.")
+    status: int | None
+    detail: str | None
     total: int | None = Field(description="How many matched when it was made; null where they were too many to count.")
     done: int = Field(description="How many are queued.")
     missing: int = Field(description="How many were left out so far, since their bodies are no longer kept.")
