@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import uuid_utils.compat as uuid_utils
-from sqlalchemy import RowMapping, Select, case, func, insert, literal, or_, select, text, tuple_, update
+from sqlalchemy import RowMapping, Select, case, func, insert, literal, or_, select, text, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -226,36 +226,47 @@ async def health_of(connection: AsyncConnection, endpoint_ids: Sequence[UUID]) -
 async def held_page(
     connection: AsyncConnection, endpoint_id: UUID, *, after: int | None, limit: int, unfiltered: bool
 ) -> list[RowMapping]:
-    """Ordering keys that wait for an operator, and how many wait behind each, with ``unfiltered`` ones or without."""
-    behind = (
-        select(func.count())
-        .select_from(deliveries_table)
-        .where(
-            tuple_(deliveries_table.c.endpoint_id, deliveries_table.c.ordering_key)
-            == tuple_(held_keys.c.endpoint_id, held_keys.c.ordering_key),
-            or_(literal(unfiltered), deliveries_table.c.unfiltered.is_distinct_from(True)),
-        )
-        .scalar_subquery()
-    )
-    why = select(finished_deliveries.c.state_reason).where(finished_deliveries.c.id == held_keys.c.delivery_id)
-    is_told = or_(literal(unfiltered), why.scalar_subquery().is_distinct_from(NOT_WANTED))
-    dead = [case((is_told, held_keys.c[name])).label(name) for name in ("delivery_id", "event_id")]
-    shown = (held_keys.c.ordering_key, held_keys.c.held_at, *dead, behind.label("waiting"))
-    rows = select(*shown).where(held_keys.c.endpoint_id == endpoint_id)
+    """Ordering keys of an endpoint that wait for an operator, see `_held`."""
+    rows = select(held_keys).where(held_keys.c.endpoint_id == endpoint_id)
     if after is not None:
         rows = rows.where(held_keys.c.ordering_key > after)
-    return await every(connection, rows.order_by(held_keys.c.ordering_key).limit(limit))
+    return await _held(connection, rows.order_by(held_keys.c.ordering_key).limit(limit), "ordering_key", unfiltered)
 
 
 async def held_everywhere(
     connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None, *, limit: int
 ) -> list[RowMapping]:
-    """Held ordering keys of all endpoints, the longest held first."""
-    theirs = endpoints.c.id == held_keys.c.endpoint_id
-    rows = select(held_keys).join(endpoints, theirs).where(held_keys.c.tenant_id == tenant_id)
+    """Those of all endpoints, the longest held first."""
+    rows = select(held_keys).where(held_keys.c.tenant_id == tenant_id)
     if subscriber_id is not None:
-        rows = rows.where(endpoints.c.subscriber_id == subscriber_id)
-    return await every(connection, rows.order_by(held_keys.c.held_at).limit(limit))
+        theirs = select(endpoints.c.id).where(endpoints.c.subscriber_id == subscriber_id)
+        rows = rows.where(held_keys.c.endpoint_id.in_(theirs))
+    return await _held(connection, rows.order_by(held_keys.c.held_at).limit(limit), "held_at", subscriber_id is None)
+
+
+async def _held(connection: AsyncConnection, rows: Select[Any], by: str, unfiltered: bool) -> list[RowMapping]:
+    """How many wait behind each key, with ``unfiltered`` ones or without, and what became of the dead delivery: that is
+    told where no filter may have kept it back."""
+    held = rows.subquery("held")
+    dead, again = finished_deliveries.alias("dead"), finished_deliveries.alias("again")
+    behind = (
+        select(func.count())
+        .select_from(deliveries_table)
+        .where(
+            deliveries_table.c.endpoint_id == held.c.endpoint_id,
+            deliveries_table.c.ordering_key == held.c.ordering_key,
+            or_(literal(unfiltered), deliveries_table.c.unfiltered.is_distinct_from(True)),
+        )
+        .scalar_subquery()
+    )
+    is_told = or_(literal(unfiltered), dead.c.state_reason.is_distinct_from(NOT_WANTED))
+    about = (held.c.delivery_id, held.c.event_id, dead.c.type, dead.c.replayed_as, again.c.state.label("replay_state"))
+    shown = [case((is_told, column)).label(column.name) for column in about]
+    joined = held.join(dead, dead.c.id == held.c.delivery_id, isouter=True)
+    joined = joined.join(again, again.c.id == dead.c.replayed_as, isouter=True)
+    kept = (held.c.endpoint_id, held.c.ordering_key, held.c.held_at)
+    told = select(*kept, *shown, behind.label("waiting")).select_from(joined)
+    return await every(connection, told.order_by(held.c[by]))
 
 
 async def in_trouble(
