@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -10,11 +12,13 @@ import msgspec
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.intake.catalogue import Catalogue, EventType
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import may_have
 from webhook_gateway.rules.views import EVERYTHING, View, cut, intersect, pointers_of, tree_of, view_of
-from webhook_gateway.store import event_types, subscribers
+from webhook_gateway.store import disclosures, endpoints, event_types, subscribers
+from webhook_gateway.store.driver import driver_of
 
 from .change import Actor, Change
 from .event_types import faults_of_pointers, known_type, own_type
@@ -74,6 +78,32 @@ async def preview(
         return Conflict.NOT_PERMITTED if event_type in (None, *(one.name for one in every)) else NotFound.EVENT_TYPE
     body = msgspec.json.encode({**EXAMPLE, "type": known.name, "data": known.example})
     return _cut(view_of_endpoint(endpoint), known, body)
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """What left for an endpoint of a delivery, ``at`` a time with an attempt, or would leave, where nothing has yet."""
+
+    body: bytes
+    at: datetime | None = None
+    attempt: int | None = None
+    is_same: bool | None = None
+    """Whether these bytes have the hash that was written down then; None where none was."""
+
+
+async def sent(
+    connection: AsyncConnection, vault: Vault, catalogue: Catalogue, actor: Actor, row: Mapping[str, Any], body: bytes
+) -> Sent:
+    """The event's ``body`` as the endpoint got it of a delivery the last time: cut by what the endpoint was then."""
+    tenant_id, endpoint_id = actor.tenant_id, row["endpoint_id"]
+    last = await disclosures.last_sent(await driver_of(connection), tenant_id, row["id"], endpoint_id)
+    how = last or await endpoints.get(connection, tenant_id, endpoint_id)
+    known = await known_type(connection, catalogue, tenant_id, row["type"])
+    cut_so = _cut(view_of_endpoint(how), known, body) if how else b""
+    if last is None:
+        return Sent(cut_so)
+    hashed = vault.digest_of_body(tenant_id, sha256(cut_so).digest())
+    is_same = hashed == last["body_digest"] if last["body_digest"] else None
+    return Sent(cut_so, last["started_at"], last["attempt"], is_same)
 
 
 async def cut_for(

@@ -84,6 +84,13 @@ WHERE tenant_id = $1 AND target = ANY($2::text[]) AND action = '{PAYLOAD_READ}' 
 GROUP BY target, actor, after ORDER BY target DESC, min(at)
 """
 
+LAST_SENT = """
+-- last sent: the last attempt at a delivery of which something may have left, and how much its endpoint got then
+SELECT a.attempt, a.started_at, a.body_digest, r.permitted_content, r.content
+FROM attempts a JOIN endpoint_revisions r ON r.endpoint_id = $3 AND r.revision = a.revision
+WHERE a.tenant_id = $1 AND a.delivery_id = $2 AND a.body_digest IS NOT NULL ORDER BY a.id DESC LIMIT 1
+"""
+
 ENDPOINTS = "SELECT id FROM endpoints WHERE tenant_id = $1 AND subscriber_id = $2"
 
 
@@ -128,6 +135,11 @@ async def fetched(
 ) -> list[Any]:
     """Looks at bodies of events, by their ids as people know them."""
     return list(await connection.fetch(FETCHED, tenant_id, events, since, until, subscriber)) if events else []
+
+
+async def last_sent(connection: Connection, tenant_id: UUID, delivery_id: UUID, endpoint_id: UUID) -> Any:
+    """None where nothing has left, as far as it is written down."""
+    return await connection.fetchrow(LAST_SENT, tenant_id, delivery_id, endpoint_id)
 
 
 async def endpoints_of(connection: Connection, tenant_id: UUID, subscriber_id: UUID) -> list[UUID]:

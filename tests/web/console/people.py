@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from html.parser import HTMLParser
 
 import httpx
 
@@ -44,3 +45,41 @@ def id_in(answer: httpx.Response, prefix: str) -> str:
     assert found is not None, answer.text
     ids.parse(prefix, found[0])
     return found[0]
+
+
+class _Forms(HTMLParser):
+    """The forms of a page, and what a browser would send of each if nobody had typed anything."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self._select = self._area = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        about = dict(attrs)
+        name, value = about.get("name") or "", about.get("value") or ""
+        if tag == "form":
+            self.found.append((about.get("action") or "", {}))
+        if tag == "select":
+            self._select = name
+        if tag == "option" and self._select and ("selected" in about or self._select not in self.found[-1][1]):
+            self.found[-1][1][self._select] = value
+        if tag == "textarea":
+            self._area = name
+        if tag == "input" and name and (about.get("type") not in ("checkbox", "radio") or "checked" in about):
+            self.found[-1][1][name] = value
+
+    def handle_data(self, data: str) -> None:
+        if self._area:
+            fields = self.found[-1][1]
+            fields[self._area] = fields.get(self._area, "") + data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._select = "" if tag == "select" else self._select
+        self._area = "" if tag == "textarea" else self._area
+
+
+def form_of(html: str, action: str) -> dict[str, str]:
+    """What the form there would send as it is shown."""
+    return next(fields for path, fields in _Forms(html).found if path == f"/console{action}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from math import nan
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.requests import Request
 
@@ -16,6 +16,8 @@ from webhook_gateway.web.guard import too_large
 LONGEST = 262_144
 MOST_FIELDS = 500
 LARGEST = 1_000_000_000
+CONFIRMING = {"do", "counted", "expected", "typed"}
+"""Fields that say nothing of what is asked for, only that it is meant."""
 KIND = "application/x-www-form-urlencoded"
 
 
@@ -40,6 +42,10 @@ class Form(dict[str, str]):
         if abs(number) <= LARGEST:  # neither nan nor inf is
             return number
         raise invalid(Fault("number", f"Give a number, up to {LARGEST:,}.", pointer=f"/{name}"))
+
+    def asked_for(self) -> str:
+        """What is asked for, however it is confirmed."""
+        return urlencode(sorted((name, value) for name, value in self.items() if value and name not in CONFIRMING))
 
     def json(self, name: str) -> Any:
         """None where nothing is there.

@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from webhook_gateway.operations.change import Change, changing
 from webhook_gateway.rules.faults import Fault
+from webhook_gateway.rules.labels import is_label
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.web.api.dependencies import Gateway
 from webhook_gateway.web.callers import Caller
@@ -30,6 +31,7 @@ from .signed_in import PATH, Door, SignedIn
 PER_PAGE = 50
 SAID = {
     "cancelled": "It was given up.",
+    "many": "They were given up.",
     "changed": "The change is saved.",
     "partner": "The partner is made. Now say where its events go.",
     "tested": "The test is on its way, or has arrived: this is its delivery.",
@@ -117,6 +119,17 @@ class Visit:
         """
         if self.form.get("typed", "") != text:
             raise invalid(Fault("typed", f"Type {text} to confirm.", pointer="/typed"))
+
+    def reason(self) -> str:
+        """Why a body is to be shown.
+
+        Raises:
+            Problem: 422.
+        """
+        if not is_label(given := self.form.get("reason", "")):
+            remedy = "Say why you have to read it, in one line: it stands in the audit log. Never a patient's name."
+            raise invalid(Fault("reason", remedy, pointer="/reason"))
+        return given
 
     def go(self, path: str, said: str | None = None) -> Response:
         """To another page, with GET."""

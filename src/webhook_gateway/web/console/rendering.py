@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -12,13 +13,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.labels import visible
 
 from .files import url_of
 
+PLACES = {ids.DELIVERY: "deliveries", ids.EVENT: "events"}
+NAMED = re.compile(rf"\b({'|'.join(PLACES)})_[0-9a-hjkmnp-tv-z]{{26}}\b")
 UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -75,6 +78,12 @@ def _span(seconds: float | None) -> str:
     return ""
 
 
+def _linked(text: str, root: str) -> Markup:
+    """A sentence whose ids lead to their pages."""
+    found = NAMED.sub(lambda id: f'<a href="{root}/{PLACES[id[1]]}/{id[0]}">{id[0]}</a>', str(escape(text)))
+    return Markup(found)  # noqa: S704 - escaped above
+
+
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:,}"
 
@@ -112,4 +121,5 @@ _environment.filters |= {
     "pretty": _pretty,
     "local": lambda moment, zone: moment.astimezone(zone.zone).strftime("%Y-%m-%dT%H:%M"),
     "seen": visible,
+    "linked": _linked,
 }

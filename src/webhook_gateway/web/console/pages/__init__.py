@@ -4,6 +4,7 @@ from webhook_gateway.web.console.frame import PAGES
 
 from . import (  # noqa: F401 - each registers its pages
     audit,
+    backfills,
     catalogue,
     deliveries,
     disclosures,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
@@ -9,15 +10,17 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
+from webhook_gateway.operations import content
 from webhook_gateway.operations import deliveries as operations
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.model import DeliveryState
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import endpoints, lists, reports
-from webhook_gateway.web.api.deliveries import one as delivery
-from webhook_gateway.web.api.deliveries import responses
+from webhook_gateway.web.api import deliveries as api
 from webhook_gateway.web.api.dependencies import next_page, read_cursor
-from webhook_gateway.web.api.schemas.deliveries import DeliveryQuery
+from webhook_gateway.web.api.event_reports import read_payload
+from webhook_gateway.web.api.schemas.deliveries import Cancelling, DeliveryQuery
+from webhook_gateway.web.console import many
 from webhook_gateway.web.console.frame import PER_PAGE, Visit, action, page
 from webhook_gateway.web.errors import Problem, granted
 
@@ -35,24 +38,31 @@ async def every(visit: Visit) -> Response:
         )
         rows, cursor = next_page(found, PER_PAGE, lambda row: row["id"], reached)
         about = await endpoints.called(connection, visit.caller.tenant_id, {row["endpoint_id"] for row in rows})
-        choice = await endpoints.called(connection, visit.caller.tenant_id, subscriber_id=visit.caller.subscriber_id)
-    context: dict[str, Any] = {
-        "rows": rows,
-        "cursor": cursor,
-        "about": about,
-        "choice": choice,
-        "states": list(DeliveryState),
-    }
+        context: dict[str, Any] = await many.offered(connection, visit)
+    context |= {"rows": rows, "cursor": cursor, "about": about, "states": list(DeliveryState)}
     return visit.show("deliveries.html", "Deliveries", wanted=wanted, **context)
+
+
+@page("/deliveries/cancel", Scope.DELIVERIES_WRITE)
+async def cancel_form(visit: Visit, found: dict[str, Any] | None = None) -> Response:
+    return await many.show(visit, "cancel", "Give deliveries up", found)
+
+
+@action("/deliveries/cancel", Scope.DELIVERIES_WRITE, form=cancel_form)
+async def cancel_many(visit: Visit) -> Response:
+    given, unsure = many.given(visit, "endpoint_id", "subscriber_id", "type"), many.unsure(visit)
+    body = Cancelling.model_validate({**given, "dry_run": unsure is not None})
+    found = await api.cancel_many(body, visit.gateway, visit.caller)
+    return visit.go("/deliveries", "many") if unsure is None else await cancel_form(unsure, found)
 
 
 @page("/deliveries/{delivery_id}", Scope.DELIVERIES_READ)
 async def one(visit: Visit, delivery_id: UUID) -> Response:
-    row = await delivery(delivery_id, visit.gateway, visit.caller)
+    row = await api.one(delivery_id, visit.gateway, visit.caller)
     async with visit.reading() as connection:
         context = await _around(connection, visit, row)
     title = f"Delivery {ids.render(ids.DELIVERY, delivery_id)}"
-    return visit.show("delivery.html", title, row=row, base=visit.address, **context)
+    return visit.show("delivery.html", title, row=row, **context)
 
 
 @action("/deliveries/{delivery_id}/replay", Scope.DELIVERIES_WRITE, form=one)
@@ -78,8 +88,21 @@ async def try_now(visit: Visit, delivery_id: UUID) -> Response:
 
 @action("/deliveries/{delivery_id}/responses", Scope.PAYLOAD_READ, form=one)
 async def answers(visit: Visit, delivery_id: UUID) -> Response:
-    found = await responses(delivery_id, visit.gateway, visit.caller)
+    found = await api.responses(delivery_id, visit.gateway, visit.caller)
     return visit.show("answers.html", "What the partner answered", delivery_id=delivery_id, rows=found["items"])
+
+
+@action("/deliveries/{delivery_id}/sent", Scope.PAYLOAD_READ, form=one)
+async def sent(visit: Visit, delivery_id: UUID) -> Response:
+    reason = visit.reason()
+    async with visit.reading() as connection:
+        row = granted(await operations.find(connection, visit.caller, delivery_id))
+    body = await read_payload(visit.gateway, visit.caller, row["event_id"], reason)
+    async with visit.reading() as connection:
+        found = await content.sent(connection, visit.gateway.vault, visit.gateway.catalogue, visit.caller, row, body)
+        about = await endpoints.called(connection, visit.caller.tenant_id, [row["endpoint_id"]])
+    command = _curl(about[row["endpoint_id"]]["url"], row, found)
+    return visit.show("sent.html", "What was sent", row=row, found=found, command=command, about=about)
 
 
 def subscriber_asked(visit: Visit) -> UUID | None:
@@ -92,6 +115,17 @@ def subscriber_asked(visit: Visit) -> UUID | None:
         return None if text is None else ids.parse(ids.SUBSCRIBER, text)
     except ids.NotAnId:
         raise Problem(404, "not-found", "There is no such partner.") from None
+
+
+def _curl(url: str, row: dict[str, Any], found: content.Sent) -> str:
+    """The request, but for what is secret: the URL's query, custom headers, and what signs."""
+    at = int(found.at.timestamp()) if found.at else "$(date +%s)"
+    named = {"content-type": "application/json", "webhook-id": ids.render(ids.EVENT, row["event_id"])}
+    if row["reason"] == "test":
+        named["webhook-test"] = "true"
+    headers = [f"-H {shlex.quote(f'{name}: {value}')}" for name, value in named.items()]
+    headers += [f'-H "webhook-timestamp: {at}"', '-H "webhook-signature: $SIGNATURE"']
+    return " ".join(["curl", shlex.quote(url), *headers, "--data-binary", shlex.quote(found.body.decode())])
 
 
 async def _around(connection: AsyncConnection, visit: Visit, row: dict[str, Any]) -> dict[str, Any]:

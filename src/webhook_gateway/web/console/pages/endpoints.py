@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -18,18 +19,20 @@ from webhook_gateway.store import endpoints as stored
 from webhook_gateway.store import lists, reports
 from webhook_gateway.web.api import endpoint_lifecycle, endpoints, stats, subscribers
 from webhook_gateway.web.api.schemas.endpoint_lifecycle import Pause, TestSend
-from webhook_gateway.web.api.schemas.endpoints import EndpointChanges, NewEndpoint
+from webhook_gateway.web.api.schemas.endpoints import EndpointChanges, FilterPreview, NewEndpoint
 from webhook_gateway.web.api.schemas.signing import Rotation
 from webhook_gateway.web.console.frame import Visit, action, page
 from webhook_gateway.web.errors import invalid
 
 RECENT = 10
+TRIES = ("preview", "filter")
+"""What the form is asked to tell before anything is saved."""
 TESTED_WITHIN = 8
 """Seconds for which the result of a test is waited for, before its delivery is shown as it is."""
 
 
 @page("/partners/{subscriber_id}/endpoints/new", Scope.ENDPOINTS_WRITE)
-async def new(visit: Visit, subscriber_id: UUID) -> Response:
+async def new(visit: Visit, subscriber_id: UUID, **tried: Any) -> Response:
     owner = await subscribers.one(subscriber_id, visit.gateway, visit.caller)
     row: dict[str, Any] = {
         "url": "",
@@ -40,12 +43,16 @@ async def new(visit: Visit, subscriber_id: UUID) -> Response:
         "maintenance": None,
     }
     row |= {"ordering": Ordering.RELAXED, "slots": 10, "rate": None, "deadline": 15.0}
-    context = {"row": row, "owner": owner, "preview": None, "signings": list(Signing)}
-    return visit.show("endpoint_form.html", f"New endpoint of {owner['name']}", orderings=list(Ordering), **context)
+    context = {"row": row, "owner": owner, "orderings": list(Ordering)}
+    return visit.show("endpoint_form.html", f"New endpoint of {owner['name']}", **context, tried=tried)
 
 
 @action("/partners/{subscriber_id}/endpoints/new", Scope.ENDPOINTS_WRITE, form=new)
 async def create(visit: Visit, subscriber_id: UUID) -> Response:
+    if visit.form.get("do") in TRIES:
+        owner = await subscribers.one(subscriber_id, visit.gateway, visit.caller)
+        permitted = {"permitted_types": owner["event_types"], "permitted_content": owner["content"]}
+        return await new(visit, subscriber_id, **await _tried(visit, permitted, None))
     given = {**_given(visit), "subscriber_id": subscriber_id, "signing": visit.form.get("signing", Signing.HMAC)}
     if own := visit.form.get("secret"):
         given["secret"] = own
@@ -54,11 +61,10 @@ async def create(visit: Visit, subscriber_id: UUID) -> Response:
 
 
 @page("/endpoints/{endpoint_id}", Scope.ENDPOINTS_READ)
-async def one(visit: Visit, endpoint_id: UUID) -> Response:
+async def one(visit: Visit, endpoint_id: UUID, tried: Any = None) -> Response:
     row = await endpoints.one(endpoint_id, visit.gateway, visit.caller)
     owner = await subscribers.one(row["subscriber_id"], visit.gateway, visit.caller)
-    names = [known.name for known in visit.gateway.catalogue.all(visit.caller.tenant_id)]
-    gets = [name for name in names if any(fits(pattern, name) for pattern in row["effective_event_types"])]
+    gets = _gets(visit, row["effective_event_types"])
     recent: list[Any] = []
     async with visit.reading() as connection:
         wanted = reports.Filter(visit.caller.tenant_id, visit.caller.subscriber_id, endpoint_id=endpoint_id)
@@ -66,27 +72,27 @@ async def one(visit: Visit, endpoint_id: UUID) -> Response:
         held = await stored.held_page(connection, endpoint_id, after=None, limit=RECENT, unfiltered=unfiltered)
         if visit.may(Scope.DELIVERIES_READ):
             recent, _ = await lists.deliveries_page(connection, wanted, before=None, limit=RECENT)
-    context = {"row": row, "owner": owner, "gets": gets, "held": held, "recent": recent, "day": None}
+    context = {"row": row, "owner": owner, "gets": gets, "held": held, "recent": recent, "day": None, "tried": tried}
     if visit.may(Scope.DELIVERIES_READ):
         context["day"] = await stats.of_endpoint(endpoint_id, visit.gateway, visit.caller, "24h")
+        context["problems"] = (await stats.problems(visit.gateway, visit.caller, endpoint_id))["items"]
     return visit.show("endpoint.html", f"Endpoint of {owner['name']}", **context)
 
 
 @page("/endpoints/{endpoint_id}/edit", Scope.ENDPOINTS_WRITE)
-async def edit(visit: Visit, endpoint_id: UUID, preview: str | None = None) -> Response:
+async def edit(visit: Visit, endpoint_id: UUID, **tried: Any) -> Response:
     row = await endpoints.one(endpoint_id, visit.gateway, visit.caller)
     owner = await subscribers.one(row["subscriber_id"], visit.gateway, visit.caller)
-    context = {"row": row, "owner": owner, "preview": preview, "orderings": list(Ordering)}
-    return visit.show("endpoint_form.html", f"Change endpoint of {owner['name']}", **context)
+    context = {"row": row, "owner": owner, "orderings": list(Ordering)}
+    return visit.show("endpoint_form.html", f"Change endpoint of {owner['name']}", **context, tried=tried)
 
 
 @action("/endpoints/{endpoint_id}/edit", Scope.ENDPOINTS_WRITE, form=edit)
 async def change(visit: Visit, endpoint_id: UUID) -> Response:
-    given = _given(visit)
-    if visit.form.get("do") == "preview":
-        return await edit(visit, endpoint_id, preview=await _preview(visit, endpoint_id, given))
     row = await endpoints.one(endpoint_id, visit.gateway, visit.caller)
-    changes = {name: value for name, value in given.items() if value != row[name]}
+    if visit.form.get("do") in TRIES:
+        return await edit(visit, endpoint_id, **await _tried(visit, row, endpoint_id))
+    changes = {name: value for name, value in _given(visit).items() if value != row[name]}
     body = EndpointChanges.model_validate({**changes, "cancel_open": "cancel_open" in visit.form})
     await endpoints.change_one(endpoint_id, body, visit.gateway, visit.caller)
     return visit.go(f"/endpoints/{ids.render(ids.ENDPOINT, endpoint_id)}", "changed")
@@ -94,9 +100,17 @@ async def change(visit: Visit, endpoint_id: UUID) -> Response:
 
 @page("/endpoints/{endpoint_id}/preview", Scope.ENDPOINTS_READ)
 async def preview(visit: Visit, endpoint_id: UUID) -> Response:
+    row = await endpoints.one(endpoint_id, visit.gateway, visit.caller)
     answer = await endpoints.preview(endpoint_id, visit.gateway, visit.caller, visit.asked("type"))
-    context: dict[str, Any] = {"body": bytes(answer.body), "endpoint_id": endpoint_id, "type": visit.asked("type")}
+    gets = _gets(visit, row["effective_event_types"])
+    context: dict[str, Any] = {"body": bytes(answer.body), "endpoint_id": endpoint_id, "gets": gets}
     return visit.show("preview.html", "What the partner would get", **context)
+
+
+@action("/endpoints/{endpoint_id}/filter", Scope.PAYLOAD_READ, whole_tenant=True, form=one)
+async def try_filter(visit: Visit, endpoint_id: UUID) -> Response:
+    visit.caller.need(Scope.ENDPOINTS_READ)  # the page shows the endpoint
+    return await one(visit, endpoint_id, await _matching(visit, endpoint_id))
 
 
 @action("/endpoints/{endpoint_id}/pause", Scope.DELIVERIES_WRITE, form=one)
@@ -154,16 +168,30 @@ def _given(visit: Visit) -> dict[str, Any]:
     return given
 
 
-async def _preview(visit: Visit, endpoint_id: UUID, given: dict[str, Any]) -> str:
-    """What the partner would get if the form were saved; nothing is."""
-    checked = EndpointChanges.model_validate({name: given[name] for name in ("event_types", "content")}).model_dump()
+def _gets(visit: Visit, patterns: Sequence[str]) -> list[str]:
+    names = (known.name for known in visit.gateway.catalogue.all(visit.caller.tenant_id))
+    return [name for name in names if any(fits(pattern, name) for pattern in patterns)]
+
+
+async def _tried(visit: Visit, row: Mapping[str, Any], endpoint_id: UUID | None) -> dict[str, Any]:
+    """What the form would mean if it were saved; nothing is."""
+    if visit.form.get("do") == "filter":
+        return {"matching": await _matching(visit, endpoint_id)}
+    given = {name: value for name, value in _given(visit).items() if name in ("event_types", "content")}
+    checked = EndpointChanges.model_validate(given).model_dump()
+    would_be: Any = {**row, "content": checked["content"], "event_types": checked["event_types"] or []}
     async with visit.reading() as connection:
-        row = await stored.get(
-            connection, visit.caller.tenant_id, endpoint_id, subscriber_id=visit.caller.subscriber_id
-        )
-        assert row is not None
-        would_be: Any = {**row, "content": checked["content"], "event_types": checked["event_types"] or []}
         body = await content.preview(connection, visit.gateway.catalogue, visit.caller, would_be, None)
     if isinstance(body, Refusal):
         raise invalid(Fault("event_types", "It would get no type that there is.", pointer="/event_types"))
-    return body.decode()
+    return {"preview": body.decode()}
+
+
+async def _matching(visit: Visit, endpoint_id: UUID | None) -> Any:
+    """How many of the latest events the form's filter would let through."""
+    types = list(dict.fromkeys(visit.form.lines("event_types"))) or None
+    body = FilterPreview.model_validate({"filter": visit.form.json("filter"), "event_types": types})
+    visit.caller.need(Scope.PAYLOAD_READ)
+    if endpoint_id is None:
+        return await endpoints.preview_of_none(body, visit.gateway, visit.caller)
+    return await endpoints.preview_filter(endpoint_id, body, visit.gateway, visit.caller)

@@ -10,8 +10,6 @@ from uuid import UUID
 from starlette.responses import Response
 
 from webhook_gateway.rules import ids
-from webhook_gateway.rules.faults import Fault
-from webhook_gateway.rules.labels import is_label
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import endpoints, lists, subscribers
 from webhook_gateway.web.api.dependencies import page_of
@@ -20,7 +18,7 @@ from webhook_gateway.web.api.event_reports import one as event
 from webhook_gateway.web.api.schemas.events import EventQuery
 from webhook_gateway.web.api.schemas.shapes import Paging
 from webhook_gateway.web.console.frame import PER_PAGE, Visit, action, page
-from webhook_gateway.web.errors import invalid
+from webhook_gateway.web.errors import Problem
 
 
 @page("/events", Scope.DELIVERIES_READ, whole_tenant=True)
@@ -34,24 +32,33 @@ async def every(visit: Visit) -> Response:
 
 @page("/events/{event_id}", Scope.DELIVERIES_READ)
 async def one(visit: Visit, event_id: UUID) -> Response:
-    row = await event(event_id, visit.gateway, visit.caller)
+    row = await _kept(visit, event_id)
     # Nobody's look at this page is to open the body: filters are told, not judged anew.
     reader = replace(visit.caller, scopes=visit.caller.scopes - {Scope.PAYLOAD_READ})
     query = Paging(cursor=visit.asked("cursor"), limit=PER_PAGE)
     found = await by_endpoint(event_id, query, visit.gateway, reader)
     async with visit.reading() as connection:
-        shown = {one["endpoint_id"] for one in (*row["deliveries"], *found["items"])}
+        deliveries = row["deliveries"] if row else []
+        shown = {one["endpoint_id"] for one in (*deliveries, *found["items"])}
         about = await endpoints.called(connection, visit.caller.tenant_id, shown)
-        named = await subscribers.names(connection, visit.caller.tenant_id, row.get("to") or ())
+        named = await subscribers.names(connection, visit.caller.tenant_id, (row and row.get("to")) or ())
     context = {"row": row, "about": about, "named": named, "told": found["items"], "cursor": found["next_cursor"]}
+    context |= {"event_id": event_id, "deliveries": deliveries}
     return visit.show("event.html", f"Event {ids.render(ids.EVENT, event_id)}", **context)
+
+
+async def _kept(visit: Visit, event_id: UUID) -> dict[str, Any] | None:
+    """None where its day has gone, and only its deliveries are known."""
+    try:
+        found: dict[str, Any] = await event(event_id, visit.gateway, visit.caller)
+    except Problem as problem:
+        if problem.status_code != 410:
+            raise
+        return None
+    return found
 
 
 @action("/events/{event_id}/payload", Scope.PAYLOAD_READ, form=one)
 async def payload(visit: Visit, event_id: UUID) -> Response:
-    reason = visit.form.get("reason", "")
-    if not is_label(reason):
-        remedy = "Say why you have to read it, in one line: it stands in the audit log. Never a patient's name."
-        raise invalid(Fault("reason", remedy, pointer="/reason"))
-    body = await read_payload(visit.gateway, visit.caller, event_id, reason)
+    body = await read_payload(visit.gateway, visit.caller, event_id, visit.reason())
     return visit.show("payload.html", f"Body of {ids.render(ids.EVENT, event_id)}", event_id=event_id, body=body)

@@ -7,14 +7,14 @@ from typing import Any
 from starlette.responses import Response
 
 from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.store import endpoints, subscribers
+from webhook_gateway.store import endpoints, pause, subscribers
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.waiting import workers_alive
 from webhook_gateway.web.api import replays, stats
 from webhook_gateway.web.api.schemas.shapes import Paging
 from webhook_gateway.web.console.frame import Visit, page
 
-MOST = 20
+MOST, MOST_PROBLEMS = 20, 5
 
 
 @page("/")
@@ -22,7 +22,8 @@ async def overview(visit: Visit) -> Response:
     caller = visit.caller
     shown: dict[str, Any] = {"is_new": False}
     async with visit.reading() as connection:
-        shown["workers"] = await workers_alive(await driver_of(connection))
+        driver = await driver_of(connection)
+        shown |= {"workers": await workers_alive(driver), "paused": await pause.state(driver)}
         if visit.may(Scope.ENDPOINTS_READ):
             bound = caller.tenant_id, caller.subscriber_id
             shown["trouble"] = await endpoints.in_trouble(connection, *bound, limit=MOST)
@@ -32,7 +33,10 @@ async def overview(visit: Visit) -> Response:
     if visit.may(Scope.DELIVERIES_READ):
         shown["stats"] = await stats.totals(visit.gateway, caller)
         shown["hour"], shown["day"] = [await stats.attempts(visit.gateway, caller, of) for of in ("1h", "24h")]
-        shown["problems"] = (await stats.problems(visit.gateway, caller))["items"]
+        shown["problems"] = (await stats.problems(visit.gateway, caller))["items"][:MOST_PROBLEMS]
+        async with visit.reading() as connection:
+            fail = {row["endpoint_id"] for row in shown["problems"]}
+            shown["about"] = await endpoints.called(connection, caller.tenant_id, fail)
         jobs = (await replays.every(Paging(cursor=None, limit=MOST), visit.gateway, caller))["items"]
         shown["running"] = [job for job in jobs if job["state"] in ("pending", "running")]
     return visit.show("overview.html", "Overview", **shown)

@@ -13,10 +13,8 @@ from webhook_gateway.store import endpoints
 from webhook_gateway.web.api import replays
 from webhook_gateway.web.api.schemas.replays import NewReplay
 from webhook_gateway.web.api.schemas.shapes import Paging
+from webhook_gateway.web.console import many
 from webhook_gateway.web.console.frame import PER_PAGE, Visit, action, page
-
-TYPED_ABOVE = 1_000
-"""Deliveries beyond which their number has to be typed."""
 
 
 @page("/replays", Scope.DELIVERIES_READ)
@@ -31,21 +29,18 @@ async def every(visit: Visit) -> Response:
 
 @page("/replays/new", Scope.DELIVERIES_WRITE)
 async def new(visit: Visit, found: dict[str, Any] | None = None) -> Response:
-    async with visit.reading() as connection:
-        bound = visit.caller.subscriber_id
-        choice = await endpoints.called(connection, visit.caller.tenant_id, subscriber_id=bound)
-    return visit.show("replay_form.html", "New replay", choice=choice, found=found, typed_above=TYPED_ABOVE)
+    return await many.show(visit, "replay", "New replay", found)
 
 
 @action("/replays/new", Scope.DELIVERIES_WRITE, form=new)
 async def create(visit: Visit) -> Response:
-    is_sure, given = visit.form.get("do") == "replay", _given(visit)
-    if is_sure and (expected := visit.form.get("expected")):
-        visit.expect_typed(expected)
-    body = NewReplay.model_validate({**given, "dry_run": not is_sure})
+    given = many.given(visit, "endpoint_id", "subscriber_id", "type", "outcome", "status", "detail")
+    is_all, unsure = not any(given.values()), many.unsure(visit)
+    given |= {"state": visit.form.get("state") or "dead", "all": True if is_all else None}
+    body = NewReplay.model_validate({**given, "dry_run": unsure is not None})
     answer = await replays.create(body, visit.gateway, visit.caller, Response())
-    if not is_sure:
-        return await new(visit, answer)
+    if unsure is not None:
+        return await new(unsure, answer)
     return visit.go(f"/replays/{ids.render(ids.JOB, answer['id'])}")
 
 
@@ -62,11 +57,3 @@ async def one(visit: Visit, job_id: UUID) -> Response:
 async def cancel(visit: Visit, job_id: UUID) -> Response:
     await replays.cancel(job_id, visit.gateway, visit.caller)
     return visit.go(f"/replays/{ids.render(ids.JOB, job_id)}", "cancelled")
-
-
-def _given(visit: Visit) -> dict[str, Any]:
-    form = visit.form
-    times = {name: visit.moment(name) for name in ("since", "until")}
-    given = {name: form.get(name) or None for name in ("endpoint_id", "subscriber_id", "type")}
-    is_all = not any((*given.values(), *times.values()))
-    return {**given, **times, "state": form.get("state") or "dead", "all": True if is_all else None}

@@ -15,7 +15,7 @@ PLACES = {
     "endpoint": "/endpoints/{}",
     "subscriber": "/partners/{}",
     "replay": "/replays/{}",
-    "key": "/keys",
+    "key": "/keys#{}",
 }
 
 
