@@ -62,9 +62,12 @@ def test_a_hospital_day_reaches_every_partner_and_the_demo_ends_by_itself(place:
 def test_ctrl_c_ends_everything_and_removes_its_data(place: Path) -> None:
     with start(place, "--patients", "1") as demo:
         assert demo.stdout is not None
+        said = []
         for line in demo.stdout:
+            said.append(line)
             if line.startswith("it stays up until Ctrl-C"):
                 break
+        assert re.search(r"^console +http://127\.0\.0\.1:\d+/console/login#whc_", "".join(said), re.MULTILINE)
         running = [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if str(place) in command_of(entry)]
         assert len(running) >= 10, "PostgreSQL, a mail server, a claims desk and seven partners"
         handles = [os.pidfd_open(pid) for pid in running]

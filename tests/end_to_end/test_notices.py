@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from tests.support.hospital import Hospital
 from tests.support.mail_server import MailServer, mail_server
+from tests.support.partner import Partner, status
 from webhook_gateway import telemetry
 from webhook_gateway.delivery.notices import tell
 from webhook_gateway.delivery.registry import Registry
@@ -71,6 +72,62 @@ async def test_an_endpoint_in_trouble_is_told_once_by_two_workers_and_so_is_its_
     assert await hospital.count("notices") == 0
 
 
+DIED = """
+INSERT INTO attempt_stats
+SELECT 0, date_trunc('minute', now()), $2, $1, 'rejected', 500, NULL, gen_random_uuid(), now(), now(), $1, '{1}', 1, 1
+"""
+A_KEY = """
+INSERT INTO api_keys (id, tenant_id, name, prefix, hash, scopes, expires_at)
+VALUES ($1, $2, 'the laboratory', 'whk_x', 'x', '{}', now() + interval '13 days')
+"""
+OF_IT = "WHERE id = $1 AND tenant_id = $2"
+TROUBLES = {
+    "endpoint failing": (FAILING, f"UPDATE endpoints SET state = 'paused' {OF_IT}"),
+    "endpoint disabled": (
+        f"UPDATE endpoints SET state = 'disabled', state_changed_at = now() {OF_IT}",
+        f"UPDATE endpoints SET state = 'enabled', state_changed_at = now() {OF_IT}",
+    ),
+    "deliveries dead": (
+        DIED,
+        "UPDATE attempt_stats SET begins = begins - interval '1 hour' WHERE about_id = $1 AND tenant_id = $2",
+    ),
+    "secret expiring": (
+        "UPDATE endpoint_secrets SET expires_at = now() + interval '1 day' WHERE endpoint_id = $1 AND tenant_id = $2",
+        "DELETE FROM endpoint_secrets WHERE endpoint_id = $1 AND tenant_id = $2",
+    ),
+    "key expiring": (A_KEY, f"UPDATE api_keys SET revoked_at = now() {OF_IT}"),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+async def test_each_kind_of_trouble_is_one_mail_and_its_end_another(
+    hospital: Hospital, mails: MailServer, trouble: str
+) -> None:
+    endpoint_id, (begin, end) = await hospital.endpoint(), TROUBLES[trouble]
+    for statement, told in ((begin, trouble), (end, f"Over: {trouble}")):
+        await hospital.change(statement, endpoint_id, hospital.tenant_id)
+        before = len(mails.messages)
+        for _ in range(3):
+            await tell_all(hospital, mails)
+        (message,) = mails.texts()[before:]
+        assert message.startswith(f"{told}: ")
+    assert await hospital.count("notices") == 0
+
+
+async def test_however_many_deliveries_die_it_is_one_mail(
+    hospital: Hospital, mails: MailServer, open_partner: Callable[..., Awaitable[Partner]]
+) -> None:
+    there = await open_partner(otherwise=status(500))
+    await hospital.endpoint(url=there.url(), schedule=[])
+    for dead in (4, 8):  # ten would open the breaker
+        await hospital.post(times=4)
+        async with hospital.worker():
+            await hospital.until("SELECT FROM finished_deliveries WHERE state = 'dead' HAVING count(*) = $1", dead)
+        await tell_all(hospital, mails)
+    (message,) = mails.texts()
+    assert message.startswith("deliveries dead: Laboratory")
+
+
 @pytest.mark.parametrize(
     ("minutes", "is_open", "is_told"), [(9, True, 0), (11, True, 1), (59, False, 0), (61, False, 1)]
 )
@@ -94,16 +151,9 @@ async def test_whatever_begins_at_the_same_time_is_one_message(hospital: Hospita
     await hospital.change(
         "UPDATE endpoint_secrets SET expires_at = now() + interval '1 day' WHERE endpoint_id = $1", one
     )
-    await hospital.change(
-        "INSERT INTO api_keys (id, tenant_id, name, prefix, hash, scopes, expires_at)"
-        " VALUES ($1, $2, 'the laboratory', 'whk_x', 'x', '{}', now() + interval '13 days')",
-        *(uuid7(), hospital.tenant_id),
-    )
-    await hospital.change(
-        "INSERT INTO attempt_stats SELECT 60, date_trunc('minute', now()), $1, about, 'rejected', 500, NULL,"
-        " gen_random_uuid(), now(), now(), gen_random_uuid(), '{1}', 1, 1 FROM unnest($2::uuid[]) AS a (about)",
-        *(hospital.tenant_id, [one, hospital.tenant_id]),
-    )
+    await hospital.change(A_KEY, uuid7(), hospital.tenant_id)
+    for about in (one, hospital.tenant_id):
+        await hospital.change(DIED, about, hospital.tenant_id)
     await tell_all(hospital, mails)
     (message,) = mails.texts()
     assert " (and 3 more)\n" in message

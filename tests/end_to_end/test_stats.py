@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from tests.support.hospital import PATIENCE, Hospital
 from tests.support.partner import Partner, status
 from webhook_gateway.delivery.stats import IDLE, Stats
@@ -13,6 +15,8 @@ from webhook_gateway.operations import stats
 from webhook_gateway.operations.change import local_actor
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.notifications import STATS, listen
+
+from .test_ledger import worker
 
 Open = Callable[..., Awaitable[Partner]]
 SUMS = """
@@ -55,6 +59,36 @@ async def test_what_a_worker_counted_is_there_before_it_stops_and_is_told_once_a
             await told.wait()
         assert await hospital.count("attempt_stats WHERE outcome = 'accepted'") == 2
     listening.cancel()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+async def test_a_worker_that_is_killed_loses_what_it_counted_since_it_last_wrote_and_no_more(
+    hospital: Hospital, open_partner: Open
+) -> None:
+    there = await open_partner()
+    endpoint_id = await hospital.endpoint(url=there.url("/hook"))
+
+    async def post() -> None:
+        while True:
+            sent = len(there.received)
+            await hospital.post("one key, so that each is sent when the one before is settled", times=20)
+            await there.got(sent + 20)
+
+    async with worker(hospital) as killed:
+        posting = asyncio.create_task(post())
+        written = "SELECT FROM attempt_stats WHERE about_id = $1 HAVING count(*) > 1"
+        await hospital.until(written, endpoint_id)
+        attempts = await hospital.count("attempts")
+        await hospital.until("SELECT FROM attempts HAVING count(*) > $1", attempts)
+        killed.kill()
+        await killed.wait()
+        posting.cancel()
+    rows = "SELECT sum(attempts) AS attempts, max(last_at) AS last_at FROM attempt_stats WHERE about_id = $1"
+    ((counted, last_at),) = await hospital.rows(rows, endpoint_id)
+    ((before,),) = await hospital.rows("SELECT count(*) FROM attempts WHERE started_at <= $1", last_at)
+    assert 0 <= counted - before <= 1, "the last one may have been counted, and not settled"
+    assert 0 <= len(there.received) - await hospital.count("attempts") <= 1, "what was sent and not settled"
 
 
 async def test_while_nothing_is_sent_nothing_is_written_and_nobody_asks_the_database() -> None:
