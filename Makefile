@@ -68,6 +68,14 @@ bench: venv ## Measure throughput, latency and what an event costs (ARGS="--help
 bench-isolation: venv ## Measure what bad partners cost the good ones
 	$(PY) -m bench.isolation $(ARGS)
 
+.PHONY: bench-console
+bench-console: venv ## Measure each page of the console on ten million deliveries, and what its viewers cost
+	$(PY) -m bench.console $(ARGS)
+
+.PHONY: screenshots
+screenshots: venv ## Take the documentation's pictures of the console, from the demo (needs Chromium)
+	$(PY) -m tests.screenshots
+
 .PHONY: faults
 faults: venv ## Kill processes, database and network under load, and account for every event
 	$(PY) -m tests.faults.run $(ARGS)
