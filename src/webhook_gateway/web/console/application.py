@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -33,6 +34,7 @@ from . import files
 from .forms import check_origin, read_form
 from .frame import Page, Visit
 from .pages import PAGES
+from .polls import Polls
 from .rendering import Zone
 from .signed_in import PATH, Door
 
@@ -65,6 +67,7 @@ class Console:
         database = Database(gateway.settings.database_url, connections=CONNECTIONS, patience=PATIENCE, alike=True)
         self._gateway = replace(gateway, database=database)
         self._door = Door(self._gateway)
+        self._polls = Polls()
         self._routes = [(re.compile(_pattern(page.path)), page) for page in PAGES]
 
     @staticmethod
@@ -101,8 +104,7 @@ class Console:
         request = visit.request
         if request.method not in SAFE:
             check_origin(request, self._gateway.settings.public_url)
-        is_used = request.method not in SAFE or "hx-request" not in request.headers
-        session = await self._door.find(request, is_used=is_used)
+        session = await self._door.find(request, is_used=not visit.is_poll)
         request.scope["state"]["caller"] = None if session is None else session.caller
         return replace(visit, session=session)
 
@@ -111,9 +113,15 @@ class Console:
         visit.request.scope["route"] = page  # its path is what the log and the metrics call it
         if visit.session is None and not page.public:
             return self._to_sign_in(visit)
-        if page.method == "POST":
-            visit = replace(visit, form=await read_form(visit.request))
-        return await page.answer(visit, dict(_read(places)))
+        if visit.is_poll and visit.session is not None:
+            who = visit.caller.tenant_id, visit.caller.subscriber_id, visit.caller.scopes
+            answer = partial(page.answer, visit, dict(_read(places)))
+            return await self._polls.answer((visit.here(), visit.zone.name, *who), answer)
+        if page.method == "GET":
+            return await page.answer(visit, dict(_read(places)))
+        answered = await page.answer(replace(visit, form=await read_form(visit.request)), dict(_read(places)))
+        self._polls.forget()
+        return answered
 
     def _find(self, asked: str, path: str) -> tuple[Page, dict[str, str]]:
         method = "GET" if asked == "HEAD" else asked
@@ -126,7 +134,7 @@ class Console:
         raise Problem(405, "method-not-allowed", "This address can't be used like that. The menu leads to all pages.")
 
     def _to_sign_in(self, visit: Visit) -> Response:
-        if visit.request.method in SAFE and "hx-request" not in visit.request.headers:
+        if visit.request.method in SAFE and not visit.is_poll:
             asked = visit.here()
             back = "" if asked.rstrip("/") == PATH else f"?to={quote(asked)}"
             return RedirectResponse(f"{PATH}/login{back}", 303)

@@ -67,6 +67,11 @@ class Visit:
         return self.session.caller
 
     @property
+    def is_poll(self) -> bool:
+        """Whether a page that is kept current asks for this, nobody themselves: it takes no more than what it shows."""
+        return self.request.method in ("GET", "HEAD") and "hx-request" in self.request.headers
+
+    @property
     def address(self) -> str:
         """Where others reach the gateway."""
         return self.gateway.settings.public_url or str(self.request.base_url).rstrip("/")

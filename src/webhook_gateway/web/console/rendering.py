@@ -34,11 +34,11 @@ class Zone:
             self.name = name
         except (ZoneInfoNotFoundError, ValueError, OSError):
             self.zone, self.name = UTC, "UTC"
+        self._today = datetime.now(self.zone).date()
 
     def show(self, moment: datetime) -> str:
         local = moment.astimezone(self.zone)
-        day = "" if local.date() == datetime.now(self.zone).date() else f"{local:%d %b %Y} "
-        return f"{day}{local:%H:%M:%S} {local:%Z}"
+        return f"{local:%H:%M:%S %Z}" if local.date() == self._today else f"{local:%d %b %Y %H:%M:%S %Z}"
 
 
 def render(template: str, zone: Zone, context: Mapping[str, Any]) -> str:
@@ -51,7 +51,7 @@ def _time(context: Context, moment: datetime | str | None) -> str | Markup:
         return "–"
     moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
     zone: Zone = context["zone"]
-    return Markup('<time datetime="{}">{}</time>').format(moment.astimezone(UTC).isoformat(), zone.show(moment))
+    return Markup('<time datetime="%s">%s</time>') % (moment.astimezone(UTC).isoformat(), zone.show(moment))
 
 
 @pass_context
