@@ -5,9 +5,7 @@ Skipped where there is none; `chromium` is Debian's package, and WEBHOOK_TEST_CH
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
+from tests.support.chromium import CHROMIUM, FLAGS
 from tests.web.console.people import pages
 from tests.web.console.test_pages import path_of
 from tests.web.console.test_sign_in import offered
@@ -23,11 +22,6 @@ from tests.web.serving import Api
 from tests.web.world import World
 from webhook_gateway.rules.scopes import Scope
 
-CHROMIUM = os.environ.get("WEBHOOK_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-]
 AXE = (Path(__file__).parents[2] / "data" / "axe.min.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 TARGETS = "button, .button, select, nav a, input:not([type=hidden], [type=checkbox], [type=radio])"
