@@ -118,6 +118,16 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 @every_page
+def test_every_picture_is_there_for_light_and_dark_is_told_in_words_and_is_small(page: Path) -> None:
+    text = page.read_text()
+    pictures = re.findall(r'<(?:img|source)[^>]* (?:src|srcset)="([^"]+)"', text)
+    for picture in pictures:
+        assert (page.parent / picture).stat().st_size <= 150_000, picture
+        assert picture.replace("-light.", "-dark.") in pictures, picture
+    assert all(re.search(r' alt="[^"]{20,}"', tag) for tag in re.findall(r"<img[^>]*>", text))
+
+
+@every_page
 def test_every_make_target_is_one(page: Path) -> None:
     targets = set(re.findall(r"^\.PHONY: (\S+)$", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
     for code in code_of(page):
