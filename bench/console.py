@@ -15,7 +15,7 @@ import asyncio
 import re
 import statistics
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -92,7 +92,7 @@ class Asked:
     def name(self) -> str:
         return self.path if self.form is None else f"{self.path} {' '.join(map('='.join, self.form.items()))}"
 
-    async def ask(self, http: httpx.AsyncClient, turns: dict[str, Iterator[str]]) -> httpx.Response:
+    async def ask(self, http: httpx.AsyncClient, turns: Mapping[str, Iterator[str]]) -> httpx.Response:
         """With the next id of each kind."""
         places = {name: next(turns[name]) for name in re.findall(r"{(\w+)}", self.name)}
         path = self.path.format(**places)
@@ -253,7 +253,7 @@ async def _stretch(gateway: Gateway, http: httpx.AsyncClient, tabs: Sequence[Tab
     return Stretch(sum(used.groups.values()), events, len(polls))
 
 
-async def _open(http: httpx.AsyncClient, asked: Asked, turns: dict[str, Iterator[str]]) -> Tab:
+async def _open(http: httpx.AsyncClient, asked: Asked, turns: Mapping[str, Iterator[str]]) -> Tab:
     """A page, and what it tells a browser to do with it."""
     answer = await asked.ask(http, turns)
     every = re.search(r'data-hx-trigger="every (\d+)s"', answer.text)
