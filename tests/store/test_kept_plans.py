@@ -15,7 +15,7 @@ from webhook_gateway.store import bodies, deliveries, finished, forwarding, orde
 from webhook_gateway.store.database import Connection, Database
 
 from .plans import explain_prepared
-from .test_plans import FILL, WAITING, endpoint
+from .test_plans import FILL, WAITING, endpoint, ends
 
 pytestmark = [pytest.mark.plans, pytest.mark.timeout(300)]
 
@@ -157,7 +157,7 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
         "answers": (retention.ANSWERS, [UUID(int=(1 << 128) - 1), 100], 500),
         "forget answer": (retention.FORGET_ANSWER, [*answer], 100),
         "end open": (retention.END_OPEN, [UUID(int=1 << 112), 90, 200, retention.TOO_LONG], 200),
-        "finish": (deliveries.FINISH, [*nothing, some, [lease] * SOME, ["delivered"] * SOME, [None] * SOME], 20_000),
+        "finish": (deliveries.FINISH, [*nothing, some, [lease] * SOME, ["delivered"] * SOME, *ends(SOME)], 20_000),
         "retry": (
             deliveries.RETRY,
             [some, [lease] * SOME, [1.0] * SOME, [1] * SOME, [None] * SOME, time(), [None] * SOME],

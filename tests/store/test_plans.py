@@ -153,7 +153,7 @@ async def hot_statements(
         "ready": (deliveries.READY, []),
         "first due": (deliveries.FIRST_DUE, [ten, [low_water_mark] * 10]),
         "claim": (deliveries.CLAIM, [ten, [10] * 10, [low_water_mark] * 10, [30.0] * 10, uuid7(), time()]),
-        "finish": (deliveries.FINISH, [*nothing, some, leases, ["delivered"] * 100, [None] * 100]),
+        "finish": (deliveries.FINISH, [*nothing, some, leases, ["delivered"] * 100, *ends(100)]),
         "retry": (deliveries.RETRY, [some, leases, [1.0] * 100, [1] * 100, [None] * 100, time(), [None] * 100]),
         "release": (ordering.RELEASE, [endpoint_ids, keys, [0] * len(keys), *[[None] * len(keys)] * 2, None, time()]),
         "supersede": (ordering.SUPERSEDE, [endpoint_ids, keys]),
@@ -163,6 +163,11 @@ async def hot_statements(
         "waiting": (waiting.DELIVERIES, [*columns[:4], waiting.COUNTED, False]),
         "known": (outbox.KNOWN, [columns[4], columns[1], after + 1]),
     }
+
+
+def ends(count: int) -> list[Any]:
+    """The other arguments of `FINISH`: no reason, and the next of each key goes on and is leased."""
+    return [[None] * count, [True] * count, [None] * count, [30.0] * count, uuid7(), time()]
 
 
 async def expect_few_pages(

@@ -148,7 +148,8 @@ class Settling:
         finished = [f for record, result in results if (f := self._finished(record, result)) is not None]
         retried = [r for _, result in results if (r := _retried(result)) is not None]
         made = [self._attempt(result) for _, result in results]
-        alone = not (changed or disabling or retried) and all(map(_ends_alone, finished))
+        # Of what was delivered nobody is told, so the one statement is a transaction by itself.
+        alone = not (changed or disabling or retried) and all(f.state is DeliveryState.DELIVERED for f in finished)
         async with self.database.connection() as connection, nullcontext() if alone else connection.transaction():
             settled = await deliveries.settle(connection, made, finished, retried, self.database.clock.now())
             reach("within_settle")
@@ -226,11 +227,6 @@ class Settling:
             revision=result.endpoint.recorded,
             body_digest=result.body_sha256 and self.vault.digest_of_body(tenant_id, result.body_sha256),
         )
-
-
-def _ends_alone(one: Finished) -> bool:
-    """Nobody is told of it and no other goes on, so that its one statement is a transaction by itself."""
-    return one.state is DeliveryState.DELIVERED and one.delivery.ordering_key is None
 
 
 def _retried(result: Result) -> Retried | None:

@@ -15,6 +15,7 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
+from uuid_utils.compat import uuid7
 
 from webhook_gateway.rules.model import Delivery, DeliveryState
 
@@ -22,7 +23,7 @@ from . import ordering
 from .clock import time_near
 from .database import FULL_SCAN, Connection
 from .finished import put_away, put_away_open
-from .ordering import Released, Successor
+from .ordering import DELIVERY, Successor
 from .rows import columns
 
 READY = """
@@ -80,21 +81,31 @@ ON CONFLICT DO NOTHING
 """
 
 FINISH = f"""
--- finish: records all attempts and ends those deliveries whose lease is still ours. Fenced by `lease_id`: what another
--- worker has claimed meanwhile stays. Locked in the order given, in which fan-out locks them, but for keys that want
--- only their latest: fan-out locks those first. Where both kinds meet Postgres may break a deadlock, and one of the two
--- is repeated.
+-- finish: records all attempts and ends those deliveries whose lease is still ours; the next of their keys go on.
+-- Fenced by `lease_id`: what another worker has claimed meanwhile stays. Locked in the order given, in which fan-out
+-- locks them, but for keys that want only their latest: fan-out locks those first. Where both kinds meet Postgres may
+-- break a deadlock, and one of the two is repeated. The function sees what a fan-out has made that these locks waited
+-- for.
 WITH recorded AS ({RECORD}), ours AS MATERIALIZED (
-    SELECT mine.ctid, r.state, r.state_reason
-    FROM unnest($19::uuid[], $20::uuid[], $21::text[], $22::text[]) AS r(id, lease_id, state, state_reason)
+    SELECT mine.ctid, r.*
+    FROM unnest($19::uuid[], $20::uuid[], $21::text[], $22::text[], $23::bool[], $24::uuid[], $25::float8[])
+        AS r(delivery_id, leased_by, state, state_reason, goes_on, skipped, next_lease)
     CROSS JOIN LATERAL (
-        SELECT ctid FROM deliveries WHERE id = r.id AND lease_id = r.lease_id LIMIT 1 FOR UPDATE
+        SELECT ctid FROM deliveries WHERE id = r.delivery_id AND lease_id = r.leased_by LIMIT 1 FOR UPDATE
     ) AS mine
 ), gone AS (
-    DELETE FROM deliveries d USING ours WHERE d.ctid = ours.ctid RETURNING d.*, ours.state, ours.state_reason
+    DELETE FROM deliveries d USING ours WHERE d.ctid = ours.ctid
+    RETURNING d.*, ours.state, ours.state_reason, ours.goes_on, ours.skipped, ours.next_lease
+), kept AS (
+    {put_away("state", "state_reason")}
 )
-{put_away("state", "state_reason")}
-RETURNING id
+SELECT id AS ended, {", ".join(["NULL"] * len(Delivery.__struct_fields__))} FROM gone
+UNION ALL
+SELECT NULL, {DELIVERY} FROM (
+    SELECT array_agg(endpoint_id) AS endpoints, array_agg(ordering_key) AS keys, array_agg(sequence) AS after,
+           array_agg(skipped) AS skipped, array_agg(next_lease) AS leases
+    FROM gone WHERE goes_on HAVING count(*) > 0
+) AS k CROSS JOIN LATERAL release_next(k.endpoints, k.keys, k.after, k.skipped, k.leases, $26, {time_near("$27")})
 """
 
 RETRY = f"""
@@ -265,9 +276,17 @@ async def settle(
             [f.delivery.lease_id for f in finished],
             [f.state for f in finished],
             [f.reason for f in finished],
+            [f.delivery.ordering_key is not None and not f.hold for f in finished],
+            [_skipped(f) for f in finished],
+            [f.lease for f in finished],
+            uuid7(),
+            now,
         )
-        ours = {row["id"] for row in rows}
-        leased, due = await _go_on(connection, [f for f in finished if f.delivery.id in ours], now)
+        ours = {row[0] for row in rows if row[0] is not None}
+        leased, due = ordering.released(tuple(row)[1:] for row in rows if row[0] is None)
+        held = [f.delivery for f in finished if f.hold and f.delivery.id in ours]
+        if held := [dead for dead in held if dead.ordering_key is not None]:
+            await ordering.hold(connection, held)
     elif attempts:
         await connection.execute(RECORD, *columns(Attempt, attempts))
     if retried:
@@ -305,24 +324,9 @@ def _lock_order(finished: Finished) -> tuple[bytes, int]:
     return finished.delivery.endpoint_id.bytes, finished.delivery.ordering_key or 0
 
 
-async def _go_on(connection: Connection, finished: Sequence[Finished], now: float | None) -> Released:
-    """What follows the finished ones of ordering keys: the next becomes due, or the key is held.
-
-    In statements of its own, after the locks of `FINISH`: what a fan-out that it waited for has made is seen only by a
-    newer snapshot.
-    """
-    ordered = [f for f in finished if f.delivery.ordering_key is not None]
-    if held := [f.delivery for f in ordered if f.hold]:
-        await ordering.hold(connection, held)
-    if len(held) == len(ordered):
-        return [], set()
-    return await ordering.release(connection, [_successor(f) for f in ordered if not f.hold], now)
-
-
-def _successor(finished: Finished) -> Successor:
+def _skipped(finished: Finished) -> UUID | None:
     done = finished.delivery
-    skipped = done.event_id if finished.state is DeliveryState.DEAD and not done.unfiltered else None
-    return Successor(done.endpoint_id, done.ordering_key, done.sequence, skipped, finished.lease)
+    return done.event_id if finished.state is DeliveryState.DEAD and not done.unfiltered else None
 
 
 async def _retry(connection: Connection, retried: Sequence[Retried], now: float | None) -> set[UUID]:

@@ -6,7 +6,8 @@ after it, each under locks that make the other wait (docs/decisions/0003-order-b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -62,28 +63,15 @@ INSERT INTO held_keys (endpoint_id, ordering_key, tenant_id, delivery_id, event_
 SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::uuid[]) ON CONFLICT DO NOTHING
 """
 
+DELIVERY = """id, tenant_id, endpoint_id, event_id, type, attempt, lease_id, ordering_key, sequence,
+skipped_event_id, reason, unfiltered"""
+"""SQL: the columns of a `Delivery`."""
+
 RELEASE = f"""
 -- release: the next delivery of each key becomes due, or leased at once to who settles the one before it, if that has a
--- slot for it. The sequence is that of the one before: the probe starts there, so that a key with many finished
--- deliveries stays cheap. The lock walks on past one that is just being cancelled.
-UPDATE deliveries d
-SET due_at = {time_near("$7")} + make_interval(secs => coalesce(next.lease, 0)),
-    skipped_event_id = next.skipped,
-    lease_id = CASE WHEN next.lease IS NOT NULL THEN $6::uuid END, attempt = d.attempt + (next.lease IS NOT NULL)::int
-FROM (
-    SELECT n.ctid, k.skipped, k.lease
-    FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::float8[])
-        AS k(endpoint_id, ordering_key, after, skipped, lease)
-    CROSS JOIN LATERAL (
-        SELECT ctid, due_at FROM deliveries
-        WHERE endpoint_id = k.endpoint_id AND ordering_key = k.ordering_key AND sequence > k.after
-        ORDER BY sequence LIMIT 1 FOR NO KEY UPDATE
-    ) AS n
-    WHERE n.due_at IS NULL
-) AS next
-WHERE d.ctid = next.ctid
-RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lease_id, d.ordering_key, d.sequence,
-          d.skipped_event_id, d.reason, d.unfiltered
+-- slot for it
+SELECT {DELIVERY} FROM release_next($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::float8[], $6::uuid,
+                                    {time_near("$7")})
 """
 
 SUPERSEDE = f"""
@@ -146,9 +134,20 @@ async def busy_keys(
 
 async def release(connection: Connection, successors: Sequence[Successor], now: float | None = None) -> Released:
     """Lets the next delivery of each key go."""
-    rows = await connection.fetch(RELEASE, *columns(Successor, successors), uuid7(), now)
-    leased = [Delivery(*row) for row in rows if row["lease_id"] is not None]
-    return leased, {row["endpoint_id"] for row in rows if row["lease_id"] is None}
+    return released(map(tuple, await connection.fetch(RELEASE, *columns(Successor, successors), uuid7(), now)))
+
+
+def released(rows: Iterable[tuple[Any, ...]]) -> Released:
+    """Rows of `DELIVERY`: some are leased, others only due."""
+    leased: list[Delivery] = []
+    due: set[UUID] = set()
+    for row in rows:
+        _, _, endpoint_id, *_, lease_id = row[:7]
+        if lease_id is None:
+            due.add(endpoint_id)
+        else:
+            leased.append(Delivery(*row))
+    return leased, due
 
 
 async def supersede(connection: Connection, keys: Sequence[Key], now: float | None = None) -> None:
