@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import asyncpg
 from sqlalchemy import event
@@ -17,14 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from . import primary
 from .clock import Clock
+from .pool import Pool
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
-    Connection = asyncpg.Connection | PoolConnectionProxy
-else:
-    Connection = asyncpg.Connection
-
+Connection = asyncpg.Connection
 
 FULL_SCAN = 15.0
 """Seconds that a full scan may take: while an old transaction is open it walks over everything that was sent since."""
@@ -103,9 +98,8 @@ class Database:
         self._connections = connections
         self._patience = patience
         self._readers, self._changes_within = (connections, patience) if alike else (READERS, 4 * patience)
-        self._pool: asyncpg.Pool[Any] | None = None
-        self._left: dict[asyncpg.Pool[Any], asyncio.Task[None]] = {}
-        self._opening = asyncio.Lock()
+        self._pool: Pool | None = None
+        self._left: set[Pool] = set()
         self._has_sessions = False
         """Whatever pools connections before Postgres leaves each of ours its session."""
         self._engines: dict[float, AsyncEngine] = {}
@@ -119,15 +113,21 @@ class Database:
             StatementTimedOut: what it was used for took too long.
             DatabaseUnavailable: no connection could be had, or it broke while it was used.
         """
-        held = False
+        held = is_cut_off = False
         try:
-            pool = await self._open()
-            connection = await pool.acquire(timeout=self._patience)
+            pool = self._pool = self._pool or Pool(self._connect_hot, self._connections)
+            connection = await pool.acquire(self._patience)
             held = True
             try:
                 yield connection
-            finally:  # a statement that ran out of time is cancelled first, by a server that is there
-                await pool.release(connection, timeout=self._patience / 4)
+            except (TimeoutError, asyncio.CancelledError):
+                is_cut_off = True
+                raise
+            finally:
+                if is_cut_off:
+                    await asyncio.shield(pool.release_cut_off(connection, self._patience / 4))
+                else:
+                    pool.release(connection)
         except UNAVAILABLE as error:
             if held and isinstance(error, TimeoutError | asyncpg.ReadOnlySQLTransactionError):
                 self._leave(pool)
@@ -201,13 +201,9 @@ class Database:
             raise _unavailable(error) from error
 
     async def close(self) -> None:
-        closing = list(self._left.values())
         for pool in (self._pool, *self._left):
             if pool is not None:
                 pool.terminate()
-        for task in closing:
-            task.cancel()
-        await asyncio.gather(*closing, return_exceptions=True)
         for engine in self._engines.values():
             await engine.dispose()
 
@@ -217,41 +213,26 @@ class Database:
         await self._prepare(connection, {**SESSION, "statement_timeout": f"{patience * 1_000:.0f}"})
         return connection
 
-    async def _open(self) -> asyncpg.Pool[Any]:
-        async with self._opening:
-            if self._pool is None:
-                # Fan-out holds a lock: who is cut off in it must not keep it from all others.
-                cut_off = f"{self._patience * 500:.0f}"
-                connect: Any = self._to_primary
-                self._pool = await asyncpg.create_pool(
-                    connect=connect,
-                    min_size=0,
-                    max_size=self._connections,
-                    command_timeout=self._patience,
-                    max_inactive_connection_lifetime=60,
-                    # Our statements leave no session state behind, so there is nothing to reset: it saves a round trip.
-                    reset=_leave_as_it_is,
-                    init=partial(self._prepare, settings={**HOT, "idle_in_transaction_session_timeout": cut_off}),
-                )
-        return self._pool
+    async def _connect_hot(self) -> asyncpg.Connection:
+        connection = await self._to_primary(command_timeout=self._patience)
+        # Fan-out holds a lock: who is cut off in it must not keep it from all others.
+        cut_off = f"{self._patience * 500:.0f}"
+        await self._prepare(connection, {**HOT, "idle_in_transaction_session_timeout": cut_off})
+        return connection
 
-    def _leave(self, pool: asyncpg.Pool[Any]) -> None:
+    def _leave(self, pool: Pool) -> None:
         """Its other connections are where this one is: perhaps nobody answers there. Those in use may go on."""
 
-        async def close() -> None:
-            try:
-                await asyncio.sleep(self._patience)  # whoever waits for a connection of it has one by then
-                await pool.close()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
-                pool.terminate()
-            finally:
-                del self._left[pool]
+        def close() -> None:
+            pool.close()
+            self._left.discard(pool)
 
         if pool is self._pool:
             self._pool = None
-            self._left[pool] = asyncio.create_task(close())
+            self._left.add(pool)
+            asyncio.get_running_loop().call_later(self._patience, close)  # whoever waits for one has it by then
 
-    async def _to_primary(self, _url: None = None, **options: Any) -> asyncpg.Connection:
+    async def _to_primary(self, **options: Any) -> asyncpg.Connection:
         return await primary.connect(self._servers, self._patience, server_settings=NAME, **options)
 
     async def _prepare(self, connection: asyncpg.Connection, settings: Mapping[str, str]) -> None:
@@ -279,7 +260,3 @@ def _leave_standby(context: ExceptionContext) -> None:
 
 def _driver_error(error: DBAPIError) -> BaseException | None:
     return error.orig.__cause__ if error.orig is not None else None
-
-
-async def _leave_as_it_is(connection: asyncpg.Connection) -> None:
-    """Nothing to reset."""
