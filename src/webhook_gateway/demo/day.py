@@ -22,7 +22,8 @@ PATIENCE = 90.0
 """Seconds within which everything has to be delivered."""
 ABSENCE = 4.0
 """Seconds for which the partner that is down at first stays away."""
-GLANCE = 0.25
+GLANCE, WATCH = 0.25, 1.0
+"""Seconds between two looks, while the day is lived through and after it."""
 PAGE = 200
 
 
@@ -88,7 +89,7 @@ class Day:
         async with httpx.AsyncClient(timeout=5) as http:
             while True:
                 await self._glance(http)
-                await asyncio.sleep(GLANCE)
+                await asyncio.sleep(WATCH)
 
     def expected(self) -> list[tuple[str, Partner]]:
         """The id of every event that was answered with 202, with every partner that should have it."""
@@ -134,14 +135,11 @@ class Day:
             if partner.is_up:
                 with suppress(httpx.TransportError):
                     partner.ledger = (await http.get(f"{partner.url}/ledger")).json()
+        pages = [await self._gateway.get("/v1/deliveries", state=state, limit=PAGE) for state in ("pending", "sending")]
         for partner in self._stage.partners:
-            partner.waiting = 0
-            for state in ("pending", "sending"):
-                question = {"endpoint_id": partner.endpoint_id, "state": state, "limit": PAGE}
-                found = (await self._gateway.get("/v1/deliveries", **question))["items"]
-                partner.waiting += len(found)
-                if state == "pending":
-                    partner.in_vain = max(partner.in_vain, sum(delivery["attempt"] for delivery in found))
+            pending, sending = ([one for one in p["items"] if one["endpoint_id"] == partner.endpoint_id] for p in pages)
+            partner.waiting = len(pending) + len(sending)
+            partner.in_vain = max(partner.in_vain, sum(delivery["attempt"] for delivery in pending))
         self._screen.show(self._stage.desk.posted())
 
     def _missing(self) -> list[Partner]:
