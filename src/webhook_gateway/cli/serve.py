@@ -120,6 +120,7 @@ def _serve_here(listener: socket.socket, trusted_proxies: str) -> None:
 
     from webhook_gateway.web.connections import Limits
     from webhook_gateway.web.protocol import bounded
+    from webhook_gateway.web.server import Server
 
     limits = Limits.from_settings(settings(), trusted_proxies)
     # uvicorn hands a signal back to us when its last request has ended; until it runs, we end at once.
@@ -140,7 +141,7 @@ def _serve_here(listener: socket.socket, trusted_proxies: str) -> None:
         backlog=limits.backlog,
         timeout_graceful_shutdown=int(API_DRAINS_WITHIN),
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    Server(config).run(sockets=[listener])
 
 
 def _warn_of_development(found: Settings) -> None:
