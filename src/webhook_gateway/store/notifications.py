@@ -10,11 +10,14 @@ from webhook_gateway import telemetry
 from .database import Database, DatabaseUnavailable
 
 CHANNEL = "webhook_gateway"
+API_CHANNEL = "webhook_gateway_api"
+"""For what API processes listen to: were it the other, each event would wake them, too."""
 OUTBOX = "outbox"
 DELIVERIES = "deliveries"
 CONFIGURATION = "configuration"
 STATS = "stats"
 """Attempts were counted."""
+FOR_API = frozenset({CONFIGURATION, STATS})
 GAP = 0.005
 """Seconds between two notifications of one process: NOTIFY takes a lock on the whole database while it commits."""
 
@@ -25,9 +28,10 @@ ANSWER = 5.0
 
 async def notify(database: Database, what: str) -> None:
     """Tells every process, after the commit and outside any transaction. Lost where there is no database: no harm."""
+    channels = [CHANNEL, API_CHANNEL] if what in FOR_API else [CHANNEL]
     with contextlib.suppress(DatabaseUnavailable):
         async with database.connection() as connection:
-            await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, what)
+            await connection.execute("SELECT pg_notify(channel, $2) FROM unnest($1::text[]) channel", channels, what)
 
 
 class Notifier:
@@ -52,17 +56,17 @@ class Notifier:
             await asyncio.sleep(GAP)
 
 
-async def listen(database: Database, heard: dict[str, asyncio.Event]) -> None:
+async def listen(database: Database, heard: dict[str, asyncio.Event], channel: str = CHANNEL) -> None:
     """Sets the event of each notification that arrives, for ever; connects again when the connection breaks."""
     while True:
         try:
-            await _listen_once(database, heard)
+            await _listen_once(database, heard, channel)
         except Exception as error:
             telemetry.notifications_interrupted(error)
         await asyncio.sleep(1.0)
 
 
-async def _listen_once(database: Database, heard: dict[str, asyncio.Event]) -> None:
+async def _listen_once(database: Database, heard: dict[str, asyncio.Event], channel: str) -> None:
     connection = await database.connect()
     broken = asyncio.Event()
     connection.add_termination_listener(lambda *_: broken.set())
@@ -72,7 +76,7 @@ async def _listen_once(database: Database, heard: dict[str, asyncio.Event]) -> N
             heard[what].set()
 
     try:
-        await connection.add_listener(CHANNEL, hear)
+        await connection.add_listener(channel, hear)
         for event in heard.values():
             event.set()  # what was missed while nobody listened
         while not await _within(broken, ASK_AFTER):
