@@ -82,4 +82,4 @@ class _Forms(HTMLParser):
 
 def form_of(html: str, action: str) -> dict[str, str]:
     """What the form there would send as it is shown."""
-    return next(fields for path, fields in _Forms(html).found if path == f"/console{action}")
+    return next(fields for path, fields in _Forms(html).found if path.partition("#")[0] == f"/console{action}")

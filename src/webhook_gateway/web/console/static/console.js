@@ -36,6 +36,10 @@ document.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent));
 
+// Who sent a form that was refused, or was answered with a count, goes on there.
+const told = document.querySelector("main [role=alert][tabindex], #found");
+if (told) told.focus();
+
 // The browser's zone, offered beside UTC.
 for (const option of document.querySelectorAll("option[data-local]")) {
   option.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
