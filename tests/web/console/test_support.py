@@ -90,7 +90,9 @@ async def test_what_was_sent_is_shown_after_a_reason_with_what_repeats_it(
     assert refused.status_code == 422
     assert re.search(r'<details class="asks" open>\s*<summary>Read what was sent', refused.text), "it is where it was"
     before = await officer.do(path, reason="complaint 17 of the partner")
-    assert "Nothing has left yet" in text_of(before.text)
+    assert "was not written down" in text_of(before.text)
+    waiting = await officer.do(path.replace(world.delivery_id, world.open_delivery_id), reason="complaint 17")
+    assert "would go out" in text_of(waiting.text)
     payload = await officer.get(f"/console/deliveries/{world.delivery_id}")
     assert "shf_81" not in payload.text
     async with api.client(await api.make_key("payload:read")) as client:
