@@ -135,6 +135,17 @@ async def test_it_gets_only_what_it_would_have_had(hospital: Hospital) -> None:
     assert isinstance(await ask(hospital, late, type=LAB_RESULT), Invalid)
 
 
+async def test_one_event_is_sent_and_not_its_neighbours(hospital: Hospital) -> None:
+    posted = await hospital.post(times=3)
+    await hospital.fan_out()
+    endpoint_id = await hospital.endpoint()
+    for event_id in posted[1:]:
+        assert (await ask(hospital, endpoint_id, event_id=event_id))["count"] == 1
+    assert await fill(hospital, endpoint_id, event_id=posted[1]) == [posted[1]]
+    await hospital.fan_out()
+    assert (await ask(hospital, endpoint_id, event_id=posted[1]))["count"] == 0, "it has it"
+
+
 async def test_a_filter_that_was_widened_is_asked_again(hospital: Hospital) -> None:
     endpoint_id = UUID(int=9)
 

@@ -28,6 +28,10 @@ INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, seq
                                  state_reason, reason, replayed_as, created_at)
 VALUES ($1, $2, $3, $4, $5, 1, $6, 1, $7, $8, $9, $10, now())
 """
+ATTEMPT = """
+INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status, detail)
+VALUES ($1, $2, $3, 1, now(), 0.1, 'answered', $4, $5, $6)
+"""
 EVENT = "INSERT INTO events (id, tenant_id, type, occurred_at, size, body) VALUES ($1, $2, $3, now(), 1, '')"
 
 
@@ -140,6 +144,21 @@ async def test_what_would_be_sent_again_is_what_the_job_counts_and_what_it_sends
     again, _ = await ask(hospital, actor, wanted)
     assert (await carry_out(hospital))["done"] == again["count"] == 0, "and nothing twice"
     assert again["missing"] == found["missing"]
+
+
+async def test_a_job_sends_again_what_the_last_attempt_met_and_nothing_else(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint()
+    met = (("rejected", 503, None), ("rejected", 500, None), ("timed_out", None, "connected"), ("rejected", 503, None))
+    dead = await past(hospital, *(Past(0, "dead") for _ in met), endpoints=[endpoint_id])
+    for delivery_id, last in zip(dead, met, strict=True):
+        for attempt in (("rejected", 503, None), last):
+            await hospital.change(ATTEMPT, delivery_id, uuid7(), hospital.tenant_id, *attempt)
+    actor, by = local_actor(hospital.tenant_id), {"state": "dead", "endpoint_id": endpoint_id}
+    timed_out = {"outcome": "timed_out", "detail": "connected"}
+    for which, expected in (({"outcome": "rejected", "status": 503}, 2), (timed_out, 1), ({"outcome": "rejected"}, 1)):
+        found, job = await ask(hospital, actor, by | which)
+        assert found["count"] == job["total"] == (await carry_out(hospital))["done"] == expected, which
+    assert len(await hospital.rows("SELECT FROM finished_deliveries WHERE replayed_as IS NOT NULL")) == len(met)
 
 
 async def test_a_preview_tells_of_second_deliveries_keys_times_and_minutes(hospital: Hospital) -> None:

@@ -145,6 +145,22 @@ async def test_held_keys_say_how_many_wait_and_are_resumed_once_the_first_has_ar
     assert "Resume" in await person.see("/held-keys")
 
 
+async def test_a_partner_hears_of_a_held_key_and_not_of_what_a_filter_kept_back(
+    api: Api, somebody: Any, world: World
+) -> None:
+    own = {"subscriber_id": ids.parse(ids.SUBSCRIBER, world.subscriber_id)}
+    partner: Person = await somebody("endpoints:read", "deliveries:read", "deliveries:write", **own)
+    assert world.delivery_id in await partner.see("/held-keys")
+    async with api.database.connection() as connection:
+        await connection.execute("UPDATE finished_deliveries SET state_reason = 'not_wanted'")
+    page = await partner.see("/held-keys")
+    assert "Skip it" in page
+    for kept_back in (world.delivery_id, world.event_id, "staff_shift"):
+        assert kept_back not in page
+    boss: Person = await somebody("admin")
+    assert world.delivery_id in await boss.see("/held-keys")
+
+
 async def test_a_filter_is_tried_on_recent_events_before_anything_is_saved(
     api: Api, somebody: Any, world: World
 ) -> None:
