@@ -37,7 +37,7 @@ from .pipeline import RAMP, WINDOW, plan
 from .report import Goal, Report, judge
 
 MOST_MS, MOST_CORES = 100.0, 0.05
-VIEWERS, PAIRS, STRETCH = 20, 5, 10.0
+VIEWERS, PAIRS, STRETCH = 20, 4, 10.0
 """Pairs of stretches with and without viewers, and seconds of each: as long as pages wait before they ask again."""
 OURS = {"Sec-Fetch-Site": "same-origin"}
 FILTERS = {

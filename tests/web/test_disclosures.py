@@ -25,6 +25,7 @@ from webhook_gateway.operations import disclosures
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER
 from webhook_gateway.store import configuration
+from webhook_gateway.store import disclosures as stored
 
 PATIENT = "zzcanary-patient-0815"
 TYPE = "payment.processed"
@@ -381,6 +382,24 @@ async def test_of_too_much_one_is_told_to_ask_for_less(
     response = await officer.post("/v1/disclosures/search", json={"patient": PATIENT})
     (fault,) = check_problem(response, 422, "invalid-request")["errors"]
     assert (fault["pointer"], fault["rule"]) == ("/from", "too_many")
+
+
+async def test_years_before_an_event_are_not_looked_through(
+    api: Api, admin: httpx.AsyncClient, officer: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Any] = []
+
+    async def counted(*given: Any, **how: Any) -> Any:
+        looked.append(given)
+        return await page(*given, **how)
+
+    page = stored.page
+    monkeypatch.setattr(stored, "page", counted)
+    event_id = await accept(admin)
+    for asked in ({"event_id": event_id}, {"patient": PATIENT}, {"patient": "nobody"}):
+        looked.clear()
+        assert await search(officer, **asked) == []
+        assert len(looked) <= 3, "two months ahead, and one of clocks that differ"
 
 
 async def test_an_id_of_no_time_at_all_finds_nothing(officer: httpx.AsyncClient) -> None:

@@ -101,6 +101,8 @@ async def search(database: Database, vault: Vault, settings: Settings, actor: Ac
         entries = [*map(_look, await disclosures.fetched(driver, tenant_id, looked_at, since, until))]
     low, high = shifted(first_id(since), -open_for - CLOCKS_DIFFER), shifted(first_id(until), CLOCKS_DIFFER)
     high, left = min(high, asked.before or high), asked.limit
+    if only is None:  # no delivery is older than its event
+        low = max(low, shifted(min(theirs), -CLOCKS_DIFFER)) if theirs else high
     for _ in range(MOST_SLICES):
         begin = max(low, shifted(high, -SLICE))
         async with database.reading() as connection:
