@@ -16,7 +16,7 @@ import re
 import statistics
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
@@ -71,6 +71,7 @@ SEARCHES = {
     ),
     "/console/disclosures": ({"patient": PATIENT}, {"subscriber_id": "{subscriber_id}"}, {"event_id": "{event_id}"}),
 }
+LIVE = "/console/live"
 WATCHED = ("", "", "/deliveries", "/problems", "/endpoints/{endpoint_id}")
 """What viewers look at, in turns."""
 SO_FAR = """
@@ -143,8 +144,10 @@ async def measure(report: Report, deliveries: int, times: int, only: str) -> Non
                     if only in asked.path and not (who == "partner" and asked.is_whole_tenants):
                         await _measure_page(gateway, report, http, asked, who, places, times)
             report.strangers("pages", between(first, sample({})).others)
-            if not only:
-                await _measure_viewers(gateway, report, people, archive)
+        if not only:
+            async with AsyncExitStack() as stack:
+                viewers = [await stack.enter_async_context(_signed_in(gateway, everything)) for _ in range(VIEWERS)]
+                await _measure_viewers(gateway, report, viewers, archive)
     finally:
         await gateway.close()
 
@@ -194,18 +197,22 @@ async def _measure_page(
     report.say(f"{who:12}{asked.name:<82}{found['p50']:>7.1f}{found['p95']:>7.1f}{cost}{odd}")
 
 
-async def _measure_viewers(gateway: Gateway, report: Report, http: httpx.AsyncClient, archive: Archive) -> None:
+async def _measure_viewers(
+    gateway: Gateway, report: Report, people: Sequence[httpx.AsyncClient], archive: Archive
+) -> None:
     """Alone, and in every second stretch of a load that takes all that there is."""
     turns = {name: cycle(some) for name, some in archive.places.items()}
-    tabs = [await _open(http, Asked("/console" + path), turns) for path, _ in zip(cycle(WATCHED), range(VIEWERS))]
-    alone = [await _stretch(gateway, http, viewers) for viewers in ((), tabs, ())]
+    tabs = [
+        await _open(http, Asked("/console" + path), turns) for http, path in zip(people, cycle(WATCHED), strict=False)
+    ]
+    alone = [await _stretch(gateway, viewers) for viewers in ((), tabs, ())]
     cores = (alone[1].cpu - (alone[0].cpu + alone[2].cpu) / 2) / STRETCH
     report.note("viewers_alone", cores, f"cores of {VIEWERS} viewers while nothing else happens")
     posting = Posting(plan(gateway, "viewers", RAMP + (2 * PAIRS + 1) * STRETCH + 1, window=WINDOW))
     await posting.begun()
     await asyncio.sleep(RAMP)
     first = sample({})
-    found = [await _stretch(gateway, http, tabs if number % 2 else ()) for number in range(2 * PAIRS + 1)]
+    found = [await _stretch(gateway, tabs if number % 2 else ()) for number in range(2 * PAIRS + 1)]
     others = between(first, sample({})).others
     await posting.notes()
     costs = []
@@ -225,8 +232,11 @@ async def _measure_viewers(gateway: Gateway, report: Report, http: httpx.AsyncCl
 class Tab:
     """What somebody looks at, asked for again after so many seconds."""
 
+    http: httpx.AsyncClient
     url: str
     every: float
+    follows: bool
+    """A stream that says when something was counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +248,10 @@ class Stretch:
     polls: int
 
 
-async def _stretch(gateway: Gateway, http: httpx.AsyncClient, tabs: Sequence[Tab]) -> Stretch:
+async def _stretch(gateway: Gateway, tabs: Sequence[Tab]) -> Stretch:
     groups = {name: pids for name, pids in gateway.groups().items() if name in ("api", "worker", "postgres")}
     polls: list[int] = []
-    viewing = [asyncio.create_task(_view(http, tab, at / len(tabs), polls)) for at, tab in enumerate(tabs)]
+    viewing = [asyncio.create_task(_view(tab, at / len(tabs), polls)) for at, tab in enumerate(tabs)]
     first, before = sample(groups), gateway.receiver.count()
     await asyncio.sleep(STRETCH)
     used, events = between(first, sample(groups)), gateway.receiver.count() - before
@@ -256,17 +266,31 @@ async def _stretch(gateway: Gateway, http: httpx.AsyncClient, tabs: Sequence[Tab
 async def _open(http: httpx.AsyncClient, asked: Asked, turns: Mapping[str, Iterator[str]]) -> Tab:
     """A page, and what it tells a browser to do with it."""
     answer = await asked.ask(http, turns)
-    every = re.search(r'data-hx-trigger="every (\d+)s"', answer.text)
+    every = re.search(r'data-hx-trigger="every (\d+)s(, stats)?"', answer.text)
     assert every is not None, f"{answer.url} is not kept current"
-    return Tab(str(answer.url), float(every[1]))
+    return Tab(http, str(answer.url), float(every[1]), follows=every[2] is not None)
 
 
-async def _view(http: httpx.AsyncClient, tab: Tab, phase: float, polls: list[int]) -> None:
-    await asyncio.sleep(tab.every * phase)
-    while True:
-        answer = await http.get(tab.url, headers={"HX-Request": "true"})
+async def _view(tab: Tab, phase: float, polls: list[int]) -> None:
+    """Asks whenever the stream says so, or where there is none as often as the page says."""
+    async for _ in _words(tab) if tab.follows else _ticks(tab, phase):
+        answer = await tab.http.get(tab.url, headers={"HX-Request": "true"})
         answer.raise_for_status()
         polls.append(answer.status_code)
+
+
+async def _words(tab: Tab) -> AsyncIterator[None]:
+    async with tab.http.stream("GET", LIVE, headers={"Accept": "text/event-stream"}, timeout=None) as stream:
+        stream.raise_for_status()
+        async for line in stream.aiter_lines():
+            if line == "event: stats":
+                yield
+
+
+async def _ticks(tab: Tab, phase: float) -> AsyncIterator[None]:
+    await asyncio.sleep(tab.every * phase)
+    while True:
+        yield
         await asyncio.sleep(tab.every)
 
 
