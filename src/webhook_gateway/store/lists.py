@@ -50,7 +50,7 @@ from .rows import every
 from .tables import attempts, deliveries, endpoints, events, finished_deliveries
 from .waiting import OPEN_STATES, explained
 
-WALKED = 20_000
+WALKED = 10_000
 """Rows that a page walks over at most, in each table, to find those that a filter wants."""
 FEW = 5_000
 """As many rows are read and sorted rather than walked to."""

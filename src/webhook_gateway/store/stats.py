@@ -32,7 +32,7 @@ from .tables import deliveries, endpoints, events, finished_deliveries, outbox
 
 MOST_ENDPOINTS = 50
 RECENT_EVENTS = 200
-COUNTED_TOGETHER = 50_000
+COUNTED_TOGETHER = 20_000
 """Open deliveries of all endpoints that are read for one backlog, of each kind."""
 
 

@@ -149,7 +149,7 @@ async def preview_of_none(body: FilterPreview, gateway: Parts, caller: Opener) -
 async def preview_filter(endpoint_id: EndpointId, body: FilterPreview, gateway: Parts, caller: Opener) -> Any:
     """Counts what of the latest events would match, and stores nothing of the filter but a digest in the audit log.
 
-    It reads payloads: 16 MiB of the latest at most, and 20,000 events.
+    It reads payloads: 16 MiB of the latest at most, and 10,000 events.
     """
     async with gateway.database.begin() as connection:
         row = granted(await endpoints.find(connection, caller, endpoint_id))
