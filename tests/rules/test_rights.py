@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from webhook_gateway.rules.rights import Rights, not_granted
-from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.rules.scopes import SCOPES_OF, SCOPES_WITH, Capability, Role, Scope, scopes_with
 
 ALL = Rights(scopes=frozenset(Scope))
 ONE, OTHER = UUID(int=1), UUID(int=2)
@@ -40,6 +40,11 @@ BOUNDS: dict[str, tuple[Any, list[Any], list[Any]]] = {
         ],
     ),
     "expires_at": (1_000.0, [1_000.0, 999.0], [None, 1_000.1]),
+    "capabilities": (
+        frozenset({Capability.VIEW, Capability.TEST}),
+        [frozenset({Capability.VIEW, Capability.TEST}), frozenset({Capability.TEST}), frozenset()],
+        [None, frozenset({Capability.VIEW, Capability.REPLAY}), frozenset({Capability.SECRET})],
+    ),
 }
 
 
@@ -68,3 +73,28 @@ def test_types_are_wanted_and_sent_as_they_are_held(subscriber: UUID | None, bou
     assert held.may_send("gateway.test")
     assert held.may_send("gateway.endpoint_paused") is (bound is None)
     assert held.may_want("gateway.*") is (bound is None and subscriber is None)
+
+
+@pytest.mark.parametrize("capability", Capability)
+def test_who_is_bound_to_a_capability_uses_the_scopes_that_belong_to_it_and_for_it_alone(
+    capability: Capability,
+) -> None:
+    bound = Rights(scopes=frozenset(Scope), capabilities=frozenset({capability}))
+    for scope, by in product(Scope, Capability):
+        assert bound.may(scope, by) == (by == capability and scope in SCOPES_WITH[by])
+        assert ALL.may(scope, by)
+        assert not replace(bound, scopes=frozenset()).may(scope, by), "a capability gives no scope"
+
+
+def test_a_scope_alone_is_asked_for_by_who_looks() -> None:
+    viewer = Rights(scopes=frozenset(Scope), capabilities=frozenset({Capability.VIEW}))
+    allowed = {scope for scope in Scope if viewer.may(scope)}
+    assert allowed == {Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ}
+    nobody = Rights(scopes=frozenset(Scope), capabilities=frozenset())
+    assert not any(nobody.may(scope) for scope in Scope)
+
+
+def test_a_link_gives_no_more_than_a_partners_key_and_only_view_gives_nothing_to_change() -> None:
+    assert scopes_with(Capability) == SCOPES_OF[Role.PARTNER]
+    writes = {Scope.ENDPOINTS_WRITE, Scope.DELIVERIES_WRITE}
+    assert [capability for capability in Capability if not SCOPES_WITH[capability] & writes] == [Capability.VIEW]

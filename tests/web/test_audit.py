@@ -29,6 +29,7 @@ async def test_every_change_leaves_an_entry(api: Api, admin: httpx.AsyncClient) 
         ("POST", f"/v1/deliveries/{world.open_delivery_id}/cancel"),
         ("POST", f"/v1/replays/{world.job_id}/cancel"),
         ("POST", f"/v1/keys/{world.key_id}/revoke"),
+        ("POST", f"/v1/subscribers/{world.subscriber_id}/portal-links/{world.session_id}/revoke"),
         ("DELETE", f"/v1/event-types/{world.name}"),
         ("DELETE", path),
         ("DELETE", f"/v1/subscribers/{world.subscriber_id}"),
@@ -40,6 +41,7 @@ async def test_every_change_leaves_an_entry(api: Api, admin: httpx.AsyncClient) 
         "endpoint.created",
         "event_type.created",
         "replay.created",
+        "portal_link.created",
         "endpoint.paused",
         "endpoint.resumed",
         "endpoint.tested",
@@ -50,23 +52,24 @@ async def test_every_change_leaves_an_entry(api: Api, admin: httpx.AsyncClient) 
         "delivery.cancelled",
         "replay.cancelled",
         "key.revoked",
+        "portal_link.revoked",
         "event_type.deleted",
         "endpoint.deleted",
         "subscriber.deleted",
     ]
     assert {entry["source"] for entry in entries} == {"127.0.0.1"}
     assert all(entry["actor"].startswith("key_") for entry in entries)
-    paused = entries[-5]
+    paused = entries[-6]
     assert (paused["before"], paused["after"]) == (
         {"state": "enabled", "state_reason": None},
         {"state": "paused", "state_reason": "by_hand"},
     )
-    first = (await admin.get("/v1/audit", params={"limit": 9})).json()
-    rest = (await admin.get("/v1/audit", params={"limit": 9, "cursor": first["next_cursor"]})).json()
+    first = (await admin.get("/v1/audit", params={"limit": 10})).json()
+    rest = (await admin.get("/v1/audit", params={"limit": 10, "cursor": first["next_cursor"]})).json()
     assert first["items"] + rest["items"] == entries
     assert (await admin.get("/v1/audit/verification")).json() == {
         "intact": True,
-        "entries": 17,
+        "entries": 19,
         "broken_at": None,
         "last_hash": entries[0]["hash"],
     }

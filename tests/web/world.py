@@ -28,6 +28,8 @@ class World:
     open_delivery_id: str
     key_id: str
     job_id: str
+    session_id: str
+    """Of a link to the portal."""
     name: str = "dialysis.session_ended"
     ordering_key: str = str(HELD)
 
@@ -68,6 +70,7 @@ async def make_world(api: Api, admin: httpx.AsyncClient, tenant_id: UUID, name: 
             event_id,
         )
     job = await post(admin, "/v1/replays", {"endpoint_id": endpoint["id"], "until": "2020-01-01T00:00:00Z"})
+    link = await post(admin, f"/v1/subscribers/{subscriber['id']}/portal-links", {})
     async with api.database.begin() as transaction:
         key, _ = await keys.issue(transaction, tenant_id, keys.NewKey("one of theirs", ["events:write"]))
     return World(
@@ -78,6 +81,7 @@ async def make_world(api: Api, admin: httpx.AsyncClient, tenant_id: UUID, name: 
         open_delivery_id=ids.render(ids.DELIVERY, waiting),
         key_id=ids.render(ids.KEY, key["id"]),
         job_id=job["id"],
+        session_id=link["id"],
     )
 
 

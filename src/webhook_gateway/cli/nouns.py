@@ -31,7 +31,10 @@ CONFIGURED = {
     "delete": "Delete it (force=true).",
 }
 VERBS = {
-    "subscribers": CONFIGURED,
+    "subscribers": {
+        **CONFIGURED,
+        "portal-links": "Make a link to its portal, for once (capabilities='[\"test\"]', expires_in_seconds=…).",
+    },
     "endpoints": {
         **CONFIGURED,
         "pause": "Stop attempts. Deliveries wait; none is dropped.",

@@ -20,6 +20,7 @@ class NotFound(Enum):
     EVENT_TYPE = "event type"
     HELD_KEY = "held ordering key"
     KEY = "key"
+    PORTAL_LINK = "portal link"
     REPLAY = "replay"
     SESSION = "session"
     SUBSCRIBER = "subscriber"

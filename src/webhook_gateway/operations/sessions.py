@@ -47,20 +47,20 @@ async def begin(change: Change, key_id: UUID | None) -> str:
     return secret
 
 
-async def offer(change: Change, scopes: Iterable[str], subscriber_id: UUID | None = None) -> str:
+async def offer(change: Change, scopes: Iterable[str]) -> str:
     """A code that begins a session of the actor with these scopes, once."""
     actor, code = change.actor, CODE + secrets.token_urlsafe(32)
     ends = datetime.now(UTC) + timedelta(seconds=CODE_LASTS)
     values = {"actor": actor.name, "code_hash": digest(code), "code_expires_at": ends, "expires_at": ends}
-    values |= {"scopes": sorted(scopes), "subscriber_id": subscriber_id}
-    session_id = await sessions.create(change.connection, {"tenant_id": actor.tenant_id, **values})
+    values |= {"tenant_id": actor.tenant_id, "scopes": sorted(scopes)}
+    session_id = await sessions.create(change.connection, values)
     change.note("session.offered", ids.render(ids.SESSION, session_id), after={"scopes": sorted(scopes)})
     return code
 
 
-def link(address: str, code: str) -> str:
+def link(address: str, code: str, where: str = "console") -> str:
     """Where the code is given. What stands behind the ``#`` stays in the browser: it is in no log, and no Referer."""
-    return f"{address.rstrip('/')}/console/login#{code}"
+    return f"{address.rstrip('/')}/{where}/login#{code}"
 
 
 async def first_link(url: str, address: str) -> str:

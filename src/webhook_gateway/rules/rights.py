@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 from uuid import UUID
 
 from .matching import OPERATIONAL, TEST, fits
-from .scopes import Scope, not_held
+from .scopes import SCOPES_WITH, Capability, Scope, allows, not_held
 
 Network = IPv4Network | IPv6Network
 
@@ -23,6 +23,14 @@ class Rights:
     event_types: tuple[str, ...] | None = None
     networks: tuple[Network, ...] | None = None
     expires_at: float | None = None
+    capabilities: frozenset[Capability] | None = None
+    """What alone they use their scopes for."""
+
+    def may(self, needed: Scope, by: Capability = Capability.VIEW) -> bool:
+        """Whether they may do what needs the scope and, where they are bound to capabilities, belongs to this one."""
+        if self.capabilities is not None and (by not in self.capabilities or needed not in SCOPES_WITH[by]):
+            return False
+        return allows(self.scopes, needed)
 
     def may_post(self, event_type: str) -> bool:
         """Whether events of the type are theirs (or, given a pattern, of all the types that it fits)."""
@@ -49,6 +57,8 @@ def not_granted(held: Rights, wanted: Rights) -> list[str]:
         beyond.append("networks")
     if held.expires_at is not None and (wanted.expires_at is None or wanted.expires_at > held.expires_at):
         beyond.append("expires_at")
+    if held.capabilities is not None and (wanted.capabilities is None or wanted.capabilities - held.capabilities):
+        beyond.append("capabilities")
     return beyond
 
 

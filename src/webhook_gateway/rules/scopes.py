@@ -54,6 +54,25 @@ ROLES: dict[str, frozenset[Scope]] = {"admin": frozenset({Scope.ADMIN})} | {
 }
 """By name, with the administrator that the command line begins with."""
 
+
+class Capability(StrEnum):
+    """What a link to its portal lets a partner do there."""
+
+    VIEW = "view"
+    ENDPOINT = "endpoint"
+    SECRET = "secret"  # noqa: S105 - a name
+    TEST = "test"
+    REPLAY = "replay"
+
+
+SCOPES_WITH: dict[Capability, frozenset[Scope]] = {
+    Capability.VIEW: frozenset({Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ}),
+    Capability.ENDPOINT: frozenset({Scope.ENDPOINTS_WRITE, Scope.DELIVERIES_WRITE}),
+    Capability.SECRET: frozenset({Scope.ENDPOINTS_WRITE}),
+    Capability.TEST: frozenset({Scope.DELIVERIES_WRITE}),
+    Capability.REPLAY: frozenset({Scope.DELIVERIES_WRITE}),
+}
+
 OF_A_SUBSCRIBER = SCOPES_OF[Role.PARTNER] | OF_PATIENTS
 """What a key that belongs to one subscriber may carry: the rest is about the whole hospital."""
 
@@ -62,6 +81,10 @@ def allows(granted: Iterable[str], needed: Scope) -> bool:
     """Whether somebody with the granted scopes may do what needs one."""
     scopes = set(granted)
     return needed in scopes or (Scope.ADMIN in scopes and needed not in OF_PATIENTS)
+
+
+def scopes_with(capabilities: Iterable[Capability]) -> frozenset[Scope]:
+    return frozenset(scope for capability in capabilities for scope in SCOPES_WITH[capability])
 
 
 def not_held(granted: Iterable[str], wanted: Iterable[Scope]) -> list[Scope]:

@@ -1,6 +1,6 @@
 """Who is signed in to the console: only hashes of what a browser holds are here.
 
-A one-time code is a session that has not begun.
+A one-time code is a session that has not begun, and so is a link to a partner's portal, whose rows have capabilities.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import uuid_utils.compat as uuid_utils
-from sqlalchemy import ColumnElement, RowMapping, func, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, case, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .database import Connection
@@ -29,8 +29,10 @@ FIND = """
 -- find a session: by the hash of its cookie, with the rights that its key has now; with a key or subscriber it ends
 SELECT s.id, s.tenant_id, s.actor, k.name, coalesce(k.scopes, s.scopes) AS scopes,
        coalesce(k.subscriber_id, s.subscriber_id) AS subscriber_id, k.event_types, k.networks, k.expires_at,
-       s.expires_at AS ends_at, s.seen_at < now() - interval '1 minute' AS stale
+       s.expires_at AS ends_at, s.seen_at < now() - interval '1 minute' AS stale,
+       s.capabilities, s.viewing, coalesce(v.name, p.name) AS partner
 FROM sessions s LEFT JOIN api_keys k ON k.id = s.key_id LEFT JOIN subscribers p ON p.id = s.subscriber_id
+     LEFT JOIN subscribers v ON v.id = s.viewing
 WHERE s.hash = $1 AND s.ended_at IS NULL AND s.expires_at > now() AND s.seen_at > now() - make_interval(secs => $2)
   AND k.revoked_at IS NULL AND coalesce(k.expires_at > now(), true) AND p.deleted_at IS NULL
 """
@@ -72,8 +74,8 @@ async def forget(connection: Connection, tenant_id: UUID) -> None:
 
 async def create(connection: AsyncConnection, values: Mapping[str, Any]) -> UUID:
     """The id of a new session, or of one to be. ``values`` are columns."""
-    session_id = uuid_utils.uuid7()
-    await connection.execute(insert(sessions).values(id=session_id, **values))
+    session_id: UUID = values.get("id") or uuid_utils.uuid7()
+    await connection.execute(insert(sessions).values({**values, "id": session_id}))
     return session_id
 
 
@@ -93,6 +95,38 @@ async def end(connection: AsyncConnection, tenant_id: UUID, *, session_id: UUID 
     if session_id is not None:
         statement = statement.where(sessions.c.id == session_id)
     return (await connection.execute(statement)).rowcount
+
+
+async def view(connection: AsyncConnection, session_id: UUID, subscriber_id: UUID | None) -> None:
+    """As whose partner the session looks at the portal; None for nobody's."""
+    await connection.execute(update(sessions).where(sessions.c.id == session_id).values(viewing=subscriber_id))
+
+
+async def links(
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    subscriber_id: UUID,
+    *,
+    only: UUID | None = None,
+    before: UUID | None = None,
+    limit: int,
+) -> list[RowMapping]:
+    """A partner's links, newest first, also those that have ended; or one of them."""
+    begun = case((sessions.c.hash.is_(None), "unused"), else_="open")
+    state = case((and_(*_open(tenant_id, None)), begun), else_="ended").label("state")
+    shown = (
+        sessions.c[name] for name in ("id", "subscriber_id", "capabilities", "created_at", "expires_at", "seen_at")
+    )
+    rows = select(*shown, state).where(
+        sessions.c.tenant_id == tenant_id,
+        sessions.c.subscriber_id == subscriber_id,
+        sessions.c.capabilities.is_not(None),
+    )
+    if only is not None:
+        rows = rows.where(sessions.c.id == only)
+    if before is not None:
+        rows = rows.where(sessions.c.id < before)
+    return await every(connection, rows.order_by(sessions.c.id.desc()).limit(limit))
 
 
 def _open(tenant_id: UUID, actor: str | None) -> list[ColumnElement[bool]]:

@@ -21,7 +21,6 @@ from webhook_gateway.operations.change import Actor
 from webhook_gateway.rules import api_keys, ids
 from webhook_gateway.rules.rights import Quotas
 from webhook_gateway.rules.scopes import Scope as Permission
-from webhook_gateway.rules.scopes import allows
 from webhook_gateway.settings import Settings
 from webhook_gateway.store import keyring, keys, tenants
 from webhook_gateway.store.database import Database, DatabaseUnavailable
@@ -45,9 +44,6 @@ class Caller(Actor):
 
     source: str = ""
     by_token: bool = False
-
-    def may(self, needed: Permission) -> bool:
-        return allows(self.scopes, needed)
 
     def need(self, needed: Permission) -> None:
         """

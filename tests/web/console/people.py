@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import httpx
 
 from webhook_gateway.rules import ids
-from webhook_gateway.web.console.frame import PAGES, Page
+from webhook_gateway.web.console.frame import Page, pages_of
 
 OURS = {"Sec-Fetch-Site": "same-origin"}
 SESSION = "ses_01h455vb4pex5vsknk084sn02q"
@@ -22,8 +22,12 @@ class Person(httpx.AsyncClient):
         answer = await self.post("/console/login", data={"key": key})
         assert answer.status_code == 303, answer.text
 
-    async def see(self, path: str, status: int = 200) -> str:
-        answer = await self.get(f"/console{path}")
+    async def open_portal(self, code: str) -> None:
+        answer = await self.post("/portal/login", data={"key": code})
+        assert answer.status_code == 303, answer.text
+
+    async def see(self, path: str, status: int = 200, root: str = "/console") -> str:
+        answer = await self.get(f"{root}{path}")
         assert answer.status_code == status, (path, answer.status_code, text_of(answer.text))
         return answer.text
 
@@ -31,8 +35,8 @@ class Person(httpx.AsyncClient):
         return await self.post(f"/console{path}", data=fields, timeout=30)
 
 
-def pages(method: str | None = None) -> Iterator[Page]:
-    return (page for page in PAGES if method in (None, page.method))
+def pages(method: str | None = None, root: str = "/console") -> Iterator[Page]:
+    return (page for page in pages_of(root) if method in (None, page.method))
 
 
 def text_of(html: str) -> str:

@@ -17,10 +17,11 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from tests.support.chromium import CHROMIUM, FLAGS
 from tests.web.console.people import pages
 from tests.web.console.test_pages import path_of
+from tests.web.console.test_portal import link_to, of_the_partner
 from tests.web.console.test_sign_in import offered
 from tests.web.serving import Api
 from tests.web.world import World
-from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.rules.scopes import Capability, Scope
 
 AXE = (Path(__file__).parents[2] / "data" / "axe.min.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -45,15 +46,21 @@ async def browser() -> AsyncIterator[Browser]:
 @asynccontextmanager
 async def visiting(browser: Browser, api: Api, *scopes: Scope, **how: Any) -> AsyncIterator[Page]:
     """A page that is signed in, and fails the test for whatever the browser complains about."""
+    async with watched(browser, **how) as page:
+        await page.goto(f"{api.url}/console/login#{await offered(api, *scopes)}")
+        if how.get("java_script_enabled", True):
+            await page.wait_for_url(f"{api.url}/console")
+        yield page
+
+
+@asynccontextmanager
+async def watched(browser: Browser, **how: Any) -> AsyncIterator[Page]:
     complaints: list[str] = []
     # The tests' own axe may be brought in past the policy; what the pages do is still reported.
     context: BrowserContext = await browser.new_context(**how)
     page = await context.new_page()
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda said: complaints.append(said.text) if said.type in {"error", "warning"} else None)
-    await page.goto(f"{api.url}/console/login#{await offered(api, *scopes)}")
-    if how.get("java_script_enabled", True):
-        await page.wait_for_url(f"{api.url}/console")
     yield page
     await context.close()
     assert complaints == []
@@ -71,20 +78,42 @@ async def violations(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(
+in_all_looks = pytest.mark.parametrize(
     "how",
     [{"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": NARROW}],
     ids=["light", "dark", "320 px"],
 )
-async def test_axe_finds_nothing_on_any_page(browser: Browser, api: Api, world: World, how: dict[str, Any]) -> None:
+
+
+async def assert_accessible(page: Page, urls: list[str]) -> None:
     found = []
-    async with visiting(browser, api, Scope.ADMIN, Scope.PAYLOAD_READ, bypass_csp=True, **how) as page:
-        for one in pages("GET"):
-            await page.goto(api.url + path_of(one, world))
-            found += [f"{one.path}: {violation}" for violation in await violations(page)]
-            wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            assert wide == 0, f"{one.path} is {wide} px too wide"
+    for url in urls:
+        await page.goto(url)
+        found += [f"{url}: {violation}" for violation in await violations(page)]
+        wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide == 0, f"{url} is {wide} px too wide"
     assert found == []
+
+
+@in_all_looks
+async def test_axe_finds_nothing_on_any_page(browser: Browser, api: Api, world: World, how: dict[str, Any]) -> None:
+    async with visiting(browser, api, Scope.ADMIN, Scope.PAYLOAD_READ, bypass_csp=True, **how) as page:
+        await assert_accessible(page, [api.url + path_of(one, world) for one in pages("GET")])
+
+
+@in_all_looks
+async def test_axe_finds_nothing_on_any_page_of_the_portal(
+    browser: Browser, api: Api, world: World, how: dict[str, Any]
+) -> None:
+    urls = [api.url + of_the_partner(world, one) for one in pages("GET", "/portal") if "{job_id}" not in one.path]
+    async with watched(browser, bypass_csp=True, **how) as page:
+        await page.goto(f"{api.url}/portal/login#{await link_to(api, world, *Capability)}")
+        await page.wait_for_url(f"{api.url}/portal")
+        await assert_accessible(page, urls)
+    async with visiting(browser, api, Scope.ADMIN, bypass_csp=True, **how) as page:
+        await page.goto(f"{api.url}/console/partners/{world.subscriber_id}")
+        await page.get_by_role("button", name="View as partner").click()
+        await assert_accessible(page, [url for url in urls if "/new" not in url and "/edit" not in url])
 
 
 async def test_no_page_breaks_the_policy(browser: Browser, api: Api, world: World) -> None:
@@ -212,3 +241,40 @@ async def test_a_reader_hears_where_each_table_and_field_belongs(browser: Browse
                 assert "<caption>" in table, one.path
                 assert re.findall(r"<th(?![^>]*scope=)[ >]", table) == [], one.path
             assert "onclick" not in html
+
+
+async def test_a_partner_opens_its_link_and_does_what_it_lets_it(browser: Browser, api: Api, world: World) -> None:
+    url = f"{api.url}/portal/login#{await link_to(api, world, Capability.TEST, Capability.SECRET)}"
+    async with watched(browser) as page:
+        await page.goto(url)
+        await page.wait_for_url(f"{api.url}/portal")
+        await page.get_by_role("link", name="Deliveries", exact=True).click()
+        await page.locator(f"#{world.delivery_id} a").first.click()
+        assert world.delivery_id in await page.locator("main").inner_text()
+        assert await page.get_by_role("button", name="Send it again").count() == 0
+        await page.get_by_role("link", name="Endpoints", exact=True).click()
+        await page.get_by_role("link", name="https://lab.example.com/in").click()
+        await page.locator("summary", has_text="Rotate its secret").click()
+        await page.get_by_role("button", name="Rotate its secret").click()
+        assert "whsec_" in await page.locator(".secret code").inner_text()
+        await page.get_by_role("button", name="Send a test").click()
+        await page.wait_for_url(f"{api.url}/portal/deliveries/*", timeout=60_000)
+        assert "this is its delivery" in await page.locator("main").inner_text()
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(url)
+    await expect(page.get_by_role("alert")).to_contain_text("used already")
+    await context.close()
+
+
+async def test_a_link_is_pasted_where_there_is_no_script(browser: Browser, api: Api, world: World) -> None:
+    url = f"{api.url}/portal/login#{await link_to(api, world, Capability.REPLAY)}"
+    async with watched(browser, java_script_enabled=False) as page:
+        await page.goto(url)
+        await page.get_by_label("Your link, or its code").fill(url)
+        await page.get_by_role("button", name="Open").click()
+        await page.goto(f"{api.url}/portal/deliveries/{world.delivery_id}")
+        await page.get_by_role("button", name="Send it again").click()
+        assert "It is sent again." in await page.locator("main").inner_text()
+        await page.get_by_role("button", name="Sign out").click()
+        assert page.url.startswith(f"{api.url}/portal/login")

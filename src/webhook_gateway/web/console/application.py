@@ -1,4 +1,4 @@
-"""The console as an application of its own, beside the API in the same process.
+"""The console as an application of its own, beside the API in the same process, and the portal as its narrower twin.
 
 In this order: a request id, the policy and the security headers on whatever is answered, where a form comes from, who
 is signed in, what they may, the page. It has a few connections to the database of its own, which give up soon: whatever
@@ -30,13 +30,12 @@ from webhook_gateway.web.api.dependencies import Gateway
 from webhook_gateway.web.errors import Problem
 from webhook_gateway.web.guard import Answered, problem_behind, request_id_of
 
-from . import files
+from . import files, pages  # noqa: F401 - they register themselves
 from .forms import check_origin, read_form
-from .frame import Page, Visit
-from .pages import PAGES
+from .frame import Page, Visit, pages_of
 from .polls import Polls
 from .rendering import Zone
-from .signed_in import PATH, Door
+from .signed_in import PATH, PORTAL, Door
 
 CONNECTIONS, PATIENCE = 4, 2.0
 """To the database, and seconds that a statement may take."""
@@ -66,14 +65,15 @@ class Console:
         assert gateway.settings.database_url is not None
         database = Database(gateway.settings.database_url, connections=CONNECTIONS, patience=PATIENCE, alike=True)
         self._gateway = replace(gateway, database=database)
-        self._door = Door(self._gateway)
         self._polls = Polls()
-        self._routes = [(re.compile(_pattern(page.path)), page) for page in PAGES]
+        self._doors = {root: Door(self._gateway, root) for root in (PATH, PORTAL)}
+        self._routes = {
+            root: [(re.compile(_pattern(page.path)), page) for page in pages_of(root)] for root in self._doors
+        }
 
     @staticmethod
     def takes(scope: Scope) -> bool:
-        path: str = scope.get("path", "")
-        return scope["type"] == "http" and path.startswith(PATH) and path[len(PATH) : len(PATH) + 1] in ("", "/")
+        return scope["type"] == "http" and _root_of(scope.get("path", "")) in (PATH, PORTAL)
 
     async def close(self) -> None:
         await self._gateway.database.close()
@@ -82,12 +82,13 @@ class Console:
         request, request_id = Request(scope, receive), request_id_of(dict(scope["headers"]))
         answered = Answered(send, request_id)
         scope.setdefault("state", {})["request_id"] = request_id
-        if request.method in SAFE and (file := files.find(request.url.path)) is not None:
+        root = _root_of(request.url.path)
+        if request.method in SAFE and (file := files.find(request.url.path.removeprefix(root))) is not None:
             await file(scope, receive, answered)
             return
         nonce = base64.b64encode(os.urandom(16)).decode()
         zone = Zone(request.cookies.get(ZONE, self._gateway.settings.time_zone))
-        visit = Visit(request=request, gateway=self._gateway, door=self._door, nonce=nonce, zone=zone)
+        visit = Visit(request=request, gateway=self._gateway, door=self._doors[root], nonce=nonce, zone=zone)
         try:
             visit = await self._receive(visit)
             response = await self._answer(visit)
@@ -104,17 +105,18 @@ class Console:
         request = visit.request
         if request.method not in SAFE:
             check_origin(request, self._gateway.settings.public_url)
-        session = await self._door.find(request, is_used=not visit.is_poll)
+        session = await visit.door.find(request, is_used=not visit.is_poll)
         request.scope["state"]["caller"] = None if session is None else session.caller
         return replace(visit, session=session)
 
     async def _answer(self, visit: Visit) -> Response:
-        page, places = self._find(visit.request.method, visit.request.url.path.rstrip("/"))
+        page, places = self._find(visit)
         visit.request.scope["route"] = page  # its path is what the log and the metrics call it
         if visit.session is None and not page.public:
             return self._to_sign_in(visit)
         if visit.is_poll and visit.session is not None:
-            who = visit.caller.tenant_id, visit.caller.subscriber_id, visit.caller.scopes
+            caller = visit.caller
+            who = caller.tenant_id, caller.subscriber_id, caller.scopes, caller.capabilities
             answer = partial(page.answer, visit, dict(_read(places)))
             return await self._polls.answer((visit.here(), visit.zone.name, *who), answer)
         if page.method == "GET":
@@ -123,9 +125,10 @@ class Console:
         self._polls.forget()
         return answered
 
-    def _find(self, asked: str, path: str) -> tuple[Page, dict[str, str]]:
+    def _find(self, visit: Visit) -> tuple[Page, dict[str, str]]:
+        asked, path = visit.request.method, visit.request.url.path.rstrip("/")
         method = "GET" if asked == "HEAD" else asked
-        found = [(page, match) for pattern, page in self._routes if (match := pattern.fullmatch(path))]
+        found = [(page, match) for pattern, page in self._routes[visit.root] if (match := pattern.fullmatch(path))]
         if not found:
             raise Problem(404, "not-found", "There is no page at this address. The menu leads to all.")
         for page, match in found:
@@ -136,11 +139,15 @@ class Console:
     def _to_sign_in(self, visit: Visit) -> Response:
         if visit.request.method in SAFE and not visit.is_poll:
             asked = visit.here()
-            back = "" if asked.rstrip("/") == PATH else f"?to={quote(asked)}"
-            return RedirectResponse(f"{PATH}/login{back}", 303)
+            back = "" if asked.rstrip("/") == visit.root else f"?to={quote(asked)}"
+            return RedirectResponse(f"{visit.root}/login{back}", 303)
         response = visit.show("signed_out.html", "Signed out", 401)
-        self._door.let_out(response)
+        visit.door.let_out(response)
         return response
+
+
+def _root_of(path: str) -> str:
+    return "/" + path[1:].partition("/")[0]
 
 
 def _pattern(template: str) -> str:

@@ -7,22 +7,20 @@ from importlib.resources import files
 
 from starlette.responses import Response
 
-from .signed_in import PATH
-
 KINDS = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 KEPT = "private, max-age=31536000, immutable"
 
 _FILES = {file.name: file.read_bytes() for file in files(__package__).joinpath("static").iterdir()}
-_URLS = {name: f"{PATH}/static/{hashlib.sha256(what).hexdigest()[:16]}/{name}" for name, what in _FILES.items()}
-_NAMES = {url: name for name, url in _URLS.items()}
+_PATHS = {name: f"/static/{hashlib.sha256(what).hexdigest()[:16]}/{name}" for name, what in _FILES.items()}
+_NAMES = {path: name for name, path in _PATHS.items()}
 
 
 def find(path: str) -> Response | None:
-    """The file at a path, if there is one."""
+    """The file at a path below the root, if there is one."""
     if (name := _NAMES.get(path)) is None:
         return None
     return Response(_FILES[name], headers={"Cache-Control": KEPT}, media_type=KINDS[name.rpartition(".")[2]])
 
 
-def url_of(name: str) -> str:
-    return _URLS[name]
+def url_of(root: str, name: str) -> str:
+    return root + _PATHS[name]

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,7 +20,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from webhook_gateway.operations.change import Change, changing
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.labels import is_label
-from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.web.api.dependencies import Gateway
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import Problem, forbidden, invalid
@@ -37,6 +38,7 @@ SAID = {
     "tested": "The test is on its way, or has arrived: this is its delivery.",
     "deleted": "It was deleted.",
     "ended": "Signed out.",
+    "link": "The link is revoked, and whoever was signed in by it is out.",
     "paused": "The endpoint is paused: its deliveries wait.",
     "released": "What waited behind it goes on.",
     "replayed": "It is sent again.",
@@ -49,7 +51,7 @@ SAID = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """One request to the console. ``gateway`` has the console's own connections."""
+    """One request to the console, or to a partner's portal. ``gateway`` has the console's own connections."""
 
     request: Request
     gateway: Gateway
@@ -72,15 +74,26 @@ class Visit:
         return self.request.method in ("GET", "HEAD") and "hx-request" in self.request.headers
 
     @property
+    def root(self) -> str:
+        return self.door.root
+
+    @property
+    def is_portal(self) -> bool:
+        return self.door.is_portal
+
+    @property
     def address(self) -> str:
         """Where others reach the gateway."""
         return self.gateway.settings.public_url or str(self.request.base_url).rstrip("/")
 
-    def may(self, scope: Scope | str | None, *, whole_tenant: bool = False) -> bool:
+    def may(
+        self, scope: Scope | str | None, *, whole_tenant: bool = False, by: Capability | str = Capability.VIEW
+    ) -> bool:
+        """Whether the visitor may do what needs this. ``by`` is the capability that a partner's link has to have."""
         if self.session is None:
             return False
         is_bound = whole_tenant and self.caller.subscriber_id is not None
-        return not is_bound and (scope is None or self.caller.may(Scope(scope)))
+        return not is_bound and (scope is None or self.caller.may(Scope(scope), Capability(by)))
 
     def asked(self, name: str) -> str | None:
         """What the URL asks for, or None."""
@@ -111,7 +124,7 @@ class Visit:
         status = self.problem.status_code if self.problem is not None and status == 200 else status
         said = SAID.get(self.asked("said") or "")
         about = {"title": title, "visit": self, "may": self.may, "said": said, "menu": _menu(self), "here": self.here}
-        return HTMLResponse(render(template, self.zone, {**about, **context}), status)
+        return HTMLResponse(render(self.root, template, self.zone, {**about, **context}), status)
 
     def here(self, **changed: Any) -> str:
         """The URL of this page, with other values of what it asks for; None leaves one out."""
@@ -138,7 +151,7 @@ class Visit:
 
     def go(self, path: str, said: str | None = None) -> Response:
         """To another page, with GET."""
-        return RedirectResponse(url(PATH + path, {"said": said}), 303)
+        return RedirectResponse(url(self.root + path, {"said": said}), 303)
 
 
 Handler = Callable[..., Awaitable[Response]]
@@ -154,11 +167,14 @@ class Page:
     scope: Scope | None = None
     whole_tenant: bool = False
     public: bool = False
+    by: Capability | None = None
+    """What a partner's link must let its reader do; None for what is not in the portal."""
     form: Handler | None = None
     """The page that shows the form again where it was refused."""
 
     async def answer(self, visit: Visit, places: Mapping[str, Any]) -> Response:
-        if not self.public and not visit.may(self.scope, whole_tenant=self.whole_tenant):
+        by = self.by or Capability.VIEW
+        if not self.public and not visit.may(self.scope, whole_tenant=self.whole_tenant, by=by):
             raise forbidden(self._lacking(visit))
         try:
             return await self.handle(visit, **places)
@@ -168,6 +184,10 @@ class Page:
             return await self.form(replace(visit, problem=problem), **places)
 
     def _lacking(self, visit: Visit) -> str:
+        if visit.session is not None and visit.session.viewing is not None:
+            return "You only look at what the partner sees. To do something, go back to the console."
+        if visit.is_portal:
+            return f"Your link is not made for this: ask the hospital for one with “{self.by}”."
         if visit.may(self.scope):
             return "You are signed in for one partner, and this is about the whole hospital."
         return f"It needs the scope {self.scope}, which what you have signed in with lacks."
@@ -209,12 +229,24 @@ def action(path: str, scope: Scope | None = None, **about: Any) -> Callable[[Han
     return page(path, scope, method="POST", **about)
 
 
+@cache
+def pages_of(root: str) -> list[Page]:
+    """The pages below a root: at the portal those that a link can be for."""
+    shown = [page for page in PAGES if page.by is not None or root == PATH]
+    return [replace(page, path=root + page.path.removeprefix(PATH)) for page in shown]
+
+
 def _menu(visit: Visit) -> dict[str, list[tuple[str, str, str]]]:
     """What of the menu the visitor may see: URL, name and icon."""
     seen = {
-        page.path for page in PAGES if page.method == "GET" and visit.may(page.scope, whole_tenant=page.whole_tenant)
+        PATH + page.path.removeprefix(visit.root)
+        for page in pages_of(visit.root)
+        if page.method == "GET" and visit.may(page.scope, whole_tenant=page.whole_tenant)
     }
-    shown = {head: [(path, *about) for path, about in rows.items() if path in seen] for head, rows in MENU.items()}
+    shown = {
+        head: [(visit.root + path.removeprefix(PATH), *about) for path, about in rows.items() if path in seen]
+        for head, rows in MENU.items()
+    }
     return {head: rows for head, rows in shown.items() if rows}
 
 

@@ -1,11 +1,12 @@
-"""Templates, and how times, numbers and ids are written in them."""
+"""Templates, and how times, numbers and ids are written in them. The portal's are the console's, with its paths."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, tzinfo
+from functools import cache, partial
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -19,6 +20,7 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.labels import visible
 
 from .files import url_of
+from .signed_in import PATH
 
 PLACES = {ids.DELIVERY: "deliveries", ids.EVENT: "events"}
 NAMED = re.compile(rf"\b({'|'.join(PLACES)})_[0-9a-hjkmnp-tv-z]{{26}}\b")
@@ -41,8 +43,8 @@ class Zone:
         return f"{local:%H:%M:%S %Z}" if local.date() == self._today else f"{local:%d %b %Y %H:%M:%S %Z}"
 
 
-def render(template: str, zone: Zone, context: Mapping[str, Any]) -> str:
-    return _environment.get_template(template).render(zone=zone, now=datetime.now(UTC), **context)
+def render(root: str, template: str, zone: Zone, context: Mapping[str, Any]) -> str:
+    return _environment(root).get_template(template).render(zone=zone, now=datetime.now(UTC), **context)
 
 
 @pass_context
@@ -102,16 +104,34 @@ def _pretty(body: str | bytes) -> str:
     return visible(msgspec.json.format(text, indent=2).decode(errors="replace"))
 
 
-_environment = Environment(
-    loader=PackageLoader(__name__.rpartition(".")[0]),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    auto_reload=False,
-)
-_environment.globals["file"] = url_of
-_environment.filters |= {
+class _Templates(PackageLoader):
+    """Those of the console, whose links lead to pages below another root."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(__name__.rpartition(".")[0])
+        self._root = root
+
+    def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool] | None]:
+        source, name, is_current = super().get_source(environment, template)
+        return source.replace(PATH, self._root), name, is_current
+
+
+@cache
+def _environment(root: str) -> Environment:
+    environment = Environment(
+        loader=_Templates(root),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.globals["file"] = partial(url_of, root)
+    environment.filters |= _FILTERS
+    return environment
+
+
+_FILTERS: dict[str, Callable[..., Any]] = {
     "time": _time,
     "ago": _ago,
     "span": _span,

@@ -1,8 +1,10 @@
-"""Who is behind a browser's cookie, and how somebody signs in: by an API key, or by a one-time code."""
+"""Who is behind a browser's cookie, and how somebody signs in: by an API key, or by a one-time code; a partner at its
+portal by a link's code alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,10 +12,11 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import Response
 
-from webhook_gateway.operations import sessions
+from webhook_gateway.operations import portal, sessions
 from webhook_gateway.operations.change import changing
 from webhook_gateway.operations.first_start import NO_TENANT
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.scopes import Capability, scopes_with
 from webhook_gateway.store import keyring
 from webhook_gateway.store import sessions as stored
 from webhook_gateway.store.driver import driver_of
@@ -22,28 +25,35 @@ from webhook_gateway.web.callers import Caller, caller_from, is_within, unauthor
 from webhook_gateway.web.errors import Problem, granted
 from webhook_gateway.web.guesses import Guesses
 
-PATH = "/console"
+PATH, PORTAL = "/console", "/portal"
 
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """Somebody's session. ``ends_at`` is when it ends at the latest."""
+    """Somebody's session. ``ends_at`` is when it ends at the latest; ``viewing`` names the partner with whose eyes one
+    of the hospital's people looks at the portal."""
 
     id: UUID
     caller: Caller
     name: str
     ends_at: datetime
+    viewing: str | None = None
 
 
 class Door:
-    """Knows browsers by their cookies. Cookies and codes that are none are bounded as unknown keys are."""
+    """Knows browsers by their cookies. Cookies and codes that are none are bounded as unknown keys are.
 
-    def __init__(self, gateway: Gateway) -> None:
+    The console's and the portal's have cookies of their own; who has signed in to the console may look at the portal.
+    """
+
+    def __init__(self, gateway: Gateway, root: str) -> None:
+        self.root, self.is_portal = root, root == PORTAL
         self._gateway = gateway
         self._guesses = Guesses()
-        development = gateway.settings.development
-        self._is_secure = not development
-        self.cookie = "session" if development else "__Host-session"
+        self._is_secure = not gateway.settings.development
+        prefix = "__Host-" if self._is_secure else ""
+        self._cookies = [f"{prefix}session", f"{prefix}portal"] if self.is_portal else [f"{prefix}session"]
+        self.cookie = self._cookies[-1]
 
     async def find(self, request: Request, *, is_used: bool) -> SignedIn | None:
         """Who is signed in, if anybody. A look that nobody took themselves is no use of the session.
@@ -52,8 +62,14 @@ class Door:
             Problem: 429, see `Guesses`.
             DatabaseUnavailable: it can't be looked up.
         """
-        secret, source = request.cookies.get(self.cookie), source_of(request)
-        if not secret or self._guesses.is_none(hashed := sessions.digest(secret)):
+        for cookie in self._cookies:
+            secret = request.cookies.get(cookie)
+            if secret and (found := await self._find(secret, source_of(request), is_used)) is not None:
+                return found
+        return None
+
+    async def _find(self, secret: str, source: str, is_used: bool) -> SignedIn | None:
+        if self._guesses.is_none(hashed := sessions.digest(secret)):
             return None
         async with self._guesses.look_up(hashed, source), self._gateway.database.reading() as connection:
             driver = await driver_of(connection)
@@ -61,14 +77,17 @@ class Door:
             self._guesses.learn(hashed, is_live=row is not None)
             if row is not None and row["stale"] and is_used:
                 await stored.touch(driver, row["id"])
-        if row is None:
+        if row is None or not _is_for(row, is_portal=self.is_portal):
             return None
-        quotas = self._gateway.callers.quotas
-        caller = caller_from(row, row["actor"], quotas, source)
+        caller = caller_from(row, row["actor"], self._gateway.callers.quotas, source)
         if not is_within(source, caller.networks):
             return None
         await self._know(caller.tenant_id)
-        return SignedIn(row["id"], caller, row["name"] or row["actor"], row["ends_at"])
+        name = row["name"] or row["actor"]
+        if not self.is_portal:
+            return SignedIn(row["id"], caller, name, row["ends_at"])
+        name, viewing = (row["partner"], None) if row["viewing"] is None else (name, row["partner"])
+        return SignedIn(row["id"], _as_partner(caller, row), name, row["ends_at"], viewing)
 
     async def sign_in(self, request: Request, given: str) -> str:
         """The secret for the cookie, from an API key or a one-time code.
@@ -76,8 +95,11 @@ class Door:
         Raises:
             Problem: 401 for neither, 429 for too many of them.
         """
-        if given.startswith(sessions.CODE):
+        given = given.rpartition("#")[2]  # somebody may paste all of a link
+        if given.startswith(portal.CODE if self.is_portal else sessions.CODE):
             return await self._by_code(given, source_of(request))
+        if self.is_portal:
+            raise unauthorized()
         caller = await self._gateway.callers.authenticate(
             request.scope, {b"authorization": b"Bearer " + given.encode("ascii", "replace")}
         )
@@ -113,6 +135,24 @@ class Door:
 
     def _how(self) -> dict[str, Any]:
         return {"path": "/", "secure": self._is_secure, "httponly": True, "samesite": "lax"}
+
+
+def _is_for(row: Mapping[str, Any], *, is_portal: bool) -> bool:
+    """A link's session is none at the console, and one of the console at the portal only to view it."""
+    is_a_links = row["capabilities"] is not None
+    return is_a_links or row["viewing"] is not None if is_portal else not is_a_links
+
+
+def _as_partner(caller: Caller, row: Mapping[str, Any]) -> Caller:
+    """With what a link lets its reader do; or to look at what the partner sees, by the viewer's own scopes."""
+    if row["viewing"] is None:
+        capabilities = frozenset(map(Capability, row["capabilities"]))
+        return replace(
+            caller, scopes=scopes_with(capabilities), capabilities=capabilities, means="a link to the portal"
+        )
+    scopes = frozenset(filter(caller.may, scopes_with([Capability.VIEW])))
+    capabilities = frozenset({Capability.VIEW})
+    return replace(caller, subscriber_id=row["viewing"], scopes=scopes, capabilities=capabilities)
 
 
 def source_of(request: Request) -> str:

@@ -14,6 +14,7 @@ from . import (  # noqa: F401 - each registers its pages
     keys,
     overview,
     partners,
+    portal,
     problems,
     replays,
     search,

@@ -14,7 +14,7 @@ from webhook_gateway.operations import content
 from webhook_gateway.operations import deliveries as operations
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.model import DeliveryState
-from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.store import endpoints, lists, reports
 from webhook_gateway.web.api import deliveries as api
 from webhook_gateway.web.api.dependencies import next_page, read_cursor
@@ -25,7 +25,7 @@ from webhook_gateway.web.console.frame import PER_PAGE, Visit, action, page
 from webhook_gateway.web.errors import Problem, granted
 
 
-@page("/deliveries", Scope.DELIVERIES_READ)
+@page("/deliveries", Scope.DELIVERIES_READ, by=Capability.VIEW)
 async def every(visit: Visit) -> Response:
     names = ("endpoint_id", "event_id", "type", "state")
     query = DeliveryQuery.model_validate({name: visit.asked(name) for name in names})
@@ -43,12 +43,12 @@ async def every(visit: Visit) -> Response:
     return visit.show("deliveries.html", "Deliveries", wanted=wanted, **context)
 
 
-@page("/deliveries/cancel", Scope.DELIVERIES_WRITE)
+@page("/deliveries/cancel", Scope.DELIVERIES_WRITE, by=Capability.REPLAY)
 async def cancel_form(visit: Visit, found: dict[str, Any] | None = None) -> Response:
     return await many.show(visit, "cancel", "Give deliveries up", found)
 
 
-@action("/deliveries/cancel", Scope.DELIVERIES_WRITE, form=cancel_form)
+@action("/deliveries/cancel", Scope.DELIVERIES_WRITE, form=cancel_form, by=Capability.REPLAY)
 async def cancel_many(visit: Visit) -> Response:
     given, unsure = many.given(visit, "endpoint_id", "subscriber_id", "type"), many.unsure(visit)
     body = Cancelling.model_validate({**given, "dry_run": unsure is not None})
@@ -56,7 +56,7 @@ async def cancel_many(visit: Visit) -> Response:
     return visit.go("/deliveries", "many") if unsure is None else await cancel_form(unsure, found)
 
 
-@page("/deliveries/{delivery_id}", Scope.DELIVERIES_READ)
+@page("/deliveries/{delivery_id}", Scope.DELIVERIES_READ, by=Capability.VIEW)
 async def one(visit: Visit, delivery_id: UUID) -> Response:
     row = await api.one(delivery_id, visit.gateway, visit.caller)
     async with visit.reading() as connection:
@@ -65,21 +65,21 @@ async def one(visit: Visit, delivery_id: UUID) -> Response:
     return visit.show("delivery.html", title, row=row, **context)
 
 
-@action("/deliveries/{delivery_id}/replay", Scope.DELIVERIES_WRITE, form=one)
+@action("/deliveries/{delivery_id}/replay", Scope.DELIVERIES_WRITE, form=one, by=Capability.REPLAY)
 async def replay(visit: Visit, delivery_id: UUID) -> Response:
     async with visit.changing() as change:
         queued = granted(await operations.replay(change, delivery_id))
     return visit.go(f"/deliveries/{ids.render(ids.DELIVERY, queued['id'])}", "replayed")
 
 
-@action("/deliveries/{delivery_id}/cancel", Scope.DELIVERIES_WRITE, form=one)
+@action("/deliveries/{delivery_id}/cancel", Scope.DELIVERIES_WRITE, form=one, by=Capability.REPLAY)
 async def cancel(visit: Visit, delivery_id: UUID) -> Response:
     async with visit.changing() as change:
         granted(await operations.cancel(change, delivery_id))
     return visit.go(f"/deliveries/{ids.render(ids.DELIVERY, delivery_id)}", "cancelled")
 
 
-@action("/deliveries/{delivery_id}/try-now", Scope.DELIVERIES_WRITE, form=one)
+@action("/deliveries/{delivery_id}/try-now", Scope.DELIVERIES_WRITE, form=one, by=Capability.REPLAY)
 async def try_now(visit: Visit, delivery_id: UUID) -> Response:
     async with visit.changing() as change:
         granted(await operations.try_now(change, delivery_id))

@@ -14,9 +14,10 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.matching import fits
 from webhook_gateway.rules.model import Ordering, Signing
-from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.store import endpoints as stored
 from webhook_gateway.store import lists, reports
+from webhook_gateway.web.api import contract as openapi
 from webhook_gateway.web.api import endpoint_lifecycle, endpoints, stats, subscribers
 from webhook_gateway.web.api.schemas.endpoint_lifecycle import Pause, TestSend
 from webhook_gateway.web.api.schemas.endpoints import EndpointChanges, FilterPreview, NewEndpoint
@@ -31,7 +32,7 @@ TESTED_WITHIN = 8
 """Seconds for which the result of a test is waited for, before its delivery is shown as it is."""
 
 
-@page("/partners/{subscriber_id}/endpoints/new", Scope.ENDPOINTS_WRITE)
+@page("/partners/{subscriber_id}/endpoints/new", Scope.ENDPOINTS_WRITE, by=Capability.ENDPOINT)
 async def new(visit: Visit, subscriber_id: UUID, **tried: Any) -> Response:
     owner = await subscribers.one(subscriber_id, visit.gateway, visit.caller)
     row: dict[str, Any] = {
@@ -47,7 +48,7 @@ async def new(visit: Visit, subscriber_id: UUID, **tried: Any) -> Response:
     return visit.show("endpoint_form.html", f"New endpoint of {owner['name']}", **context, tried=tried)
 
 
-@action("/partners/{subscriber_id}/endpoints/new", Scope.ENDPOINTS_WRITE, form=new)
+@action("/partners/{subscriber_id}/endpoints/new", Scope.ENDPOINTS_WRITE, form=new, by=Capability.ENDPOINT)
 async def create(visit: Visit, subscriber_id: UUID) -> Response:
     if visit.form.get("do") in TRIES:
         owner = await subscribers.one(subscriber_id, visit.gateway, visit.caller)
@@ -60,7 +61,7 @@ async def create(visit: Visit, subscriber_id: UUID) -> Response:
     return visit.show("secret.html", "Endpoint made", 201, made=made, endpoint_id=made["id"])
 
 
-@page("/endpoints/{endpoint_id}", Scope.ENDPOINTS_READ)
+@page("/endpoints/{endpoint_id}", Scope.ENDPOINTS_READ, by=Capability.VIEW)
 async def one(visit: Visit, endpoint_id: UUID, tried: Any = None) -> Response:
     row = await endpoints.one(endpoint_id, visit.gateway, visit.caller)
     owner = await subscribers.one(row["subscriber_id"], visit.gateway, visit.caller)
@@ -79,7 +80,7 @@ async def one(visit: Visit, endpoint_id: UUID, tried: Any = None) -> Response:
     return visit.show("endpoint.html", f"Endpoint of {owner['name']}", **context)
 
 
-@page("/endpoints/{endpoint_id}/edit", Scope.ENDPOINTS_WRITE)
+@page("/endpoints/{endpoint_id}/edit", Scope.ENDPOINTS_WRITE, by=Capability.ENDPOINT)
 async def edit(visit: Visit, endpoint_id: UUID, **tried: Any) -> Response:
     row = await endpoints.one(endpoint_id, visit.gateway, visit.caller)
     owner = await subscribers.one(row["subscriber_id"], visit.gateway, visit.caller)
@@ -87,7 +88,7 @@ async def edit(visit: Visit, endpoint_id: UUID, **tried: Any) -> Response:
     return visit.show("endpoint_form.html", f"Change endpoint of {owner['name']}", **context, tried=tried)
 
 
-@action("/endpoints/{endpoint_id}/edit", Scope.ENDPOINTS_WRITE, form=edit)
+@action("/endpoints/{endpoint_id}/edit", Scope.ENDPOINTS_WRITE, form=edit, by=Capability.ENDPOINT)
 async def change(visit: Visit, endpoint_id: UUID) -> Response:
     row = await endpoints.one(endpoint_id, visit.gateway, visit.caller)
     if visit.form.get("do") in TRIES:
@@ -98,7 +99,7 @@ async def change(visit: Visit, endpoint_id: UUID) -> Response:
     return visit.go(f"/endpoints/{ids.render(ids.ENDPOINT, endpoint_id)}", "changed")
 
 
-@page("/endpoints/{endpoint_id}/preview", Scope.ENDPOINTS_READ)
+@page("/endpoints/{endpoint_id}/preview", Scope.ENDPOINTS_READ, by=Capability.VIEW)
 async def preview(visit: Visit, endpoint_id: UUID) -> Response:
     row = await endpoints.one(endpoint_id, visit.gateway, visit.caller)
     answer = await endpoints.preview(endpoint_id, visit.gateway, visit.caller, visit.asked("type"))
@@ -107,33 +108,40 @@ async def preview(visit: Visit, endpoint_id: UUID) -> Response:
     return visit.show("preview.html", "What the partner would get", **context)
 
 
+@page("/endpoints/{endpoint_id}/contract", Scope.ENDPOINTS_READ, by=Capability.VIEW)
+async def contract(visit: Visit, endpoint_id: UUID) -> Response:
+    told = await openapi.contract(endpoint_id, visit.gateway, visit.caller)
+    title = f"Contract of {ids.render(ids.ENDPOINT, endpoint_id)}"
+    return visit.show("contract.html", title, told=told, endpoint_id=endpoint_id)
+
+
 @action("/endpoints/{endpoint_id}/filter", Scope.PAYLOAD_READ, whole_tenant=True, form=one)
 async def try_filter(visit: Visit, endpoint_id: UUID) -> Response:
     visit.caller.need(Scope.ENDPOINTS_READ)  # the page shows the endpoint
     return await one(visit, endpoint_id, await _matching(visit, endpoint_id))
 
 
-@action("/endpoints/{endpoint_id}/pause", Scope.DELIVERIES_WRITE, form=one)
+@action("/endpoints/{endpoint_id}/pause", Scope.DELIVERIES_WRITE, form=one, by=Capability.ENDPOINT)
 async def pause(visit: Visit, endpoint_id: UUID) -> Response:
     body = Pause.model_validate({"reason": visit.form.get("reason") or None})
     await endpoint_lifecycle.pause(endpoint_id, visit.gateway, visit.caller, body)
     return visit.go(f"/endpoints/{ids.render(ids.ENDPOINT, endpoint_id)}", "paused")
 
 
-@action("/endpoints/{endpoint_id}/resume", Scope.DELIVERIES_WRITE, form=one)
+@action("/endpoints/{endpoint_id}/resume", Scope.DELIVERIES_WRITE, form=one, by=Capability.ENDPOINT)
 async def resume(visit: Visit, endpoint_id: UUID) -> Response:
     await endpoint_lifecycle.resume(endpoint_id, visit.gateway, visit.caller)
     return visit.go(f"/endpoints/{ids.render(ids.ENDPOINT, endpoint_id)}", "resumed")
 
 
-@action("/endpoints/{endpoint_id}/test", Scope.DELIVERIES_WRITE, form=one)
+@action("/endpoints/{endpoint_id}/test", Scope.DELIVERIES_WRITE, form=one, by=Capability.TEST)
 async def test(visit: Visit, endpoint_id: UUID) -> Response:
     body = TestSend.model_validate({"event_type": visit.form.get("event_type") or None})
     sent = await endpoint_lifecycle.send_test(endpoint_id, visit.gateway, visit.caller, Response(), body, TESTED_WITHIN)
     return visit.go(f"/deliveries/{ids.render(ids.DELIVERY, sent['id'])}", "tested")
 
 
-@action("/endpoints/{endpoint_id}/rotate", Scope.ENDPOINTS_WRITE, form=one)
+@action("/endpoints/{endpoint_id}/rotate", Scope.ENDPOINTS_WRITE, form=one, by=Capability.SECRET)
 async def rotate(visit: Visit, endpoint_id: UUID) -> Response:
     hours = visit.form.number("overlap_hours")
     body = Rotation.model_validate({"overlap_seconds": int(3_600 * (24 if hours is None else hours))})
@@ -141,7 +149,7 @@ async def rotate(visit: Visit, endpoint_id: UUID) -> Response:
     return visit.show("secret.html", "Secret rotated", made=made, endpoint_id=endpoint_id)
 
 
-@action("/endpoints/{endpoint_id}/delete", Scope.ENDPOINTS_WRITE, form=one)
+@action("/endpoints/{endpoint_id}/delete", Scope.ENDPOINTS_WRITE, form=one, by=Capability.ENDPOINT)
 async def delete(visit: Visit, endpoint_id: UUID) -> Response:
     visit.expect_typed("delete")
     await endpoints.delete(endpoint_id, visit.gateway, visit.caller)

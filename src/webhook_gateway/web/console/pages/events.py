@@ -10,7 +10,7 @@ from uuid import UUID
 from starlette.responses import Response
 
 from webhook_gateway.rules import ids
-from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.store import endpoints, lists, subscribers
 from webhook_gateway.web.api.dependencies import page_of
 from webhook_gateway.web.api.event_reports import by_endpoint, read_payload
@@ -30,7 +30,7 @@ async def every(visit: Visit) -> Response:
     return visit.show("events.html", "Events", rows=found["items"], cursor=found["next_cursor"])
 
 
-@page("/events/{event_id}", Scope.DELIVERIES_READ)
+@page("/events/{event_id}", Scope.DELIVERIES_READ, by=Capability.VIEW)
 async def one(visit: Visit, event_id: UUID) -> Response:
     row = await _kept(visit, event_id)
     # Nobody's look at this page is to open the body: filters are told, not judged anew.

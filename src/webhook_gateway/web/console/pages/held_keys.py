@@ -7,7 +7,7 @@ from uuid import UUID
 from starlette.responses import Response
 
 from webhook_gateway.operations import endpoint_lifecycle
-from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.store import endpoints
 from webhook_gateway.web.console.frame import Visit, action, page
 from webhook_gateway.web.errors import granted, not_found
@@ -15,7 +15,7 @@ from webhook_gateway.web.errors import granted, not_found
 MOST = 100
 
 
-@page("/held-keys", Scope.ENDPOINTS_READ)
+@page("/held-keys", Scope.ENDPOINTS_READ, by=Capability.VIEW)
 async def every(visit: Visit) -> Response:
     bound = visit.caller.tenant_id, visit.caller.subscriber_id
     async with visit.reading() as connection:
@@ -24,7 +24,7 @@ async def every(visit: Visit) -> Response:
     return visit.show("held_keys.html", "Held keys", rows=rows, about=about, most=MOST)
 
 
-@action("/endpoints/{endpoint_id}/held-keys/{ordering_key}/release", Scope.DELIVERIES_WRITE)
+@action("/endpoints/{endpoint_id}/held-keys/{ordering_key}/release", Scope.DELIVERIES_WRITE, by=Capability.REPLAY)
 async def release(visit: Visit, endpoint_id: UUID, ordering_key: str) -> Response:
     if not ordering_key.removeprefix("-").isdecimal() or len(ordering_key) > 20:
         raise not_found("held ordering key")

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.store import endpoints, pause, subscribers
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.waiting import workers_alive
@@ -17,7 +17,7 @@ from webhook_gateway.web.console.frame import Visit, page
 MOST, MOST_PROBLEMS = 20, 5
 
 
-@page("/")
+@page("/", by=Capability.VIEW)
 async def overview(visit: Visit) -> Response:
     caller = visit.caller
     shown: dict[str, Any] = {"is_new": False}

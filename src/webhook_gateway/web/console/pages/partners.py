@@ -10,8 +10,8 @@ from starlette.responses import Response
 from webhook_gateway.operations import subscribers as operations
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.matching import OPERATIONAL
-from webhook_gateway.rules.scopes import Scope
-from webhook_gateway.web.api import endpoints, subscribers
+from webhook_gateway.rules.scopes import Capability, Scope
+from webhook_gateway.web.api import endpoints, portal_links, subscribers
 from webhook_gateway.web.api.schemas.endpoints import EndpointQuery
 from webhook_gateway.web.api.schemas.shapes import Paging
 from webhook_gateway.web.api.schemas.subscribers import NewSubscriber, SubscriberChanges
@@ -21,8 +21,10 @@ from webhook_gateway.web.errors import granted
 MOST_ENDPOINTS = 200
 
 
-@page("/partners", Scope.ENDPOINTS_READ)
+@page("/partners", Scope.ENDPOINTS_READ, by=Capability.VIEW)
 async def every(visit: Visit) -> Response:
+    if visit.is_portal and visit.caller.subscriber_id is not None:
+        return visit.go(f"/partners/{ids.render(ids.SUBSCRIBER, visit.caller.subscriber_id)}")
     query = Paging(cursor=visit.asked("cursor"), limit=PER_PAGE)
     found = await subscribers.every(query, visit.gateway, visit.caller)
     theirs = await endpoints.every(EndpointQuery(limit=MOST_ENDPOINTS), visit.gateway, visit.caller)
@@ -47,12 +49,16 @@ async def create(visit: Visit) -> Response:
     return visit.go(f"/partners/{ids.render(ids.SUBSCRIBER, row['id'])}/endpoints/new", "partner")
 
 
-@page("/partners/{subscriber_id}", Scope.ENDPOINTS_READ)
+@page("/partners/{subscriber_id}", Scope.ENDPOINTS_READ, by=Capability.VIEW)
 async def one(visit: Visit, subscriber_id: UUID) -> Response:
     row = await subscribers.one(subscriber_id, visit.gateway, visit.caller)
     query = EndpointQuery(subscriber_id=subscriber_id, limit=MOST_ENDPOINTS)
     found = await endpoints.every(query, visit.gateway, visit.caller)
-    return visit.show("partner.html", row["name"], row=row, endpoints=found["items"])
+    context: dict[str, Any] = {"row": row, "endpoints": found["items"], "links": [], "capabilities": list(Capability)}
+    if visit.may(Scope.ADMIN, whole_tenant=True):
+        links = await portal_links.every(subscriber_id, Paging(limit=PER_PAGE), visit.gateway, visit.caller)
+        context["links"] = [link for link in links["items"] if link["state"] != "ended"]
+    return visit.show("partner.html", row["name"], **context)
 
 
 @page("/partners/{subscriber_id}/edit", Scope.ENDPOINTS_WRITE, whole_tenant=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.store import endpoints
 from webhook_gateway.web.api import stats
 from webhook_gateway.web.console.frame import Visit, page
 
 
-@page("/problems", Scope.DELIVERIES_READ)
+@page("/problems", Scope.DELIVERIES_READ, by=Capability.VIEW)
 async def every(visit: Visit) -> Response:
     rows = (await stats.problems(visit.gateway, visit.caller))["items"]
     async with visit.reading() as connection:

@@ -8,7 +8,7 @@ from uuid import UUID
 from starlette.responses import Response
 
 from webhook_gateway.rules import ids
-from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.store import endpoints
 from webhook_gateway.web.api import replays
 from webhook_gateway.web.api.schemas.replays import NewReplay
@@ -17,7 +17,7 @@ from webhook_gateway.web.console import many
 from webhook_gateway.web.console.frame import PER_PAGE, Visit, action, page
 
 
-@page("/replays", Scope.DELIVERIES_READ)
+@page("/replays", Scope.DELIVERIES_READ, by=Capability.VIEW)
 async def every(visit: Visit) -> Response:
     found = await replays.every(Paging(cursor=visit.asked("cursor"), limit=PER_PAGE), visit.gateway, visit.caller)
     async with visit.reading() as connection:
@@ -27,12 +27,12 @@ async def every(visit: Visit) -> Response:
     return visit.show("replays.html", "Replays", **context)
 
 
-@page("/replays/new", Scope.DELIVERIES_WRITE)
+@page("/replays/new", Scope.DELIVERIES_WRITE, by=Capability.REPLAY)
 async def new(visit: Visit, found: dict[str, Any] | None = None) -> Response:
     return await many.show(visit, "replay", "New replay", found)
 
 
-@action("/replays/new", Scope.DELIVERIES_WRITE, form=new)
+@action("/replays/new", Scope.DELIVERIES_WRITE, form=new, by=Capability.REPLAY)
 async def create(visit: Visit) -> Response:
     given = many.given(visit, "endpoint_id", "subscriber_id", "type", "outcome", "status", "detail")
     is_all, unsure = not any(given.values()), many.unsure(visit)
@@ -44,7 +44,7 @@ async def create(visit: Visit) -> Response:
     return visit.go(f"/replays/{ids.render(ids.JOB, answer['id'])}")
 
 
-@page("/replays/{job_id}", Scope.DELIVERIES_READ)
+@page("/replays/{job_id}", Scope.DELIVERIES_READ, by=Capability.VIEW)
 async def one(visit: Visit, job_id: UUID) -> Response:
     row = await replays.one(job_id, visit.gateway, visit.caller)
     async with visit.reading() as connection:
@@ -53,7 +53,7 @@ async def one(visit: Visit, job_id: UUID) -> Response:
     return visit.show("replay.html", f"Replay {ids.render(ids.JOB, job_id)}", row=row, about=about)
 
 
-@action("/replays/{job_id}/cancel", Scope.DELIVERIES_WRITE, form=one)
+@action("/replays/{job_id}/cancel", Scope.DELIVERIES_WRITE, form=one, by=Capability.REPLAY)
 async def cancel(visit: Visit, job_id: UUID) -> Response:
     await replays.cancel(job_id, visit.gateway, visit.caller)
     return visit.go(f"/replays/{ids.render(ids.JOB, job_id)}", "cancelled")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.web.api import search as api
 from webhook_gateway.web.api.schemas.search import Search
 from webhook_gateway.web.console.frame import PER_PAGE, Visit, action
@@ -19,7 +19,7 @@ PLACES = {
 }
 
 
-@action("/search", Scope.DELIVERIES_READ)
+@action("/search", Scope.DELIVERIES_READ, by=Capability.VIEW)
 async def search(visit: Visit) -> Response:
     """To the page of an id; else what came with the key, which may name a patient and so is in no URL."""
     given = {"q": visit.form.get("q", ""), "cursor": visit.form.get("cursor") or None, "limit": PER_PAGE}

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from starlette.responses import RedirectResponse, Response
 
 from webhook_gateway.operations import sessions
-from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.store import sessions as stored
 from webhook_gateway.web.console.frame import Visit, action, page
 from webhook_gateway.web.console.rendering import Zone
-from webhook_gateway.web.console.signed_in import PATH
 from webhook_gateway.web.errors import Problem, granted
 
 MOST = 200
 YEAR = 31_536_000
+NOT_VALID = (
+    "This key or code is not valid, or not from this network.",
+    "This link was used already, or is too old: ask the hospital for a new one.",
+)
 
 
-@page("/login", public=True)
+@page("/login", public=True, by=Capability.VIEW)
 async def form(visit: Visit) -> Response:
-    to = visit.form.get("to") or visit.asked("to") or PATH
+    to = visit.form.get("to") or visit.asked("to") or visit.root
+    if visit.is_portal:  # a newer link takes the place of an older one
+        visit = replace(visit, session=None)
     return visit.show("sign_in.html", "Sign in", to=to, problem=visit.problem)
 
 
-@action("/login", public=True)
+@action("/login", public=True, by=Capability.VIEW)
 async def sign_in(visit: Visit) -> Response:
     to = visit.form.get("to", "")
     try:
@@ -33,16 +39,16 @@ async def sign_in(visit: Visit) -> Response:
     except Problem as problem:
         if problem.status_code not in (401, 429):
             raise
-        told = "This key or code is not valid, or not from this network." if problem.status_code == 401 else None
+        told = None if problem.status_code != 401 else NOT_VALID[visit.is_portal]
         context = {"to": to, "problem": problem, "told": told or problem.detail}
-        return visit.show("sign_in.html", "Sign in", problem.status_code, **context)
+        return replace(visit, session=None).show("sign_in.html", "Sign in", problem.status_code, **context)
     # Only to pages of ours: what looks like another host's address is one.
-    response = RedirectResponse(to if to.startswith(f"{PATH}/") else PATH, 303)
+    response = RedirectResponse(to if to.startswith(f"{visit.root}/") else visit.root, 303)
     visit.door.let_in(response, secret)
     return response
 
 
-@action("/logout")
+@action("/logout", by=Capability.VIEW)
 async def sign_out(visit: Visit) -> Response:
     assert visit.session is not None
     async with visit.changing() as change:
@@ -70,11 +76,11 @@ async def end(visit: Visit, session_id: UUID) -> Response:
     return await _end(visit, session_id)
 
 
-@action("/zone", public=True)
+@action("/zone", public=True, by=Capability.VIEW)
 async def choose_zone(visit: Visit) -> Response:
     to = visit.form.get("to", "")
-    response = RedirectResponse(to if to.startswith(f"{PATH}/") else PATH, 303)
-    how: dict[str, Any] = {"path": PATH, "samesite": "lax", "secure": not visit.gateway.settings.development}
+    response = RedirectResponse(to if to.startswith(f"{visit.root}/") else visit.root, 303)
+    how: dict[str, Any] = {"path": visit.root, "samesite": "lax", "secure": not visit.gateway.settings.development}
     response.set_cookie("zone", Zone(visit.form.get("zone", "")).name, max_age=YEAR, httponly=True, **how)
     return response
 

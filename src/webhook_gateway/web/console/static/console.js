@@ -10,7 +10,7 @@ const meant = (event, selector) => event.target instanceof Element && event.targ
 
 // A one-time code comes in the fragment, which no server and no log sees.
 const code = document.querySelector("input[data-code]");
-if (code && location.hash.startsWith("#whc_")) {
+if (code && /^#wh[cp]_/.test(location.hash)) {
   code.value = location.hash.slice(1);
   history.replaceState(null, "", location.pathname + location.search);
   code.form.requestSubmit();
