@@ -46,6 +46,27 @@ SELECT tenant_id, id, type, ordering_key, addressees::uuid[] FROM fresh ORDER BY
 RETURNING event_id, now() AS accepted_at, (SELECT pg_notify($13, $14) WHERE $12) IS NULL AS told
 """
 
+APPEND_ONE = """
+-- append one: the same for an event that comes alone, as most do. Without arrays it costs both sides a quarter less.
+WITH claimed AS (
+    INSERT INTO idempotency_keys (tenant_id, key, fingerprint, event_id)
+    SELECT $2::uuid, $8::bytea, $9::bytea, $1::uuid WHERE $8 IS NOT NULL
+    ON CONFLICT DO NOTHING
+    RETURNING event_id
+), fresh AS MATERIALIZED (
+    SELECT WHERE $8 IS NULL OR EXISTS (SELECT FROM claimed)
+), stored AS (
+    INSERT INTO events (id, tenant_id, type, occurred_at, size, body, addressees, ordering_key)
+    SELECT $1, $2, $3::text, coalesce($4::timestamptz, now()), $6::int, $7::bytea, $10::text::uuid[], $5::bigint
+    FROM fresh
+), found AS (
+    INSERT INTO lookups (key, event_id) SELECT unnest($11::text::uuid[]), $1 FROM fresh
+)
+INSERT INTO outbox (tenant_id, event_id, type, ordering_key, addressees)
+SELECT $2, $1, $3, $5, $10::text::uuid[] FROM fresh
+RETURNING event_id, now() AS accepted_at, (SELECT pg_notify($13, $14) WHERE $12) IS NULL AS told
+"""
+
 EARLIER = """
 -- earlier: what was accepted under these idempotency keys before
 SELECT k.tenant_id, k.key, k.fingerprint, k.event_id, k.created_at AS accepted_at
@@ -186,7 +207,10 @@ async def append(connection: Connection, events: Sequence[Appended], notify: boo
 
     To ``notify`` with it saves a commit, but holds a lock on the whole database while it lasts.
     """
-    rows = await connection.fetch(APPEND, *columns(Appended, events), notify, CHANNEL, OUTBOX)
+    if len(events) == 1:
+        rows = await connection.fetch(APPEND_ONE, *msgspec.structs.astuple(events[0]), notify, CHANNEL, OUTBOX)
+    else:
+        rows = await connection.fetch(APPEND, *columns(Appended, events), notify, CHANNEL, OUTBOX)
     return {row["event_id"]: row["accepted_at"] for row in rows}
 
 
