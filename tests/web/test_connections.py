@@ -325,6 +325,23 @@ class Checked:
         raise AssertionError("nobody sweeps here")
 
 
+async def test_an_event_is_answered_as_whole_and_as_everything_else_is(database_url: str) -> None:
+    async with serving(database_url) as served:
+        answers = await served.whole(served.post(close=False) + ALIVE + served.post(), "127.0.0.2")
+    heads, bodies, closes = [], [], []
+    while answers:
+        head, _, answers = answers.partition(b"\r\n\r\n")
+        headers = dict(re.findall(rb"^([\w-]+): (.*?)\r?$", head, re.MULTILINE))
+        length = int(headers.pop(b"content-length"))
+        bodies.append(json.loads(answers[:length]))
+        answers = answers[length:]
+        closes.append(headers.pop(b"connection", None))
+        heads.append(set(headers))
+    assert closes == [None, None, b"close"]
+    assert heads[0] == heads[1] == heads[2]
+    assert [body.get("type") for body in bodies] == ["lab_order.placed", None, "lab_order.placed"]
+
+
 def limits(connections: int = 100, by_address: int = 2, trusted: str = "") -> Limits:
     given = Settings(api_connections=connections, api_connections_by_address=by_address)
     return Limits.from_settings(given, trusted)

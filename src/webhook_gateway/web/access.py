@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from time import monotonic, perf_counter
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from webhook_gateway import telemetry
 from webhook_gateway.rules import ids
 
 from .callers import Bucket
 
+AT_ONCE = "webhook_gateway.at_once"
+"""The server's extension of ASGI that takes a whole answer: its status, its lines of headers, and its body."""
 NAMELESS = 10.0
 """Lines a second for requests without a live key: all are counted, but whoever may connect could fill the log."""
 
@@ -27,9 +30,9 @@ class Access:
         self._nameless = Bucket(NAMELESS)
         self.in_flight = 0
 
-    async def __call__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, route: str | None) -> None:
+    async def __call__(self, app: Answering, scope: Scope, receive: Receive, send: Send, route: str | None) -> None:
         """``route`` is its template where that is known before; else the router says it, if there is one."""
-        began, answer = perf_counter(), Answer(send)
+        began, answer = perf_counter(), Answer(send, scope.get("extensions", {}).get(AT_ONCE))
         scope.setdefault("state", {})
         self.in_flight += 1
         try:
@@ -56,13 +59,27 @@ class Access:
 class Answer:
     """``send`` that knows the status; None before there is one."""
 
-    __slots__ = ("_send", "status")
+    __slots__ = ("_at_once", "_send", "status")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, at_once: Callable[[int, bytes, bytes], bool] | None) -> None:
         self._send = send
+        self._at_once = at_once
         self.status: int | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
         await self._send(message)
+
+    async def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """All of an answer, in one write where the server can. Its headers are known to be right."""
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        if self._at_once is not None and self._at_once(status, lines, body):
+            self.status = status
+            return
+        await self({"type": "http.response.start", "status": status, "headers": headers})
+        await self({"type": "http.response.body", "body": body})
+
+
+Answering = Callable[[Scope, Receive, Answer], Awaitable[None]]
+"""An ASGI application, or one that gives whole answers."""

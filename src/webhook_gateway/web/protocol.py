@@ -24,6 +24,7 @@ from uvicorn.server import ServerState
 from webhook_gateway import telemetry
 from webhook_gateway.rules import ids
 
+from .access import AT_ONCE
 from .connections import CloseReason, Connections, Limits
 from .errors import RETRY_AFTER, Problem, answer_with
 from .guard import CONTENT_SECURITY_POLICY, SECURITY_HEADERS
@@ -108,6 +109,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.shared.leave(self)
         self._forget_requests()
+        if self.scope is not None:
+            self.scope.pop("extensions", None)  # which lead to us: nobody would let go of the other
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -173,6 +176,25 @@ class BoundedProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
             if self._phase is _Phase.ANSWERING:
                 self._phase, self._began = _Phase.IDLE, self.shared.now
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {AT_ONCE: self._answer_at_once}  # type: ignore[dict-item]
+
+    def _answer_at_once(self, status: int, headers: bytes, body: bytes) -> bool:
+        """One write for all of an answer; False where it can't be, and uvicorn has to do it."""
+        cycle = self._running
+        if cycle is None or cycle.disconnected or cycle.response_started or self.flow.write_paused:
+            return False
+        given = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
+        ending = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+        self.transport.write(b"".join((STATUS_LINE[status], given, headers, ending, body)))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
 from webhook_gateway.intake.ingest import PATIENCE
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.web import guard
+from webhook_gateway.web.access import Answer
 from webhook_gateway.web.callers import Caller, Callers
 from webhook_gateway.web.errors import answer_with, invalid
 
@@ -39,7 +40,7 @@ class ByteRoutes:
     def takes(self, scope: Scope) -> bool:
         return scope["method"] == "POST" and scope["path"] in self._handlers
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Answer) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         state = scope["state"]
         request_id = state["request_id"] = guard.request_id_of(headers)
@@ -60,9 +61,7 @@ class ByteRoutes:
             await answer_with(request_id, problem)(scope, receive, guard.Answered(send, request_id))
             return
         length = (b"content-length", b"%d" % len(answer))
-        ours = [*_JSON_HEADERS, length, (b"x-request-id", request_id.encode())]
-        await send({"type": "http.response.start", "status": status, "headers": ours})
-        await send({"type": "http.response.body", "body": answer})
+        await send.whole(status, [*_JSON_HEADERS, length, (b"x-request-id", request_id.encode())], answer)
 
     async def _body(self, receive: Receive) -> bytes | None:
         """All of it, however slowly it comes; None where the client has gone.
