@@ -62,7 +62,7 @@ async def test_a_body_that_a_filter_has_read_is_not_fetched_again(hospital: Hosp
         await partner.got(1)
         fetched = worker._sending.bodies
         assert list(fetched._open), "kept for the sender"
-    assert worker._dispatch._bodies is fetched
+    assert worker._fan_out.bodies is fetched
 
 
 async def test_what_is_too_much_to_open_at_fan_out_is_asked_before_its_first_attempt(

@@ -146,7 +146,12 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
     types, sequences = ["lab_result.final"] * SOME, [1] * SOME
     new = [[uuid7() for _ in nobody], *[nobody] * 3, types, sequences, [None] * SOME, [True] * SOME]
     new += [*[[None] * SOME] * 3, None]
+    first = [row["sequence"] for row in await connection.fetch("SELECT sequence FROM outbox ORDER BY 1 LIMIT 16")] or [
+        1
+    ]
+    new_ones = [first, [uuid7() for _ in first], *[[some[0]] * len(first), [True] * len(first), [30.0] * len(first)]]
     return {
+        "fan out": (outbox.FAN_OUT, [1 << 40, lowest, first, *new_ones, lease, events[:16], time()], 800),
         "ready": (deliveries.READY, [], 100),
         "first due": (deliveries.FIRST_DUE, [ten, [LONG_AGO] * 10], 100),
         "claim": (deliveries.CLAIM, [ten, [10] * 10, [LONG_AGO] * 10, [30.0] * 10, uuid7(), time()], 6_000),

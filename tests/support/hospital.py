@@ -99,12 +99,18 @@ class Hospital:
 
     # What is posted
 
-    async def post(self, *ordering_keys: str | None, times: int = 1, type: str = LAB_RESULT) -> list[UUID]:
-        """Stores an event for each ordering key, or one that has none, and that so many times; ``data`` counts them."""
+    async def post(
+        self, *ordering_keys: str | None, times: int = 1, type: str = LAB_RESULT, told: bool = False
+    ) -> list[UUID]:
+        """Stores an event for each ordering key, or one that has none, and that so many times; ``data`` counts them.
+
+        Workers are ``told`` what is new, or only that something is.
+        """
         events = [self.prepared(key, type, n) for n, key in enumerate((ordering_keys or (None,)) * times)]
         async with self.database.connection() as connection:
-            await outbox.append(connection, events)
-        await notify(self.database, OUTBOX)
+            await outbox.append(connection, events, notify=told)
+        if not told:
+            await notify(self.database, OUTBOX)
         return [event.id for event in events]
 
     def prepared(self, key: str | None, type: str = LAB_RESULT, n: int = 0) -> outbox.Appended:

@@ -61,8 +61,10 @@ class Dispatch:
         self._bodies = bodies
         self._endpoints: Mapping[UUID, Endpoint] = {}
         self._matcher = registry.matcher
-        self._low_water_mark = LowWaterMark()
-        self._few = FEW
+        self.low_water_mark = LowWaterMark()
+        self.few = FEW
+        self.taken: frozenset[UUID] = frozenset()
+        """Events of the last round that took some: a notification of one may still be on its way."""
 
     async def fan_out(self) -> Round:
         """One round; takes nothing while another process does it.
@@ -76,11 +78,11 @@ class Dispatch:
         leased: list[Leased] = []
         try:
             async with self._database.connection() as connection, connection.transaction():
-                after = self._low_water_mark.value()
+                after = self.low_water_mark.value()
                 try:
                     dequeued = await outbox.dequeue(connection, after, ROUND, self._database.clock.now())
                 finally:
-                    self._low_water_mark.scanned(after, time.perf_counter() - began)
+                    self.low_water_mark.scanned(after, time.perf_counter() - began)
                 if not dequeued.events:
                     return NOTHING
                 if dequeued.version > self._registry.snapshot.version:
@@ -102,10 +104,11 @@ class Dispatch:
         except BaseException:
             for one in leased:
                 self._slots.not_sent(one.record)
-            self._few = 0  # a body that can't be read must not keep others back: the next round asks for none
+            self.few = 0  # a body that can't be read must not keep others back: the next round asks for none
             raise
-        self._few = FEW
-        self._low_water_mark.found(dequeued.lowest - 1)
+        self.few = FEW
+        self.taken = frozenset(event.event_id for event in dequeued.events if event.endpoint_id is None)
+        self.low_water_mark.found(dequeued.lowest - 1)
         telemetry.fanned_out.inc(len(new))
         telemetry.fan_out_seconds.observe(seconds := time.perf_counter() - began)
         for event in dequeued.events:
@@ -192,7 +195,7 @@ class Dispatch:
     async def _insert(self, connection: Connection, new: Sequence[NewDelivery], lease_id: UUID) -> None:
         if new:
             leased = {one.event_id: one.tenant_id for one in new if one.lease is not None}
-            wanted = self._bodies.missing(leased) if len(leased) <= self._few else []
+            wanted = self._bodies.missing(leased) if len(leased) <= self.few else []
             self._bodies.keep(leased, await outbox.insert_deliveries(connection, new, lease_id, wanted))
         latest = sorted(
             {

@@ -37,6 +37,7 @@ from .sending import Sending
 from .settling import Settling
 from .slots import Slots
 from .stats import Stats
+from .told import FanOut
 from .upkeep import Upkeep, forward
 
 STUCK, HOPELESS = 60.0, 300.0
@@ -83,11 +84,12 @@ class Worker:
             clock, registry, due, settings.concurrency, settings.tenant_slots, settings.lease_margin
         )
         bodies, tokens, keep = Bodies(database, vault), Tokens(sender), settings.keep_responses
-        outbox, notified, changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        notified, changed = asyncio.Event(), asyncio.Event()
+        self._fan_out = FanOut(database, registry, slots, bodies, Dispatch(database, vault, registry, slots, bodies))
+        outbox = self._fan_out.told
         self._stats = stats = Stats(database)
         self._sending = sending = Sending(database, bodies, sender, tokens, registry, due, slots, stats, keep, stopping)
         self._settling = Settling(database, vault, registry, due, slots, sending, keep, outbox)
-        self._dispatch = Dispatch(database, vault, registry, slots, bodies)
         self._membership = Membership(database, clock, registry, sender.egress)
         self._notifier = Notifier(database, DELIVERIES)
         self._listening = partial(listen, database, {OUTBOX: outbox, DELIVERIES: notified, CONFIGURATION: changed})
@@ -95,7 +97,7 @@ class Worker:
         claiming = Claiming(database, clock, due, slots, sending, changed)
         self._stages = [
             Loop("configuration", Configuration(database, vault, clock, registry, due).poll, changed),
-            Loop("dispatch", self._fan_out, outbox),
+            Loop("dispatch", self._dispatch, outbox),
             Loop("claim", claiming.claim, due.changed),
             Loop("scan", claiming.scan, notified),
             Loop("forward", partial(forward, database)),
@@ -150,10 +152,10 @@ class Worker:
             if self._sending.in_flight or self._sending.unsettled:
                 telemetry.drain_cut_short(len(self._sending.in_flight), len(self._sending.unsettled))
 
-    async def _fan_out(self) -> float:
+    async def _dispatch(self) -> float:
         if pause := self._sending.must_wait():
             return pause
-        done = await self._dispatch.fan_out()
+        done = await self._fan_out.round()
         if not done.dequeued:
             return POLL
         for record in done.due:

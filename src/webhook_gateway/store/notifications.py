@@ -34,6 +34,33 @@ async def notify(database: Database, what: str) -> None:
             await connection.execute("SELECT pg_notify(channel, $2) FROM unnest($1::text[]) channel", channels, what)
 
 
+class Told(asyncio.Event):
+    """Set by notifications; keeps what they said, up to so many, as long as nobody has set it without a word."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+        self._words: list[str] = []
+        self._is_all = False
+
+    def set(self) -> None:
+        self._is_all = False
+        super().set()
+
+    def tell(self, words: str) -> None:
+        if len(self._words) < self._most:
+            self._words.append(words)
+        else:
+            self._is_all = False
+        super().set()
+
+    def take(self) -> list[str]:
+        """What was said since the last time; nothing where that isn't all that it was set for."""
+        words, self._words = self._words, []
+        is_all, self._is_all = self._is_all, True
+        return words if is_all else []
+
+
 class Notifier:
     """Sends notifications of one kind at most every 5 ms, however often it is asked to."""
 
@@ -72,8 +99,12 @@ async def _listen_once(database: Database, heard: dict[str, asyncio.Event], chan
     connection.add_termination_listener(lambda *_: broken.set())
 
     def hear(_connection: object, _pid: int, _channel: str, what: object) -> None:
-        if isinstance(what, str) and what in heard:
-            heard[what].set()
+        kind, _, words = str(what).partition(" ")
+        match heard.get(kind):
+            case Told() as told if words:
+                told.tell(words)
+            case asyncio.Event() as event:
+                event.set()
 
     try:
         await connection.add_listener(channel, hear)

@@ -43,7 +43,8 @@ WITH incoming AS MATERIALIZED (
 )
 INSERT INTO outbox (tenant_id, event_id, type, ordering_key, addressees)
 SELECT tenant_id, id, type, ordering_key, addressees::uuid[] FROM fresh ORDER BY n
-RETURNING event_id, now() AS accepted_at, (SELECT pg_notify($13, $14) WHERE $12) IS NULL AS told
+RETURNING event_id, now() AS accepted_at, CASE WHEN $12 THEN pg_notify($13, CASE WHEN addressees IS NULL
+    THEN concat_ws(' ', $14::text, sequence, tenant_id, event_id, type, ordering_key) ELSE $14 END) END AS told
 """
 
 APPEND_ONE = """
@@ -134,6 +135,19 @@ WITH made AS ({INSERT_DELIVERIES})
 SELECT id, body FROM events WHERE id = ANY($13::uuid[])
 """
 
+FAN_OUT = f"""
+-- fan out: a few events of which notifications told become deliveries, and what is about to be sent comes by the way
+WITH made AS MATERIALIZED (
+    SELECT id, event_id, endpoint_id, lease_id
+    FROM fan_out_told(CASE WHEN {time_near("$11", "NULL")} IS NOT NULL THEN $1::bigint END, $2::bigint, $3::bigint[],
+                      $4::bigint[], $5::uuid[], $6::uuid[], $7::bool[], $8::float8[], $9::uuid)
+)
+SELECT made.*, NULL::bytea AS body FROM made
+UNION ALL
+SELECT NULL, id, NULL, NULL, body FROM events
+WHERE id = ANY($10::uuid[]) AND EXISTS (SELECT FROM made WHERE lease_id IS NOT NULL)
+"""
+
 CANCEL_FOR_DELETED = """
 -- cancel for deleted: a replay or a test whose endpoint is gone by now; its delivery was promised, so it ends visibly
 INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, attempt, state, state_reason,
@@ -202,10 +216,22 @@ class NewDelivery(msgspec.Struct, frozen=True):
     unfiltered: bool | None = None
 
 
+class ToldDelivery(msgspec.Struct, frozen=True):
+    """One that `FAN_OUT` is to make, in the order of its arguments. ``told_of`` is its event's place in the outbox."""
+
+    told_of: int
+    id: UUID
+    endpoint_id: UUID
+    in_order: bool
+    lease: float | None
+    """Seconds."""
+
+
 async def append(connection: Connection, events: Sequence[Appended], notify: bool = False) -> dict[UUID, datetime]:
     """Stores the events and says which were new, with the time of acceptance. Returns after the commit.
 
-    To ``notify`` with it saves a commit, but holds a lock on the whole database while it lasts.
+    To ``notify`` with it saves a commit, but holds a lock on the whole database while it lasts. Workers are told what
+    they need to fan out (`read_told`).
     """
     if len(events) == 1:
         rows = await connection.fetch(APPEND_ONE, *msgspec.structs.astuple(events[0]), notify, CHANNEL, OUTBOX)
@@ -241,6 +267,41 @@ async def dequeue(connection: Connection, after: int, limit: int, now: float | N
     numbers = sorted(row["number"] for row in rows)
     events = [OutboxEvent(number, *tuple(row)[1:-2]) for number, row in zip(numbers, rows, strict=True)]
     return Dequeued(events, rows[0]["sequence"] if rows else 0, rows[0]["version"] if rows else 0)
+
+
+def read_told(words: str) -> OutboxEvent:
+    """What a notification said of an event; its ``sequence`` is the outbox's.
+
+    Raises:
+        ValueError: nothing that we would say.
+    """
+    sequence, tenant_id, event_id, kind, *key = words.split(" ")
+    ordering_key = int(key[0]) if key else None
+    return OutboxEvent(int(sequence), UUID(tenant_id), UUID(event_id), kind, ordering_key, None, None, None)
+
+
+async def fan_out(
+    connection: Connection,
+    version: int,
+    after: int,
+    told: Sequence[OutboxEvent],
+    new: Sequence[ToldDelivery],
+    lease_id: UUID,
+    bodies_of: Sequence[UUID],
+    now: float,
+) -> tuple[list[Any], dict[UUID, bytes]] | None:
+    """Makes deliveries of events that were told, in one transaction; None where a look at the outbox has to come first.
+
+    Nothing of events that another process took, or is about to. ``version`` is the configuration's by which they match.
+    With rows of deliveries come the sealed bodies of these events, where something is leased.
+    """
+    sequences = sorted(event.sequence for event in told)
+    arguments = version, after, sequences, *columns(ToldDelivery, new), lease_id, bodies_of, now
+    rows = await connection.fetch(FAN_OUT, *arguments)
+    if rows and rows[0]["event_id"] is None:
+        return None
+    made = [row for row in rows if row["id"] is not None]
+    return made, {row["event_id"]: row["body"] for row in rows[len(made) :]}
 
 
 async def without_known(connection: Connection, dequeued: Dequeued) -> list[OutboxEvent]:
