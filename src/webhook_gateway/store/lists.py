@@ -52,8 +52,8 @@ from .waiting import OPEN_STATES, explained
 
 WALKED = 10_000
 """Rows that a page walks over at most, in each table, to find those that a filter wants."""
-FEW = 5_000
-"""As many rows are read and sorted rather than walked to."""
+FEW_OPEN, FEW_DEAD = 2_000, 5_000
+"""As many rows are read and sorted rather than walked to; what is dead is rare, and seldom met on a walk."""
 ATTEMPTED = 2_000
 """Finished deliveries of an endpoint whose attempts a page looks at."""
 FEWEST = 100
@@ -77,8 +77,10 @@ async def deliveries_page(connection: AsyncConnection, wanted: Filter, *, before
         return await explained(await driver_of(connection), found, unfiltered=unfiltered), None
     bounds = between(deliveries, wanted.since, wanted.until, before)
     is_open, has_ended = wanted.state in (None, *OPEN_STATES), wanted.state in (None, *FINAL_STATES)
-    few_open = is_open and await _few(connection, _open_by_endpoint(theirs, rows))
-    few_dead = wanted.state in ("dead", "cancelled") and await _few(connection, _not_delivered(wanted, ended_rows))
+    few_open = is_open and await _few(connection, _open_by_endpoint(theirs, rows), FEW_OPEN)
+    few_dead = wanted.state in ("dead", "cancelled") and await _few(
+        connection, _not_delivered(wanted, ended_rows), FEW_DEAD
+    )
     reaches: list[UUID | None] = []
     if is_open and not few_open:
         reaches.append(await _reach(connection, deliveries, bounds))
@@ -163,7 +165,7 @@ async def attempts_page(
     ended_rows, rows = finished_rows().where(*told(wanted)), open_rows().where(*asked(wanted))
     of_ended = between(finished_deliveries, wanted.since, wanted.until, before)
     reached = await _reach_of_each(connection, wanted, theirs, of_ended, ATTEMPTED)
-    if await _few(connection, _open_by_endpoint(theirs, rows)):
+    if await _few(connection, _open_by_endpoint(theirs, rows), FEW_OPEN):
         is_open = _open_by_endpoint(theirs, rows)
     else:
         of_open = await _reach(connection, deliveries, between(deliveries, wanted.since, wanted.until, before))
@@ -225,7 +227,7 @@ def _open_by_endpoint(theirs: Sequence[UUID], rows: Select[Any]) -> Subquery:
     """Those with a time are in one index, those behind another one in the other."""
     due = rows.where(deliveries.c.due_at.is_not(None))
     behind = rows.where(deliveries.c.due_at.is_(None), deliveries.c.ordering_key.is_not(None))
-    return union_all(*(select(of_each(theirs, some, deliveries, FEW + 1)) for some in (due, behind))).subquery("o")
+    return union_all(*(select(of_each(theirs, some, deliveries, FEW_OPEN + 1)) for some in (due, behind))).subquery("o")
 
 
 def _of_event(wanted: Filter, rows: Select[Any], ended_rows: Select[Any]) -> Subquery:
@@ -240,12 +242,12 @@ def _not_delivered(wanted: Filter, ended_rows: Select[Any]) -> Subquery:
     rows = ended_rows.where(
         finished_deliveries.c.tenant_id == wanted.tenant_id, finished_deliveries.c.state != constant("delivered")
     )
-    return rows.limit(FEW + 1).subquery("o")
+    return rows.limit(FEW_DEAD + 1).subquery("o")
 
 
-async def _few(connection: AsyncConnection, rows: Subquery) -> bool:
-    some = select(literal_column("1")).select_from(rows).limit(FEW + 1).subquery()
-    return int(await connection.scalar(select(func.count()).select_from(some)) or 0) <= FEW
+async def _few(connection: AsyncConnection, rows: Subquery, most: int) -> bool:
+    some = select(literal_column("1")).select_from(rows).limit(most + 1).subquery()
+    return int(await connection.scalar(select(func.count()).select_from(some)) or 0) <= most
 
 
 async def _reach(connection: AsyncConnection, table: FromClause, bounds: Sequence[ColumnElement[bool]]) -> UUID | None:
