@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -97,6 +98,19 @@ def test_one_that_has_ended_is_told_when_and_why(state: str, ended: Ended) -> No
     how = "Given up 09:41:07 UTC after 2 attempts, the last one 503" if state == "dead" else "Cancelled 09:41:07 UTC"
     assert told.sentence == f"{how}: {ENDED[ended]}."
     assert told.next == ("A replay sends it again." if state == "dead" else None)
+
+
+def test_times_are_told_in_the_zone_of_whoever_asks_and_with_the_day_that_they_have_there() -> None:
+    one = replace(PENDING, state="cancelled", state_reason=Ended.BY_HAND, finished_at=AT, waiting_for=None, due_at=None)
+    for name, told in (
+        ("Europe/Berlin", "10:41:07 CET"),
+        ("Asia/Kolkata", "15:11:07 IST"),
+        ("Pacific/Kiritimati", "2026-11-24 23:41:07 +14"),  # where it is past midnight since
+    ):
+        there = NOW.astimezone(ZoneInfo(name))
+        assert of_delivery(one, there).sentence == f"Cancelled {told}: somebody gave it up."
+        waiting = of_delivery(replace(PENDING, waiting_for=Reason.MAINTENANCE), there).sentence
+        assert waiting == f"The endpoint is in maintenance until {there + timedelta(minutes=4):%H:%M %Z}."
 
 
 @pytest.mark.parametrize("state", ["delivered", "dead", "cancelled"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
 from typing import Any
 from uuid import UUID
 
@@ -31,6 +32,8 @@ class Actor(Rights):
     quotas: Quotas | None = None
     means: str = ""
     """What they act with, as a sentence has it: the key `operations`."""
+    zone: tzinfo = UTC
+    """In which they are told times."""
 
 
 LOCAL = "local"

@@ -42,7 +42,7 @@ async def deliveries(
     for row in rows:
         whole = {**row, **facts[row["id"]]}
         one = Standing(**{name: whole[name] for name in Standing.__struct_fields__})
-        told[row["id"]] = sentences.of_delivery(one, whole["now"])
+        told[row["id"]] = sentences.of_delivery(one, whole["now"].astimezone(actor.zone))
     return told
 
 

@@ -1,13 +1,13 @@
 """What people are told: how a delivery stands, or why an endpoint has none of an event, in a sentence each.
 
-Of a filter is told what whoever asks may see. Times in a sentence are UTC.
+Of a filter is told what whoever asks may see. Times in a sentence are in the zone of ``now``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -208,8 +208,8 @@ def _counted(count: int, thing: str) -> str:
 
 def _clock(at: datetime | None, now: datetime, form: str = "%H:%M") -> str:
     """With its day, unless that is today."""
-    moment, today = (at or now).astimezone(UTC), now.astimezone(UTC).date()
-    return f"{moment:{form if moment.date() == today else '%Y-%m-%d ' + form}} UTC"
+    moment = (at or now).astimezone(now.tzinfo)
+    return f"{moment:{form if moment.date() == now.date() else '%Y-%m-%d ' + form} %Z}"
 
 
 def _span(later: datetime, earlier: datetime) -> str:

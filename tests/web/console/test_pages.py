@@ -185,9 +185,15 @@ def test_every_template_is_escaped_and_every_icon_is_there() -> None:
 
 async def test_times_are_shown_in_the_zone_that_one_has_chosen(somebody: Any, world: World) -> None:
     person = await somebody("admin")
-    assert "UTC</time>" in await person.see(f"/deliveries/{world.delivery_id}")
+    page = f"/deliveries/{world.delivery_id}"
+    assert "UTC</time>" in await person.see(page)
+    assert re.search(r'class="why">Given up [0-9: -]+ UTC after', await person.see(page))
     answer = await person.do("/zone", zone="Asia/Kolkata", to="/console/deliveries")
     assert answer.headers["location"] == "/console/deliveries"
-    assert "IST</time>" in await person.see(f"/deliveries/{world.delivery_id}")
+    for path in (page, f"/events/{world.event_id}"):
+        shown = (await person.see(path)).partition("<main")[2].partition("</main>")[0]
+        assert "IST</time>" in shown
+        assert re.search(r">Given up [0-9: -]+ IST after", shown), "sentences, too"
+        assert "UTC" not in text_of(f"<main{shown}")
     await person.do("/zone", zone="../../etc/passwd")
-    assert "UTC</time>" in await person.see(f"/deliveries/{world.delivery_id}")
+    assert "UTC</time>" in await person.see(page)

@@ -106,6 +106,8 @@ class Console:
         if request.method not in SAFE:
             check_origin(request, self._gateway.settings.public_url)
         session = await visit.door.find(request, is_used=not visit.is_poll)
+        if session is not None:
+            session = replace(session, caller=replace(session.caller, zone=visit.zone.zone))
         request.scope["state"]["caller"] = None if session is None else session.caller
         return replace(visit, session=session)
 
