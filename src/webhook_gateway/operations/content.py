@@ -26,6 +26,7 @@ from .permission import types_of
 from .refusals import Conflict, Invalid, NotFound, Refusal
 
 FULL = {"level": "full", "subject": True}
+THIN = {"level": "thin", "subject": False}
 EXAMPLE = {"id": "evt_01h455vb4pex5vsknk084sn02q", "timestamp": "2026-11-24T09:30:00Z", "subject": "pat_7c1e9a52"}
 """What the body of a preview has beside type and data."""
 
@@ -76,8 +77,12 @@ async def preview(
     known = next((one for one in every if event_type in (None, one.name) and may_have(gets, one.name)), None)
     if known is None:
         return Conflict.NOT_PERMITTED if event_type in (None, *(one.name for one in every)) else NotFound.EVENT_TYPE
-    body = msgspec.json.encode({**EXAMPLE, "type": known.name, "data": known.example})
-    return _cut(view_of_endpoint(endpoint), known, body)
+    return example_of(known, view_of_endpoint(endpoint))
+
+
+def example_of(known: EventType, view: View) -> bytes:
+    """The body that whoever gets so much would get of the type's example."""
+    return _cut(view, known, msgspec.json.encode({**EXAMPLE, "type": known.name, "data": known.example}))
 
 
 class Sent(msgspec.Struct, frozen=True):

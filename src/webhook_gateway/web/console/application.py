@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from webhook_gateway.crypto.vault import Tampered
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.matching import is_name
 from webhook_gateway.store.database import Database
 from webhook_gateway.web import errors
 from webhook_gateway.web.api.dependencies import Gateway
@@ -163,6 +164,8 @@ def _read(places: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     """
     for name, text in places.items():
         try:
+            if name == "name" and not is_name(text):
+                raise errors.not_found("event type")
             yield name, ids.parse(IDS[name], text) if name in IDS else text
         except ids.NotAnId:
             raise errors.not_found(name.removesuffix("_id").replace("_", " ")) from None

@@ -37,6 +37,7 @@ SAID = {
     "partner": "The partner is made. Now say where its events go.",
     "tested": "The test is on its way, or has arrived: this is its delivery.",
     "deleted": "It was deleted.",
+    "event_type": "The event type is made: events of it are accepted.",
     "ended": "Signed out.",
     "link": "The link is revoked, and whoever was signed in by it is out.",
     "paused": "The endpoint is paused: its deliveries wait.",

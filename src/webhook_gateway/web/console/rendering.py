@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, tzinfo
 from functools import cache, partial
@@ -142,4 +143,5 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "local": lambda moment, zone: moment.astimezone(zone.zone).strftime("%Y-%m-%dT%H:%M"),
     "seen": visible,
     "linked": _linked,
+    "quoted": shlex.quote,
 }
