@@ -107,7 +107,7 @@ def export(
     vault = configured_vault()
 
     async def work(database: Database) -> Head:
-        from webhook_gateway.crypto.audit_chain import write_entry, write_head
+        from webhook_gateway.operations.audit import export
         from webhook_gateway.store import audit
 
         tenant_id = await tenant_named(database, tenant)
@@ -115,10 +115,8 @@ def export(
             signed = await audit.head(connection, vault, tenant_id, datetime.now(UTC))
         if since > signed.sequence:
             raise CannotGoOn(f"the log has only {signed.sequence} entries, so there are none after {since}", WRONG)
-        async with database.begin() as connection:
-            async for row in audit.entries(connection, tenant_id, since=since, until=signed.sequence):
-                print(write_entry(row))
-        print(write_head(signed))
+        async for lines in export(database, tenant_id, signed, since):
+            print(lines, end="")
         return signed
 
     signed = with_database(work)

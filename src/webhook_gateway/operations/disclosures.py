@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -145,11 +145,12 @@ async def verify(
     return [{**one, "matches": one["body_hash"] and one["body_hash"] == wanted} for one in found[0]], found[1]
 
 
-def as_csv(entries: Iterable[Entry]) -> str:
-    """RFC 4180, with a header. What a spreadsheet would take for a formula begins with an apostrophe."""
+def as_csv(entries: Iterable[Entry], columns: Sequence[str] = COLUMNS, *, header: bool = True) -> str:
+    """RFC 4180. What a spreadsheet would take for a formula begins with an apostrophe."""
     written = io.StringIO()
-    rows = csv.DictWriter(written, COLUMNS)
-    rows.writeheader()
+    rows = csv.DictWriter(written, columns)
+    if header:
+        rows.writeheader()
     rows.writerows({name: _cell(value) for name, value in entry.items()} for entry in entries)
     return written.getvalue()
 
@@ -160,6 +161,10 @@ def _cell(value: Any) -> Any:
             return value.isoformat()
         case list():
             return " ".join(value)
+        case dict():
+            return json.dumps(value, sort_keys=True, ensure_ascii=False)
+        case bytes():
+            return value.hex()
         case str() if value.startswith(("=", "+", "-", "@")):
             return f"'{value}"
         case _:

@@ -14,6 +14,7 @@ from sqlalchemy import RowMapping, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.rules import api_keys as form
+from webhook_gateway.rules import ids
 
 from .database import Connection
 from .rows import every, first, one
@@ -93,6 +94,14 @@ async def page(connection: AsyncConnection, tenant_id: UUID, *, before: UUID | N
     if before is not None:
         rows = rows.where(api_keys.c.id < before)
     return await every(connection, rows.order_by(api_keys.c.id.desc()).limit(limit))
+
+
+async def names(connection: AsyncConnection, tenant_id: UUID, key_ids: Sequence[UUID]) -> dict[str, str]:
+    """Of those given, the revoked ones, too, by id as it is written."""
+    rows = select(api_keys.c.id, api_keys.c.name).where(
+        api_keys.c.tenant_id == tenant_id, api_keys.c.id.in_(list(key_ids))
+    )
+    return {ids.render(ids.KEY, row.id): row.name for row in await connection.execute(rows)}
 
 
 async def revoke(connection: AsyncConnection, tenant_id: UUID, key_id: UUID) -> RowMapping | None:
