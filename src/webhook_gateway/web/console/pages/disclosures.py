@@ -9,7 +9,7 @@ from starlette.responses import Response
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.store import subscribers
 from webhook_gateway.web.api import disclosures
-from webhook_gateway.web.api.schemas.disclosures import DisclosureSearch
+from webhook_gateway.web.api.schemas.disclosures import DisclosureSearch, DisclosureVerification
 from webhook_gateway.web.console.frame import PER_PAGE, Visit, action, page
 
 MOST = 1_000
@@ -34,3 +34,15 @@ async def search(visit: Visit) -> Response:
         found.headers["Content-Disposition"] = 'attachment; filename="disclosures.csv"'
         return found
     return await form(visit, found)
+
+
+@page("/disclosures/check", Scope.DISCLOSURES_READ, whole_tenant=True)
+async def check(visit: Visit, found: dict[str, Any] | None = None) -> Response:
+    return visit.show("disclosure_check.html", "Check what was sent", found=found)
+
+
+@action("/disclosures/check", Scope.DISCLOSURES_READ, whole_tenant=True, form=check)
+async def verify(visit: Visit) -> Response:
+    given = {name: visit.form.get(name) or None for name in ("event_id", "body", "digest", "cursor")}
+    body = DisclosureVerification.model_validate({**given, "limit": PER_PAGE})
+    return await check(visit, await disclosures.verify(body, visit.gateway, visit.caller))
