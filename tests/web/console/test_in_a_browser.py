@@ -5,6 +5,7 @@ Skipped where there is none; `chromium` is Debian's package, and WEBHOOK_TEST_CH
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, Route, async_playwright, expect
 
 from tests.support.chromium import CHROMIUM, FLAGS
 from tests.web.console.people import pages
@@ -25,7 +26,9 @@ from webhook_gateway.rules.scopes import Capability, Scope
 
 AXE = (Path(__file__).parents[2] / "data" / "axe.min.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-TARGETS = "button, .button, select, nav a, input:not([type=hidden], [type=checkbox], [type=radio])"
+TARGETS = "button, .button, select, summary, nav a, input:not([type=hidden], [type=checkbox], [type=radio]), .choice"
+WORKABLE = "a, button, summary, label, select, input, textarea"
+STATE = "[location.href, document.activeElement.localName, document.querySelectorAll('[open], :popover-open').length]"
 NARROW = {"width": 320, "height": 700}
 
 pytestmark = [
@@ -216,6 +219,134 @@ async def test_the_keyboard_reaches_everything_that_can_be_worked(browser: Brows
             assert len(seen) >= expected - max(0, radios - 1), path
 
 
+async def to(page: Page, name: str, *, role: str = "") -> None:
+    """Goes on with the tabulator until the focus is on what a reader would call so."""
+    for _ in range(120):
+        await page.keyboard.press("Tab")
+        if await page.evaluate(
+            "([name, role]) => { const at = document.activeElement, label = at.labels?.[0]; return role ?"
+            " at.localName === role && at.innerText.trim().startsWith(name)"
+            " : (label ?? at).innerText?.trim().startsWith(name) }",
+            [name, role],
+        ):
+            return
+    raise AssertionError(f"the keyboard does not reach {name}")
+
+
+async def test_the_keyboard_alone_registers_a_partner_and_works_what_asks_for_confirmation(
+    browser: Browser, api: Api
+) -> None:
+    async with visiting(browser, api, Scope.ADMIN) as page:
+        keys = page.keyboard
+        await to(page, "Skip to the content")
+        await keys.press("Enter")
+        await to(page, "New partner")
+        await keys.press("Enter")
+        await page.wait_for_url("**/partners/new")
+        await to(page, "Name")
+        await keys.type("Central laboratory")
+        await to(page, "lab_result.*")
+        await keys.press("Space")
+        await to(page, "Thin")
+        await keys.press("ArrowDown")
+        await keys.press("ArrowUp")
+        await to(page, "Make the partner")
+        await keys.press("Enter")
+        await page.wait_for_url("**/endpoints/new?said=partner")
+        await to(page, "URL")
+        await keys.type("https://lab.example.com/hooks")
+        await keys.press("Enter")
+        await expect(page.locator(".secret code")).to_contain_text("whsec_")
+        await to(page, "Copy")
+        await to(page, "To the endpoint")
+        await keys.press("Enter")
+        await page.wait_for_url("**/endpoints/ep_*")
+        await to(page, "Pause it", role="summary")
+        await keys.press("Enter")
+        await to(page, "Why")
+        await keys.type("certificate change")
+        await to(page, "Pause it", role="button")
+        await keys.press("Enter")
+        await expect(page.locator("main")).to_contain_text("certificate change")
+        await to(page, "Resume")
+        await keys.press("Enter")
+        await expect(page.locator("main")).to_contain_text("It takes what is sent to it.")
+        await to(page, "Times in")
+        await keys.type("This computer")
+        await to(page, "Show")
+        await keys.press("Enter")
+        await to(page, "Sign out")
+        await keys.press("Enter")
+        await page.wait_for_url("**/login?said=ended")
+
+
+async def test_times_are_shown_in_the_zone_of_this_computer_in_sentences_too(
+    browser: Browser, api: Api, world: World
+) -> None:
+    async with visiting(browser, api, Scope.ADMIN, timezone_id="Asia/Kolkata") as page:
+        await page.goto(f"{api.url}/console/deliveries/{world.delivery_id}")
+        await expect(page.locator("main time").first).to_contain_text("UTC")
+        await page.get_by_label("Times in").select_option("This computer (Asia/Kolkata)")
+        await page.get_by_role("button", name="Show").click()
+        await expect(page.locator("main time").first).to_contain_text("IST")
+        await expect(page.locator(".note .why")).to_contain_text(re.compile(r"Given up [0-9: -]+ IST after"))
+        await expect(page.get_by_label("Times in")).to_have_value("Asia/Kolkata")
+
+
+async def test_the_end_of_a_session_is_announced_before_it_comes(browser: Browser, api: Api, world: World) -> None:
+    async with visiting(browser, api, Scope.ADMIN) as page:
+        await page.clock.install()
+        await page.goto(f"{api.url}/console/keys/new")
+        said = page.locator("#says[aria-live=polite]")
+        await page.clock.fast_forward("20:00")
+        await expect(said).to_have_text("")
+        await page.clock.fast_forward("07:10")
+        await expect(said).to_have_text("Your session ends in two minutes unless you open a page or send a form.")
+        async with api.database.connection() as connection:
+            await connection.execute("UPDATE sessions SET expires_at = now() + interval '10 minutes'")
+        await page.reload()
+        await page.clock.fast_forward("02:00")
+        await expect(said).to_have_text("")
+        await page.clock.fast_forward("05:30")
+        await expect(said).to_have_text("Your session ends in two minutes: save your work, and sign in again.")
+
+
+async def test_a_form_is_sent_once_and_says_so_but_one_that_takes_a_file_away_can_be_used_on(
+    browser: Browser, api: Api, world: World
+) -> None:
+    async with visiting(browser, api, Scope.ADMIN) as page:
+        await page.goto(f"{api.url}/console/disclosures")
+        await page.get_by_label("Partner").select_option("Northside")
+        for button in ("As CSV", "As CSV"):
+            async with page.expect_download() as downloaded:
+                await page.get_by_role("button", name=button).click()
+            assert (await downloaded.value).suggested_filename == "disclosures.csv"
+        await page.get_by_role("button", name="Search").click()
+        await expect(page.locator("main")).to_contain_text("Newest deliveries first")
+        await page.goto(f"{api.url}/console/audit")
+        for button, name in (("These as CSV", "audit.csv"), ("All, signed", "audit.jsonl")):
+            async with page.expect_download() as downloaded:
+                await page.get_by_role("button", name=button).click()
+            assert (await downloaded.value).suggested_filename == name
+        await page.goto(f"{api.url}/console/partners/new")
+        await page.get_by_label("Name", exact=True).fill("Central laboratory")
+        sent: list[str] = []
+        held = asyncio.Event()
+
+        async def hold(route: Route) -> None:
+            sent.append(route.request.method)
+            await held.wait()
+            await route.continue_()
+
+        await page.route("**/partners/new", hold)
+        press = "document.querySelector('main form button.main').click()"
+        await page.evaluate(f"{press}; {press}")
+        await expect(page.locator("#says")).to_have_text("Under way …")
+        held.set()
+        await page.wait_for_url("**/endpoints/new?said=partner")
+        assert sent == ["POST"]
+
+
 async def test_targets_are_large_enough_and_no_letter_acts(browser: Browser, api: Api, world: World) -> None:
     async with visiting(browser, api, Scope.ADMIN) as page:
         for one in pages("GET"):
@@ -226,10 +357,10 @@ async def test_targets_are_large_enough_and_no_letter_acts(browser: Browser, api
                 ".map(e => e.outerHTML.slice(0, 120))"
             )
             assert small == [], one.path
-        before = page.url
-        for letter in "abcdefghijklmnopqrstuvwxyz/?":
-            await page.keyboard.press(letter)
-        assert page.url == before
+            before = await page.evaluate(STATE)
+            for letter in "abcdefghijklmnopqrstuvwxyz/?":
+                await page.keyboard.press(letter)
+            assert await page.evaluate(STATE) == before, one.path
 
 
 async def test_a_reader_hears_where_each_table_and_field_belongs(browser: Browser, api: Api, world: World) -> None:
@@ -241,6 +372,12 @@ async def test_a_reader_hears_where_each_table_and_field_belongs(browser: Browse
                 assert "<caption>" in table, one.path
                 assert re.findall(r"<th(?![^>]*scope=)[ >]", table) == [], one.path
             assert "onclick" not in html
+            clickable = await page.evaluate(
+                "[...document.querySelectorAll('main *')].filter(e => getComputedStyle(e).cursor === 'pointer'"
+                f" && !e.closest(`{WORKABLE}`)).map(e => e.outerHTML.slice(0, 120))"
+            )
+            assert clickable == [], f"{one.path}: the keyboard works none of these"
+            assert await page.locator("tr[tabindex], tr[role], [tabindex]:not([tabindex='0'], [tabindex='-1'])").count() == 0
 
 
 async def test_a_partner_opens_its_link_and_does_what_it_lets_it(browser: Browser, api: Api, world: World) -> None:

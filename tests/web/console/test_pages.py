@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.web.console.people import SESSION, Person, pages, text_of
-from tests.web.serving import Api
+from tests.web.console.people import OURS, SESSION, Person, pages, text_of
+from tests.web.serving import Api, running
 from tests.web.world import World, make_world
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER, ROLES
@@ -183,6 +183,20 @@ def test_every_template_is_escaped_and_every_icon_is_there() -> None:
         assert set(re.findall(r'icon\("(\w+)"\)', text)) <= icons, template.name
 
 
+async def test_the_hospitals_zone_is_that_of_whoever_has_chosen_none(database_url: str) -> None:
+    async with running(database_url, development=True, time_zone="Europe/Berlin") as api:
+        async with api.client(await api.make_key("admin")) as admin:
+            world = await make_world(api, admin, api.tenant_id)
+        async with Person(base_url=api.url, trust_env=False, headers=OURS, verify=False) as person:
+            await person.sign_in(await api.make_key("admin"))
+            page = await person.see(f"/deliveries/{world.delivery_id}")
+            assert re.search(r"CES?T</time>", page)
+            assert re.search(r">Given up [0-9: -]+ CES?T after", page)
+            assert '<option value="Europe/Berlin" selected>Hospital (Europe/Berlin)</option>' in page
+            await person.do("/zone", zone="UTC")
+            assert "UTC</time>" in await person.see(f"/deliveries/{world.delivery_id}")
+
+
 async def test_times_are_shown_in_the_zone_that_one_has_chosen(somebody: Any, world: World) -> None:
     person = await somebody("admin")
     page = f"/deliveries/{world.delivery_id}"
@@ -193,7 +207,7 @@ async def test_times_are_shown_in_the_zone_that_one_has_chosen(somebody: Any, wo
     for path in (page, f"/events/{world.event_id}"):
         shown = (await person.see(path)).partition("<main")[2].partition("</main>")[0]
         assert "IST</time>" in shown
-        assert re.search(r">Given up [0-9: -]+ IST after", shown), "sentences, too"
         assert "UTC" not in text_of(f"<main{shown}")
+    assert re.search(r'class="why">Given up [0-9: -]+ IST after', await person.see(page)), "sentences, too"
     await person.do("/zone", zone="../../etc/passwd")
     assert "UTC</time>" in await person.see(page)

@@ -40,6 +40,7 @@ SAID = {
     "event_type": "The event type is made: events of it are accepted.",
     "ended": "Signed out.",
     "link": "The link is revoked, and whoever was signed in by it is out.",
+    "session": "Ended: whoever it was has to sign in again.",
     "paused": "The endpoint is paused: its deliveries wait.",
     "released": "What waited behind it goes on.",
     "replayed": "It is sent again.",

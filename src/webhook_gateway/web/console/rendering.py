@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.labels import visible
+from webhook_gateway.store.sessions import IDLE
 
 from .files import url_of
 from .signed_in import PATH
@@ -127,7 +128,7 @@ def _environment(root: str) -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.globals["file"] = partial(url_of, root)
+    environment.globals |= {"file": partial(url_of, root), "idle": IDLE}
     environment.filters |= _FILTERS
     return environment
 

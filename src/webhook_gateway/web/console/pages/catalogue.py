@@ -17,7 +17,7 @@ from webhook_gateway.store import endpoints
 from webhook_gateway.web.api import event_types, subscribers
 from webhook_gateway.web.api.schemas.event_types import EventTypeChanges, NewEventType
 from webhook_gateway.web.console.frame import Visit, action, page
-from webhook_gateway.web.errors import granted
+from webhook_gateway.web.errors import granted, refused
 
 MOST = 1_000
 
@@ -52,10 +52,12 @@ async def one(visit: Visit, name: str) -> Response:
         found = await known_type(connection, visit.gateway.catalogue, visit.caller.tenant_id, name)
         known = granted(found or NotFound.EVENT_TYPE)
         if visit.may(Scope.ENDPOINTS_READ):
-            bound = visit.caller.tenant_id, visit.caller.subscriber_id
-            rows = await endpoints.page(connection, *bound, state=None, before=None, limit=MOST)
+            tenant_id, theirs = visit.caller.tenant_id, visit.caller.subscriber_id
+            rows = await endpoints.page(
+                connection, tenant_id, subscriber_id=theirs, state=None, before=None, limit=MOST
+            )
             rows = [row for row in rows if may_have(types_of(row), name)]
-            about = await endpoints.called(connection, visit.caller.tenant_id, [row["id"] for row in rows])
+            about = await endpoints.called(connection, tenant_id, [row["id"] for row in rows])
             gets = [(row, about[row["id"]]) for row in rows]
     thin = example_of(known, view_of(THIN))
     return visit.show("event_type.html", name, known=known, gets=gets, thin=thin, base=visit.address)
@@ -65,7 +67,7 @@ async def one(visit: Visit, name: str) -> Response:
 async def edit(visit: Visit, name: str) -> Response:
     known = await event_types.one(name, visit.gateway, visit.caller)
     if known["source"] != "tenant":
-        raise granted(Conflict.EVENT_TYPE_SHIPPED)
+        raise refused(Conflict.EVENT_TYPE_SHIPPED)
     return visit.show("event_type_form.html", f"Change {name}", known=known)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from starlette.responses import Response
 
+from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.scopes import Capability, Scope
-from webhook_gateway.store import endpoints, pause, subscribers
+from webhook_gateway.store import endpoints, lists, pause, reports, subscribers
 from webhook_gateway.store.driver import driver_of
 from webhook_gateway.store.waiting import workers_alive
 from webhook_gateway.web.api import replays, stats
@@ -15,12 +16,14 @@ from webhook_gateway.web.api.schemas.shapes import Paging
 from webhook_gateway.web.console.frame import Visit, page
 
 MOST, MOST_PROBLEMS = 20, 5
+FEW = 50
+"""Attempts in a day, up to which the first steps may be ahead: beyond, nobody asks."""
 
 
 @page("/", by=Capability.VIEW)
 async def overview(visit: Visit) -> Response:
     caller = visit.caller
-    shown: dict[str, Any] = {"is_new": False}
+    shown: dict[str, Any] = {}
     async with visit.reading() as connection:
         driver = await driver_of(connection)
         shown |= {"workers": await workers_alive(driver), "paused": await pause.state(driver)}
@@ -28,8 +31,6 @@ async def overview(visit: Visit) -> Response:
             bound = caller.tenant_id, caller.subscriber_id
             shown["trouble"] = await endpoints.in_trouble(connection, *bound, limit=MOST)
             shown["held"] = await endpoints.held_everywhere(connection, *bound, limit=MOST + 1)
-            some = await subscribers.page(connection, caller.tenant_id, only=caller.subscriber_id, before=None, limit=1)
-            shown["is_new"] = not some
     if visit.may(Scope.DELIVERIES_READ):
         shown["stats"] = await stats.totals(visit.gateway, caller)
         shown["hour"], shown["day"] = [await stats.attempts(visit.gateway, caller, of) for of in ("1h", "24h")]
@@ -39,4 +40,18 @@ async def overview(visit: Visit) -> Response:
             shown["about"] = await endpoints.called(connection, caller.tenant_id, fail)
         jobs = (await replays.every(Paging(cursor=None, limit=MOST), visit.gateway, caller))["items"]
         shown["running"] = [job for job in jobs if job["state"] in ("pending", "running")]
+        is_theirs = visit.may(Scope.ENDPOINTS_READ, whole_tenant=True)
+        shown["steps"] = await _steps(visit) if is_theirs and shown["day"]["attempts"] <= FEW else None
     return visit.show("overview.html", "Overview", **shown)
+
+
+async def _steps(visit: Visit) -> dict[str, Any] | None:
+    """The newest partner, endpoint and delivery, as far as there are any; None once an event went to somebody."""
+    tenant_id = visit.caller.tenant_id
+    async with visit.reading() as connection:
+        partners = await subscribers.page(connection, tenant_id, only=None, before=None, limit=1)
+        made = await endpoints.page(connection, tenant_id, subscriber_id=None, state=None, before=None, limit=1)
+        sent, _ = await lists.deliveries_page(connection, reports.Filter(tenant_id), before=None, limit=FEW)
+    if any(row["reason"] != "test" and not row["type"].startswith(OPERATIONAL) for row in sent):
+        return None
+    return {name: next(iter(rows), None) for name, rows in (("partner", partners), ("endpoint", made), ("sent", sent))}

@@ -88,7 +88,7 @@ async def choose_zone(visit: Visit) -> Response:
 async def _end(visit: Visit, session_id: UUID | None) -> Response:
     async with visit.changing() as change:
         granted(await sessions.end(change, session_id, of_all=_sees_all(visit)))
-    return visit.go("/sessions", "ended")
+    return visit.go("/sessions", "session")
 
 
 def _sees_all(visit: Visit) -> bool:

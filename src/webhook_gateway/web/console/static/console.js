@@ -31,8 +31,12 @@ document.addEventListener("click", (event) => {
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
+  if (event.submitter?.dataset.downloads) return;
   if (form.dataset.sent) event.preventDefault();
-  else if (form.method === "post") form.dataset.sent = "yes";
+  else if (form.method === "post") {
+    form.dataset.sent = "yes";
+    setTimeout(() => form.dataset.sent && say("Under way …"), 400);
+  }
 });
 addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent));
 
@@ -55,12 +59,9 @@ document.addEventListener("htmx:before:request", (event) => {
   if (paused || document.hidden || (live && live.matches(":hover, :focus-within"))) event.preventDefault();
 });
 
-// The end of a session is announced before it comes.
+// The end of a session is announced before it comes: a minute earlier than said, since its use is noted once a minute.
 const ends = document.querySelector("[data-ends]");
-if (ends) {
-  const left = new Date(ends.dataset.ends) - Date.now() - 120_000;
-  if (left > 0 && left < 2 ** 31) setTimeout(() => say("Your session ends in two minutes: save your work, and sign in again."), left);
-}
+if (ends) setTimeout(() => say(ends.dataset.ends), (ends.dataset.left - 180) * 1_000);
 
 function say(text) {
   document.getElementById("says").textContent = text;
