@@ -89,7 +89,7 @@ async def test_a_type_that_ships_is_nobodys_to_change(somebody: Any) -> None:
     assert shipped.status_code == 409
 
 
-@pytest.mark.parametrize("name", ["%00", "no_such.type", "..", "a" * 200, "%F0%9F%98%80"])
+@pytest.mark.parametrize("name", ["%00", "no_such.type", "a" * 200, "%F0%9F%98%80"])
 async def test_a_name_that_is_none_is_not_found(somebody: Any, name: str) -> None:
     person: Person = await somebody("admin")
     for path in (f"/catalogue/{name}/edit", f"/catalogue/{name}"):

@@ -16,8 +16,6 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -173,9 +171,6 @@ def _read(places: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
 
 def _problem(unexpected: Exception, request_id: str) -> Problem:
     match unexpected:
-        case ValidationError():
-            found = [{**one, "loc": ("body", *one["loc"])} for one in unexpected.errors()]
-            return errors.of_validation(RequestValidationError(found))
         case Tampered():
             return errors.record_damaged(unexpected)
         case _:

@@ -13,6 +13,8 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -23,7 +25,7 @@ from webhook_gateway.rules.labels import is_label
 from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.web.api.dependencies import Gateway
 from webhook_gateway.web.callers import Caller
-from webhook_gateway.web.errors import Problem, forbidden, invalid
+from webhook_gateway.web.errors import Problem, forbidden, invalid, of_validation
 
 from .forms import Form
 from .rendering import Zone, render
@@ -180,10 +182,14 @@ class Page:
             raise forbidden(self._lacking(visit))
         try:
             return await self.handle(visit, **places)
-        except Problem as problem:
-            if self.form is None or problem.status_code not in (409, 422):
-                raise
-            return await self.form(replace(visit, problem=problem), **places)
+        except ValidationError as wrong:
+            found = [{**one, "loc": ("body", *one["loc"])} for one in wrong.errors()]
+            problem = of_validation(RequestValidationError(found))
+        except Problem as refused:
+            problem = refused
+        if self.form is None or problem.status_code not in (409, 422):
+            raise problem
+        return await self.form(replace(visit, problem=problem), **places)
 
     def _lacking(self, visit: Visit) -> str:
         if visit.session is not None and visit.session.viewing is not None:
