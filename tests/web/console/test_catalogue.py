@@ -1,4 +1,4 @@
-"""The catalogue at the console: the hospital's own types are made, changed and deleted, and a type's example is sent."""
+"""The catalogue at the console: own types are made, changed and deleted, and a type's example is sent."""
 
 from __future__ import annotations
 

@@ -377,7 +377,10 @@ async def test_a_reader_hears_where_each_table_and_field_belongs(browser: Browse
                 f" && !e.closest(`{WORKABLE}`)).map(e => e.outerHTML.slice(0, 120))"
             )
             assert clickable == [], f"{one.path}: the keyboard works none of these"
-            assert await page.locator("tr[tabindex], tr[role], [tabindex]:not([tabindex='0'], [tabindex='-1'])").count() == 0
+            assert (
+                await page.locator("tr[tabindex], tr[role], [tabindex]:not([tabindex='0'], [tabindex='-1'])").count()
+                == 0
+            )
 
 
 async def test_a_partner_opens_its_link_and_does_what_it_lets_it(browser: Browser, api: Api, world: World) -> None:
