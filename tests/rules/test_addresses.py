@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.rules.registries import INTERESTING, INTERESTING_IPV6, addresses, addresses_v4, ends, oracle_says_public
-from webhook_gateway.rules.addresses import classify
+from webhook_gateway.rules.addresses import classify, translated_ipv4
 from webhook_gateway.rules.targets import Policy, judge
 
 
@@ -52,3 +52,19 @@ def test_an_address_that_hides_another_is_what_the_other_is_and_never_public(for
 @pytest.mark.parametrize(("address", "reason"), [("::", "unspecified"), ("::1", "loopback"), ("::2", "unspecified")])
 def test_the_first_two_addresses_are_ipv6s_own_and_the_third_hides_one(address: str, reason: str) -> None:
     assert classify(IPv6Address(address)) == reason
+
+
+@pytest.mark.parametrize(
+    ("prefix", "address"),
+    [
+        ("2001:db8::/32", "2001:db8:c000:221::"),
+        ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+        ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+        ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+        ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+        ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+    ],
+)
+def test_what_is_behind_a_nat64_prefix_is_what_the_standards_own_table_says(prefix: str, address: str) -> None:
+    # RFC 6052, section 2.4.
+    assert translated_ipv4(IPv6Address(address), IPv6Network(prefix)) == IPv4Address("192.0.2.33")

@@ -1,5 +1,6 @@
 """When a failing endpoint is left alone, and when it is asked again."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -121,3 +122,12 @@ def test_an_opening_never_lasts_longer_than_five_minutes(steps: list[tuple[bool,
         assert health.open_until is None or health.open_until <= now + breaker.LONGEST_OPENING
         assert 0 <= health.window_failed <= health.window_total
         assert (health.failing_since is None) == (health.failures_in_a_row == 0)
+
+
+@pytest.mark.parametrize(
+    ("later", "day"), [(-1.0, 0), (0.0, 0), (0.999, 0), (1.0, 1), (29.5, 29), (30.0, 30), (500.0, 30)]
+)
+def test_the_days_of_a_failing_endpoint_are_counted_from_its_first_failure_up_to_thirty(later: float, day: int) -> None:
+    first = breaker.after_failure(FRESH, 1_000_000.0)
+    assert first.failing_days == 1
+    assert breaker.after_failure(first, 1_000_000.0 + later * 86_400).failing_days == 1 | 1 << day

@@ -1,5 +1,6 @@
 """TypeIDs, against the specification's own cases."""
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -58,3 +59,10 @@ def test_whatever_else_is_no_id_and_nothing_worse(text: str) -> None:
 def test_another_kind_alphabet_or_length_is_refused(text: str) -> None:
     with pytest.raises(ids.NotAnId):
         ids.parse(ids.EVENT, text)
+
+
+def test_an_id_tells_when_it_was_made() -> None:
+    # The UUIDv7 of RFC 9562, appendix A.6.
+    value = UUID("017f22e2-79b0-7cc3-98c4-dc0c0c07398f")
+    assert ids.moment_of(value) == datetime(2022, 2, 22, 19, 22, 22, tzinfo=UTC)
+    assert ids.moment_of(UUID(int=value.int + (1 << 80))) == datetime(2022, 2, 22, 19, 22, 22, 1_000, tzinfo=UTC)

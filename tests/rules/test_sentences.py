@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.filters import HIDDEN
 from webhook_gateway.rules.model import DeliveryState
-from webhook_gateway.rules.sentences import Ended, Standing, WhyNot, of_delivery, of_event, of_filter, of_none
+from webhook_gateway.rules.sentences import LONGEST, Ended, Standing, WhyNot, of_delivery, of_event, of_filter, of_none
 from webhook_gateway.rules.waiting import Reason
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -236,3 +236,21 @@ def test_a_filter_that_may_not_be_seen_is_the_hospitals(given: object) -> None:
 
 def test_a_long_filter_is_cut() -> None:
     assert len(of_filter({"a": ["x" * 4_000]}).sentence) < 400
+
+
+@pytest.mark.parametrize(("attempt", "which"), [(0, "0th"), (1, "first"), (10, "tenth"), (11, "11th")])
+def test_an_attempt_is_told_by_its_place(attempt: int, which: str) -> None:
+    one = replace(PENDING, state="delivered", attempt=attempt, duration=0.3124, finished_at=AT, waiting_for=None)
+    assert of_delivery(one, NOW).sentence == f"Delivered 09:41:07 UTC at the {which} attempt, 312 ms."
+
+
+def test_what_is_due_behind_nothing_says_so() -> None:
+    told = of_delivery(replace(PENDING, waiting_for=Reason.SLOTS, due_before=None), NOW)
+    assert told.sentence == "Due, behind 0 others: it waits for a free slot."
+
+
+def test_a_filter_is_cut_at_its_length_and_not_before() -> None:
+    asked = of_filter({"payer_id": ["x" * 50]}).sentence.removeprefix("Does not want it: its filter asks for ")
+    longest = "x" * (50 + LONGEST - len(asked.removesuffix(".")))
+    assert of_filter({"payer_id": [longest]}).sentence.endswith("xx.")
+    assert of_filter({"payer_id": [longest + "y"]}).sentence.endswith("xx….")

@@ -188,3 +188,29 @@ def test_a_success_begun_before_does_not_end_the_silence_that_was_asked_for() ->
 
 def test_a_body_that_was_tampered_with_is_dead_at_once() -> None:
     assert verdict(Unsendable("body_damaged", Remedy.NONE)).action == GiveUp("body_damaged")
+
+
+@pytest.mark.parametrize(("before", "until"), [(None, 120), (60, 120), (600, 600)])
+def test_silence_that_was_asked_for_is_never_shortened(before: float | None, until: float) -> None:
+    health = Health(retry_after_until=None if before is None else NOW + before)
+    assert verdict(Rejected(503, retry_after=120.0), health=health).health.retry_after_until == NOW + until
+    late = Health(retry_after_until=0.5)
+    assert decide(delivery(), ENDPOINT, late, Rejected(503, retry_after=0.25), 0.0, 0.5).health.retry_after_until == 0.5
+    never = decide(delivery(), ENDPOINT, Health(), Rejected(503, retry_after=0.25), 0.0, 0.5)
+    assert never.health.retry_after_until == 0.25
+
+
+@pytest.mark.parametrize("reason", ["replay", "backfill"])
+def test_what_was_asked_for_before_the_host_changed_is_for_the_host_of_then(reason: str) -> None:
+    asked = structs.replace(delivery(), id=UUID(int=1_000_500 << 80 | 3 << 78), reason=reason)
+    for changed, is_for_another in ((1_000.499, False), (1_000.5, False), (1_000.501, True)):
+        assert asked.is_for_another_host(replace(ENDPOINT, host_changed_at=changed)) is is_for_another
+    assert not asked.is_for_another_host(ENDPOINT)
+    assert not structs.replace(asked, reason=None).is_for_another_host(replace(ENDPOINT, host_changed_at=2_000.0))
+
+
+def test_nothing_is_known_of_an_endpoint_that_is_new() -> None:
+    new = Health()
+    assert (new.failures_in_a_row, new.failing_days, new.openings) == (0, 0, 0)
+    assert (new.window_start, new.window_total, new.window_failed) == (0.0, 0, 0)
+    assert delivery().sequence == 0

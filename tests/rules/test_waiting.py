@@ -162,3 +162,12 @@ def test_silence_that_a_partner_asked_for_is_kept_to_its_end() -> None:
     health = Health(retry_after_until=NOW + 120)
     assert may_begin(ENDPOINT, health, NOW + 119) == 0
     assert may_begin(ENDPOINT, health, NOW + 120) == ENDPOINT.slots
+
+
+def test_while_nothing_is_sent_what_has_a_time_waits_for_that_first_and_the_rest_for_its_own_reason() -> None:
+    def told(delivery: OpenDelivery, endpoint: Endpoint = ENDPOINT) -> Waiting:
+        return why_waiting(delivery, endpoint, HEALTHY, None, NOW)
+
+    assert told(DUE) == told(OpenDelivery(NOW + 5)) == Waiting(Reason.SENDING_PAUSED)
+    assert told(DUE, PAUSED) == Waiting(Reason.PAUSED)
+    assert told(OpenDelivery(None)) == Waiting(Reason.ORDERING_KEY)
