@@ -232,6 +232,14 @@ async def test_nouns_are_found_by_name_and_shown_as_the_api_has_them(lab: Operat
     assert (await lab.run("subscribers", "delete", "Lab", "force=true")).returncode == 0
 
 
+async def test_a_link_to_a_partners_portal_is_made_at_a_terminal(lab: Operator) -> None:
+    lab.key = await lab.api.make_key("admin")
+    made = await lab.run("subscribers", "portal-links", "Lab", 'capabilities=["test"]', "expires_in_seconds=3600")
+    assert made.returncode == 0, made.stderr
+    assert "/portal/login#whp_" in made.stdout
+    assert 'capabilities: ["test", "view"]' in made.stdout
+
+
 async def test_an_operators_key_moves_deliveries_and_pauses_endpoints(lab: Operator) -> None:
     lab.key = await lab.api.make_key("endpoints:read", "deliveries:read", "deliveries:write")
     endpoint = json.loads((await lab.run("endpoints", "show", "results", "--json")).stdout)["id"]
