@@ -19,7 +19,11 @@ from .finished import has_delivery
 from .notifications import CHANNEL, OUTBOX
 from .rows import columns
 
-APPEND = """
+TELL = """CASE WHEN $12 THEN pg_notify($13, CASE WHEN addressees IS NULL
+    THEN concat_ws(' ', $14::text, sequence, tenant_id, event_id, type, ordering_key) ELSE $14 END) END AS told"""
+"""SQL: what `read_told` reads."""
+
+APPEND = f"""
 -- append: all events that arrived while the last commit was under way, with their idempotency keys and what they are
 -- found by, in one commit. Idempotency keys are inserted in sorted order, so that two processes that got the same
 -- retries can't deadlock; what they are found by, so that an index page is gone to once. Workers are told by the way.
@@ -43,11 +47,10 @@ WITH incoming AS MATERIALIZED (
 )
 INSERT INTO outbox (tenant_id, event_id, type, ordering_key, addressees)
 SELECT tenant_id, id, type, ordering_key, addressees::uuid[] FROM fresh ORDER BY n
-RETURNING event_id, now() AS accepted_at, CASE WHEN $12 THEN pg_notify($13, CASE WHEN addressees IS NULL
-    THEN concat_ws(' ', $14::text, sequence, tenant_id, event_id, type, ordering_key) ELSE $14 END) END AS told
+RETURNING event_id, now() AS accepted_at, {TELL}
 """
 
-APPEND_ONE = """
+APPEND_ONE = f"""
 -- append one: the same for an event that comes alone, as most do. Without arrays it costs both sides a quarter less.
 WITH claimed AS (
     INSERT INTO idempotency_keys (tenant_id, key, fingerprint, event_id)
@@ -65,7 +68,7 @@ WITH claimed AS (
 )
 INSERT INTO outbox (tenant_id, event_id, type, ordering_key, addressees)
 SELECT $2, $1, $3, $5, $10::text::uuid[] FROM fresh
-RETURNING event_id, now() AS accepted_at, (SELECT pg_notify($13, $14) WHERE $12) IS NULL AS told
+RETURNING event_id, now() AS accepted_at, {TELL}
 """
 
 EARLIER = """
