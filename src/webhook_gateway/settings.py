@@ -59,9 +59,9 @@ class Settings(BaseSettings):
     api_event_rate: float = Field(20_000.0, ge=0)
     """Events a second that one key may post to one API process in batches; 0 for no limit."""
     oidc_issuer: str | None = None
-    """The identity provider whose tokens (JWTs) the API takes beside its own keys: their claim ``iss``."""
+    """The hospital's identity provider: the claim ``iss`` of its tokens (JWTs)."""
     oidc_audience: str | None = None
-    """What tokens for this gateway have as ``aud``."""
+    """What tokens for the API, which it takes beside its own keys, have as ``aud``."""
     oidc_jwks_url: str | None = None
     """Where the provider's keys are: https."""
     oidc_role_claim: str = "scope"
@@ -70,6 +70,13 @@ class Settings(BaseSettings):
     """Its values as roles or scopes: ``hms-operators=operator,hms-auditors=auditor``. Others give nothing."""
     oidc_tenant_claim: str | None = None
     """The claim that names the tenant. Without it, tokens are for the default tenant."""
+    oidc_client_id: str | None = None
+    """As whom the provider knows the console: people sign in there with their accounts (OpenID Connect)."""
+    oidc_client_secret_file: Path | None = None
+    oidc_sign_in_claim: str = "groups"
+    """The claim of their ID tokens that ``oidc_roles`` maps."""
+    oidc_sign_in_scope: str = "profile"
+    """What is asked of the provider beside ``openid``, as ``profile groups``."""
     partner_endpoints: int = Field(50, ge=0)
     """Endpoints that a subscriber may have for one of its own keys to make another."""
     partner_header_bytes: int = Field(4_096, ge=0)
@@ -197,14 +204,24 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_oidc(self) -> Settings:
-        needed = (self.oidc_issuer, self.oidc_audience, self.oidc_jwks_url)
-        if any(needed) and not all((*needed, self.oidc_roles)):
-            raise ValueError("OIDC_ISSUER, OIDC_AUDIENCE, OIDC_JWKS_URL and OIDC_ROLES are needed together")
-        if self.oidc_jwks_url is not None:
-            url = urlsplit(self.oidc_jwks_url)
-            if url.scheme != "https" and not (self.development and url.scheme == "http"):
-                raise ValueError("OIDC_JWKS_URL has to be https: whoever can change the answer can be anybody")
+        tokens, people = (self.oidc_audience, self.oidc_jwks_url), (self.oidc_client_id, self.oidc_client_secret_file)
+        wanted = [given for given in (tokens, people) if any(given)]
+        if (wanted or self.oidc_issuer) and not (wanted and all((*sum(wanted, ()), self.oidc_issuer, self.oidc_roles))):
+            ways = "OIDC_AUDIENCE and OIDC_JWKS_URL, or OIDC_CLIENT_ID and OIDC_CLIENT_SECRET_FILE"
+            raise ValueError(f"OIDC_ISSUER, OIDC_ROLES and {ways} (or all four) are needed together")
+        if self.oidc_client_id and self.oidc_client_id == self.oidc_audience:
+            raise ValueError("OIDC_CLIENT_ID has to differ from OIDC_AUDIENCE: who signs in gets no token for the API")
+        urls = {"OIDC_JWKS_URL": self.oidc_jwks_url}
+        if self.oidc_client_id:
+            urls |= {"OIDC_ISSUER": self.oidc_issuer, "PUBLIC_URL": self.public_url or "http://"}
+        for name, url in urls.items():
+            if url is not None and not self.is_trusted(url):
+                raise ValueError(f"{name} has to be https: whoever can change the answer can be anybody")
         return self
+
+    def is_trusted(self, url: str) -> bool:
+        """Whether nobody on the way there can read or change anything; in development, whoever is on this machine."""
+        return url.startswith(("https://", "http://") if self.development else "https://")
 
     @model_validator(mode="after")
     def _check_smtp(self) -> Settings:

@@ -287,6 +287,10 @@ def stalled_sessions_ended(count: int) -> None:
     log.warning("stalled_sessions_ended", sessions=count, remedy="a gateway process is frozen: look for stopped ones")
 
 
+def not_let_in(reason: str) -> None:
+    log.warning("not_let_in", reason=reason)
+
+
 def open_too_long(count: int) -> None:
     log.warning("open_too_long", deliveries=count, remedy="they are dead; see WEBHOOK_GATEWAY_RETAIN_OPEN_DAYS")
 

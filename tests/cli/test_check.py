@@ -9,6 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tests.support.identity_provider import CLIENT_ID, SECRET, identity_provider
 from tests.support.mail_server import mail_server
 from tests.support.postgres import Server
 from webhook_gateway.crypto.master_keys import new_master_key
@@ -217,3 +218,29 @@ def test_whoever_starts_it_for_development_is_told_loudly(
     process = start(*half, settings=settings | {"WEBHOOK_GATEWAY_DEVELOPMENT": "true"})
     assert process.stderr is not None
     assert any("DEVELOPMENT IS ON" in line for line in process.stderr)  # reads until there is one
+
+
+@on_a_durable_server
+async def test_the_identity_provider_is_asked_where_people_sign_in(cli: Cli, durable_url: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    async with identity_provider() as provider:
+        settings = {
+            "DATABASE_URL": durable_url,
+            "WEBHOOK_GATEWAY_MASTER_KEYS": MASTER,
+            "WEBHOOK_GATEWAY_DEVELOPMENT": "true",
+            "WEBHOOK_GATEWAY_OIDC_ISSUER": provider.url,
+            "WEBHOOK_GATEWAY_OIDC_CLIENT_ID": CLIENT_ID,
+            "WEBHOOK_GATEWAY_OIDC_CLIENT_SECRET_FILE": str(tmp_path / "secret"),
+            "WEBHOOK_GATEWAY_OIDC_ROLES": "hms-operators=operator",
+        }
+
+        async def check(**changes: str) -> subprocess.CompletedProcess[str]:
+            return await asyncio.to_thread(cli, "check", "--json", **{**settings, **changes})
+
+        assert f"{provider.url} says where people sign in" in findings(await check(), "ok")
+        missing = await check(WEBHOOK_GATEWAY_OIDC_CLIENT_SECRET_FILE=str(tmp_path / "none"))
+        assert "CLIENT_SECRET_FILE can't be read" in findings(missing, "error")
+        provider.instead["/.well-known/openid-configuration"] = (503, b"")
+        away = await check()
+    assert "is away, or of another issuer" in findings(away, "error")
+    assert SECRET not in away.stdout + away.stderr

@@ -21,7 +21,7 @@ from tests.web.serving import Api, running
 from webhook_gateway.settings import Settings
 from webhook_gateway.store import tenants
 from webhook_gateway.web import oidc
-from webhook_gateway.web.oidc import Issuer, NotAToken
+from webhook_gateway.web.oidc import Issuer, NotAToken, issuer_from
 
 ISSUER, AUDIENCE = "https://id.hospital.example", "webhook-gateway"
 ROLES = "hms-operators=operator,hms-admins=admin,bodies=payload:read"
@@ -205,10 +205,16 @@ class Clock:
         return self.now
 
 
+def made(there: Partner, clock: Clock) -> Issuer:
+    found = issuer_from(Settings.model_validate(settings(there)), clock)
+    assert found is not None
+    return found
+
+
 async def test_keys_are_fetched_once_again_when_they_change_and_not_for_every_stranger() -> None:
     provider, clock = Provider(FIRST), Clock()
     async with partner(otherwise=provider) as there:
-        issuer = Issuer(Settings.model_validate(settings(there)), clock)
+        issuer = made(there, clock)
         for _ in range(5):
             await issuer.identify(token())
         assert provider.asked == 1
@@ -229,7 +235,7 @@ async def test_keys_are_fetched_once_again_when_they_change_and_not_for_every_st
 async def test_while_the_provider_is_away_its_known_keys_are_used_for_a_day() -> None:
     provider, clock = Provider(FIRST), Clock()
     async with partner(otherwise=provider) as there:
-        issuer = Issuer(Settings.model_validate(settings(there)), clock)
+        issuer = made(there, clock)
         await issuer.identify(token())
         provider.is_up = False
         clock.now += oidc.FRESH
@@ -242,7 +248,7 @@ async def test_while_the_provider_is_away_its_known_keys_are_used_for_a_day() ->
 @pytest.mark.parametrize("answer", [b"", b"[]", b'{"keys": [1]}', b'{"keys": [{"kty": "RSA"}]}', b"x" * 300_000])
 async def test_an_answer_that_is_no_key_set_is_none(answer: bytes) -> None:
     async with partner(otherwise=lambda _: (200, answer)) as there:
-        issuer = Issuer(Settings.model_validate(settings(there)))
+        issuer = made(there, Clock())
         with pytest.raises(NotAToken):
             await issuer.identify(token())
 

@@ -86,7 +86,7 @@ def _look() -> list[Finding]:
     except SettingsError as error:
         return [Finding(Level.ERROR, "settings", str(error))]
     findings = [*_settings(found), *_egress(found)]
-    findings += _mail(found)
+    findings += [*_mail(found), *_accounts(found)]
     keys, about_keys = _master_keys(found)
     return [*findings, *about_keys, *asyncio.run(_database(found, keys))]
 
@@ -154,6 +154,20 @@ def _mail(found: Settings) -> Iterator[Finding]:
     else:
         text = f"{where} takes no mail of ours ({failure}): correct WEBHOOK_GATEWAY_SMTP_…, or look at that server"
         yield Finding(Level.ERROR, "mail", text)
+
+
+def _accounts(found: Settings) -> Iterator[Finding]:
+    if found.oidc_client_secret_file is None:
+        return
+    from webhook_gateway.web.console.provider import Provider
+
+    level, text = Level.FINE, f"{found.oidc_issuer} says where people sign in"
+    if asyncio.run(Provider(found).discover()) is None:
+        level = Level.ERROR
+        text = f"{found.oidc_issuer}/.well-known/openid-configuration is away, or of another issuer: nobody can sign in"
+    if not os.access(found.oidc_client_secret_file, os.R_OK):
+        level, text = Level.ERROR, "WEBHOOK_GATEWAY_OIDC_CLIENT_SECRET_FILE can't be read: nobody can sign in"
+    yield Finding(level, "accounts", text)
 
 
 def _warn(about: str, doubts: Mapping[str, object]) -> Iterator[Finding]:

@@ -29,12 +29,14 @@ def digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-async def begin(change: Change, key_id: UUID | None) -> str:
-    """The secret of a new session of the actor: with a key it has the key's rights, whatever becomes of them."""
+async def begin(change: Change, key_id: UUID | None, person: str | None = None) -> str:
+    """The secret of a new session of the actor: with a key it has the key's rights, whatever becomes of them.
+    ``person`` is how somebody is called whose actor's name is another's id."""
     actor, secret = change.actor, secrets.token_urlsafe(32)
     values = {
         "actor": actor.name,
         "key_id": key_id,
+        "person": person,
         "scopes": None if key_id else sorted(actor.scopes),
         "source": actor.source,
         "hash": digest(secret),
@@ -43,7 +45,7 @@ async def begin(change: Change, key_id: UUID | None) -> str:
     }
     session_id = await sessions.create(change.connection, {"tenant_id": actor.tenant_id, **values})
     await sessions.forget(await driver_of(change.connection), actor.tenant_id)
-    change.note("session.begun", ids.render(ids.SESSION, session_id))
+    change.note("session.begun", ids.render(ids.SESSION, session_id), after={"person": person} if person else None)
     return secret
 
 

@@ -27,7 +27,7 @@ KEPT_DAYS = 30
 
 FIND = """
 -- find a session: by the hash of its cookie, with the rights that its key has now; with a key or subscriber it ends
-SELECT s.id, s.tenant_id, s.actor, k.name, coalesce(k.scopes, s.scopes) AS scopes,
+SELECT s.id, s.tenant_id, s.actor, s.person, k.name, coalesce(k.scopes, s.scopes) AS scopes,
        coalesce(k.subscriber_id, s.subscriber_id) AS subscriber_id, k.event_types, k.networks, k.expires_at,
        s.expires_at AS ends_at, s.seen_at < now() - interval '1 minute' AS stale,
        s.capabilities, s.viewing, coalesce(v.name, p.name) AS partner

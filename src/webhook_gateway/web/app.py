@@ -24,7 +24,7 @@ from webhook_gateway.settings import Settings
 from webhook_gateway.settings import settings as process_settings
 from webhook_gateway.store import keyring, workers
 from webhook_gateway.store.database import Database
-from webhook_gateway.store.notifications import API_CHANNEL, CONFIGURATION, listen
+from webhook_gateway.store.notifications import API_CHANNEL, CONFIGURATION, STATS, listen
 
 from . import errors
 from .access import Access
@@ -179,7 +179,10 @@ async def _live(app: Application) -> AsyncIterator[None]:
     refreshing = Loop("configuration", partial(_refresh, gateway))
     tasks = [
         asyncio.create_task(gateway.ingest.run()),
-        asyncio.create_task(listen(gateway.database, {CONFIGURATION: refreshing.wake}, API_CHANNEL)),
+        asyncio.create_task(
+            listen(gateway.database, {CONFIGURATION: refreshing.wake, STATS: gateway.live.counted}, API_CHANNEL)
+        ),
+        asyncio.create_task(gateway.live.run()),
         asyncio.create_task(refreshing.run()),
         asyncio.create_task(Loop("listening", partial(_tell_where, gateway)).run()),
         asyncio.create_task(Loop("counting", partial(_count, app)).run()),

@@ -27,7 +27,7 @@ from webhook_gateway.store.database import Database, DatabaseUnavailable
 
 from .errors import Problem, forbidden
 from .guesses import Guesses
-from .oidc import Issuer, NotAToken, is_token
+from .oidc import Identity, Issuer, NotAToken, is_token
 
 REMEMBERED = 5.0
 """Seconds for which a key that was found is not looked up again, so a revoked one may live that much longer."""
@@ -154,9 +154,12 @@ class Callers:
 
     async def _identify(self, issuer: Issuer, token: str) -> Caller | None:
         try:
-            found = await issuer.identify(token)
+            return await self.caller_of(await issuer.identify(token))
         except NotAToken:
             return None
+
+    async def caller_of(self, found: Identity) -> Caller | None:
+        """Whoever the identity provider says it is; None where there is no such tenant."""
         name = found.tenant
         known = self._tenants.get(name)
         if known is None or known[0] <= time.monotonic():
@@ -257,7 +260,7 @@ def caller_from(row: Mapping[str, Any], name: str, quotas: Quotas, source: str =
         tenant_id=row["tenant_id"],
         name=name,
         source=source,
-        means=f"the key `{row['name']}`" if row["name"] is not None else "a link to the console",
+        means=f"the key `{row['name']}`" if row["name"] else _means(row["person"]),
         scopes=frozenset(row["scopes"]),
         subscriber_id=row["subscriber_id"],
         quotas=quotas if row["subscriber_id"] is not None else None,
@@ -265,3 +268,7 @@ def caller_from(row: Mapping[str, Any], name: str, quotas: Quotas, source: str =
         networks=None if row["networks"] is None else tuple(ip_network(text) for text in row["networks"]),
         expires_at=None if row["expires_at"] is None else row["expires_at"].timestamp(),
     )
+
+
+def _means(person: str | None) -> str:
+    return "a link to the console" if person is None else f"the account {person}"

@@ -196,6 +196,11 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle.on_response()
         return True
 
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._running is not None and (end := self._running.scope.get("state", {}).get("end")) is not None:
+            end()  # an answer that by itself goes on
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
         task = self.loop.create_task(cycle.run_asgi(app))

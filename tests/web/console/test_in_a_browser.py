@@ -16,13 +16,17 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Route, async_playwright, expect
 
 from tests.support.chromium import CHROMIUM, FLAGS
+from tests.support.identity_provider import identity_provider
 from tests.web.console.people import pages
+from tests.web.console.test_accounts import hospital
 from tests.web.console.test_pages import path_of
 from tests.web.console.test_portal import link_to, of_the_partner
 from tests.web.console.test_sign_in import offered
 from tests.web.serving import Api
 from tests.web.world import World
 from webhook_gateway.rules.scopes import Capability, Scope
+from webhook_gateway.store.notifications import STATS, notify
+from webhook_gateway.web import live
 
 AXE = (Path(__file__).parents[2] / "data" / "axe.min.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -30,6 +34,8 @@ TARGETS = "button, .button, select, summary, nav a, input:not([type=hidden], [ty
 WORKABLE = "a, button, summary, label, select, input, textarea"
 STATE = "[location.href, document.activeElement.localName, document.querySelectorAll('[open], :popover-open').length]"
 NARROW = {"width": 320, "height": 700}
+PATIENCE = 60_000
+"""Milliseconds."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -135,7 +141,7 @@ async def test_what_is_polled_is_morphed_under_the_policy_and_keeps_the_focus(
         async with api.database.connection() as connection:
             await connection.execute("DELETE FROM finished_deliveries")
         await page.locator(".find input").focus()
-        await page.evaluate("htmx.trigger(document.getElementById('live'), 'every')")
+        await page.evaluate("htmx.trigger(document.getElementById('live'), 'stats')")
         await expect(page.locator("#live tbody tr")).to_have_count(rows - 1)
         assert await page.evaluate("document.activeElement.id") == "q"
 
@@ -146,18 +152,81 @@ async def test_what_one_points_at_or_holds_still_is_not_moved(browser: Browser, 
         asked: list[str] = []
 
         def note(request: Any) -> None:
-            if "/console/static/" not in request.url:  # the browser takes the page's icon when it likes
+            if not re.search("/console/(static|live)", request.url):  # the browser takes the page's icon when it likes
                 asked.append(request.url)
 
         page.on("request", note)
         await page.locator("#live tbody tr").first.hover()
-        await page.evaluate("htmx.trigger(document.getElementById('live'), 'every')")
-        await page.mouse.move(0, 0)
+        await page.evaluate("htmx.trigger(document.getElementById('live'), 'stats')")
+        await page.evaluate("new Promise(done => setTimeout(done))")
+        assert asked == []
+        async with page.expect_response("**/console/deliveries"):
+            await page.mouse.move(0, 0)  # now it is late
         await page.locator("[data-pauses]").click()
-        await page.evaluate("htmx.trigger(document.getElementById('live'), 'every')")
+        asked.clear()
+        await page.evaluate("htmx.trigger(document.getElementById('live'), 'stats')")
         await page.evaluate("new Promise(done => setTimeout(done))")
         assert asked == []
         assert await page.locator("#says").inner_text() == "This page stays as it is."
+
+
+async def test_what_was_counted_is_shown_at_once_unless_a_confirmation_is_open(
+    browser: Browser, api: Api, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "GAP", 0.01)
+    async with visiting(browser, api, Scope.ADMIN) as page, api.database.connection() as connection:
+        async with page.expect_response("**/console/live"):
+            await page.goto(f"{api.url}/console/deliveries")
+        rows = await page.locator("#live tbody tr").count()
+        await connection.execute("DELETE FROM finished_deliveries")
+        await page.locator(".find input").focus()
+        await notify(api.database, STATS)
+        await expect(page.locator("#live tbody tr")).to_have_count(rows - 1, timeout=PATIENCE)
+        assert await page.evaluate("document.activeElement.id") == "q"
+        # What stands open, as a confirmation does, stays as it is, and is late.
+        await page.evaluate(
+            "document.getElementById('live').insertAdjacentHTML('beforeend',"
+            " '<details open><summary>Give it up</summary><p id=asked>Are you sure?</p></details>')"
+        )
+        await notify(api.database, STATS)
+        await page.wait_for_function("late", timeout=PATIENCE)
+        await expect(page.locator("#asked")).to_be_visible()
+        await page.locator("#live summary", has_text="Give it up").click()
+        await page.mouse.move(0, 0)
+        await page.locator(".find input").focus()
+        await expect(page.locator("#asked")).to_have_count(0, timeout=PATIENCE)
+
+
+async def test_a_hidden_page_listens_to_nothing_and_catches_up_when_it_is_back(
+    browser: Browser, api: Api, world: World
+) -> None:
+    hide = (
+        "hidden => { Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true });"
+        " document.dispatchEvent(new Event('visibilitychange')); }"
+    )
+    async with visiting(browser, api, Scope.ADMIN) as page:
+        async with page.expect_response("**/console/live"):
+            await page.goto(f"{api.url}/console/deliveries")
+        rows = await page.locator("#live tbody tr").count()
+        await page.evaluate(hide, True)
+        assert await page.evaluate("stream") is None
+        async with api.database.connection() as connection:
+            await connection.execute("DELETE FROM finished_deliveries")
+        async with page.expect_response("**/console/live"):
+            await page.evaluate(hide, False)
+        await expect(page.locator("#live tbody tr")).to_have_count(rows - 1, timeout=PATIENCE)
+
+
+async def test_where_there_is_no_stream_the_page_asks_by_itself(browser: Browser, api: Api, world: World) -> None:
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.route("**/console/live", lambda route: route.abort())
+    await page.goto(f"{api.url}/console/login#{await offered(api, Scope.ADMIN)}")
+    await page.wait_for_url(f"{api.url}/console")
+    async with page.expect_request("**/console", timeout=PATIENCE) as asked:
+        pass
+    assert (await asked.value).headers["hx-request"] == "true"
+    await context.close()
 
 
 async def test_the_end_of_a_session_is_told_where_the_page_was_kept_current(
@@ -169,10 +238,40 @@ async def test_the_end_of_a_session_is_told_where_the_page_was_kept_current(
     await page.wait_for_url(f"{api.url}/console")
     async with api.database.connection() as connection:
         await connection.execute("UPDATE sessions SET ended_at = now()")
-    await page.evaluate("htmx.trigger(document.getElementById('live'), 'every')")
+    await page.evaluate("htmx.trigger(document.getElementById('live'), 'stats')")
     await page.wait_for_selector("#live[role=alert]")
     assert "session has ended" in await page.locator("#live").inner_text()
     await context.close()
+
+
+async def test_somebody_signs_in_with_the_hospitals_account_and_out(
+    browser: Browser, database_url: str, tmp_path: Path
+) -> None:
+    # Another site, as the hospital's is: what a browser sends back from there is what counts.
+    async with identity_provider("localhost") as provider, hospital(database_url, tmp_path, provider) as api:
+        provider.has_page = True
+        context = await browser.new_context()
+        page = await context.new_page()
+        await page.goto(f"{api.url}/console/deliveries?state=dead")
+        await page.get_by_role("link", name="With the hospital's account").click()
+        await page.get_by_role("button", name="It is me").click()
+        await page.wait_for_url(f"{api.url}/console/deliveries?state=dead")
+        assert "Anna Meier" in await page.locator(".who").inner_text()
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.get_by_role("link", name="Sign out there, too")).to_be_visible()
+        provider.person["groups"] = []
+        await page.get_by_role("link", name="With the hospital's account").click()
+        await page.get_by_role("button", name="It is me").click()
+        await expect(page.get_by_role("heading", name="You have no access yet")).to_be_visible()
+        await context.close()
+        found = []
+        context = await browser.new_context(bypass_csp=True)
+        page = await context.new_page()
+        for path in ("login?said=ended", "login/callback"):
+            await page.goto(f"{api.url}/console/{path}")
+            found += await violations(page)
+        await context.close()
+    assert found == []
 
 
 async def test_everything_is_done_without_a_script(browser: Browser, api: Api, world: World) -> None:

@@ -23,6 +23,7 @@ from webhook_gateway.store.database import Database
 from webhook_gateway.store.lists import Page
 from webhook_gateway.web.callers import Caller, Callers
 from webhook_gateway.web.errors import forbidden, invalid
+from webhook_gateway.web.live import Live
 from webhook_gateway.web.readiness import Readiness
 
 from .schemas.shapes import Paging
@@ -45,6 +46,7 @@ class Gateway:
     readiness: Readiness
     waiting: Semaphore = field(default_factory=lambda: Semaphore(MOST_WAITING))
     """For requests that wait for what becomes of a test: they look at the database again and again."""
+    live: Live = field(default_factory=Live)
 
 
 def _gateway(request: Request) -> Gateway:

@@ -104,7 +104,7 @@ class Console:
         request = visit.request
         if request.method not in SAFE:
             check_origin(request, self._gateway.settings.public_url)
-        session = await visit.door.find(request, is_used=not visit.is_poll)
+        session = await visit.door.find(request, is_used=not (visit.is_poll or visit.is_stream))
         if session is not None:
             session = replace(session, caller=replace(session.caller, zone=visit.zone.zone))
         request.scope["state"]["caller"] = None if session is None else session.caller
@@ -116,8 +116,8 @@ class Console:
         if visit.session is None and not page.public:
             return self._to_sign_in(visit)
         if visit.is_poll and visit.session is not None:
-            caller = visit.caller
-            who = caller.tenant_id, caller.subscriber_id, caller.scopes, caller.capabilities
+            caller, words = visit.caller, self._gateway.live.words
+            who = caller.tenant_id, caller.subscriber_id, caller.scopes, caller.capabilities, words
             answer = partial(page.answer, visit, dict(_read(places)))
             return await self._polls.answer((visit.here(), visit.zone.name, *who), answer)
         if page.method == "GET":

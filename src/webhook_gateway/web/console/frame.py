@@ -75,7 +75,11 @@ class Visit:
     @property
     def is_poll(self) -> bool:
         """Whether a page that is kept current asks for this, nobody themselves: it takes no more than what it shows."""
-        return self.request.method in ("GET", "HEAD") and "hx-request" in self.request.headers
+        return self.request.method in ("GET", "HEAD") and "hx-request" in self.request.headers and not self.is_stream
+
+    @property
+    def is_stream(self) -> bool:
+        return self.request.url.path.endswith("/live")
 
     @property
     def root(self) -> str:

@@ -1,17 +1,20 @@
-"""Who is behind a browser's cookie, and how somebody signs in: by an API key, or by a one-time code; a partner at its
-portal by a link's code alone."""
+"""Who is behind a browser's cookie, and how somebody signs in: by a key, a one-time code, or the hospital's account; a
+partner at its portal by a link's code alone."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote, unquote
 from uuid import UUID
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
+from webhook_gateway import telemetry
 from webhook_gateway.operations import portal, sessions
 from webhook_gateway.operations.change import changing
 from webhook_gateway.operations.first_start import NO_TENANT
@@ -24,8 +27,15 @@ from webhook_gateway.web.api.dependencies import Gateway
 from webhook_gateway.web.callers import Caller, caller_from, is_within, unauthorized
 from webhook_gateway.web.errors import Problem, granted
 from webhook_gateway.web.guesses import Guesses
+from webhook_gateway.web.oidc import Identity
+
+from .provider import NotLetIn, Provider
 
 PATH, PORTAL = "/console", "/portal"
+CALLBACK = f"{PATH}/login/callback"
+AT_PROVIDER = 900
+"""Seconds that a browser may take there."""
+LONGEST_TO = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,10 @@ class Door:
         self._is_secure = not gateway.settings.development
         prefix = "__Host-" if self._is_secure else ""
         self._cookies = [f"{prefix}session", f"{prefix}portal"] if self.is_portal else [f"{prefix}session"]
-        self.cookie = self._cookies[-1]
+        self.cookie, self._asked = self._cookies[-1], f"{prefix}asked"
+        has_accounts = gateway.settings.oidc_client_id is not None and not self.is_portal
+        self.provider = Provider(gateway.settings) if has_accounts else None
+        self._codes = Guesses()
 
     async def find(self, request: Request, *, is_used: bool) -> SignedIn | None:
         """Who is signed in, if anybody. A look that nobody took themselves is no use of the session.
@@ -83,7 +96,7 @@ class Door:
         if not is_within(source, caller.networks):
             return None
         await self._know(caller.tenant_id)
-        name = row["name"] or row["actor"]
+        name = row["name"] or row["person"] or row["actor"]
         if not self.is_portal:
             return SignedIn(row["id"], caller, name, row["ends_at"])
         name, viewing = (row["partner"], None) if row["viewing"] is None else (name, row["partner"])
@@ -122,6 +135,56 @@ class Door:
                 self._guesses.learn(hashed, is_live=False)
                 raise unauthorized() from None
         return secret
+
+    async def to_provider(self, to: str, address: str) -> Response | NotLetIn:
+        """Sends a browser to sign in with the hospital's account. ``to`` is where it wanted to go.
+
+        Raises:
+            Problem: 404 without a provider.
+        """
+        asked = secrets.token_urlsafe(32)
+        url = await self._expect_provider().sign_in_url(asked, address.rstrip("/") + CALLBACK)
+        if url is None:
+            return NotLetIn.UNAVAILABLE
+        response = RedirectResponse(url, 303)
+        kept = f"{asked}.{quote(to, '') if len(to) <= LONGEST_TO else ''}"
+        response.set_cookie(self._asked, kept, max_age=AT_PROVIDER, **self._how())
+        return response
+
+    async def from_provider(self, request: Request, address: str) -> tuple[str, str] | NotLetIn:
+        """The secret for the cookie of whom the provider has sent back, and where they wanted to go.
+
+        Raises:
+            Problem: 404 without a provider, 429 for too many codes.
+        """
+        provider, answer, source = self._expect_provider(), request.query_params, source_of(request)
+        asked, _, to = request.cookies.get(self._asked, "").partition(".")
+        refusal = provider.refusal(asked, answer)
+        if refusal is not None:
+            return refusal
+        hashed = sessions.digest(answer["code"])
+        if self._codes.is_none(hashed):
+            return NotLetIn.NOT_ASKED
+        async with self._codes.look_up(hashed, source):
+            self._codes.learn(hashed, is_live=False)  # it is good for one time, whatever comes of it
+            found = await provider.identify(asked, answer["code"], address.rstrip("/") + CALLBACK)
+        if isinstance(found, Identity):
+            caller = await self._gateway.callers.caller_of(found)
+            if caller is not None:
+                async with changing(self._gateway.database, replace(caller, source=source)) as change:
+                    return await sessions.begin(change, None, found.person), unquote(to)
+            found = NotLetIn.NOTHING_GRANTED
+        telemetry.not_let_in(found)
+        return found
+
+    def back_from_provider(self, response: Response) -> None:
+        """What was asked is answered, and can't be again."""
+        response.delete_cookie(self._asked, **self._how())
+
+    def _expect_provider(self) -> Provider:
+        if self.provider is None:
+            raise Problem(404, "not-found", "The hospital's accounts are not set up here. Sign in with an API key.")
+        return self.provider
 
     async def _know(self, tenant_id: UUID) -> None:
         if not self._gateway.vault.knows(tenant_id):

@@ -20,6 +20,12 @@ FEW = 50
 """Attempts in a day, up to which the first steps may be ahead: beyond, nobody asks."""
 
 
+@page("/live", by=Capability.VIEW)
+async def live(visit: Visit) -> Response:
+    assert visit.session is not None
+    return visit.gateway.live.open(visit.session.id)
+
+
 @page("/", by=Capability.VIEW)
 async def overview(visit: Visit) -> Response:
     caller = visit.caller

@@ -12,10 +12,13 @@ from webhook_gateway.operations import sessions
 from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.store import sessions as stored
 from webhook_gateway.web.console.frame import Visit, action, page
+from webhook_gateway.web.console.provider import NotLetIn
 from webhook_gateway.web.console.rendering import Zone
 from webhook_gateway.web.errors import Problem, granted
 
 MOST = 200
+STATUS = {NotLetIn.NOT_ASKED: 400, NotLetIn.CODE_REFUSED: 400, NotLetIn.UNAVAILABLE: 503}
+"""Of who is not let in; 403 for others."""
 YEAR = 31_536_000
 NOT_VALID = (
     "This key or code is not valid, or not from this network.",
@@ -25,10 +28,11 @@ NOT_VALID = (
 
 @page("/login", public=True, by=Capability.VIEW)
 async def form(visit: Visit) -> Response:
-    to = visit.form.get("to") or visit.asked("to") or visit.root
+    to, provider = visit.form.get("to") or visit.asked("to") or visit.root, visit.door.provider
     if visit.is_portal:  # a newer link takes the place of an older one
         visit = replace(visit, session=None)
-    return visit.show("sign_in.html", "Sign in", to=to, problem=visit.problem)
+    leave = await provider.sign_out_url() if provider and visit.asked("said") == "ended" else None
+    return visit.show("sign_in.html", "Sign in", to=to, problem=visit.problem, leave=leave)
 
 
 @action("/login", public=True, by=Capability.VIEW)
@@ -42,9 +46,28 @@ async def sign_in(visit: Visit) -> Response:
         told = None if problem.status_code != 401 else NOT_VALID[visit.is_portal]
         context = {"to": to, "problem": problem, "told": told or problem.detail}
         return replace(visit, session=None).show("sign_in.html", "Sign in", problem.status_code, **context)
-    # Only to pages of ours: what looks like another host's address is one.
-    response = RedirectResponse(to if to.startswith(f"{visit.root}/") else visit.root, 303)
+    response = _go_on(visit, to)
     visit.door.let_in(response, secret)
+    return response
+
+
+@page("/login/account", public=True)
+async def to_provider(visit: Visit) -> Response:
+    found = await visit.door.to_provider(visit.asked("to") or "", visit.address)
+    return _refuse(visit, found) if isinstance(found, NotLetIn) else found
+
+
+@page("/login/callback", public=True)
+async def from_provider(visit: Visit) -> Response:
+    found = await visit.door.from_provider(visit.request, visit.address)
+    if isinstance(found, NotLetIn):
+        response = _refuse(visit, found)
+    else:
+        secret, to = found
+        response = _go_on(visit, to)
+        visit.door.let_in(response, secret)
+    if found is not NotLetIn.NOT_ASKED:
+        visit.door.back_from_provider(response)
     return response
 
 
@@ -78,11 +101,20 @@ async def end(visit: Visit, session_id: UUID) -> Response:
 
 @action("/zone", public=True, by=Capability.VIEW)
 async def choose_zone(visit: Visit) -> Response:
-    to = visit.form.get("to", "")
-    response = RedirectResponse(to if to.startswith(f"{visit.root}/") else visit.root, 303)
+    response = _go_on(visit, visit.form.get("to", ""))
     how: dict[str, Any] = {"path": visit.root, "samesite": "lax", "secure": not visit.gateway.settings.development}
     response.set_cookie("zone", Zone(visit.form.get("zone", "")).name, max_age=YEAR, httponly=True, **how)
     return response
+
+
+def _go_on(visit: Visit, to: str) -> Response:
+    """Only to pages of ours: what looks like another host's address is one."""
+    return RedirectResponse(to if to.startswith(f"{visit.root}/") else visit.root, 303)
+
+
+def _refuse(visit: Visit, reason: NotLetIn) -> Response:
+    alone = replace(visit, session=None)
+    return alone.show("not_let_in.html", "Not signed in", STATUS.get(reason, 403), reason=reason)
 
 
 async def _end(visit: Visit, session_id: UUID | None) -> Response:

@@ -26,6 +26,7 @@ document.addEventListener("click", (event) => {
     const paused = pauses.getAttribute("aria-pressed") !== "true";
     pauses.setAttribute("aria-pressed", String(paused));
     say(paused ? "This page stays as it is." : "This page is kept current.");
+    if (!paused) refresh();
   }
 });
 
@@ -52,12 +53,53 @@ for (const option of document.querySelectorAll("option[data-local]")) {
   option.selected = option.value === option.dataset.local && option.value !== "UTC";
 }
 
-// Never moves what somebody points at, is in, or has asked to keep.
-document.addEventListener("htmx:before:request", (event) => {
+// One stream says that something was counted; the page then asks for what it shows. Without a stream it asks every
+// ten seconds, and with one each minute, since nothing is counted where nothing goes on.
+const QUIET = 60_000;
+let stream = null, asked = Date.now(), late = false;
+
+function follow() {
+  if (stream || document.hidden || !document.querySelector("#live[data-hx-get]")) return;
+  stream = new EventSource(`/${location.pathname.split("/")[1]}/live`);
+  stream.addEventListener("stats", refresh);
+  stream.onerror = () => {
+    if (stream.readyState !== EventSource.CLOSED) return; // it comes again by itself
+    stream = null;
+    setTimeout(follow, QUIET);
+  };
+}
+
+function refresh() {
+  const live = document.getElementById("live");
+  if (live) htmx.trigger(live, "stats");
+}
+
+// Never moves what somebody points at, is in, has opened, or has asked to keep: it is late, then.
+function held() {
   const live = document.getElementById("live");
   const paused = document.querySelector("[data-pauses][aria-pressed=true]");
-  if (paused || document.hidden || (live && live.matches(":hover, :focus-within"))) event.preventDefault();
+  return paused || document.hidden || (live && (live.matches(":hover, :focus-within") || live.querySelector("[open]")));
+}
+
+document.addEventListener("htmx:before:request", (event) => {
+  const polls = event.detail.ctx.sourceEvent.type === "every";
+  if (polls && stream?.readyState === EventSource.OPEN && Date.now() - asked < QUIET) event.preventDefault();
+  else if ((late = Boolean(held()))) event.preventDefault();
+  else asked = Date.now();
 });
+for (const leaves of ["pointerout", "focusout", "toggle"]) {
+  document.addEventListener(leaves, () => setTimeout(() => late && !held() && refresh()), true);
+}
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) {
+    stream?.close();
+    stream = null;
+  } else {
+    follow();
+    refresh();
+  }
+});
+follow();
 
 // The end of a session is announced before it comes: a minute earlier than said, since its use is noted once a minute.
 const ends = document.querySelector("[data-ends]");
