@@ -85,3 +85,8 @@ class Stream(EventSourceResponse):
             else:
                 self.wake.clear()
                 yield STATS
+
+
+def is_stream(path: str) -> bool:
+    """Whether a page asks for it by itself, and goes on with it."""
+    return path.endswith("/live")

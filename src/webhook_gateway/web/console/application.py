@@ -28,6 +28,7 @@ from webhook_gateway.web import errors
 from webhook_gateway.web.api.dependencies import Gateway
 from webhook_gateway.web.errors import Problem
 from webhook_gateway.web.guard import Answered, problem_behind, request_id_of
+from webhook_gateway.web.live import is_stream
 
 from . import files, pages  # noqa: F401 - they register themselves
 from .forms import check_origin, read_form
@@ -104,7 +105,7 @@ class Console:
         request = visit.request
         if request.method not in SAFE:
             check_origin(request, self._gateway.settings.public_url)
-        session = await visit.door.find(request, is_used=not (visit.is_poll or visit.is_stream))
+        session = await visit.door.find(request, is_used=not (visit.is_poll or is_stream(request.url.path)))
         if session is not None:
             session = replace(session, caller=replace(session.caller, zone=visit.zone.zone))
         request.scope["state"]["caller"] = None if session is None else session.caller

@@ -26,6 +26,7 @@ from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.web.api.dependencies import Gateway
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import Problem, forbidden, invalid, of_validation
+from webhook_gateway.web.live import is_stream
 
 from .forms import Form
 from .rendering import Zone, render
@@ -75,11 +76,11 @@ class Visit:
     @property
     def is_poll(self) -> bool:
         """Whether a page that is kept current asks for this, nobody themselves: it takes no more than what it shows."""
-        return self.request.method in ("GET", "HEAD") and "hx-request" in self.request.headers and not self.is_stream
-
-    @property
-    def is_stream(self) -> bool:
-        return self.request.url.path.endswith("/live")
+        return (
+            self.request.method in ("GET", "HEAD")
+            and "hx-request" in self.request.headers
+            and not is_stream(self.request.url.path)
+        )
 
     @property
     def root(self) -> str:
