@@ -14,6 +14,7 @@ from webhook_gateway.operations import sessions
 from webhook_gateway.operations.change import changing, local_actor
 from webhook_gateway.rules import api_keys, ids
 from webhook_gateway.rules.scopes import Scope
+from webhook_gateway.web import guesses
 from webhook_gateway.web.guesses import MOST_GUESSES
 
 
@@ -59,14 +60,18 @@ async def test_a_key_that_is_none_gets_no_session(api: Api, stranger: Person) ->
 
 
 @pytest.mark.parametrize("make", [lambda n: api_keys.new_key(n.to_bytes(api_keys.ENTROPY_BYTES)), lambda n: f"whc_{n}"])
-async def test_guessing_keys_and_codes_is_bounded(stranger: Person, make: Callable[[int], str]) -> None:
+async def test_guessing_keys_and_codes_is_bounded(
+    stranger: Person, make: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guesses, "WINDOW", 3_600.0)
     statuses = [
         (await stranger.post("/console/login", data={"key": make(n)})).status_code for n in range(MOST_GUESSES + 5)
     ]
     assert set(statuses) == {401, 429}
 
 
-async def test_guessing_cookies_is_bounded(stranger: Person) -> None:
+async def test_guessing_cookies_is_bounded(stranger: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guesses, "WINDOW", 3_600.0)
     statuses = []
     for n in range(MOST_GUESSES + 5):
         stranger.cookies.set("session", f"guess-{n}")
