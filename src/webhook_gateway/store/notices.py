@@ -38,7 +38,7 @@ WITH of_endpoints AS (
     INSERT INTO notices (trouble, subject_id, about_id, label, at)
     SELECT trouble, subject_id, about_id, label, coalesce(at, now()) FROM troubles n
     WHERE NOT EXISTS ({OF.format("notices")} AND (o.state <> 'over' OR o.claimed_until > now()))
-    ON CONFLICT (trouble, subject_id) DO UPDATE SET state = 'told'
+    ON CONFLICT (trouble, subject_id) DO UPDATE SET state = 'told' WHERE notices.state = 'over'
 ), ended AS (
     UPDATE notices n SET state = 'over' WHERE state = 'told' AND NOT EXISTS ({OF.format("troubles")})
 )
