@@ -33,7 +33,7 @@ async def test_an_event_is_one_trace_from_the_hms_to_the_partners_answer(hospita
         _, key = await issue_key(hospital.database, hospital.vault, "hms", ["events:write"])
         async with running(hospital, settings, "serve", "--port", "0", "--processes", "1") as address:
             headers = {"Authorization": f"Bearer {key}", "traceparent": f"00-{CALLER}-{SPAN}-01"}
-            async with httpx.AsyncClient(base_url=address, headers=headers, trust_env=False) as client:
+            async with httpx.AsyncClient(base_url=address, headers=headers, trust_env=False, timeout=60) as client:
                 data = {"schedule_id": PATIENT}
                 posted = [
                     await client.post("/v1/events", json={"type": "gone.wrong", "data": data}),

@@ -83,5 +83,6 @@ async def test_workers_are_told_of_a_lone_event_with_its_commit_if_they_are_to_b
         await outbox.append(connection, [made(hospital, None)])
         await outbox.append(connection, [made(hospital, "ik")], notify=True)
         await connection.execute("SELECT pg_notify($1, 'end')", CHANNEL)
-    assert [await heard.get(), await heard.get()] == [OUTBOX, "end"]
+    assert str(await heard.get()).split(" ")[0] == OUTBOX
+    assert await heard.get() == "end"
     await listening.close()
