@@ -109,10 +109,7 @@ class Dispatch:
         self.few = FEW
         self.taken = frozenset(event.event_id for event in dequeued.events if event.endpoint_id is None)
         self.low_water_mark.found(dequeued.lowest - 1)
-        telemetry.fanned_out.inc(len(new))
-        telemetry.fan_out_seconds.observe(seconds := time.perf_counter() - began)
-        for event in dequeued.events:
-            tracing.followed("fan out", event.event_id, seconds, type=event.type)
+        note_fanned_out(dequeued.events, len(new), began)
         return Round(len(dequeued.events), due, leased)
 
     def _match(self, event: OutboxEvent) -> Sequence[Endpoint]:
@@ -234,6 +231,14 @@ class Dispatch:
 
     def _ordering(self, delivery: NewDelivery) -> Ordering:
         return self._endpoints[delivery.endpoint_id].ordering
+
+
+def note_fanned_out(events: Sequence[OutboxEvent], made: int, began: float) -> None:
+    """Counts the deliveries that were made of the events, in a round that ``began`` then."""
+    telemetry.fanned_out.inc(made)
+    telemetry.fan_out_seconds.observe(seconds := time.perf_counter() - began)
+    for event in events:
+        tracing.followed("fan out", event.event_id, seconds, type=event.type)
 
 
 def _first_attempt(new: NewDelivery, lease_id: UUID) -> Delivery:

@@ -9,8 +9,6 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from webhook_gateway import telemetry
-from webhook_gateway.host import tracing
 from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
 from webhook_gateway.store import outbox
 from webhook_gateway.store.database import Database
@@ -18,7 +16,7 @@ from webhook_gateway.store.notifications import Told
 from webhook_gateway.store.outbox import OutboxEvent, ToldDelivery
 
 from .bodies import Bodies
-from .dispatch import FEW, NOTHING, Dispatch, Round
+from .dispatch import FEW, NOTHING, Dispatch, Round, note_fanned_out
 from .registry import Leased, Registry
 from .slots import Slots
 
@@ -44,11 +42,8 @@ class FanOut:
 
     async def _fan_out(self, words: Sequence[str]) -> Round | None:
         """None where a look at the outbox has to come first: something isn't simple, or isn't as it was told."""
-        began, after, version = (
-            time.perf_counter(),
-            self.dispatch.low_water_mark.value(),
-            self.registry.snapshot.version,
-        )
+        began, after = time.perf_counter(), self.dispatch.low_water_mark.value()
+        version = self.registry.snapshot.version
         try:
             told = [event for event in map(outbox.read_told, words) if event.event_id not in self.dispatch.taken]
         except ValueError:
@@ -86,10 +81,7 @@ class FanOut:
                     self.slots.not_sent(one.record)
         self.bodies.keep(tenants, sealed)
         self.dispatch.low_water_mark.found(min(event.sequence for event in told) - 1)
-        telemetry.fanned_out.inc(len(rows))
-        telemetry.fan_out_seconds.observe(seconds := time.perf_counter() - began)
-        for event in told:
-            tracing.followed("fan out", event.event_id, seconds, type=event.type)
+        note_fanned_out(told, len(rows), began)
         due = frozenset(self.registry.of(row["endpoint_id"]) for row in rows if row["lease_id"] is None)
         return Round(len(told), due, [one for delivery_id, one in leased.items() if delivery_id in made])
 

@@ -14,7 +14,10 @@ from webhook_gateway.rules import ids
 from .callers import Bucket
 
 AT_ONCE = "webhook_gateway.at_once"
-"""The server's extension of ASGI that takes a whole answer: its status, its lines of headers, and its body."""
+"""The server's extension of ASGI that takes a whole answer: its status, its headers, and its body."""
+Headers = list[tuple[bytes, bytes]]
+AtOnce = Callable[[int, Headers, bytes], bool]
+"""False where the answer has to go the usual way."""
 NAMELESS = 10.0
 """Lines a second for requests without a live key: all are counted, but whoever may connect could fill the log."""
 
@@ -61,7 +64,7 @@ class Answer:
 
     __slots__ = ("_at_once", "_send", "status")
 
-    def __init__(self, send: Send, at_once: Callable[[int, bytes, bytes], bool] | None) -> None:
+    def __init__(self, send: Send, at_once: AtOnce | None) -> None:
         self._send = send
         self._at_once = at_once
         self.status: int | None = None
@@ -71,10 +74,9 @@ class Answer:
             self.status = message["status"]
         await self._send(message)
 
-    async def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """All of an answer, in one write where the server can. Its headers are known to be right."""
-        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
-        if self._at_once is not None and self._at_once(status, lines, body):
+        if self._at_once is not None and self._at_once(status, headers, body):
             self.status = status
             return
         await self({"type": "http.response.start", "status": status, "headers": headers})

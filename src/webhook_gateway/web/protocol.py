@@ -24,7 +24,7 @@ from uvicorn.server import ServerState
 from webhook_gateway import telemetry
 from webhook_gateway.rules import ids
 
-from .access import AT_ONCE
+from .access import AT_ONCE, Headers
 from .connections import CloseReason, Connections, Limits
 from .errors import RETRY_AFTER, Problem, answer_with
 from .guard import CONTENT_SECURITY_POLICY, SECURITY_HEADERS
@@ -181,14 +181,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = {AT_ONCE: self._answer_at_once}  # type: ignore[dict-item]
 
-    def _answer_at_once(self, status: int, headers: bytes, body: bytes) -> bool:
+    def _answer_at_once(self, status: int, headers: Headers, body: bytes) -> bool:
         """One write for all of an answer; False where it can't be, and uvicorn has to do it."""
         cycle = self._running
         if cycle is None or cycle.disconnected or cycle.response_started or self.flow.write_paused:
             return False
-        given = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
+        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
         ending = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
-        self.transport.write(b"".join((STATUS_LINE[status], given, headers, ending, body)))
+        self.transport.write(b"".join((STATUS_LINE[status], *lines, ending, body)))
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:

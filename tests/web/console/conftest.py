@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.web.console.people import OURS, Person
+from tests.web.console.people import Person, person_at
 from tests.web.serving import Api, running
 from tests.web.world import World, make_world
 from webhook_gateway.store.database import Database
@@ -36,19 +36,28 @@ async def world(api: Api, admin: httpx.AsyncClient) -> World:
 
 
 @pytest.fixture
-async def somebody(api: Api) -> AsyncIterator[Any]:
+async def arrive(api: Api) -> AsyncIterator[Callable[[], Person]]:
+    """Somebody new each time, who is not signed in: `arrive()`."""
+    async with AsyncExitStack() as leaving:
+
+        def arrived() -> Person:
+            person = person_at(api.url)
+            leaving.push_async_callback(person.aclose)
+            return person
+
+        yield arrived
+
+
+@pytest.fixture
+async def somebody(api: Api, arrive: Callable[[], Person]) -> Any:
     """Signs somebody in with a key of these scopes: `await somebody("admin")`."""
-    clients: list[httpx.AsyncClient] = []
 
     async def sign_in(*scopes: str, **restrictions: Any) -> Person:
-        client = Person(base_url=api.url, trust_env=False, headers=OURS, verify=False)
-        clients.append(client)
+        client = arrive()
         await client.sign_in(await api.make_key(*scopes, **restrictions))
         return client
 
-    yield sign_in
-    for client in clients:
-        await client.aclose()
+    return sign_in
 
 
 @asynccontextmanager

@@ -37,6 +37,11 @@ class Person(httpx.AsyncClient):
         return await self.post(f"/console{path}", data=fields, timeout=30)
 
 
+def person_at(url: str) -> Person:
+    """Somebody who is not signed in, with a browser that says where its forms come from."""
+    return Person(base_url=url, trust_env=False, headers=OURS, verify=False)
+
+
 def pages(method: str | None = None, root: str = "/console") -> Iterator[Page]:
     return (page for page in pages_of(root) if method in (None, page.method) and page.path not in ELSEWHERE)
 

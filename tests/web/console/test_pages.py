@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.web.console.people import OURS, SESSION, Person, pages, text_of
+from tests.web.console.people import SESSION, Person, pages, person_at, text_of
 from tests.web.serving import Api, running
 from tests.web.world import World, make_world
 from webhook_gateway.rules import ids
@@ -187,7 +187,7 @@ async def test_the_hospitals_zone_is_that_of_whoever_has_chosen_none(database_ur
     async with running(database_url, development=True, time_zone="Europe/Berlin") as api:
         async with api.client(await api.make_key("admin")) as admin:
             world = await make_world(api, admin, api.tenant_id)
-        async with Person(base_url=api.url, trust_env=False, headers=OURS, verify=False) as person:
+        async with person_at(api.url) as person:
             await person.sign_in(await api.make_key("admin"))
             page = await person.see(f"/deliveries/{world.delivery_id}")
             assert re.search(r"CES?T</time>", page)

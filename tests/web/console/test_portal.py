@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.web.console.people import OURS, Person, id_in, pages, text_of
+from tests.web.console.people import Person, id_in, pages, person_at, text_of
 from tests.web.console.test_actions import CANARY, EVENT, audited
 from tests.web.console.test_pages import POLICY
 from tests.web.console.test_sign_in import offered, put_back
@@ -47,24 +47,20 @@ UNBOUND = {"/login", "/logout", "/zone", "/search", "/back"}
 
 
 @pytest.fixture
-async def open_portal(api: Api) -> AsyncIterator[Callable[..., Awaitable[Person]]]:
+async def open_portal(api: Api, arrive: Callable[[], Person]) -> Callable[..., Awaitable[Person]]:
     """Somebody with a link's session: `await open_portal(world, Capability.TEST)`."""
-    people: list[Person] = []
 
     async def opened(world: World, *capabilities: Capability) -> Person:
-        person = Person(base_url=api.url, trust_env=False, headers=OURS, verify=False)
-        people.append(person)
+        person = arrive()
         await person.open_portal(await link_to(api, world, *capabilities))
         return person
 
-    yield opened
-    for person in people:
-        await person.aclose()
+    return opened
 
 
 @asynccontextmanager
 async def stranger(api: Api) -> AsyncIterator[Person]:
-    async with Person(base_url=api.url, trust_env=False, headers=OURS, verify=False) as person:
+    async with person_at(api.url) as person:
         yield person
 
 

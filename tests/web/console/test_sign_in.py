@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.web.console.people import OURS, Person, text_of
+from tests.web.console.people import OURS, Person, person_at, text_of
 from tests.web.serving import Api, running
 from webhook_gateway.operations import sessions
 from webhook_gateway.operations.change import changing, local_actor
@@ -20,7 +20,7 @@ from webhook_gateway.web.guesses import MOST_GUESSES
 
 @pytest.fixture
 async def stranger(api: Api) -> Any:
-    async with Person(base_url=api.url, trust_env=False, headers=OURS, verify=False) as client:
+    async with person_at(api.url) as client:
         yield client
 
 

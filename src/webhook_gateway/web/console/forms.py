@@ -28,6 +28,10 @@ class Form(dict[str, str]):
         """What stands in a field, one a line or between commas."""
         return self.get(name, "").replace(",", " ").split()
 
+    def event_types(self) -> list[str]:
+        """As ticked or written, each once."""
+        return list(dict.fromkeys(self.lines("event_types")))
+
     def number(self, name: str) -> float | None:
         """
         Raises:

@@ -163,7 +163,7 @@ def _given(visit: Visit) -> dict[str, Any]:
     given = {
         "url": form.get("url", ""),
         "description": form.get("description", ""),
-        "event_types": list(dict.fromkeys(form.lines("event_types"))) or None,
+        "event_types": form.event_types() or None,
         "content": form.content(),
         "ordering": form.get("ordering", Ordering.RELAXED),
         "slots": form.number("slots"),
@@ -197,8 +197,8 @@ async def _tried(visit: Visit, row: Mapping[str, Any], endpoint_id: UUID | None)
 
 async def _matching(visit: Visit, endpoint_id: UUID | None) -> Any:
     """How many of the latest events the form's filter would let through."""
-    types = list(dict.fromkeys(visit.form.lines("event_types"))) or None
-    body = FilterPreview.model_validate({"filter": visit.form.json("filter"), "event_types": types})
+    asked = {"filter": visit.form.json("filter"), "event_types": visit.form.event_types() or None}
+    body = FilterPreview.model_validate(asked)
     visit.caller.need(Scope.PAYLOAD_READ)
     if endpoint_id is None:
         return await endpoints.preview_of_none(body, visit.gateway, visit.caller)

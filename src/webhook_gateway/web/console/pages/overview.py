@@ -10,6 +10,7 @@ from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.store import endpoints, lists, pause, reports, subscribers
 from webhook_gateway.store.driver import driver_of
+from webhook_gateway.store.replays import OPEN
 from webhook_gateway.store.waiting import workers_alive
 from webhook_gateway.web.api import replays, stats
 from webhook_gateway.web.api.schemas.shapes import Paging
@@ -45,7 +46,7 @@ async def overview(visit: Visit) -> Response:
             fail = {row["endpoint_id"] for row in shown["problems"]}
             shown["about"] = await endpoints.called(connection, caller.tenant_id, fail)
         jobs = (await replays.every(Paging(cursor=None, limit=MOST), visit.gateway, caller))["items"]
-        shown["running"] = [job for job in jobs if job["state"] in ("pending", "running")]
+        shown["running"] = [job for job in jobs if job["state"] in OPEN]
         is_theirs = visit.may(Scope.ENDPOINTS_READ, whole_tenant=True)
         shown["steps"] = await _steps(visit) if is_theirs and shown["day"]["attempts"] <= FEW else None
     return visit.show("overview.html", "Overview", **shown)

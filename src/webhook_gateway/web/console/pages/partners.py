@@ -91,7 +91,7 @@ def _given(visit: Visit) -> dict[str, Any]:
         "name": form.get("name", ""),
         "external_id": form.get("external_id") or None,
         "description": form.get("description", ""),
-        "event_types": list(dict.fromkeys(form.lines("event_types"))),
+        "event_types": form.event_types(),
         "content": form.content() or {"level": "thin"},
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from starlette.responses import RedirectResponse, Response
@@ -20,8 +21,9 @@ from .partners import one
 
 @action("/partners/{subscriber_id}/portal-links", Scope.ADMIN, whole_tenant=True, form=one)
 async def create(visit: Visit, subscriber_id: UUID) -> Response:
-    minutes = visit.form.number("minutes")
-    given = {"capabilities": visit.form.lines("capabilities"), "expires_in_seconds": int(60 * (minutes or 10))}
+    given: dict[str, Any] = {"capabilities": visit.form.lines("capabilities")}
+    if minutes := visit.form.number("minutes"):
+        given["expires_in_seconds"] = int(60 * minutes)
     body = NewPortalLink.model_validate(given)
     made = await portal_links.create(subscriber_id, body, visit.gateway, visit.caller, visit.request)
     return visit.show("portal_link.html", "Link to the portal", 201, made=made)
