@@ -25,6 +25,9 @@ PARTNERS, ENDPOINTS, PAUSED, FAILING = 40, 200, 50, 3
 """Of the endpoints the last are paused, and those before them fail."""
 FANOUT, SLICE = 10, 200_000
 PATIENT = "pat_of_the_bench"
+ACTORS = [ids.render(ids.KEY, UUID(int=number)) for number in range(50)]
+TARGETS = [ids.render(ids.ENDPOINT, UUID(int=number)) for number in range(1_000)]
+"""Who did what is in the audit log, and to what."""
 TABLES = (
     "deliveries, finished_deliveries, attempts, events, lookups, endpoints, subscribers, attempt_stats, audit_log, "
     "jobs, held_keys, endpoint_health"
@@ -112,7 +115,7 @@ FROM generate_series(1, 1000) AS n
 """
 AUDIT = """
 INSERT INTO audit_log (tenant_id, sequence, at, actor, source, action, target, previous_hash, hash)
-SELECT $1, 1000 + n, now(), 'key_' || n % 50, 'local', 'endpoint.changed', 'ep_' || n % 1000, '', ''
+SELECT $1, 1000 + n, now(), ($3::text[])[1 + n % 50], 'local', 'endpoint.changed', ($4::text[])[1 + n % 1000], '', ''
 FROM generate_series(1, $2::bigint) AS n
 """
 
@@ -163,7 +166,7 @@ async def fill_archive(gateway: Gateway, deliveries: int) -> Archive:
     await connection.execute(NO_SUCCESS, failing)
     await connection.execute(HELD, tenant)
     await connection.execute(REPLAYS, tenant)
-    await connection.execute(AUDIT, tenant, deliveries // 10, timeout=600)
+    await connection.execute(AUDIT, tenant, deliveries // 10, ACTORS, TARGETS, timeout=600)
     await connection.execute("UPDATE configuration SET version = version + 1")
     await connection.execute(f"VACUUM (ANALYZE) {TABLES}", timeout=600)
     await connection.execute("CHECKPOINT", timeout=600)
