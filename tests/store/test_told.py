@@ -34,7 +34,7 @@ async def told(hospital: Hospital) -> AsyncIterator[FanOut]:
     fan_out = FanOut(database, registry, slots, bodies, Dispatch(database, hospital.vault, registry, slots, bodies))
     async with database.connection() as connection:
         registry.learn(await configuration.snapshot(connection, hospital.vault))
-        fan_out.dispatch.low_water_mark._value = await connection.fetchval("SELECT nextval('outbox_sequence_seq')")
+        fan_out.dispatch.low_water_mark.latest = await connection.fetchval("SELECT nextval('outbox_sequence_seq')")
         fan_out.dispatch.low_water_mark.scanned(0, 0.0)
     listening = asyncio.create_task(listen(database, {OUTBOX: fan_out.told}))
     await fan_out.told.wait()

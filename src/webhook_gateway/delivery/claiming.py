@@ -38,6 +38,8 @@ class Claiming:
     sending: Sending
     changed: asyncio.Event
     full_scans: FullScanBudget = field(default_factory=FullScanBudget)
+    scan_at: float = 0.0
+    """Not before, by monotonic time."""
 
     async def claim(self) -> float:
         """Leases as much of what is due as there are free slots, and sends it."""
@@ -69,6 +71,8 @@ class Claiming:
 
         It is a full scan, unless that would take more than a small part of the time.
         """
+        if (early := self.scan_at - monotonic()) > 0:
+            await asyncio.sleep(early)
         began = monotonic()
         marks = None if self.full_scans.allows() else self.due.low_water_marks()
         try:
@@ -87,7 +91,7 @@ class Claiming:
             async with self.database.connection() as connection, connection.transaction():
                 await deliveries.cancel_of_deleted(connection, unknown)
         await self.sending.return_leases(self.slots.orphaned())
-        await asyncio.sleep(max(SCAN_GAP, min(5 * took, POLL)))
+        self.scan_at = monotonic() + max(SCAN_GAP, min(5 * took, POLL))
         return POLL
 
     def _take_over(self, claim: Claim, reservations: Sequence[Reservation], began: float) -> list[Leased]:

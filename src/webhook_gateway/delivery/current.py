@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from dataclasses import dataclass, field
@@ -18,48 +19,64 @@ from webhook_gateway.outbound.egress import Egress
 from webhook_gateway.store import configuration, keyring, workers
 from webhook_gateway.store.clock import Clock
 from webhook_gateway.store.database import Database, DatabaseUnavailable
+from webhook_gateway.store.look import look
 
 from .due import Due
 from .registry import LONG_AGO, Registry
+from .watermark import LowWaterMark
 
 HEARTBEAT = 2.0
 
 
 @dataclass(eq=False)
 class Configuration:
-    """The endpoints, and what other workers learnt about them."""
+    """The endpoints, and what other workers learnt about them; stages that nobody may have woken are, by the way."""
 
     database: Database
     vault: Vault
     clock: Clock
     registry: Registry
     due: Due
+    low_water_mark: LowWaterMark
+    outbox: asyncio.Event
+    forward: asyncio.Event
+    upkeep: asyncio.Event
     health_known: datetime = LONG_AGO
     """Up to when."""
+    _health: str | None = None
+    """What the look said of it then."""
+    _steps: int = 0
+    """Of the clock, for upkeep to heal."""
 
     async def poll(self) -> float:
         """Takes over what has changed since the last round; the first one is what a worker may send by."""
-        snapshot, newer = self.registry.snapshot, None
         await keyring.count(self.database, self.vault)
+        snapshot, newer = self.registry.snapshot, None
         async with self.database.connection() as connection:
             if not snapshot.version:
                 await keyring.fill(self.database, self.vault)
                 await pause.recognise(self.database)
+            seen = await look(connection, self.health_known, self.low_water_mark.latest)
             stale = snapshot.stale_at is not None and snapshot.stale_at.timestamp() <= self.clock.now()
             stale = stale or bool(snapshot.unsendable)  # their key may be back
-            if stale or await configuration.version(connection) != snapshot.version:
+            if stale or seen.version != snapshot.version:
                 await keyring.fill(self.database, self.vault)
                 newer = await configuration.snapshot(connection, self.vault)
-            learnt, known = await configuration.health_since(connection, self.health_known)
-            # Whatever hour another worker wrote by: what lies ahead is read again until it is healed.
-            self.health_known = min(known, datetime.fromtimestamp(self.clock.now(), UTC))
-        for endpoint_id, health in learnt.items():
-            self.registry.of(endpoint_id).health.learn(health)
+            if seen.health != self._health:
+                learnt, known = await configuration.health_since(connection, self.health_known)
+                # Whatever hour another worker wrote by: what lies ahead is read again until it is healed.
+                self.health_known, self._health = min(known, datetime.fromtimestamp(self.clock.now(), UTC)), seen.health
+                for endpoint_id, health in learnt.items():
+                    self.registry.of(endpoint_id).health.learn(health)
         if newer is not None and newer.is_paused is not snapshot.is_paused:
             telemetry.sending_paused() if newer.is_paused else telemetry.sending_resumed()
         if newer is not None:  # the last: nothing is sent before the first, and by then no open breaker is overlooked
             self.registry.learn(newer)
-        self.due.changed.set()
+        self.due.look_again()
+        upkeep, self._steps = seen.upkeep or self.clock.steps != self._steps, self.clock.steps
+        for is_wanted, stage in (seen.outbox, self.outbox), (seen.forward, self.forward), (upkeep, self.upkeep):
+            if is_wanted:
+                stage.set()
         return POLL
 
 

@@ -38,6 +38,11 @@ class Due:
         record.learnt_at = monotonic()
         self.changed.set()
 
+    def look_again(self) -> None:
+        """A slot is free, or an endpoint's configuration changed: what has been due may be claimed now."""
+        if self._expected:
+            self.changed.set()
+
     def in_rotation(self, now: float) -> list[tuple[Endpoint, EndpointRecord]]:
         """The known endpoints that have something due."""
         return [
@@ -77,7 +82,7 @@ class Due:
         for record in self._registry:
             if among is None or record.id in among:
                 record.low_water_mark = min(found.get(record.id, until), until)
-        self.changed.set()
+        self.look_again()
 
     def low_water_marks(self) -> dict[UUID, datetime]:
         """By endpoint: the due time below which nothing of it is left."""

@@ -123,7 +123,7 @@ class Sending:
             except Exception as error:
                 telemetry.stage_failed("deliver", error)  # the lease ends by itself; the attempt is counted
             following = self.slots.next_or_free(record, not (self.must_wait() or self.stopping.is_set()))
-            self.due.changed.set()
+            self.due.look_again()
             telemetry.in_flight.set(self.slots.in_flight)
             if following is None:
                 return

@@ -65,9 +65,12 @@ class Settling:
     written: asyncio.Event = field(default_factory=asyncio.Event)
     most: int = MOST
     """How many results the next settle takes."""
+    not_before: float = 0.0
 
     async def poll(self) -> float:
         """Settles what has arrived, and sends what goes on of its ordering keys."""
+        if self.sending.unsettled and (early := self.not_before - perf_counter()) > 0:
+            await asyncio.sleep(early)
         if not (results := self.sending.unsettled[: self.most]):
             return POLL
         began = perf_counter()
@@ -90,15 +93,14 @@ class Settling:
                 self.due.expect(record, 0.0 if retried.latest else retried.delay)
         telemetry.settle_seconds.observe(perf_counter() - began)
         self.written.set()
-        self.due.changed.set()
+        self.due.look_again()
         if changed or any(r.verdict.disable or isinstance(r.verdict.action, GiveUp) for _, r in results):
             self.outbox.set()  # an operational event may be in it
         if any(r.verdict.disable for _, r in results):
             await notify(self.database, CONFIGURATION)
+        self.not_before = 0.0 if following else began + SETTLE_GAP
         if following:
             await self.sending.send(following)
-        else:
-            await asyncio.sleep(SETTLE_GAP - (perf_counter() - began))
         return 0.0
 
     async def drain(self) -> None:

@@ -13,7 +13,7 @@ import asyncpg
 
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import KeyMissing, Vault
-from webhook_gateway.host.loop import POLL
+from webhook_gateway.host.loop import POLL, SELDOM
 from webhook_gateway.operations import backfills
 from webhook_gateway.rules.model import DeliveryState
 from webhook_gateway.settings import Settings
@@ -54,7 +54,15 @@ async def forward(database: Database) -> float:
     """Brings forward what waits at endpoints that answer again, a slice of each. Whoever comes first does it."""
     async with database.connection() as connection:
         seconds = await forwarding.forward(connection, database.clock.now())
-    return POLL if seconds is None else min(seconds, POLL)
+    return SELDOM if seconds is None else min(seconds, POLL)
+
+
+async def end_stalled(database: Database) -> float:
+    """Apart from upkeep and its lock, which may be what a frozen process holds."""
+    async with database.connection() as connection:
+        if ended := await stalled.end(connection):
+            telemetry.stalled_sessions_ended(ended)
+    return STALLED
 
 
 class Upkeep:
@@ -63,7 +71,7 @@ class Upkeep:
         self._database = database
         self._vault = vault
         self._registry = registry
-        self._chores_at = self._merge_at = self._stalled_at = monotonic()
+        self._chores_at = self._merge_at = monotonic()
         self._healed = 0
         """Steps of the clock."""
         self._slices: deque[Callable[[Connection], Awaitable[int | None]]] = deque(
@@ -77,14 +85,10 @@ class Upkeep:
     async def poll(self) -> float:
         """A slice of each kind of work, and now and then the daily chores; returns how many seconds to sleep."""
         async with self._database.connection() as connection:
-            if monotonic() >= self._stalled_at:  # without the lock: it may be what a frozen one holds
-                self._stalled_at = monotonic() + STALLED
-                if ended := await stalled.end(connection):
-                    telemetry.stalled_sessions_ended(ended)
             steps = self._database.clock.steps
             is_due = steps != self._healed or monotonic() >= min(self._chores_at, self._merge_at)
             if not (is_due or await permission.slices_wait(connection)):
-                return ROUND
+                return SELDOM
             if not await advisory_locks.try_lock(connection, advisory_locks.UPKEEP):
                 return ROUND
             try:

@@ -39,13 +39,14 @@ class LowWaterMark:
     """A sequence of the outbox up to which nothing was left some seconds ago, by this process's own monotonic time."""
 
     def __init__(self) -> None:
-        self._value = 0
+        self.latest = 0
+        """Where there may be rows below."""
         self._found: deque[tuple[float, int]] = deque()
         self._full_scans = FullScanBudget(BOTTOM)
 
     def value(self) -> int:
         """From where to scan: now and then from the very bottom, where old rows may make it slow: see `scanned`."""
-        return 0 if self._full_scans.allows() else self._value
+        return 0 if self._full_scans.allows() else self.latest
 
     def scanned(self, value: int, seconds: float) -> None:
         """A scan from there has taken so long, whatever came of it."""
@@ -58,4 +59,4 @@ class LowWaterMark:
         if not self._found or now - self._found[-1][0] >= STEP:
             self._found.append((now, value))
         while self._found and now - self._found[0][0] >= LAG:
-            self._value = self._found.popleft()[1]
+            self.latest = self._found.popleft()[1]

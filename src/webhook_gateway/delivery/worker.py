@@ -16,7 +16,7 @@ from webhook_gateway import telemetry
 from webhook_gateway.crypto.master_keys import load_master_keys
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.host import garbage, health, tracing, watchdog
-from webhook_gateway.host.loop import POLL, Loop
+from webhook_gateway.host.loop import SELDOM, Loop
 from webhook_gateway.outbound.policy import policy_from
 from webhook_gateway.outbound.resolvers import resolver_named
 from webhook_gateway.outbound.sender import Sender
@@ -38,7 +38,7 @@ from .settling import Settling
 from .slots import Slots
 from .stats import Stats
 from .told import FanOut
-from .upkeep import Upkeep, forward
+from .upkeep import Upkeep, end_stalled, forward
 
 STUCK, HOPELESS = 60.0, 300.0
 """Seconds without a round that ends well, after which a worker says so, and ends. One takes 15 at most."""
@@ -95,13 +95,20 @@ class Worker:
         self._listening = partial(listen, database, {OUTBOX: outbox, DELIVERIES: notified, CONFIGURATION: changed})
         self._stopping = stopping
         claiming = Claiming(database, clock, due, slots, sending, changed)
+        forwarding = Loop("forward", partial(forward, database))
+        upkeep = Loop(UPKEEP, Upkeep(settings, database, vault, registry).poll)
+        configuration = Configuration(
+            *(database, vault, clock, registry, due, self._fan_out.dispatch.low_water_mark),
+            *(outbox, forwarding.wake, upkeep.wake),
+        )
         self._stages = [
-            Loop("configuration", Configuration(database, vault, clock, registry, due).poll, changed),
+            Loop("configuration", configuration.poll, changed),
             Loop("dispatch", self._dispatch, outbox),
             Loop("claim", claiming.claim, due.changed),
             Loop("scan", claiming.scan, notified),
-            Loop("forward", partial(forward, database)),
-            Loop(UPKEEP, Upkeep(settings, database, vault, registry).poll),
+            forwarding,
+            upkeep,
+            Loop("end stalled", partial(end_stalled, database)),
         ]
         if settings.smtp_host:
             self._stages.append(Loop("notices", partial(tell, settings, database, registry)))
@@ -157,7 +164,7 @@ class Worker:
             return pause
         done = await self._fan_out.round()
         if not done.dequeued:
-            return POLL
+            return SELDOM
         for record in done.due:
             self._due.expect(record)
         if done.due and self._registry.workers > 1:
@@ -167,4 +174,4 @@ class Worker:
                 await self._sending.send(done.leased)
             finally:
                 self._slots.inserted(one.record for one in done.leased)
-        return 0.0 if done.dequeued >= ROUND else POLL  # what was committed since has been notified
+        return 0.0 if done.dequeued >= ROUND else SELDOM  # what was committed since has been notified

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from math import floor
 from time import monotonic
 
 from webhook_gateway import telemetry
@@ -12,8 +13,11 @@ from webhook_gateway.store.database import DatabaseUnavailable, StatementTimedOu
 
 POLL = 1.0
 """Seconds after which a stage of a worker begins a round, notified or not."""
+SELDOM = 20.0
+"""Seconds, of stages for which another one looks every second whether there is something."""
 BACKOFF = (0.2, 2.0)
 """Seconds to wait after an error: first, and at most."""
+EARLY = 0.01
 TURN = 0.005
 """Seconds of work without a pause after which others have their turn."""
 
@@ -64,6 +68,8 @@ class Loop:
                     self._ails_since = None
                 ends_sleep = self._stopping  # a notification doesn't correct what failed
                 pause, patience = patience, min(patience * 2, BACKOFF[1])
+            if pause >= POLL:  # stages wake up together; a timer may be early by a moment
+                pause = floor(monotonic() + pause + EARLY) - monotonic()
             if pause > 0:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):

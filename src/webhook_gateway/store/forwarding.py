@@ -24,6 +24,10 @@ EXTRA = """forwarded_from = coalesce(d.forwarded_from, d.due_at),
         attempt = CASE WHEN d.forwarded_from IS NULL THEN greatest(d.attempt - 1, 0) ELSE d.attempt END"""
 """SQL: the attempt to come is an extra one."""
 
+TO_FORWARD = """forward_at IS NOT NULL AND forward_at NOT BETWEEN now() AND now() + interval '5 minutes'
+          AND coalesce(held_until <= now(), true)"""
+"""SQL: an endpoint's turn has come."""
+
 FORWARD = f"""
 -- forward: the next slice of endpoints whose breaker has closed, or that were resumed, spread over the time until the
 -- next. Whoever locks the endpoint's row does it, in one statement, and a crash leaves it to the next. It goes by when
@@ -35,8 +39,7 @@ WITH mine AS MATERIALIZED (
            greatest(h.forwarded_due_at, now() + make_interval(secs => $1 + least(ceil(rate), $2) / rate)) AS after
     FROM (
         SELECT ctid, * FROM endpoint_health
-        WHERE forward_at IS NOT NULL AND forward_at NOT BETWEEN now() AND now() + interval '5 minutes'
-          AND coalesce(held_until <= now(), true) AND {time_near("$5", "NULL")} IS NOT NULL
+        WHERE {TO_FORWARD} AND {time_near("$5", "NULL")} IS NOT NULL
         ORDER BY forward_at LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
     ) AS h
     CROSS JOIN LATERAL (SELECT coalesce(rate, $4) AS rate FROM endpoints WHERE id = h.endpoint_id LIMIT 1) AS e

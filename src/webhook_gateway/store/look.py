@@ -1,0 +1,35 @@
+"""Whether there is anything to do: one statement asks for all stages of a worker that nobody may have woken."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from .database import Connection
+from .forwarding import TO_FORWARD
+from .permission import SLICES_WAIT
+
+LOOK = f"""
+-- look: what notifications may have missed, and what begins by time alone
+SELECT (SELECT version FROM configuration) AS version,
+       (SELECT sum(extract(epoch FROM changed_at))::text FROM endpoint_health
+        WHERE changed_at > $1::timestamptz - interval '30 seconds') AS health,
+       EXISTS (SELECT FROM outbox WHERE sequence > $2) AS outbox,
+       EXISTS (SELECT FROM endpoint_health WHERE {TO_FORWARD}) AS forward,
+       ({SLICES_WAIT}) AS upkeep
+"""
+
+
+class Seen(NamedTuple):
+    """The configuration's version, a sum that another worker's findings change, and which stages have something."""
+
+    version: int
+    health: str | None
+    outbox: bool
+    forward: bool
+    upkeep: bool
+
+
+async def look(connection: Connection, health_known: datetime, low_water_mark: int) -> Seen:
+    (row,) = await connection.fetch(LOOK, health_known, low_water_mark)
+    return Seen(*row)
