@@ -128,7 +128,7 @@ async def _of_id(connection: AsyncConnection, actor: Actor, prefix: str, value: 
     if row is None or isinstance(row, NotFound):
         return []
     its = await _events(connection, actor, {row["event_id"]: found_by}) if prefix == ids.DELIVERY else []
-    return [_item(prefix, value, found_by, row["created_at"]), *its]
+    return [item(prefix, value, found_by, row["created_at"]), *its]
 
 
 async def _events(
@@ -142,15 +142,15 @@ async def _events(
         wanted = reports.Filter(actor.tenant_id, actor.subscriber_id)
         seen = await lists.with_deliveries(connection, wanted, list(found))
     return [
-        _item(ids.EVENT, one, by, row["accepted_at"], row["type"])
+        item(ids.EVENT, one, by, row["accepted_at"], row["type"])
         if (row := rows.get(one))
-        else _item(ids.EVENT, one, by, ids.moment_of(one), is_kept=False)
+        else item(ids.EVENT, one, by, ids.moment_of(one), is_kept=False)
         for one, by in found.items()
         if one in seen
     ]
 
 
-def _item(
+def item(
     prefix: str, value: UUID, found_by: list[str], at: datetime, type: str | None = None, *, is_kept: bool = True
 ) -> dict[str, Any]:
     """Of an event whose day has gone, the deliveries still say what became of it."""

@@ -38,12 +38,25 @@ async def get(
 
 
 async def page(
-    connection: AsyncConnection, tenant_id: UUID, *, only: UUID | None, before: UUID | None, limit: int
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    *,
+    only: UUID | None,
+    among: Iterable[UUID] | None = None,
+    called: str | None = None,
+    before: UUID | None,
+    limit: int,
 ) -> list[RowMapping]:
-    """Subscribers, newest first; ``only`` leaves that one."""
+    """Subscribers, newest first; ``only`` leaves that one, ``among`` those, and ``called`` those with this in their
+    names, in capitals or not: before all whoever is called just so."""
     rows = select(subscribers).where(subscribers.c.tenant_id == tenant_id, subscribers.c.deleted_at.is_(None))
     if only is not None:
         rows = rows.where(subscribers.c.id == only)
+    if among is not None:
+        rows = rows.where(subscribers.c.id.in_(list(among)))
+    if called is not None:
+        rows = rows.where(subscribers.c.name.icontains(called, autoescape=True))
+        rows = rows.order_by((func.lower(subscribers.c.name) == func.lower(called)).desc())
     if before is not None:
         rows = rows.where(subscribers.c.id < before)
     return await every(connection, rows.order_by(subscribers.c.id.desc()).limit(limit))

@@ -35,14 +35,14 @@ Writer = Annotated[Caller, needs(Scope.ENDPOINTS_WRITE, whole_tenant=True)]
 async def create(body: NewSubscriber, gateway: Parts, caller: Writer) -> Any:
     """Adds a partner organisation, and says what it may have. Name and `external_id` are its own among subscribers."""
     async with changing(gateway.database, caller) as change:
-        return _shown(granted(await subscribers.create(change, gateway.catalogue, body.model_dump())))
+        return shown(granted(await subscribers.create(change, gateway.catalogue, body.model_dump())))
 
 
 @router.get("", response_model=Page[Subscriber], operation_id="listSubscribers", summary="List subscribers")
 async def every(query: Annotated[Paging, Query()], gateway: Parts, caller: Reader) -> Any:
     """Lists subscribers, newest first. A subscriber's own key sees that one only."""
     return await page_of(
-        gateway, query, partial(stored.page, tenant_id=caller.tenant_id, only=caller.subscriber_id), show=_shown
+        gateway, query, partial(stored.page, tenant_id=caller.tenant_id, only=caller.subscriber_id), show=shown
     )
 
 
@@ -54,7 +54,7 @@ async def one(subscriber_id: SubscriberId, gateway: Parts, caller: Reader) -> An
     async with gateway.database.begin() as connection:
         row = await stored.get(connection, caller.tenant_id, subscriber_id)
     found = NotFound.SUBSCRIBER if row is None or caller.subscriber_id not in (None, subscriber_id) else row
-    return _shown(granted(found))
+    return shown(granted(found))
 
 
 @router.patch(
@@ -68,7 +68,7 @@ async def change_one(subscriber_id: SubscriberId, body: SubscriberChanges, gatew
     """
     async with changing(gateway.database, caller) as change:
         given = body.model_dump(exclude_unset=True)
-        return _shown(granted(await subscribers.change_one(change, gateway.catalogue, subscriber_id, given)))
+        return shown(granted(await subscribers.change_one(change, gateway.catalogue, subscriber_id, given)))
 
 
 @router.delete(
@@ -88,5 +88,5 @@ async def delete(subscriber_id: SubscriberId, gateway: Parts, caller: Writer, fo
     gateway.callers.forget()
 
 
-def _shown(row: RowMapping) -> dict[str, Any]:
+def shown(row: RowMapping) -> dict[str, Any]:
     return {**row, "content": meaning(view_of(row["content"]))}

@@ -34,6 +34,7 @@ from .signed_in import PATH, Door, SignedIn
 
 PER_PAGE = 50
 SAID = {
+    "blank": "Nothing was looked for. Give an id, a key or a name, of at most 256 characters.",
     "cancelled": "It was given up.",
     "many": "They were given up.",
     "changed": "The change is saved.",
@@ -158,9 +159,9 @@ class Visit:
             raise invalid(Fault("reason", remedy, pointer="/reason"))
         return given
 
-    def go(self, path: str, said: str | None = None) -> Response:
+    def go(self, path: str, said: str | None = None, **asked: str) -> Response:
         """To another page, with GET."""
-        return RedirectResponse(url(self.root + path, {"said": said}), 303)
+        return RedirectResponse(url(self.root + path, {"said": said, **asked}), 303)
 
 
 Handler = Callable[..., Awaitable[Response]]

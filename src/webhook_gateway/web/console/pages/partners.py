@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,12 +12,14 @@ from webhook_gateway.operations import subscribers as operations
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.scopes import Capability, Scope
+from webhook_gateway.store import subscribers as stored
 from webhook_gateway.web.api import endpoints, portal_links, subscribers
+from webhook_gateway.web.api.dependencies import page_of
 from webhook_gateway.web.api.schemas.endpoints import EndpointQuery
 from webhook_gateway.web.api.schemas.shapes import Paging
 from webhook_gateway.web.api.schemas.subscribers import NewSubscriber, SubscriberChanges
 from webhook_gateway.web.console.frame import PER_PAGE, Visit, action, page
-from webhook_gateway.web.errors import granted
+from webhook_gateway.web.errors import granted, not_found
 
 MOST_ENDPOINTS = 200
 
@@ -26,13 +29,19 @@ async def every(visit: Visit) -> Response:
     if visit.is_portal and visit.caller.subscriber_id is not None:
         return visit.go(f"/partners/{ids.render(ids.SUBSCRIBER, visit.caller.subscriber_id)}")
     query = Paging(cursor=visit.asked("cursor"), limit=PER_PAGE)
-    found = await subscribers.every(query, visit.gateway, visit.caller)
+    named = visit.asked("among")
+    try:
+        among = None if named is None else [ids.parse(ids.SUBSCRIBER, one) for one in named.split(",")]
+    except ids.NotAnId:
+        raise not_found("partner") from None
+    fetch = partial(stored.page, tenant_id=visit.caller.tenant_id, only=visit.caller.subscriber_id, among=among)
+    found = await page_of(visit.gateway, query, fetch, show=subscribers.shown)
     theirs = await endpoints.every(EndpointQuery(limit=MOST_ENDPOINTS), visit.gateway, visit.caller)
     of_each: dict[UUID, list[Any]] = {}
     for row in theirs["items"]:
         of_each.setdefault(row["subscriber_id"], []).append(row)
     context = {"rows": found["items"], "cursor": found["next_cursor"], "of_each": of_each}
-    return visit.show("partners.html", "Partners", **context)
+    return visit.show("partners.html", "Partners", among=among, most=PER_PAGE, **context)
 
 
 @page("/partners/new", Scope.ENDPOINTS_WRITE, whole_tenant=True)

@@ -20,10 +20,9 @@ MOST = 200
 STATUS = {NotLetIn.NOT_ASKED: 400, NotLetIn.CODE_REFUSED: 400, NotLetIn.UNAVAILABLE: 503}
 """Of who is not let in; 403 for others."""
 YEAR = 31_536_000
-NOT_VALID = (
-    "This key or code is not valid, or not from this network.",
-    "This link was used already, or is too old: ask the hospital for a new one.",
-)
+NOT_VALID = "This key or code is not valid, or not from this network."
+USED = "This link was used already, or is too old: "
+ANOTHER = ("webhook-gateway console prints another.", "ask the hospital for a new one.")
 
 
 @page("/login", public=True, by=Capability.VIEW)
@@ -43,10 +42,11 @@ async def sign_in(visit: Visit) -> Response:
     except Problem as problem:
         if problem.status_code not in (401, 429):
             raise
-        told = None if problem.status_code != 401 else NOT_VALID[visit.is_portal]
-        context = {"to": to, "problem": problem, "told": told or problem.detail}
+        is_link = visit.is_portal or sessions.CODE in visit.form.get("key", "")
+        not_valid = USED + ANOTHER[visit.is_portal] if is_link else NOT_VALID
+        context = {"to": to, "problem": problem, "told": not_valid if problem.status_code == 401 else problem.detail}
         return replace(visit, session=None).show("sign_in.html", "Sign in", problem.status_code, **context)
-    response = _go_on(visit, to)
+    response = go_on(visit, to)
     visit.door.let_in(response, secret)
     return response
 
@@ -64,7 +64,7 @@ async def from_provider(visit: Visit) -> Response:
         response = _refuse(visit, found)
     else:
         secret, to = found
-        response = _go_on(visit, to)
+        response = go_on(visit, to)
         visit.door.let_in(response, secret)
     if found is not NotLetIn.NOT_ASKED:
         visit.door.back_from_provider(response)
@@ -101,15 +101,16 @@ async def end(visit: Visit, session_id: UUID) -> Response:
 
 @action("/zone", public=True, by=Capability.VIEW)
 async def choose_zone(visit: Visit) -> Response:
-    response = _go_on(visit, visit.form.get("to", ""))
+    response = go_on(visit, visit.form.get("to", ""))
     how: dict[str, Any] = {"path": visit.root, "samesite": "lax", "secure": not visit.gateway.settings.development}
     response.set_cookie("zone", Zone(visit.form.get("zone", "")).name, max_age=YEAR, httponly=True, **how)
     return response
 
 
-def _go_on(visit: Visit, to: str) -> Response:
+def go_on(visit: Visit, to: str, said: str | None = None) -> Response:
     """Only to pages of ours: what looks like another host's address is one."""
-    return RedirectResponse(to if to.startswith(f"{visit.root}/") else visit.root, 303)
+    to = to if to.startswith(f"{visit.root}/") else visit.root
+    return RedirectResponse(f"{to}{'&' if '?' in to else '?'}said={said}" if said else to, 303)
 
 
 def _refuse(visit: Visit, reason: NotLetIn) -> Response:
