@@ -47,6 +47,13 @@ WHERE code_hash = $1 AND code_expires_at > now() AND ended_at IS NULL
 RETURNING id, tenant_id, actor
 """
 
+SPEND = """
+-- spend: a form's token, once; the newest 200 are remembered
+UPDATE sessions SET spent = ($2::uuid || spent)[1:200] WHERE id = $1 AND NOT $2 = ANY (spent)
+"""
+
+UNSPEND = "UPDATE sessions SET spent = array_remove(spent, $2) WHERE id = $1"
+
 FORGET = """
 -- forget: sessions that have ended long ago
 DELETE FROM sessions WHERE tenant_id = $1 AND greatest(expires_at, code_expires_at) < now() - make_interval(days => $2)
@@ -66,6 +73,15 @@ async def exchange(connection: Connection, code_hash: bytes, hashed: bytes, sour
     """The session that the code was for has begun, unless it was used before, or is too old."""
     row = await connection.fetchrow(EXCHANGE, code_hash, hashed, source, float(LONGEST))
     return dict(row) if row else None
+
+
+async def spend(connection: Connection, session_id: UUID, token: UUID) -> bool:
+    """Whether the form with the token was not sent before, to whichever process."""
+    return await connection.execute(SPEND, session_id, token) == "UPDATE 1"
+
+
+async def unspend(connection: Connection, session_id: UUID, token: UUID) -> None:
+    await connection.execute(UNSPEND, session_id, token)
 
 
 async def forget(connection: Connection, tenant_id: UUID) -> None:

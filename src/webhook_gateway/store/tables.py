@@ -51,7 +51,7 @@ sessions = _table(
     "sessions",
     "id uuid, tenant_id uuid, actor text, key_id uuid, scopes text[], subscriber_id uuid, source text",
     "code_hash bytea, code_expires_at timestamptz, hash bytea, created_at timestamptz, seen_at timestamptz",
-    "expires_at timestamptz, ended_at timestamptz, capabilities text[], viewing uuid, person text",
+    "expires_at timestamptz, ended_at timestamptz, capabilities text[], viewing uuid, person text, spent uuid[]",
 )
 
 event_types = _table(

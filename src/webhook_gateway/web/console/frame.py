@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -20,9 +21,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from webhook_gateway.operations.change import Change, changing
+from webhook_gateway.operations.sessions import digest
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.labels import is_label
 from webhook_gateway.rules.scopes import Capability, Scope
+from webhook_gateway.store import sessions
 from webhook_gateway.web.api.dependencies import Gateway
 from webhook_gateway.web.callers import Caller
 from webhook_gateway.web.errors import Problem, forbidden, invalid, of_validation
@@ -181,13 +184,15 @@ class Page:
     """What a partner's link must let its reader do; None for what is not in the portal."""
     form: Handler | None = None
     """The page that shows the form again where it was refused."""
+    once: str | None = None
+    """Of an action whose answer is shown only now, and whose form so works once: what helps who has not kept it."""
 
     async def answer(self, visit: Visit, places: Mapping[str, Any]) -> Response:
         by = self.by or Capability.VIEW
         if not self.public and not visit.may(self.scope, whole_tenant=self.whole_tenant, by=by):
             raise forbidden(self._lacking(visit))
         try:
-            return await self.handle(visit, **places)
+            return await self._do(visit, places)
         except ValidationError as wrong:
             found = [{**one, "loc": ("body", *one["loc"])} for one in wrong.errors()]
             problem = of_validation(RequestValidationError(found))
@@ -196,6 +201,21 @@ class Page:
         if self.form is None or problem.status_code not in (409, 422):
             raise problem
         return await self.form(replace(visit, problem=problem), **places)
+
+    async def _do(self, visit: Visit, places: Mapping[str, Any]) -> Response:
+        given, session, database = visit.form.get("once"), visit.session, visit.gateway.database
+        if not (self.once and session and given) or visit.form.get("do", "save") != "save":
+            return await self.handle(visit, **places)  # a form of the version before has no token
+        token = UUID(bytes=digest(given)[:16])
+        async with database.connection() as connection:
+            if not await sessions.spend(connection, session.id, token):
+                return visit.show("done_already.html", "Done already", 409, remedy=self.once)
+        try:
+            return await self.handle(visit, **places)
+        except Exception:
+            async with database.connection() as connection:
+                await sessions.unspend(connection, session.id, token)
+            raise
 
     def _lacking(self, visit: Visit) -> str:
         if visit.session is not None and visit.session.viewing is not None:

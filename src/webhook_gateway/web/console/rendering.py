@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shlex
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, tzinfo
@@ -128,7 +129,7 @@ def _environment(root: str) -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.globals |= {"file": partial(url_of, root), "idle": IDLE}
+    environment.globals |= {"file": partial(url_of, root), "idle": IDLE, "token": secrets.token_urlsafe}
     environment.filters |= _FILTERS
     return environment
 

@@ -26,6 +26,7 @@ from webhook_gateway.web.console.frame import Visit, action, page
 from webhook_gateway.web.errors import invalid
 
 RECENT = 10
+KEPT = "If you have not kept the secret, rotate it at the endpoint."
 TRIES = ("preview", "filter")
 """What the form is asked to tell before anything is saved."""
 TESTED_WITHIN = 8
@@ -48,17 +49,17 @@ async def new(visit: Visit, subscriber_id: UUID, **tried: Any) -> Response:
     return visit.show("endpoint_form.html", f"New endpoint of {owner['name']}", **context, tried=tried)
 
 
-@action("/partners/{subscriber_id}/endpoints/new", Scope.ENDPOINTS_WRITE, form=new, by=Capability.ENDPOINT)
+@action("/partners/{subscriber_id}/endpoints/new", Scope.ENDPOINTS_WRITE, form=new, by=Capability.ENDPOINT, once=KEPT)
 async def create(visit: Visit, subscriber_id: UUID) -> Response:
+    owner = await subscribers.one(subscriber_id, visit.gateway, visit.caller)
     if visit.form.get("do") in TRIES:
-        owner = await subscribers.one(subscriber_id, visit.gateway, visit.caller)
         permitted = {"permitted_types": owner["event_types"], "permitted_content": owner["content"]}
         return await new(visit, subscriber_id, **await _tried(visit, permitted, None))
     given = {**_given(visit), "subscriber_id": subscriber_id, "signing": visit.form.get("signing", Signing.HMAC)}
     if own := visit.form.get("secret"):
         given["secret"] = own
     made = await endpoints.create(NewEndpoint.model_validate(given), visit.gateway, visit.caller)
-    return visit.show("secret.html", "Endpoint made", 201, made=made, endpoint_id=made["id"])
+    return visit.show("secret.html", f"Endpoint made for {owner['name']}", 201, made=made, row=made, owner=owner)
 
 
 @page("/endpoints/{endpoint_id}", Scope.ENDPOINTS_READ, by=Capability.VIEW)
@@ -141,12 +142,14 @@ async def test(visit: Visit, endpoint_id: UUID) -> Response:
     return visit.go(f"/deliveries/{ids.render(ids.DELIVERY, sent['id'])}", "tested")
 
 
-@action("/endpoints/{endpoint_id}/rotate", Scope.ENDPOINTS_WRITE, form=one, by=Capability.SECRET)
+@action("/endpoints/{endpoint_id}/rotate", Scope.ENDPOINTS_WRITE, form=one, by=Capability.SECRET, once=KEPT)
 async def rotate(visit: Visit, endpoint_id: UUID) -> Response:
     hours = visit.form.number("overlap_hours")
     body = Rotation.model_validate({"overlap_seconds": int(3_600 * (24 if hours is None else hours))})
+    row = await endpoints.one(endpoint_id, visit.gateway, visit.caller)
+    owner = await subscribers.one(row["subscriber_id"], visit.gateway, visit.caller)
     made = await endpoints.rotate_secret(endpoint_id, visit.gateway, visit.caller, body)
-    return visit.show("secret.html", "Secret rotated", made=made, endpoint_id=endpoint_id)
+    return visit.show("secret.html", f"Secret rotated for {owner['name']}", made=made, row=row, owner=owner)
 
 
 @action("/endpoints/{endpoint_id}/delete", Scope.ENDPOINTS_WRITE, form=one, by=Capability.ENDPOINT)

@@ -35,7 +35,7 @@ async def new(visit: Visit) -> Response:
     return visit.show("key_form.html", "New API key", roles=SCOPES_OF, partners=rows)
 
 
-@action("/keys/new", Scope.ADMIN, whole_tenant=True, form=new)
+@action("/keys/new", Scope.ADMIN, whole_tenant=True, form=new, once="Revoke it if it is lost, and make another.")
 async def create(visit: Visit) -> Response:
     form, days = visit.form, visit.form.number("days")
     given = {

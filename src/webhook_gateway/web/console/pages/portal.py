@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from webhook_gateway.operations import portal
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Capability, Scope
-from webhook_gateway.web.api import portal_links
+from webhook_gateway.web.api import portal_links, subscribers
 from webhook_gateway.web.api.schemas.portal_links import NewPortalLink
 from webhook_gateway.web.console.frame import Visit, action
 from webhook_gateway.web.console.signed_in import PATH, PORTAL
@@ -18,15 +18,18 @@ from webhook_gateway.web.errors import granted, not_found
 
 from .partners import one
 
+KEPT = "If you have not kept the link, revoke it at the partner, under “Its portal”, and make another."
 
-@action("/partners/{subscriber_id}/portal-links", Scope.ADMIN, whole_tenant=True, form=one)
+
+@action("/partners/{subscriber_id}/portal-links", Scope.ADMIN, whole_tenant=True, form=one, once=KEPT)
 async def create(visit: Visit, subscriber_id: UUID) -> Response:
     given: dict[str, Any] = {"capabilities": visit.form.lines("capabilities")}
     if minutes := visit.form.number("minutes"):
         given["expires_in_seconds"] = int(60 * minutes)
     body = NewPortalLink.model_validate(given)
+    owner = await subscribers.one(subscriber_id, visit.gateway, visit.caller)
     made = await portal_links.create(subscriber_id, body, visit.gateway, visit.caller, visit.request)
-    return visit.show("portal_link.html", "Link to the portal", 201, made=made)
+    return visit.show("portal_link.html", f"Link to the portal of {owner['name']}", 201, made=made, owner=owner)
 
 
 @action("/partners/{subscriber_id}/portal-links/{session_id}/revoke", Scope.ADMIN, whole_tenant=True)
