@@ -140,7 +140,7 @@ async def test_what_is_polled_is_morphed_under_the_policy_and_keeps_the_focus(
         rows = await page.locator("#live tbody tr").count()
         async with api.database.connection() as connection:
             await connection.execute("DELETE FROM finished_deliveries")
-        await page.locator(".find input").focus()
+        await page.locator(".find [type=search]").focus()
         await page.evaluate("htmx.trigger(document.getElementById('live'), 'stats')")
         await expect(page.locator("#live tbody tr")).to_have_count(rows - 1)
         assert await page.evaluate("document.activeElement.id") == "q"
@@ -179,7 +179,7 @@ async def test_what_was_counted_is_shown_at_once_unless_a_confirmation_is_open(
             await page.goto(f"{api.url}/console/deliveries")
         rows = await page.locator("#live tbody tr").count()
         await connection.execute("DELETE FROM finished_deliveries")
-        await page.locator(".find input").focus()
+        await page.locator(".find [type=search]").focus()
         await notify(api.database, STATS)
         await expect(page.locator("#live tbody tr")).to_have_count(rows - 1, timeout=PATIENCE)
         assert await page.evaluate("document.activeElement.id") == "q"
@@ -193,7 +193,7 @@ async def test_what_was_counted_is_shown_at_once_unless_a_confirmation_is_open(
         await expect(page.locator("#asked")).to_be_visible()
         await page.locator("#live summary", has_text="Give it up").click()
         await page.mouse.move(0, 0)
-        await page.locator(".find input").focus()
+        await page.locator(".find [type=search]").focus()
         await expect(page.locator("#asked")).to_have_count(0, timeout=PATIENCE)
 
 
