@@ -26,6 +26,8 @@ from webhook_gateway.rules.verdict import Verdict
 
 log = structlog.get_logger("webhook_gateway")
 
+_level = logging.NOTSET
+
 counters.join()
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
@@ -77,6 +79,8 @@ fan_out_seconds = Histogram("webhook_gateway_fan_out_seconds", "One round of fan
 
 def configure(level: str = "info") -> None:
     """JSON lines on standard error, one an occurrence, for every logger of the process."""
+    global _level
+    _level = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -86,7 +90,7 @@ def configure(level: str = "info") -> None:
             _without_values,
             structlog.processors.JSONRenderer(serializer=_encode),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(_level),
         logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
@@ -119,9 +123,9 @@ def request_answered(
     count, seconds = _of_request(method, route or "none", f"{status // 100}xx" if status else "none")
     count.inc()
     seconds.observe(duration)
-    if line is not None and log.is_enabled_for(logging.INFO):
+    if line is not None and _level <= logging.INFO:
         said = {"method": method, "route": route, "status": status, "duration": round(duration, 6)}
-        _write_soon({**said, **line, "level": "info", "timestamp": datetime.now(UTC), "message": "request"})
+        _write_soon(_known({**said, **line, "level": "info", "timestamp": datetime.now(UTC), "message": "request"}))
 
 
 @cache
@@ -133,39 +137,65 @@ def _of_request(method: str, route: str, status: str) -> tuple[Counter, Histogra
 def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, verdict: Verdict) -> None:
     """The one wide line an attempt."""
     outcome = name_of(exchange.outcome)
-    attempts_made.labels(outcome).inc()
+    _attempts_of(outcome).inc()
     attempt_seconds.observe(exchange.duration)
-    if not log.is_enabled_for(logging.INFO):
+    if _level > logging.INFO:
         return
     _write_soon(
-        {
-            "delivery_id": ids.render(ids.DELIVERY, delivery.id),
-            "event_id": ids.recall(ids.EVENT, delivery.event_id),
-            "type": delivery.event_type,
-            "endpoint_id": ids.recall(ids.ENDPOINT, endpoint.id),
-            "attempt": delivery.attempt,
-            "outcome": outcome,
-            "status": status_of(exchange.outcome),
-            "detail": detail_of(exchange.outcome),
-            "phase": exchange.phase.value,
-            "duration": round(exchange.duration, 6),
-            "tls": exchange.tls_version,
-            "sends": exchange.sends if exchange.sends > 1 else None,
-            "verdict": type(verdict.action).__name__,
-            "failures_in_a_row": verdict.health.failures_in_a_row,
-            "tenant_id": ids.recall(ids.TENANT, delivery.tenant_id),
-            "level": "info",
-            "timestamp": datetime.now(UTC),
-            "message": "attempt",
-        }
+        _Attempt(
+            ids.render(ids.DELIVERY, delivery.id),
+            ids.recall(ids.EVENT, delivery.event_id),
+            delivery.event_type,
+            ids.recall(ids.ENDPOINT, endpoint.id),
+            delivery.attempt,
+            outcome,
+            exchange.phase,
+            round(exchange.duration, 6),
+            type(verdict.action).__name__,
+            verdict.health.failures_in_a_row,
+            ids.recall(ids.TENANT, delivery.tenant_id),
+            "info",
+            datetime.now(UTC),
+            status_of(exchange.outcome),
+            detail_of(exchange.outcome),
+            exchange.tls_version,
+            exchange.sends,
+        )
     )
 
 
-def _write_soon(line: Mapping[str, object]) -> None:
+class _Attempt(msgspec.Struct, omit_defaults=True, tag_field="message", tag="attempt"):
+    """A line, without what is unknown: made and encoded in a third of the time that a dictionary takes."""
+
+    delivery_id: str
+    event_id: str
+    type: str
+    endpoint_id: str
+    attempt: int
+    outcome: str
+    phase: str
+    duration: float
+    verdict: str
+    failures_in_a_row: int
+    tenant_id: str
+    level: str
+    timestamp: datetime
+    status: int | None = None
+    detail: str | None = None
+    tls: str | None = None
+    sends: int = 1
+
+
+@cache
+def _attempts_of(outcome: str) -> Counter:
+    return attempts_made.labels(outcome)
+
+
+def _write_soon(line: object) -> None:
     """Past the logger, which cost a tenth of a worker's CPU for these."""
     if not _unwritten:
         asyncio.get_running_loop().call_soon(_write_lines)
-    _unwritten.append(_encode(_known(line)) + b"\n")
+    _unwritten.append(_encode(line) + b"\n")
 
 
 _unwritten: list[bytes] = []

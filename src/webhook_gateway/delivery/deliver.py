@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from functools import lru_cache
 from hashlib import sha256
 from time import monotonic
 from typing import assert_never
 from uuid import UUID
 
 import msgspec
-from uuid_utils.compat import uuid7
+from msgspec.structs import replace
 
 from webhook_gateway import __version__, telemetry
 from webhook_gateway.crypto import signatures
@@ -23,12 +23,11 @@ from webhook_gateway.rules.model import Delivery, Endpoint
 from webhook_gateway.rules.outcome import Exchange, Phase, Unsendable, status_of
 from webhook_gateway.rules.verdict import Verdict, decide
 from webhook_gateway.store.clock import Clock
+from webhook_gateway.store.deliveries import new_id
 
 from .health import EndpointHealth
 
 USER_AGENT = f"webhook-gateway/{__version__}"
-ACCEPT = {"accept": "*/*"}
-"""Some servers and firewalls refuse a request without one."""
 UNAUTHORIZED = 401
 
 
@@ -63,8 +62,8 @@ async def attempt(
     began = clock.now()
     if delivery.attempt > endpoint.attempts_allowed:  # workers died of it, again and again
         body = Unsendable("attempts_exhausted")
-    request = body if isinstance(body, Unsendable) else sign(delivery, endpoint, body, int(began), keep)
-    if isinstance(request, Unsendable):
+    request = sign(delivery, endpoint, body, int(began), keep) if isinstance(body, bytes) else body
+    if not isinstance(request, Request):
         exchange = Exchange(request, Phase.STARTED, 0.0)
     elif isinstance(endpoint.authorization, ClientCredentials):
         exchange = await _post_with_token(sender, tokens, endpoint, endpoint.authorization, request)
@@ -74,7 +73,7 @@ async def attempt(
     verdict = decide(delivery, endpoint, health.current, exchange.outcome, ended, random.random())  # noqa: S311
     reach("after_answer")
     sent = sha256(request.body).digest() if exchange.written and isinstance(request, Request) else None
-    return Result(uuid7(), delivery, endpoint, exchange, verdict, began, sent)
+    return Result(new_id(), delivery, endpoint, exchange, verdict, began, sent)
 
 
 def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, keep: int = 0) -> Request | Unsendable:
@@ -82,11 +81,7 @@ def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, ke
     message_id = ids.recall(ids.EVENT, delivery.event_id)
     try:
         headers = {
-            **({} if any(name.lower() == "accept" for name in endpoint.headers) else ACCEPT),
-            **endpoint.headers,
-            **_authorize(endpoint.authorization),
-            "content-type": "application/json",
-            "user-agent": USER_AGENT,
+            **_fixed(tuple(endpoint.headers.items()), endpoint.authorization),
             "webhook-id": message_id,
             "webhook-timestamp": str(timestamp),
             "webhook-signature": signatures.sign(endpoint.secrets, message_id, timestamp, body),
@@ -125,6 +120,14 @@ async def _post_with_token(
     if status_of(exchange.outcome) == UNAUTHORIZED:
         tokens.drop(endpoint, token)
     return exchange
+
+
+@lru_cache(4096)
+def _fixed(own: tuple[tuple[str, str], ...], authorization: Authorization | None) -> dict[str, str]:
+    """The headers that all requests to an endpoint have. Some servers and firewalls refuse one without ``accept``."""
+    accept = {} if any(name.lower() == "accept" for name, _ in own) else {"accept": "*/*"}
+    ours = {"content-type": "application/json", "user-agent": USER_AGENT}
+    return {**accept, **dict(own), **_authorize(authorization), **ours}
 
 
 def _authorize(authorization: Authorization | None) -> dict[str, str]:

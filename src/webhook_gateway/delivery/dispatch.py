@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from msgspec.structs import replace
-from uuid_utils.compat import uuid7
 
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import Vault
@@ -21,7 +20,7 @@ from webhook_gateway.host.loop import Turns
 from webhook_gateway.rules.filters import read_data
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
-from webhook_gateway.store import configuration, keyring, ordering, outbox
+from webhook_gateway.store import configuration, deliveries, keyring, ordering, outbox
 from webhook_gateway.store.database import Connection, Database
 from webhook_gateway.store.outbox import NewDelivery, OutboxEvent
 
@@ -74,7 +73,7 @@ class Dispatch:
         Raises:
             DatabaseUnavailable: nothing was dequeued, or it is unknown: what was not committed is still in the outbox.
         """
-        began, lease_id = time.perf_counter(), uuid7()
+        began, lease_id = time.perf_counter(), deliveries.new_id()
         leased: list[Leased] = []
         try:
             async with self._database.connection() as connection, connection.transaction():
@@ -161,7 +160,7 @@ class Dispatch:
                 wanted.append((endpoint, None))
         return [
             NewDelivery(
-                id=event.delivery_id or uuid7(),
+                id=event.delivery_id or deliveries.new_id(),
                 tenant_id=event.tenant_id,
                 endpoint_id=endpoint.id,
                 event_id=event.event_id,

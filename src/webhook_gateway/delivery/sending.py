@@ -90,7 +90,6 @@ class Sending:
                 task.add_done_callback(self.in_flight.discard)
             else:
                 queued.add(one.record)
-        telemetry.in_flight.set(self.slots.in_flight)
         # A slot may have been taken meanwhile, and there is no request to follow.
         await self.return_leases(self.slots.orphaned(queued))
 
@@ -124,7 +123,6 @@ class Sending:
                 telemetry.stage_failed("deliver", error)  # the lease ends by itself; the attempt is counted
             following = self.slots.next_or_free(record, not (self.must_wait() or self.stopping.is_set()))
             self.due.look_again()
-            telemetry.in_flight.set(self.slots.in_flight)
             if following is None:
                 return
             delivery, body = following.delivery, following.body
@@ -187,6 +185,6 @@ def _is_wanted(delivery: Delivery, endpoint: Endpoint, body: bytes) -> bool:
 
 def _is_cut_off(record: EndpointRecord, result: Result) -> bool:
     """Whether it would be tried again, though the endpoint may not have it any more: a change while it was sent."""
-    if record.endpoint is None or not isinstance(result.verdict.action, RetryIn | Postpone):
+    if record.endpoint is None or not isinstance(result.verdict.action, (RetryIn, Postpone)):
         return False
     return not may_have(record.endpoint.event_types, result.delivery.event_type)

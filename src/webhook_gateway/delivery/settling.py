@@ -234,11 +234,11 @@ class Settling:
 def _retried(result: Result) -> Retried | None:
     latest = result.endpoint.ordering is Ordering.LATEST
     match result.verdict.action:
+        case Done() | GiveUp() | Cancel():
+            return None
         case RetryIn(delay, retry_after):
             return Retried(result.delivery, delay, retry_after, latest=latest)
         case Postpone(delay):
             return Retried(result.delivery, delay, counted=False, latest=latest)
-        case Done() | GiveUp() | Cancel():
-            return None
         case _:
             assert_never(result.verdict.action)

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
-from webhook_gateway.store import outbox
+from webhook_gateway.store import deliveries, outbox
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.notifications import Told
 from webhook_gateway.store.outbox import OutboxEvent, ToldDelivery
@@ -53,11 +51,11 @@ class FanOut:
             return None
         if not told:
             return NOTHING
-        lease_id, new, leased = uuid7(), [], {}
+        lease_id, new, leased = deliveries.new_id(), [], {}
         for event, endpoint in pairs:
             record, in_order = self.registry.of(endpoint.id), endpoint.ordering is not Ordering.NONE
             lease = self.slots.lease_on_insert(record)
-            new.append(ToldDelivery(event.sequence, uuid7(), endpoint.id, in_order, lease))
+            new.append(ToldDelivery(event.sequence, deliveries.new_id(), endpoint.id, in_order, lease))
             if lease is not None:
                 key = event.ordering_key if in_order else None
                 about = event.tenant_id, endpoint.id, event.event_id, event.type

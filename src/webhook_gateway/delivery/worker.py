@@ -83,6 +83,7 @@ class Worker:
         self._slots = slots = Slots(
             clock, registry, due, settings.concurrency, settings.tenant_slots, settings.lease_margin
         )
+        telemetry.in_flight.set_function(lambda: slots.in_flight)
         bodies, tokens, keep = Bodies(database, vault), Tokens(sender), settings.keep_responses
         notified, changed = asyncio.Event(), asyncio.Event()
         self._fan_out = FanOut(database, registry, slots, bodies, Dispatch(database, vault, registry, slots, bodies))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from errno import EAFNOSUPPORT, EHOSTUNREACH, ENETDOWN, ENETUNREACH
 from functools import lru_cache
@@ -19,6 +18,7 @@ from time import monotonic
 from uuid import UUID
 from weakref import WeakSet
 
+import msgspec
 from msgspec.structs import replace
 
 from webhook_gateway.rules.credentials import NEVER_SENT, TlsSettings
@@ -50,8 +50,7 @@ SWEEP = 1.0  # seconds between two looks for connections that were idle for so l
 POOL_LIMIT = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One POST. ``headers`` are sent as they are, beside Host and Content-Length; deadlines are in seconds.
 
     ``keep_excerpt`` is how many bytes of the answer's body may be kept; by default only its measure is.

@@ -136,6 +136,8 @@ def status_of(outcome: Outcome) -> int | None:
 def detail_of(outcome: Outcome) -> str | None:
     """The named reason or phase behind an outcome without a status."""
     match outcome:
+        case Accepted(malformed=False) | Rejected():  # first: it is what nearly all are, and each case costs
+            return None
         case TimedOut(phase):
             return phase.value
         case Unreachable(reason) | Blocked(reason) | Unsendable(reason):
