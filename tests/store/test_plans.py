@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 from tests.support.postgres import Server
 from webhook_gateway.delivery.registry import LONG_AGO
 from webhook_gateway.store import deliveries, ordering, outbox, waiting
+from webhook_gateway.store.attempts import recorded
 
 from .plans import explain
 
@@ -148,12 +149,12 @@ async def hot_statements(
     )
     columns = [list(each) for each in zip(*page, strict=True)]
     leases, ten = [uuid4()] * 100, [endpoint(number) for number in endpoints]
-    nothing: list[list[Any]] = [[]] * 18
+    nothing = recorded([])
     return {
         "ready": (deliveries.READY, []),
         "first due": (deliveries.FIRST_DUE, [ten, [low_water_mark] * 10]),
         "claim": (deliveries.CLAIM, [ten, [10] * 10, [low_water_mark] * 10, [30.0] * 10, uuid7(), time()]),
-        "finish": (deliveries.FINISH, [*nothing, some, leases, ["delivered"] * 100, *ends(100)]),
+        "finish": (deliveries.FINISH, [*nothing, some, leases, *ends(100)]),
         "retry": (deliveries.RETRY, [some, leases, [1.0] * 100, [1] * 100, [None] * 100, time(), [None] * 100]),
         "release": (ordering.RELEASE, [endpoint_ids, keys, [0] * len(keys), *[[None] * len(keys)] * 2, None, time()]),
         "supersede": (ordering.SUPERSEDE, [endpoint_ids, keys]),
@@ -166,8 +167,8 @@ async def hot_statements(
 
 
 def ends(count: int) -> list[Any]:
-    """The other arguments of `FINISH`: no reason, and the next of each key goes on and is leased."""
-    return [[None] * count, [True] * count, [None] * count, [30.0] * count, uuid7(), time()]
+    """The other arguments of `FINISH`: delivered, for no reason, and the next of each key goes on and is leased."""
+    return [[None] * count, [1] * count, ["delivered"], [None], [30.0], [True], uuid7(), time()]
 
 
 async def expect_few_pages(

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from time import perf_counter
 from typing import NamedTuple, assert_never
 
@@ -15,16 +14,16 @@ from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.failpoints import reach
 from webhook_gateway.host.loop import POLL
 from webhook_gateway.rules.model import DeliveryState, Endpoint, Health, Ordering
-from webhook_gateway.rules.outcome import detail_of, media_type, name_of, status_of
 from webhook_gateway.rules.verdict import Cancel, Done, GiveUp, Postpone, RetryIn
 from webhook_gateway.store import configuration, deliveries
 from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable, StatementTimedOut
-from webhook_gateway.store.deliveries import Attempt, Finished, Retried
+from webhook_gateway.store.deliveries import Finished, Retried
 from webhook_gateway.store.notifications import CONFIGURATION, notify
 
 from . import operational
 from .deliver import Result
 from .due import Due
+from .recording import attempts_of
 from .registry import EndpointRecord, Leased, Registry
 from .sending import NOT_WANTED, Sending
 from .slots import Slots
@@ -149,7 +148,7 @@ class Settling:
         disabling = [record for record, result in results if result.verdict.disable]
         finished = [f for record, result in results if (f := self._finished(record, result)) is not None]
         retried = [r for _, result in results if (r := _retried(result)) is not None]
-        made = [self._attempt(result) for _, result in results]
+        made = attempts_of([result for _, result in results], self.vault, self.keep)
         # Of what was delivered nobody is told, so the one statement is a transaction by itself.
         alone = not (changed or disabling or retried) and all(f.state is DeliveryState.DELIVERED for f in finished)
         async with self.database.connection() as connection, nullcontext() if alone else connection.transaction():
@@ -204,31 +203,6 @@ class Settling:
                 return None
             case _:
                 assert_never(result.verdict.action)
-
-    def _attempt(self, result: Result) -> Attempt:
-        delivery, outcome, response = result.delivery, result.exchange.outcome, result.exchange.response
-        tenant_id = delivery.tenant_id
-        excerpt = response.excerpt[: self.keep] if response is not None else b""
-        return Attempt(
-            delivery_id=delivery.id,
-            id=result.attempt_id,
-            tenant_id=tenant_id,
-            attempt=delivery.attempt,
-            started_at=datetime.fromtimestamp(result.began, UTC),
-            duration=result.exchange.duration,
-            phase=result.exchange.phase.value,
-            outcome=name_of(outcome),
-            status=status_of(outcome),
-            detail=detail_of(outcome),
-            tls_version=result.exchange.tls_version,
-            sends=result.exchange.sends,
-            response_length=None if response is None else response.length,
-            response_type=None if response is None else media_type(response.content_type),
-            response_digest=None if response is None else self.vault.digest_of_answer(tenant_id, response.sha256),
-            response_excerpt=(excerpt and self.vault.seal(tenant_id, "attempts", result.attempt_id, excerpt)) or None,
-            revision=result.endpoint.recorded,
-            body_digest=result.body_sha256 and self.vault.digest_of_body(tenant_id, result.body_sha256),
-        )
 
 
 def _retried(result: Result) -> Retried | None:

@@ -21,6 +21,7 @@ from uuid_utils import uuid7
 from webhook_gateway.rules.model import Delivery, DeliveryState
 
 from . import ordering
+from .attempts import RECORD, Attempts, recorded
 from .clock import time_near
 from .database import FULL_SCAN, Connection
 from .finished import put_away, put_away_open
@@ -70,43 +71,31 @@ RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lea
           d.skipped_event_id, d.reason, d.unfiltered, picked.due_at, now() AS now
 """
 
-RECORD = """
--- record: the attempts, even of who lost the lease: the request was made. A settle may be repeated: DO NOTHING
-INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status, detail,
-                      tls_version, response_length, response_type, response_digest, response_excerpt, sends, revision,
-                      body_digest)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[], $6::real[], $7::text[],
-                     $8::text[], $9::smallint[], $10::text[], $11::text[], $12::int[], $13::text[], $14::bytea[],
-                     $15::bytea[], $16::smallint[], $17::int[], $18::bytea[])
-ON CONFLICT DO NOTHING
-"""
-
 FINISH = f"""
 -- finish: records all attempts and ends those deliveries whose lease is still ours; the next of their keys go on.
 -- Fenced by `lease_id`: what another worker has claimed meanwhile stays. Locked in the order given, in which fan-out
 -- locks them, but for keys that want only their latest: fan-out locks those first. Where both kinds meet Postgres may
 -- break a deadlock, and one of the two is repeated. The function sees what a fan-out has made that these locks waited
--- for.
+-- for. The first row names those ended, unless that is all of them; the others are what goes on.
 WITH recorded AS ({RECORD}), ours AS MATERIALIZED (
-    SELECT mine.ctid, r.*
-    FROM unnest($19::uuid[], $20::uuid[], $21::text[], $22::text[], $23::bool[], $24::uuid[], $25::float8[])
-        AS r(delivery_id, leased_by, state, state_reason, goes_on, skipped, next_lease)
+    SELECT mine.ctid, r.skipped, r.kind
+    FROM unnest($22::uuid[], $23::uuid[], $24::uuid[], $25::int[]) AS r(delivery_id, leased_by, skipped, kind)
     CROSS JOIN LATERAL (
         SELECT ctid FROM deliveries WHERE id = r.delivery_id AND lease_id = r.leased_by LIMIT 1 FOR UPDATE
     ) AS mine
 ), gone AS (
-    DELETE FROM deliveries d USING ours WHERE d.ctid = ours.ctid
-    RETURNING d.*, ours.state, ours.state_reason, ours.goes_on, ours.skipped, ours.next_lease
+    DELETE FROM deliveries d USING ours WHERE d.ctid = ours.ctid RETURNING d.*, ours.skipped, ours.kind
 ), kept AS (
-    {put_away("state", "state_reason")}
+    {put_away("($26::text[])[kind]", "($27::text[])[kind]")}
 )
-SELECT id AS ended, {", ".join(["NULL"] * len(Delivery.__struct_fields__))} FROM gone
+SELECT CASE WHEN count(*) < cardinality($22) THEN coalesce(array_agg(id), '{{}}') END AS ended,
+       {", ".join(["NULL"] * len(Delivery.__struct_fields__))} FROM gone
 UNION ALL
 SELECT NULL, {DELIVERY} FROM (
     SELECT array_agg(endpoint_id) AS endpoints, array_agg(ordering_key) AS keys, array_agg(sequence) AS after,
-           array_agg(skipped) AS skipped, array_agg(next_lease) AS leases
-    FROM gone WHERE goes_on HAVING count(*) > 0
-) AS k CROSS JOIN LATERAL release_next(k.endpoints, k.keys, k.after, k.skipped, k.leases, $26, {time_near("$27")})
+           array_agg(skipped) AS skipped, array_agg(($28::float8[])[kind]) AS leases
+    FROM gone WHERE ($29::bool[])[kind] HAVING count(*) > 0
+) AS k CROSS JOIN LATERAL release_next(k.endpoints, k.keys, k.after, k.skipped, k.leases, $30, {time_near("$31")})
 """
 
 RETRY = f"""
@@ -170,30 +159,6 @@ class Claim(msgspec.Struct, frozen=True):
 
     now: datetime | None
     endpoints: dict[UUID, Claimed]
-
-
-class Attempt(msgspec.Struct, frozen=True):
-    """A request as it is recorded, in the order of `RECORD`. Seconds, and ``response_excerpt`` is sealed."""
-
-    delivery_id: UUID
-    id: UUID
-    tenant_id: UUID
-    attempt: int
-    started_at: datetime
-    duration: float
-    phase: str
-    outcome: str
-    status: int | None
-    detail: str | None
-    tls_version: str | None = None
-    response_length: int | None = None
-    response_type: str | None = None
-    response_digest: bytes | None = None
-    response_excerpt: bytes | None = None
-    sends: int = 1
-    revision: int | None = None
-    body_digest: bytes | None = None
-    """Of what may have left; empty where there was no key for it."""
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -263,7 +228,7 @@ async def claim(connection: Connection, wanted: Sequence[Wanted], lease_id: UUID
 
 async def settle(
     connection: Connection,
-    attempts: Sequence[Attempt],
+    attempts: Attempts,
     finished: Sequence[Finished],
     retried: Sequence[Retried],
     now: float | None = None,
@@ -275,26 +240,24 @@ async def settle(
     due: set[UUID] = set()
     if finished:
         finished = sorted(finished, key=_lock_order)
-        rows = await connection.fetch(
+        kinds: dict[tuple[object, ...], int] = {}
+        of_kind = [kinds.setdefault(_kind(f), len(kinds) + 1) for f in finished]
+        ids = [f.delivery.id for f in finished]
+        skipped = [_skipped(f) for f in finished] if any(f.state is DeliveryState.DEAD for f in finished) else []
+        (ended, *_), *rows = await connection.fetch(
             FINISH,
-            *columns(Attempt, attempts),
-            [f.delivery.id for f in finished],
-            [f.delivery.lease_id for f in finished],
-            [f.state for f in finished],
-            [f.reason for f in finished],
-            [f.delivery.ordering_key is not None and not f.hold for f in finished],
-            [_skipped(f) for f in finished],
-            [f.lease for f in finished],
-            new_id(),
-            now,
+            *recorded(attempts),
+            *(ids, [f.delivery.lease_id for f in finished], skipped, of_kind),
+            *zip(*kinds, strict=True),
+            *(new_id(), now),
         )
-        ours = {row[0] for row in rows if row[0] is not None}
-        leased, due = ordering.released(tuple(row)[1:] for row in rows if row[0] is None)
+        ours = set(ids if ended is None else ended)
+        leased, due = ordering.released(tuple(row)[1:] for row in rows)
         held = [f.delivery for f in finished if f.hold and f.delivery.id in ours]
         if held := [dead for dead in held if dead.ordering_key is not None]:
             await ordering.hold(connection, held)
     elif attempts:
-        await connection.execute(RECORD, *columns(Attempt, attempts))
+        await connection.execute(RECORD, *recorded(attempts))
     if retried:
         ours |= await _retry(connection, retried, now)
     return Settled(ours, leased, due)
@@ -328,6 +291,12 @@ async def cancel_of_deleted(connection: Connection, endpoint_ids: Sequence[UUID]
 
 def _lock_order(finished: Finished) -> tuple[bytes, int]:
     return finished.delivery.endpoint_id.bytes, finished.delivery.ordering_key or 0
+
+
+def _kind(finished: Finished) -> tuple[str, str | None, float | None, bool]:
+    """What few differ in."""
+    goes_on = finished.delivery.ordering_key is not None and not finished.hold
+    return finished.state, finished.reason, finished.lease, goes_on
 
 
 def _skipped(finished: Finished) -> UUID | None:
