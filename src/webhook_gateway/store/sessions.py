@@ -124,12 +124,14 @@ async def links(
     subscriber_id: UUID,
     *,
     only: UUID | None = None,
+    live: bool = False,
     before: UUID | None = None,
     limit: int,
 ) -> list[RowMapping]:
-    """A partner's links, newest first, also those that have ended; or one of them."""
+    """A partner's links, newest first, also those that have ended, unless what is ``live`` is asked for; or one."""
     begun = case((sessions.c.hash.is_(None), "unused"), else_="open")
-    state = case((and_(*_open(tenant_id, None)), begun), else_="ended").label("state")
+    is_live = and_(*_open(tenant_id, None))
+    state = case((is_live, begun), else_="ended").label("state")
     shown = (
         sessions.c[name] for name in ("id", "subscriber_id", "capabilities", "created_at", "expires_at", "seen_at")
     )
@@ -140,6 +142,8 @@ async def links(
     )
     if only is not None:
         rows = rows.where(sessions.c.id == only)
+    if live:
+        rows = rows.where(is_live)
     if before is not None:
         rows = rows.where(sessions.c.id < before)
     return await every(connection, rows.order_by(sessions.c.id.desc()).limit(limit))

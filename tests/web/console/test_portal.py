@@ -22,7 +22,7 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER, ROLES, Capability, Scope
 from webhook_gateway.store import keyring, tenants
 from webhook_gateway.web import guesses
-from webhook_gateway.web.console.frame import Page
+from webhook_gateway.web.console.frame import PER_PAGE, Page
 from webhook_gateway.web.guesses import MOST_GUESSES
 
 ANYTHING = {
@@ -161,6 +161,20 @@ async def test_links_are_made_listed_and_revoked_over_the_api_by_administrators_
     other = await make_world(api, admin, api.tenant_id, "Southside")
     theirs = f"/v1/subscribers/{other.subscriber_id}/portal-links/{world.session_id}/revoke"
     assert (await admin.post(theirs)).status_code == 404
+
+
+async def test_a_link_that_is_live_is_listed_however_many_have_ended_since(
+    api: Api, admin: httpx.AsyncClient, somebody: Any, world: World
+) -> None:
+    path = f"/v1/subscribers/{world.subscriber_id}/portal-links"
+    live = await post(admin, path, {})
+    for _ in range(PER_PAGE + 1):
+        ended = await post(admin, path, {})
+        await post(admin, f"{path}/{ended['id']}/revoke")
+    boss: Person = await somebody("admin")
+    shown = await boss.see(f"/partners/{world.subscriber_id}")
+    assert live["id"] in shown
+    assert ended["id"] not in shown
 
 
 async def test_a_link_that_was_revoked_before_it_was_opened_opens_nothing(

@@ -12,8 +12,9 @@ from webhook_gateway.operations import subscribers as operations
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.scopes import Capability, Scope
+from webhook_gateway.store import sessions
 from webhook_gateway.store import subscribers as stored
-from webhook_gateway.web.api import endpoints, portal_links, subscribers
+from webhook_gateway.web.api import endpoints, subscribers
 from webhook_gateway.web.api.dependencies import page_of
 from webhook_gateway.web.api.schemas.endpoints import EndpointQuery
 from webhook_gateway.web.api.schemas.shapes import Paging
@@ -21,7 +22,7 @@ from webhook_gateway.web.api.schemas.subscribers import NewSubscriber, Subscribe
 from webhook_gateway.web.console.frame import PER_PAGE, Visit, action, page
 from webhook_gateway.web.errors import granted, not_found
 
-MOST_ENDPOINTS = 200
+MOST_ENDPOINTS = MOST_LINKS = 200
 
 
 @page("/partners", Scope.ENDPOINTS_READ, by=Capability.VIEW)
@@ -65,8 +66,9 @@ async def one(visit: Visit, subscriber_id: UUID) -> Response:
     found = await endpoints.every(query, visit.gateway, visit.caller)
     context: dict[str, Any] = {"row": row, "endpoints": found["items"], "links": [], "capabilities": list(Capability)}
     if visit.may(Scope.ADMIN, whole_tenant=True):
-        links = await portal_links.every(subscriber_id, Paging(limit=PER_PAGE), visit.gateway, visit.caller)
-        context["links"] = [link for link in links["items"] if link["state"] != "ended"]
+        async with visit.reading() as connection:
+            bound = connection, visit.caller.tenant_id, subscriber_id
+            context["links"] = await sessions.links(*bound, live=True, limit=MOST_LINKS)
     return visit.show("partner.html", row["name"], **context)
 
 
