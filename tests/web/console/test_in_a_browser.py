@@ -126,6 +126,25 @@ async def test_axe_finds_nothing_on_any_page_of_the_portal(
         await assert_accessible(page, [url for one, url in zip(shown, urls, strict=True) if one.by is Capability.VIEW])
 
 
+async def test_where_it_is_narrow_each_delivery_shows_its_state_beside_its_type_and_none_has_to_be_scrolled_to(
+    browser: Browser, api: Api, world: World
+) -> None:
+    async with visiting(browser, api, Scope.ADMIN, viewport=NARROW) as page:
+        for path in ("/deliveries", f"/events/{world.event_id}", f"/endpoints/{world.endpoint_id}"):
+            await page.goto(f"{api.url}/console{path}")
+            table = page.get_by_role("table").filter(has=page.get_by_role("columnheader", name="Next or ended"))
+            rows = await table.get_by_role("row").filter(has=page.get_by_role("rowheader")).all()
+            assert rows, path
+            for row in rows:
+                kind, state = row.get_by_role("rowheader").get_by_role("link"), row.locator(".state")
+                beside, shown = await kind.bounding_box(), await state.bounding_box()
+                assert beside is not None
+                assert shown is not None
+                assert abs(shown["y"] - beside["y"]) < shown["height"], path
+                assert shown["x"] + shown["width"] <= NARROW["width"], path
+            assert await table.evaluate("one => one.parentElement.scrollWidth - one.parentElement.clientWidth") == 0
+
+
 async def test_no_page_breaks_the_policy(browser: Browser, api: Api, world: World) -> None:
     async with visiting(browser, api, Scope.ADMIN, Scope.PAYLOAD_READ) as page:
         for one in pages("GET"):
