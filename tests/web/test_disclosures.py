@@ -26,10 +26,19 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import OF_A_SUBSCRIBER
 from webhook_gateway.store import configuration
 from webhook_gateway.store import disclosures as stored
+from webhook_gateway.store.reports import first_id
 
 PATIENT = "zzcanary-patient-0815"
 TYPE = "payment.processed"
 FINISHED = "SELECT FROM finished_deliveries"
+LONG_AGO = """
+WITH delivery AS (
+    INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, attempt, state, created_at)
+    VALUES ($1, $2, $3, $4, 'payment.processed', 1, 1, 'delivered', $5)
+)
+INSERT INTO attempts (delivery_id, id, tenant_id, attempt, started_at, duration, phase, outcome, status, revision)
+VALUES ($1, $1, $2, 1, $5, 0.1, 'answered', 'accepted', 200, 1)
+"""
 RECORDED = "SELECT * FROM endpoint_revisions WHERE endpoint_id = $1 ORDER BY revision"
 
 
@@ -400,6 +409,34 @@ async def test_years_before_an_event_are_not_looked_through(
         looked.clear()
         assert await search(officer, **asked) == []
         assert len(looked) <= 3, "two months ahead, and one of clocks that differ"
+
+
+async def test_years_in_which_a_partner_or_an_event_had_nothing_are_not_looked_through(
+    api: Api, admin: httpx.AsyncClient, officer: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Any] = []
+
+    async def counted(*given: Any, **how: Any) -> Any:
+        looked.append(given)
+        return await page(*given, **how)
+
+    page = stored.page
+    monkeypatch.setattr(stored, "page", counted)
+    async with partner() as there:
+        endpoint = await subscribe(admin, there)
+    of_it = {"subscriber_id": endpoint["subscriber"]}
+    assert await search(officer, **of_it) == []
+    assert len(looked) == 1
+    made = datetime.now(UTC) - timedelta(days=1_500)
+    event_id = first_id(made - timedelta(days=300))
+    async with api.database.connection() as connection:
+        endpoint_id = ids.parse(ids.ENDPOINT, endpoint["id"])
+        await connection.execute(LONG_AGO, first_id(made), api.tenant_id, endpoint_id, event_id, made)
+    for asked in (of_it, {"event_id": ids.render(ids.EVENT, event_id)}):
+        looked.clear()
+        (entry,) = await search(officer, **asked)
+        assert entry["reached"] == "confirmed"
+        assert len(looked) == 3, "what is to come, that time, and what was before"
 
 
 async def test_an_id_of_no_time_at_all_finds_nothing(officer: httpx.AsyncClient) -> None:

@@ -33,6 +33,8 @@ MOST_SLICES = 50
 """Of one page."""
 MOST_EVENTS = 10_000
 """Of one patient."""
+MOST_PROBED = 200
+"""Events or endpoints whose next deliveries are asked for where a slice has none."""
 CLOCKS_DIFFER = timedelta(days=31)
 """At most, of those by which deliveries got their ids."""
 _IDS = {
@@ -114,6 +116,8 @@ async def search(database: Database, vault: Vault, settings: Settings, actor: Ac
             if only is not None:
                 looked_at = [*dict.fromkeys(entry["event_id"] for entry in sent)]
                 sent += map(_look, await disclosures.fetched(driver, tenant_id, looked_at, since, until, only))
+            if not page.deliveries and begin > low and len(theirs) <= MOST_PROBED:
+                begin = await disclosures.newest_below(driver, tenant_id, theirs, begin, of_events=only is None)
         entries, left, high = entries + sent, left - page.deliveries, page.last or begin
         if page.last is not None or high <= low:
             return entries, page.last

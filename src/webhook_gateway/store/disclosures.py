@@ -22,8 +22,8 @@ _OPEN = f"id, event_id, endpoint_id, type, reason, attempt, created_at, now() AS
 _RANGE = "tenant_id = $1 AND id >= $3 AND id < $4"
 
 
-def _entries_of(ended: str, theirs: str) -> str:
-    """SQL: a page of deliveries of ``theirs`` ($2) with ids in a range, newest first; each with what may have left.
+def _entries_of(ended: str, is_open: str) -> str:
+    """SQL: a page of deliveries, ``ended`` and open, with ids in a range, newest first; each with what may have left.
 
     A gap, where more was claimed than recorded, is told of every recipient that the endpoint had meanwhile. Under each
     lease the request may have been sent twice (`Exchange.sends`).
@@ -31,7 +31,7 @@ def _entries_of(ended: str, theirs: str) -> str:
     return f"""
 WITH made AS MATERIALIZED (
     SELECT * FROM (
-        SELECT {_OPEN} FROM deliveries WHERE {_RANGE} AND {theirs} UNION ALL {ended}
+        SELECT {_OPEN} FROM {is_open} UNION ALL {ended}
     ) AS either ORDER BY id DESC LIMIT $5
 ), tried AS MATERIALIZED (
     SELECT * FROM attempts
@@ -66,13 +66,33 @@ ORDER BY made.id DESC, sent.at
 
 OF_EVENTS = _entries_of(
     f"SELECT {_ENDED} FROM finished_deliveries WHERE {_RANGE} AND event_id = ANY($2::uuid[])",
-    "event_id = ANY($2::uuid[])",
+    f"deliveries WHERE {_RANGE} AND event_id = ANY($2::uuid[])",
 )
+_ONE = "SELECT * FROM deliveries WHERE endpoint_id = one AND due_at IS"
 OF_ENDPOINTS = _entries_of(
-    f"""SELECT one.* FROM unnest($2::uuid[]) AS wanted(endpoint_id) CROSS JOIN LATERAL (
-            SELECT {_ENDED} FROM finished_deliveries WHERE {_RANGE} AND endpoint_id = wanted.endpoint_id
-            ORDER BY id DESC LIMIT $5) AS one""",
-    "endpoint_id = ANY($2::uuid[]) AND (attempt > 0 OR lapsed > 0 OR forwarded_from IS NOT NULL)",
+    f"""SELECT d.* FROM unnest($2::uuid[]) AS wanted(one) CROSS JOIN LATERAL (
+            SELECT {_ENDED} FROM finished_deliveries WHERE {_RANGE} AND endpoint_id = one
+            ORDER BY id DESC LIMIT $5) AS d""",
+    # Each is in one of two indexes: with a time, or behind another one.
+    f"""unnest($2::uuid[]) AS wanted(one)
+        CROSS JOIN LATERAL ({_ONE} NOT NULL UNION ALL {_ONE} NULL AND ordering_key IS NOT NULL) AS d
+        WHERE {_RANGE} AND (attempt > 0 OR lapsed > 0 OR forwarded_from IS NOT NULL)""",
+)
+
+
+def _newest_of(theirs: str) -> str:
+    return f"""
+-- newest: of the deliveries of ``theirs`` ($2) the newest one's id below another; that itself while some are open below
+SELECT CASE WHEN (SELECT id FROM deliveries ORDER BY id LIMIT 1) < $3 THEN $3 ELSE (
+    SELECT id FROM unnest($2::uuid[]) AS wanted(one) CROSS JOIN LATERAL ({theirs}) AS d ORDER BY id DESC LIMIT 1) END
+"""
+
+
+NEWEST_OF_EVENTS = _newest_of(
+    "SELECT id FROM finished_deliveries WHERE tenant_id = $1 AND id < $3 AND event_id = one OFFSET 0"
+)
+NEWEST_OF_ENDPOINTS = _newest_of(
+    "SELECT id FROM finished_deliveries WHERE tenant_id = $1 AND id < $3 AND endpoint_id = one ORDER BY id DESC LIMIT 1"
 )
 
 FETCHED = f"""
@@ -123,6 +143,15 @@ async def page(
     return Page(
         [row for row in entries if row["delivery_id"] > deliveries[limit]], limit, [made[1], *deliveries][limit]
     )
+
+
+async def newest_below(
+    connection: Connection, tenant_id: UUID, theirs: Sequence[UUID], below: UUID, *, of_events: bool
+) -> UUID:
+    """An id above which, and below that one, there is no delivery of events, or of endpoints."""
+    statement = NEWEST_OF_EVENTS if of_events else NEWEST_OF_ENDPOINTS
+    newest: UUID | None = await connection.fetchval(statement, tenant_id, theirs, below)
+    return UUID(int=0) if newest is None else min(below, shifted(newest, timedelta(milliseconds=1)))
 
 
 async def fetched(
