@@ -1,8 +1,8 @@
 """Lists of deliveries and events that stay cheap whatever stands in the tables and whoever asks.
 
-No index has every filter, and one more would cost each event. So a list goes by the indexes of endpoints; where a
-filter may find little, it walks a bounded number of rows and says how far it came: the page is then short, or empty,
-and the next one begins there.
+No index has every filter, and one more would cost each event. So a list looks among the newest rows of all, then goes
+by the indexes of endpoints, and to what is dead by an index that only that is in. Where a filter may find little, it
+walks so many rows at most and says how far it came: the page is then short, or empty, and the next one begins there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sqlalchemy import (
     Select,
     Subquery,
     Uuid,
+    any_,
     func,
     literal,
     literal_column,
@@ -52,8 +53,10 @@ from .waiting import OPEN_STATES, explained
 
 WALKED = 10_000
 """Rows that a page walks over at most, in each table, to find those that a filter wants."""
-FEW_OPEN, FEW_DEAD = 2_000, 5_000
-"""As many rows are read and sorted rather than walked to; what is dead is rare, and seldom met on a walk."""
+GLANCED = 1_000
+"""The newest rows of all endpoints, among which most pages of a hospital are found whole."""
+FEW_OPEN = 2_000
+"""As many rows are read and sorted rather than walked to."""
 ATTEMPTED = 2_000
 """Finished deliveries of an endpoint whose attempts a page looks at."""
 FEWEST = 100
@@ -65,46 +68,57 @@ Page = tuple[list[Any], UUID | None]
 
 async def deliveries_page(connection: AsyncConnection, wanted: Filter, *, before: UUID | None, limit: int) -> Page:
     """Open and finished deliveries from below the id ``before``, with what each waits for."""
+    found, reached = await _deliveries(connection, wanted, before, limit)
+    return await explained(await driver_of(connection), found, unfiltered=wanted.subscriber_id is None), reached
+
+
+async def _deliveries(connection: AsyncConnection, wanted: Filter, before: UUID | None, limit: int) -> Page:
     theirs = await endpoint_ids(connection, wanted)
     if not theirs:
         return [], None
     ended_rows, rows = finished_rows().where(*told(wanted)), open_rows().where(*asked(wanted))
-    unfiltered = wanted.subscriber_id is None
+    of_all = wanted.subscriber_id is None and wanted.endpoint_id is None
     wanted = replace(wanted, subscriber_id=None, endpoint_id=None)  # `theirs` says both
     if wanted.event_id is not None:
-        of_it = newest_first(_chosen(_of_event(wanted, rows, ended_rows), wanted, before, None, theirs), limit)
-        found = await every(connection, of_it)
-        return await explained(await driver_of(connection), found, unfiltered=unfiltered), None
-    bounds = between(deliveries, wanted.since, wanted.until, before)
+        of_it = _chosen(_of_event(wanted, rows, ended_rows), wanted, before, None, theirs)
+        return await every(connection, newest_first(of_it, limit)), None
     is_open, has_ended = wanted.state in (None, *OPEN_STATES), wanted.state in (None, *FINAL_STATES)
+    is_dead = wanted.state in ("dead", "cancelled")
+    if of_all and not is_dead:
+        tables = [(rows, deliveries)] * is_open + [(ended_rows, finished_deliveries)] * has_ended
+        glance = _among_newest(tables, wanted, before, theirs)
+        if len(found := await every(connection, newest_first(glance, limit))) == limit:
+            return found, None
     few_open = is_open and await _few(connection, _open_by_endpoint(theirs, rows), FEW_OPEN)
-    few_dead = wanted.state in ("dead", "cancelled") and await _few(
-        connection, _not_delivered(wanted, ended_rows), FEW_DEAD
-    )
     reaches: list[UUID | None] = []
     if is_open and not few_open:
+        bounds = between(deliveries, wanted.since, wanted.until, before)
         reaches.append(await _reach(connection, deliveries, bounds))
-    if has_ended and not few_dead and (wanted.type is not None or wanted.state is not None):
-        bounds_of_ended = between(finished_deliveries, wanted.since, wanted.until, before)
-        reaches.append(await _reach_of_each(connection, wanted, theirs, bounds_of_ended))
+    if is_dead:
+        is_dead, reach = await _reach_of_dead(connection, wanted, theirs, before, of_all=of_all)
+        reaches.append(reach)
+    elif has_ended and (wanted.type is not None or wanted.state is not None):
+        reaches.append(await _reach_of_each(connection, wanted, theirs, before))
     reached = max((reach for reach in reaches if reach is not None), default=None)
 
     sides: list[Select[Any]] = []
     if few_open:
         sides.append(_chosen(_open_by_endpoint(theirs, rows), wanted, before, reached))
     elif is_open:
-        rest = narrow(rows, deliveries, wanted, before).where(deliveries.c.endpoint_id.in_(theirs))
+        rest = narrow(rows, deliveries, wanted, before).where(_to(deliveries, theirs))
         sides.append(_from(rest, deliveries, reached))
-    if few_dead:
-        sides.append(_chosen(_not_delivered(wanted, ended_rows), wanted, before, reached, theirs))
-    elif has_ended:
+    if has_ended:
         ended = _from(narrow(ended_rows, finished_deliveries, wanted, before), finished_deliveries, reached)
-        newest = ended.order_by(finished_deliveries.c.id.desc())
-        sides.append(select(*of_each(theirs, newest, finished_deliveries, limit).c))
+        if is_dead:
+            rare = ended if of_all else ended.where(_to(finished_deliveries, theirs))
+            ids = newest_first(rare.with_only_columns(finished_deliveries.c.id), limit)
+            sides.append(finished_rows().where(finished_deliveries.c.id.in_(ids)))
+        else:
+            newest = ended.order_by(finished_deliveries.c.id.desc())
+            sides.append(select(*of_each(theirs, newest, finished_deliveries, limit).c))
     limited = [newest_first(side, limit).subquery() for side in sides]
     both = union_all(*(select(side) for side in limited)).subquery("d")
-    found = await every(connection, newest_first(select(*both.c), limit))
-    return await explained(await driver_of(connection), found, unfiltered=unfiltered), reached
+    return await every(connection, newest_first(select(*both.c), limit)), reached
 
 
 async def latest_of_event(connection: AsyncConnection, wanted: Filter, theirs: Sequence[UUID]) -> list[dict[str, Any]]:
@@ -163,14 +177,13 @@ async def attempts_page(
     if not theirs:
         return [], None
     ended_rows, rows = finished_rows().where(*told(wanted)), open_rows().where(*asked(wanted))
-    of_ended = between(finished_deliveries, wanted.since, wanted.until, before)
-    reached = await _reach_of_each(connection, wanted, theirs, of_ended, ATTEMPTED)
+    reached = await _reach_of_each(connection, wanted, theirs, before, ATTEMPTED)
     if await _few(connection, _open_by_endpoint(theirs, rows), FEW_OPEN):
         is_open = _open_by_endpoint(theirs, rows)
     else:
         of_open = await _reach(connection, deliveries, between(deliveries, wanted.since, wanted.until, before))
         reached = max((reach for reach in (reached, of_open) if reach is not None), default=None)
-        is_open = rows.where(deliveries.c.endpoint_id.in_(theirs)).subquery("o")
+        is_open = rows.where(_to(deliveries, theirs)).subquery("o")
     ended = narrow(ended_rows, finished_deliveries, replace(wanted, subscriber_id=None, endpoint_id=None), before)
     newest = _from(ended, finished_deliveries, reached).order_by(finished_deliveries.c.id.desc())
     has_ended = of_each(theirs, newest, finished_deliveries, ATTEMPTED + 1)
@@ -237,12 +250,22 @@ def _of_event(wanted: Filter, rows: Select[Any], ended_rows: Select[Any]) -> Sub
     return union_all(*(select(*side.offset(0).subquery().c) for side in sides)).subquery("o")
 
 
-def _not_delivered(wanted: Filter, ended_rows: Select[Any]) -> Subquery:
-    """What is dead or cancelled of the tenant, by the index of these."""
-    rows = ended_rows.where(
-        finished_deliveries.c.tenant_id == wanted.tenant_id, finished_deliveries.c.state != constant("delivered")
-    )
-    return rows.limit(FEW_DEAD + 1).subquery("o")
+def _among_newest(
+    tables: Sequence[tuple[Select[Any], FromClause]], wanted: Filter, before: UUID | None, theirs: Sequence[UUID]
+) -> Select[Any]:
+    """Those that the filter wants of the newest rows of each table, down to where all of each were read."""
+    newest = [
+        rows.where(*between(table, wanted.since, wanted.until, before)).order_by(table.c.id.desc()).limit(GLANCED).cte()
+        for rows, table in tables
+    ]
+    ends = [select(some.c.id).order_by(some.c.id.desc()).offset(GLANCED - 1).scalar_subquery() for some in newest]
+    both = union_all(*(select(some) for some in newest)).subquery("d")
+    read = both.c.id >= func.coalesce(func.greatest(*ends), literal(UUID(int=0), Uuid))
+    return _chosen(both, wanted, theirs=theirs).where(read)
+
+
+def _to(rows: FromClause, theirs: Sequence[UUID]) -> ColumnElement[bool]:
+    return rows.c.endpoint_id == (theirs[0] if len(theirs) == 1 else any_(literal(list(theirs), ARRAY(Uuid))))
 
 
 async def _few(connection: AsyncConnection, rows: Subquery, most: int) -> bool:
@@ -257,14 +280,30 @@ async def _reach(connection: AsyncConnection, table: FromClause, bounds: Sequenc
     return reached
 
 
+async def _reach_of_dead(
+    connection: AsyncConnection, wanted: Filter, theirs: Sequence[UUID], before: UUID | None, *, of_all: bool
+) -> tuple[bool, UUID | None]:
+    """How far a walk comes by the index of what is dead (true), or over all that ended at these endpoints where that is
+    further: others have many that are dead, and these few of any."""
+    ended = finished_deliveries.c
+    not_delivered = [ended.tenant_id == wanted.tenant_id, ended.state != constant("delivered")]
+    bounds = between(finished_deliveries, wanted.since, wanted.until, before)
+    reach = await _reach(connection, finished_deliveries, [*not_delivered, *bounds])
+    if reach is None or of_all:
+        return True, reach
+    of_theirs = await _reach_of_each(connection, wanted, theirs, before)
+    return (False, of_theirs) if of_theirs is None or of_theirs < reach else (True, reach)
+
+
 async def _reach_of_each(
     connection: AsyncConnection,
     wanted: Filter,
     theirs: Sequence[UUID],
-    bounds: Sequence[ColumnElement[bool]],
+    before: UUID | None,
     most: int = WALKED,
 ) -> UUID | None:
     """The same of these endpoints' finished deliveries: down to there all of them were walked over."""
+    bounds = between(finished_deliveries, wanted.since, wanted.until, before)
     rows = (
         select(finished_deliveries.c.id)
         .where(finished_deliveries.c.tenant_id == wanted.tenant_id, *bounds)
@@ -286,7 +325,7 @@ def _chosen(
     """Those of a few that the filter wants."""
     chosen = _from(select(*rows.c), rows, reached).where(*between(rows, wanted.since, wanted.until, before))
     if theirs is not None:
-        chosen = chosen.where(rows.c.endpoint_id.in_(theirs))
+        chosen = chosen.where(_to(rows, theirs))
     if wanted.type is not None:
         chosen = chosen.where(rows.c.type == wanted.type)
     return chosen if wanted.state is None else chosen.where(rows.c.state == wanted.state)
