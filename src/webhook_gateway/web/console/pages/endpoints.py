@@ -8,7 +8,7 @@ from uuid import UUID
 
 from starlette.responses import Response
 
-from webhook_gateway.operations import content
+from webhook_gateway.operations import content, stats
 from webhook_gateway.operations.refusals import Refusal
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
@@ -18,12 +18,12 @@ from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.store import endpoints as stored
 from webhook_gateway.store import lists, reports
 from webhook_gateway.web.api import contract as openapi
-from webhook_gateway.web.api import endpoint_lifecycle, endpoints, stats, subscribers
+from webhook_gateway.web.api import endpoint_lifecycle, endpoints, subscribers
 from webhook_gateway.web.api.schemas.endpoint_lifecycle import Pause, TestSend
 from webhook_gateway.web.api.schemas.endpoints import EndpointChanges, FilterPreview, NewEndpoint
 from webhook_gateway.web.api.schemas.signing import Rotation
 from webhook_gateway.web.console.frame import Visit, action, page
-from webhook_gateway.web.errors import invalid
+from webhook_gateway.web.errors import granted, invalid
 
 RECENT = 10
 KEPT = "If you have not kept the secret, rotate it at the endpoint."
@@ -67,17 +67,15 @@ async def one(visit: Visit, endpoint_id: UUID, tried: Any = None) -> Response:
     row = await endpoints.one(endpoint_id, visit.gateway, visit.caller)
     owner = await subscribers.one(row["subscriber_id"], visit.gateway, visit.caller)
     gets = _gets(visit, row["effective_event_types"])
-    recent: list[Any] = []
     async with visit.reading() as connection:
         wanted = reports.Filter(visit.caller.tenant_id, visit.caller.subscriber_id, endpoint_id=endpoint_id)
         unfiltered = visit.caller.subscriber_id is None
         held = await stored.held_page(connection, endpoint_id, after=None, limit=RECENT, unfiltered=unfiltered)
+        context = {"row": row, "owner": owner, "gets": gets, "held": held, "recent": [], "day": None, "tried": tried}
         if visit.may(Scope.DELIVERIES_READ):
-            recent, _ = await lists.deliveries_page(connection, wanted, before=None, limit=RECENT)
-    context = {"row": row, "owner": owner, "gets": gets, "held": held, "recent": recent, "day": None, "tried": tried}
-    if visit.may(Scope.DELIVERIES_READ):
-        context["day"] = await stats.of_endpoint(endpoint_id, visit.gateway, visit.caller, "24h")
-        context["problems"] = (await stats.problems(visit.gateway, visit.caller, endpoint_id))["items"]
+            context["recent"], _ = await lists.deliveries_page(connection, wanted, before=None, limit=RECENT)
+            context["day"] = granted(await stats.of_endpoint(connection, visit.caller, endpoint_id, "24h"))
+            context["problems"] = await stats.problems(connection, visit.caller, endpoint_id)
     return visit.show("endpoint.html", f"Endpoint of {owner['name']}", **context)
 
 

@@ -6,14 +6,12 @@ from typing import Any
 
 from starlette.responses import Response
 
+from webhook_gateway.operations import stats
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.scopes import Capability, Scope
-from webhook_gateway.store import endpoints, lists, pause, reports, subscribers
+from webhook_gateway.store import endpoints, lists, pause, replays, reports, subscribers
 from webhook_gateway.store.driver import driver_of
-from webhook_gateway.store.replays import OPEN
 from webhook_gateway.store.waiting import workers_alive
-from webhook_gateway.web.api import replays, stats
-from webhook_gateway.web.api.schemas.shapes import Paging
 from webhook_gateway.web.console.frame import Visit, page
 
 MOST, MOST_PROBLEMS = 20, 5
@@ -30,23 +28,23 @@ async def live(visit: Visit) -> Response:
 @page("/", by=Capability.VIEW)
 async def overview(visit: Visit) -> Response:
     caller = visit.caller
+    bound = caller.tenant_id, caller.subscriber_id
     shown: dict[str, Any] = {}
     async with visit.reading() as connection:
         driver = await driver_of(connection)
         shown |= {"workers": await workers_alive(driver), "paused": await pause.state(driver)}
         if visit.may(Scope.ENDPOINTS_READ):
-            bound = caller.tenant_id, caller.subscriber_id
             shown["trouble"] = await endpoints.in_trouble(connection, *bound, limit=MOST)
             shown["held"] = await endpoints.held_everywhere(connection, *bound, limit=MOST + 1)
-    if visit.may(Scope.DELIVERIES_READ):
-        shown["stats"] = await stats.totals(visit.gateway, caller)
-        shown["hour"], shown["day"] = [await stats.attempts(visit.gateway, caller, of) for of in ("1h", "24h")]
-        shown["problems"] = (await stats.problems(visit.gateway, caller))["items"][:MOST_PROBLEMS]
-        async with visit.reading() as connection:
+        if visit.may(Scope.DELIVERIES_READ):
+            shown["stats"] = await stats.backlog(connection, caller)
+            shown["hour"], shown["day"] = [await stats.attempts(connection, caller, of) for of in ("1h", "24h")]
+            shown["problems"] = (await stats.problems(connection, caller))[:MOST_PROBLEMS]
             fail = {row["endpoint_id"] for row in shown["problems"]}
             shown["about"] = await endpoints.called(connection, caller.tenant_id, fail)
-        jobs = (await replays.every(Paging(cursor=None, limit=MOST), visit.gateway, caller))["items"]
-        shown["running"] = [job for job in jobs if job["state"] in OPEN]
+            jobs = await replays.page(connection, caller.tenant_id, subscriber_id=bound[1], before=None, limit=MOST)
+            shown["running"] = [job for job in jobs if job["state"] in replays.OPEN]
+    if "day" in shown:
         is_theirs = visit.may(Scope.ENDPOINTS_READ, whole_tenant=True)
         shown["steps"] = await _steps(visit) if is_theirs and shown["day"]["attempts"] <= FEW else None
     return visit.show("overview.html", "Overview", **shown)
