@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from time import perf_counter
 from typing import NamedTuple, assert_never
 
@@ -146,7 +148,8 @@ class Settling:
     async def _settle(self, results: Results, changed: Sequence[HealthChange]) -> list[Leased]:
         """One transaction; who lost the lease meanwhile changes nothing, but for the attempt that was made."""
         disabling = [record for record, result in results if result.verdict.disable]
-        finished = [f for record, result in results if (f := self._finished(record, result)) is not None]
+        lease_to_follow = cache(self.slots.lease_to_follow)  # it takes no slot, so it is one for all of an endpoint
+        finished = [f for record, result in results if (f := _finished(record, result, lease_to_follow)) is not None]
         retried = [r for _, result in results if (r := _retried(result)) is not None]
         made = attempts_of([result for _, result in results], self.vault, self.keep)
         # Of what was delivered nobody is told, so the one statement is a transaction by itself.
@@ -160,9 +163,9 @@ class Settling:
         self.registry.disabled(disabling, version)
         if len(ours) < len(results):
             telemetry.lease_lost(len(results) - len(ours))
-        for f in finished:
-            if f.delivery.id in settled.ours and not f.delivery.test:
-                telemetry.finished.labels(f.state).inc()
+        ended = Counter(f.state for f in finished if f.delivery.id in settled.ours and not f.delivery.test)
+        for state, count in ended.items():
+            telemetry.finished.labels(state).inc(count)
         for endpoint_id in settled.due:
             self.due.expect(self.registry.of(endpoint_id))
         return [Leased(self.registry.of(delivery.endpoint_id), delivery) for delivery in settled.leased]
@@ -186,23 +189,26 @@ class Settling:
         if refused := [(r.delivery, r.endpoint) for r in results if r.verdict.action == Cancel(NOT_WANTED.reason)]:
             await operational.filtered_out(connection, self.vault, refused)
 
-    def _finished(self, record: EndpointRecord, result: Result) -> Finished | None:
-        delivery = result.delivery
-        hidden = NOT_WANTED.reason if delivery.unfiltered else None  # however it ends: its filter was never asked
-        match result.verdict.action:
-            case Done():
-                lease = None if delivery.ordering_key is None else self.slots.lease_to_follow(record)
-                return Finished(delivery, DeliveryState.DELIVERED, lease=lease)
-            case GiveUp(why):
-                return Finished(
-                    delivery, DeliveryState.DEAD, hidden or why, hold=result.endpoint.ordering is Ordering.STRICT
-                )
-            case Cancel(why):
-                return Finished(delivery, DeliveryState.CANCELLED, hidden or why)
-            case RetryIn() | Postpone():
-                return None
-            case _:
-                assert_never(result.verdict.action)
+
+def _finished(
+    record: EndpointRecord, result: Result, lease_to_follow: Callable[[EndpointRecord], float | None]
+) -> Finished | None:
+    delivery = result.delivery
+    hidden = NOT_WANTED.reason if delivery.unfiltered else None  # however it ends: its filter was never asked
+    match result.verdict.action:
+        case Done():
+            lease = None if delivery.ordering_key is None else lease_to_follow(record)
+            return Finished(delivery, DeliveryState.DELIVERED, lease=lease)
+        case GiveUp(why):
+            return Finished(
+                delivery, DeliveryState.DEAD, hidden or why, hold=result.endpoint.ordering is Ordering.STRICT
+            )
+        case Cancel(why):
+            return Finished(delivery, DeliveryState.CANCELLED, hidden or why)
+        case RetryIn() | Postpone():
+            return None
+        case _:
+            assert_never(result.verdict.action)
 
 
 def _retried(result: Result) -> Retried | None:
