@@ -112,20 +112,44 @@ def connection_refused(reason: str) -> None:
     refused_connections.labels(reason).inc()
 
 
-def request_answered(
-    method: str, route: str | None, status: int | None, duration: float, line: Mapping[str, object] | None
-) -> None:
-    """Counts it, and writes the one line a request, unless that is None: who asked, from where.
-
-    ``route`` is a template, None where none fits or nobody was let in; ``status`` is None for who left. Never the path
-    or the query, nor a request id of the client's own making that may be a person's.
-    """
+def request_answered(method: str, route: str | None, status: int | None, duration: float) -> None:
+    """``route`` is a template, None where none fits or nobody was let in; ``status`` is None for who left."""
     count, seconds = _of_request(method, route or "none", f"{status // 100}xx" if status else "none")
     count.inc()
     seconds.observe(duration)
-    if line is not None and _level <= logging.INFO:
-        said = {"method": method, "route": route, "status": status, "duration": round(duration, 6)}
-        _write_soon(_known({**said, **line, "level": "info", "timestamp": datetime.now(UTC), "message": "request"}))
+
+
+class _Request(msgspec.Struct, omit_defaults=True, tag_field="message", tag="request"):
+    """A line, without what is unknown."""
+
+    level: str
+    timestamp: datetime
+    method: str
+    duration: float
+    route: str | None = None
+    status: int | None = None
+    request_id: str | None = None
+    actor: str | None = None
+    tenant_id: str | None = None
+    source: str | None = None
+
+
+def request_line(
+    method: str,
+    route: str | None,
+    status: int | None,
+    duration: float,
+    *,
+    request_id: str | None,
+    actor: str | None,
+    tenant_id: str | None,
+    source: str | None,
+) -> None:
+    """The one line a request: who asked, from where. Never the path or the query, nor a request id of the client's own
+    making that may be a person's."""
+    if _level <= logging.INFO:
+        who = request_id, actor, tenant_id, source
+        _write_soon(_Request("info", datetime.now(UTC), method, round(duration, 6), route, status, *who))
 
 
 @cache

@@ -9,10 +9,11 @@ from uuid import UUID
 import pytest
 
 from webhook_gateway.crypto.vault import MasterKeys, Vault
-from webhook_gateway.intake import ingest as module
+from webhook_gateway.intake import commits as module
 from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.intake.commits import LARGEST_COMMIT, Receipt
 from webhook_gateway.intake.events import NewEvent
-from webhook_gateway.intake.ingest import LARGEST_COMMIT, Ingest, Receipt
+from webhook_gateway.intake.ingest import Ingest
 from webhook_gateway.store import keyring, tenants
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 

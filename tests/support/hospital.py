@@ -24,8 +24,9 @@ from webhook_gateway.delivery.registry import LONG_AGO, Registry
 from webhook_gateway.delivery.slots import Slots
 from webhook_gateway.delivery.worker import Worker
 from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.intake.commits import Receipt
 from webhook_gateway.intake.events import NewEvent, prepare
-from webhook_gateway.intake.ingest import Ingest, Receipt
+from webhook_gateway.intake.ingest import Ingest
 from webhook_gateway.outbound.policy import policy_from
 from webhook_gateway.outbound.sender import Sender
 from webhook_gateway.rules import signing

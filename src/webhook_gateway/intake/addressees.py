@@ -28,12 +28,16 @@ class Addressees:
         self._version = 0
         self._until = 0.0
 
+    def know(self, tenant_id: UUID, named: Iterable[str]) -> bool:
+        """Whether all those named are known as they are now."""
+        return monotonic() < self._until and all((tenant_id, name) in self._known for name in named)
+
     async def learn(self, tenant_id: UUID, named: Iterable[str]) -> bool:
         """Makes sure that it knows those named, if there are such.
 
         False where a worker is alive that would take an addressed event for one that is for everybody.
         """
-        if monotonic() < self._until and all((tenant_id, name) in self._known for name in named):
+        if self.know(tenant_id, named):
             return True
         async with self._database.connection() as connection, connection.transaction():
             if not await workers.require_current(connection):

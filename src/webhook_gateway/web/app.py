@@ -158,7 +158,8 @@ def create_app(
     app.state.gateway = Gateway(settings, database, vault, catalogue, ingest, policy, callers, readiness)
     app.access = Access(has_log=settings.access_log)
     app.console = Console(app.state.gateway)
-    app.byte_routes = ByteRoutes(events.handlers(ingest, callers), callers, settings.body_limit)
+    handlers, begin = events.handlers(ingest, callers), partial(events.begin_event, ingest)
+    app.byte_routes = ByteRoutes(handlers, begin, callers, app.access, settings.body_limit)
     app.router.routes.extend(docs.ROUTES)
     for router in ROUTERS:
         app.include_router(router)

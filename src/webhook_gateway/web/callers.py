@@ -83,9 +83,9 @@ class Callers:
             raise unauthorized()
         client = scope.get("client")
         source = client[0] if client else ""
-        asked = api_keys.digest(key), source
-        known_until, caller = self._known.get(asked, _NOBODY)
-        if caller is None or known_until <= time.monotonic():
+        caller = self.recall(headers, source)
+        if caller is None:
+            asked = api_keys.digest(key), source
             try:
                 async with asyncio.timeout(LOOKING_UP):
                     found = await self._find(key, *asked)
@@ -94,10 +94,26 @@ class Callers:
             if found is None or not is_within(source, found.networks):
                 raise unauthorized()
             caller = self._remember(asked, replace(found, source=source))
-        if _has_expired(caller):
-            raise unauthorized()
-        self._requests.take(caller, 1)
+            if _has_expired(caller):
+                raise unauthorized()
+        self.count(caller)
         return caller
+
+    def recall(self, headers: Mapping[bytes, bytes], source: str) -> Caller | None:
+        """The caller behind a request, if that is known without asking anybody."""
+        key = _key_in(headers)
+        if key is None:
+            return None
+        known_until, caller = self._known.get((api_keys.digest(key), source), _NOBODY)
+        return None if caller is None or known_until <= time.monotonic() or _has_expired(caller) else caller
+
+    def count(self, caller: Caller) -> None:
+        """Counts a request.
+
+        Raises:
+            Problem: 429 where the key is used too often.
+        """
+        self._requests.take(caller, 1)
 
     def take_events(self, caller: Caller, count: int) -> None:
         """Counts the events of a batch.

@@ -8,6 +8,7 @@ without detail. Plain ASGI; the byte routes have a door of their own (`byte_rout
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
@@ -88,20 +89,26 @@ class Guard:
 class Answered:
     """``send`` that adds the headers which every answer has, where it has no such, and knows whether one has begun."""
 
-    __slots__ = ("_headers", "_send", "begun")
+    __slots__ = ("_request_id", "_send", "begun")
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self._headers = [*SECURITY_HEADERS, CONTENT_SECURITY_POLICY, (b"x-request-id", request_id.encode())]
+        self._request_id = request_id
         self.begun = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun = True
-            given: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
-            names = {name for name, _ in given}
-            message = {**message, "headers": [*given, *(header for header in self._headers if header[0] not in names)]}
+            message = {**message, "headers": with_ours(message.get("headers", ()), self._request_id)}
         await self._send(message)
+
+
+def with_ours(given: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer, and those that every answer has, where it has no such."""
+    given = tuple(given)
+    names = {name for name, _ in given}
+    ours = (*SECURITY_HEADERS, CONTENT_SECURITY_POLICY, (b"x-request-id", request_id.encode()))
+    return [*given, *(header for header in ours if header[0] not in names)]
 
 
 def request_id_of(headers: dict[bytes, bytes]) -> str:

@@ -24,10 +24,10 @@ from uvicorn.server import ServerState
 from webhook_gateway import telemetry
 from webhook_gateway.rules import ids
 
-from .access import AT_ONCE, Headers
 from .connections import CloseReason, Connections, Limits
 from .errors import RETRY_AFTER, Problem, answer_with
 from .guard import CONTENT_SECURITY_POLICY, SECURITY_HEADERS
+from .whole import Door, Whole
 
 LONGEST_TARGET = 8_192
 MOST_HEADERS = 128
@@ -88,7 +88,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._began = 0.0
         """The phase, by the shared clock."""
         self._close_reason: CloseReason | None = None
-        self._running: RequestResponseCycle | None = None
+        self._running: RequestResponseCycle | Whole | None = None
+        self._parts: list[bytes] | None = None
+        """Of the body of a request that may be all here: no ASGI has begun for it."""
+        self._door = Door(config.loaded_app)
         self._fed = 0
         """Bytes of the part that the parser has just now."""
         self._swallowed = 0
@@ -109,8 +112,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.shared.leave(self)
         self._forget_requests()
-        if self.scope is not None:
-            self.scope.pop("extensions", None)  # which lead to us: nobody would let go of the other
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -125,9 +126,11 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             pass  # nothing else is spoken here: the request is answered as if it had not asked
         except httptools.HttpParserError as error:
+            self._begin()
             cause = error.__context__
             self._refuse(cause.reason if isinstance(cause, _TooMuch) else CloseReason.MALFORMED)
             return
+        self._begin()
         if self._given != given:
             self._swallowed = 0
             return
@@ -137,7 +140,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._check_head()
-        super().on_headers_complete()
+        if self._may_be_whole():
+            self._parts = []
+        else:
+            super().on_headers_complete()
         self.headers = []  # trailers come to the same callback, and are nobody's
         self._phase, self._began, self._body_bytes = _Phase.BODY, self.shared.now, 0
         self._given += 1
@@ -145,6 +151,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._given += 1
         self._body_bytes += len(body)
+        if self._parts is not None:
+            self._parts.append(body)
+            return
         cycle = self.cycle
         if cycle.response_complete:  # without it, as most refusals are
             if self._body_bytes > self.shared.limits.body:
@@ -156,6 +165,9 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
     def on_message_complete(self) -> None:
+        if self._parts is not None and self._take():
+            return
+        self._begin()
         cycle = self.cycle
         if cycle.response_complete:
             self._phase, self._began = _Phase.IDLE, self.shared.now
@@ -177,29 +189,42 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._phase is _Phase.ANSWERING:
                 self._phase, self._began = _Phase.IDLE, self.shared.now
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = {AT_ONCE: self._answer_at_once}  # type: ignore[dict-item]
-
-    def _answer_at_once(self, status: int, headers: Headers, body: bytes) -> bool:
-        """One write for all of an answer; False where it can't be, and uvicorn has to do it."""
-        cycle = self._running
-        if cycle is None or cycle.disconnected or cycle.response_started or self.flow.write_paused:
-            return False
-        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
-        ending = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
-        self.transport.write(b"".join((STATUS_LINE[status], *lines, ending, body)))
-        cycle.response_started = cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            self.transport.close()
-        cycle.on_response()
-        return True
-
     def shutdown(self) -> None:
         super().shutdown()
         if self._running is not None and (end := self._running.scope.get("state", {}).get("end")) is not None:
             end()  # an answer that by itself goes on
+
+    def _may_be_whole(self) -> bool:
+        """Whether the request whose head has come is to be taken without ASGI, should the rest be here, too."""
+        return (
+            self._door.routes is not None
+            and self._door.routes.takes_whole(self.parser.get_method(), self.url)
+            and (self.cycle is None or self.cycle.response_complete)  # type: ignore[redundant-expr]
+            and not self.expect_100_continue
+            and not self.flow.write_paused
+            and self.parser.get_http_version() == "1.1"
+        )
+
+    def _take(self) -> bool:
+        assert self._parts is not None
+        assert self._door.routes is not None
+        before, headers = (self.cycle, self._running), self.scope["headers"]
+        source, parts = self._door.source_of(self.client, headers), self._parts
+        self.cycle = self._running = whole = Whole(self, headers, b"".join(parts), source)  # type: ignore[assignment]
+        self._phase, self._parts = _Phase.ANSWERING, None
+        if self._door.routes.take(whole):
+            return True
+        self.cycle, self._running = before
+        self._phase, self._parts = _Phase.BODY, parts
+        return False
+
+    def _begin(self) -> None:
+        """Begins ASGI for a request of which not all is here."""
+        if self._parts is not None:
+            parts, self._parts = self._parts, None
+            super().on_headers_complete()
+            for part in parts:
+                self.cycle.body += part
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle

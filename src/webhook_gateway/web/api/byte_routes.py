@@ -1,22 +1,25 @@
-"""A door of their own for the byte routes: from the server's messages to a handler's bytes, past the framework.
+"""A door of their own for the byte routes: from the server's bytes to a handler's, past the framework.
 
-A framework's objects for request, response and routing cost more than storing an event does. The rules are those of
-`guard.py`, in the same order; the handlers are in `events.py`.
+A framework's objects for request, response and routing cost more than storing an event does; so do the server's and a
+task, for an event that is all here. The rules are those of `guard.py`, in the same order; the handlers are in
+`events.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from time import monotonic
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from time import monotonic, perf_counter
 
-from starlette.types import Receive, Scope
+from starlette.types import Receive, Scope, Send
 
 from webhook_gateway.intake.ingest import PATIENCE
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.web import guard
-from webhook_gateway.web.access import Answer
+from webhook_gateway.web.access import Access
 from webhook_gateway.web.callers import Caller, Callers
 from webhook_gateway.web.errors import answer_with, invalid
+from webhook_gateway.web.whole import Whole
 
 Headers = Mapping[bytes, bytes]
 """By lower-case name; of one given twice the last."""
@@ -25,22 +28,60 @@ Handler = Callable[[Caller, Headers, bytes, float], Awaitable[tuple[int, bytes]]
 
 What is not stored by that moment is answered as unknown (`DatabaseUnavailable`).
 """
+Beginning = Callable[[Caller, Headers, bytes, float, "Begun"], bool]
+"""A handler that doesn't wait. False where it would have to; then nothing has happened."""
 
 _JSON_HEADERS = [*guard.SECURITY_HEADERS, guard.CONTENT_SECURITY_POLICY, (b"content-type", b"application/json")]
+_HEAD = b"".join(b"%b: %b\r\n" % header for header in _JSON_HEADERS) + b"content-length: %d\r\nx-request-id: %b\r\n"
+_ROUTE = "/v1/events"
 
 
 class ByteRoutes:
-    """POST requests for the ``handlers``, by path."""
+    """POST requests for the ``handlers``, by path. ``begin`` is the one that doesn't wait, for `_ROUTE`."""
 
-    def __init__(self, handlers: Mapping[str, Handler], callers: Callers, body_limit: int) -> None:
+    def __init__(
+        self, handlers: Mapping[str, Handler], begin: Beginning, callers: Callers, access: Access, body_limit: int
+    ) -> None:
         self._handlers = handlers
+        self._begin = begin
         self._callers = callers
+        self._access = access
         self._body_limit = body_limit
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def takes(self, scope: Scope) -> bool:
         return scope["method"] == "POST" and scope["path"] in self._handlers
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Answer) -> None:
+    def takes_whole(self, method: bytes, target: bytes) -> bool:
+        return target == b"/v1/events" and method == b"POST"
+
+    def take(self, whole: Whole) -> bool:
+        """Sees to a request. False where it isn't known who asks; then nothing has happened."""
+        headers = dict(whole.headers)
+        caller = self._callers.recall(headers, whole.source)
+        if caller is None:
+            return False
+        begun = Begun(self._access, whole, caller, guard.request_id_of(headers))
+        try:
+            self._callers.count(caller)
+            guard.check_body(headers, self._body_limit)
+            _check_once(whole.headers, b"idempotency-key")
+            until = monotonic() + PATIENCE
+            if not self._begin(caller, headers, whole.body, until, begun):
+                task = asyncio.get_running_loop().create_task(self._handle(caller, headers, whole.body, until, begun))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        except Exception as unexpected:
+            begun.fail(unexpected)
+        return True
+
+    async def _handle(self, caller: Caller, headers: Headers, body: bytes, until: float, begun: Begun) -> None:
+        try:
+            begun.answer(*await self._handlers[_ROUTE](caller, headers, body, until))
+        except Exception as unexpected:
+            begun.fail(unexpected)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         state = scope["state"]
         request_id = state["request_id"] = guard.request_id_of(headers)
@@ -49,7 +90,7 @@ class ByteRoutes:
             caller = state["caller"] = await self._callers.authenticate(scope, headers)
             looked_up = monotonic() - began
             guard.check_body(headers, self._body_limit)
-            _check_once(scope, b"idempotency-key")
+            _check_once(scope["headers"], b"idempotency-key")
             body = await self._body(receive)
             if body is None:
                 return
@@ -61,7 +102,9 @@ class ByteRoutes:
             await answer_with(request_id, problem)(scope, receive, guard.Answered(send, request_id))
             return
         length = (b"content-length", b"%d" % len(answer))
-        await send.whole(status, [*_JSON_HEADERS, length, (b"x-request-id", request_id.encode())], answer)
+        given = [*_JSON_HEADERS, length, (b"x-request-id", request_id.encode())]
+        await send({"type": "http.response.start", "status": status, "headers": given})
+        await send({"type": "http.response.body", "body": answer})
 
     async def _body(self, receive: Receive) -> bytes | None:
         """All of it, however slowly it comes; None where the client has gone.
@@ -82,10 +125,36 @@ class ByteRoutes:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _check_once(scope: Scope, header: bytes) -> None:
+class Begun:
+    """A request on its way to its answer, which is given once."""
+
+    __slots__ = ("_access", "_caller", "_request_id", "_whole", "at")
+
+    def __init__(self, access: Access, whole: Whole, caller: Caller, request_id: str) -> None:
+        self._access = access
+        self._whole = whole
+        self._caller = caller
+        self._request_id = request_id
+        self.at = perf_counter()
+        access.in_flight += 1
+
+    def answer(self, status: int, body: bytes) -> None:
+        self._end(status, _HEAD % (len(body), self._request_id.encode()), body)
+
+    def fail(self, error: Exception) -> None:
+        response = answer_with(self._request_id, guard.problem_behind(error, self._request_id))
+        headers = guard.with_ours(response.raw_headers, self._request_id)
+        self._end(response.status_code, b"".join(b"%b: %b\r\n" % header for header in headers), bytes(response.body))
+
+    def _end(self, status: int, head: bytes, body: bytes) -> None:
+        self._whole.answer(status, head, body)
+        self._access.ended("POST", _ROUTE, status, self.at, self._request_id, self._caller, self._whole.source)
+
+
+def _check_once(headers: Iterable[tuple[bytes, bytes]], header: bytes) -> None:
     """
     Raises:
         Problem: 422: it is given more than once, and which one counts would be a guess.
     """
-    if sum(name == header for name, _ in scope["headers"]) > 1:
+    if sum(name == header for name, _ in headers) > 1:
         raise invalid(Fault("once", "Give the header once.", parameter=header.decode().title()))

@@ -12,8 +12,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from webhook_gateway.host import tracing
+from webhook_gateway.intake.commits import EventRefused, Outcome, Receipt, RefusedBecause
 from webhook_gateway.intake.events import NewEvent
-from webhook_gateway.intake.ingest import EventRefused, Ingest, Receipt, RefusedBecause
+from webhook_gateway.intake.ingest import Ingest
 from webhook_gateway.operations.refusals import Conflict
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.faults import Fault
@@ -21,7 +22,7 @@ from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.web.callers import Caller, Callers
 from webhook_gateway.web.errors import Problem, forbidden, invalid, members_of, refused
 
-from .byte_routes import Handler, Headers
+from .byte_routes import Begun, Handler, Headers
 from .event_bodies import read_batch, read_event
 
 LARGE = 65_536
@@ -64,20 +65,37 @@ def handlers(ingest: Ingest, callers: Callers) -> dict[str, Handler]:
 
 async def post_event(ingest: Ingest, caller: Caller, headers: Headers, body: bytes, until: float) -> tuple[int, bytes]:
     """``POST /v1/events``: 202 once the event is committed."""
-    _check_producer(caller)
-    began = perf_counter()
-    new = _allowed(caller, read_event(body, headers.get(b"idempotency-key")))
-    if isinstance(new, Problem):
-        raise new
+    began, new = perf_counter(), _read(caller, headers, body)
     if len(body) > LARGE:
         await asyncio.sleep(0)
     result = await ingest.accept(caller.tenant_id, new, until)
     if isinstance(result, EventRefused):
         raise _problem(result)
     _trace(result, began, headers)
-    event_id = ids.render(ids.EVENT, result.event_id)
-    receipt = ReceiptOut(event_id, result.type, result.accepted_at, result.duplicate)
-    return 202, msgspec.json.encode(receipt)
+    return 202, _receipt(result)
+
+
+def begin_event(ingest: Ingest, caller: Caller, headers: Headers, body: bytes, until: float, begun: Begun) -> bool:
+    """The same without waiting: ``begun`` is told. False where the database has to be asked before.
+
+    Raises:
+        Problem, DatabaseUnavailable: it is refused.
+    """
+    new = _read(caller, headers, body)
+    if len(body) > LARGE or not ingest.is_ready(caller.tenant_id, new):
+        return False
+
+    def tell(outcome: Outcome) -> None:
+        if isinstance(outcome, Exception):
+            begun.fail(outcome)
+        elif isinstance(result := outcome[0], EventRefused):
+            begun.fail(_problem(result))
+        else:
+            _trace(result, begun.at, headers)
+            begun.answer(202, _receipt(result))
+
+    ingest.put(caller.tenant_id, new, until, tell)
+    return True
 
 
 async def post_events(
@@ -95,15 +113,27 @@ async def post_events(
         if len(body) > LARGE:
             await asyncio.sleep(0)
         new = [event for event in judged if isinstance(event, NewEvent)]
-        stored = iter(await ingest.enqueue(caller.tenant_id, new, until))
-    results = []
+        stored = await ingest.enqueue(caller.tenant_id, new, until)
+    outcomes, results = iter(await stored), []
     for index, event in enumerate(judged):
-        became = next(stored) if isinstance(event, NewEvent) else event
-        result = await became if isinstance(became, asyncio.Future) else became
+        result = next(outcomes) if isinstance(event, NewEvent) else event
         _trace(result, began, headers)
         results.append(_result(index, result))
     accepted = sum(result.error is UNSET for result in results)
     return 200, msgspec.json.encode(BatchOut(accepted, len(results) - accepted, results))
+
+
+def _read(caller: Caller, headers: Headers, body: bytes) -> NewEvent:
+    _check_producer(caller)
+    new = _allowed(caller, read_event(body, headers.get(b"idempotency-key")))
+    if isinstance(new, Problem):
+        raise new
+    return new
+
+
+def _receipt(result: Receipt) -> bytes:
+    event_id = ids.render(ids.EVENT, result.event_id)
+    return msgspec.json.encode(ReceiptOut(event_id, result.type, result.accepted_at, result.duplicate))
 
 
 def _trace(result: Receipt | EventRefused | Problem, began: float, headers: Headers) -> None:

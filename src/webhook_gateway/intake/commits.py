@@ -1,0 +1,212 @@
+"""Group commit: while one commit is under way, events that come meanwhile wait for the next, each tenant in turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from webhook_gateway import telemetry
+from webhook_gateway.failpoints import reach
+from webhook_gateway.rules.faults import Fault
+from webhook_gateway.store import outbox
+from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable
+from webhook_gateway.store.notifications import OUTBOX, Notifier
+from webhook_gateway.store.outbox import Appended
+
+LARGEST_COMMIT = 500
+LARGEST_COMMIT_BYTES = 8_388_608
+FEW = 4
+"""Events of a commit that tells the workers by itself: with more of them the lock that this takes would be felt."""
+LONGEST_QUEUE = 20_000
+"""Events that wait for a commit: of one tenant that is alone; of several, each may have its part."""
+SWEEP = 0.1
+"""Seconds between two sweeps for callers who have waited too long: one timer for all of them."""
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The event is committed. ``duplicate``: it already was, under the same idempotency key."""
+
+    event_id: UUID
+    type: str
+    accepted_at: datetime
+    duplicate: bool = False
+
+
+class RefusedBecause(StrEnum):
+    """Why an event is refused; nothing of it is stored."""
+
+    UNKNOWN_EVENT_TYPE = "unknown_event_type"
+    RESERVED_EVENT_TYPE = "reserved_event_type"
+    SCHEMA = "schema"
+    UNUSABLE_SCHEMA = "unusable_schema"
+    TOO_MUCH = "too_much"
+    TOO_MUCH_TOGETHER = "too_much_together"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    ADDRESSEE = "addressee"
+    WORKERS_TOO_OLD = "workers_too_old"
+
+
+class EventRefused(msgspec.Struct, frozen=True):
+    reason: RefusedBecause
+    faults: tuple[Fault, ...] = ()
+
+
+Outcome = Sequence[Receipt | EventRefused] | DatabaseUnavailable
+"""What became of the events of a request, in their order; or it is unknown whether they were stored."""
+
+
+class Waiting:
+    """A request whose events wait for their commit. It is told once: when none of them waits any more."""
+
+    __slots__ = ("_left", "_results", "_tell", "is_over", "until")
+
+    def __init__(self, count: int, until: float, tell: Callable[[Outcome], None]) -> None:
+        self._results: list[Any] = [None] * count
+        self._left = count
+        self._tell = tell
+        self.until = until
+        """The moment of monotonic time at which waiting ends."""
+        self.is_over = False
+
+    def put(self, index: int, result: Receipt | EventRefused) -> None:
+        self._results[index] = result
+        self._left -= 1
+        if not self._left:
+            self.end(self._results)
+
+    def end(self, outcome: Outcome) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        try:
+            self._tell(outcome)
+        except Exception as error:  # others wait, too
+            telemetry.stage_failed("answer", error)
+
+
+class Commits:
+    """What is prepared and waits to be stored."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queues: dict[UUID, deque[tuple[Appended, Waiting, int]]] = {}
+        """By tenant, none empty; the first one's turn is next."""
+        self._batch: list[tuple[Appended, Waiting, int]] = []
+        """What is being stored."""
+        self._committer: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._notifier = Notifier(database, OUTBOX)
+
+    async def run(self) -> None:
+        """Keeps notifications going out; cancelled at the end."""
+        await self._notifier.run()
+
+    def add(self, appended: Appended, waiting: Waiting, index: int) -> None:
+        """
+        Raises:
+            DatabaseUnavailable: too many wait.
+        """
+        queue = self._queues.get(appended.tenant_id)
+        if queue is None:
+            queue = self._queues[appended.tenant_id] = deque()
+        if len(queue) >= LONGEST_QUEUE // len(self._queues) and queue:
+            raise DatabaseUnavailable("too many events wait for a commit")
+        queue.append((appended, waiting, index))
+        if self._committer is None:
+            self._committer = asyncio.get_running_loop().create_task(self._commit_all())
+
+    async def _commit_all(self) -> None:
+        """Commits what waits, and what comes in meanwhile, until nothing waits."""
+        await asyncio.sleep(0)  # let requests that are already parsed join the first commit
+        self._sweep()
+        try:
+            while batch := self._next_batch():
+                self._batch = batch
+                try:
+                    await self._commit(batch)
+                except Exception as error:
+                    if not isinstance(error, DatabaseUnavailable):
+                        telemetry.stage_failed("append", error)
+                        error = DatabaseUnavailable(type(error).__name__)
+                    for _, waiting, _ in batch:
+                        waiting.end(error)
+        finally:
+            self._committer, self._batch = None, []
+            if self._sweeping is not None:
+                self._sweeping.cancel()
+
+    def _sweep(self) -> None:
+        """Tells callers who have waited too long that nothing is certain."""
+        now = monotonic()
+        for entries in (self._batch, *self._queues.values()):
+            for _, waiting, _ in entries:
+                if waiting.until <= now:
+                    waiting.end(DatabaseUnavailable("the commit took too long"))
+        self._sweeping = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
+
+    def _next_batch(self) -> list[tuple[Appended, Waiting, int]]:
+        """From each tenant in turn its part of a commit, and again while there is room: whoever floods waits alone."""
+        batch: list[tuple[Appended, Waiting, int]] = []
+        size, tenants = 0, len(self._queues)
+        while self._queues and len(batch) < LARGEST_COMMIT:
+            tenant_id, queue = next(iter(self._queues.items()))
+            most = min(len(batch) + max(LARGEST_COMMIT // tenants, 1), LARGEST_COMMIT)
+            most_bytes = size + LARGEST_COMMIT_BYTES // tenants
+            while queue and len(batch) < most and size < most_bytes:
+                appended, waiting, _ = queue[0]
+                if batch and size + appended.size > LARGEST_COMMIT_BYTES:
+                    return batch  # its turn goes on with the next commit
+                entry = queue.popleft()
+                if not waiting.is_over:  # else its caller was told that nothing is certain
+                    batch.append(entry)
+                    size += appended.size
+            del self._queues[tenant_id]
+            if queue:
+                self._queues[tenant_id] = queue
+        return batch
+
+    async def _commit(self, batch: list[tuple[Appended, Waiting, int]]) -> None:
+        began, told = monotonic(), len(batch) <= FEW
+        async with self._database.connection() as connection:
+            results = await append(connection, [appended for appended, _, _ in batch], notify=told)
+        telemetry.append_seconds.observe(monotonic() - began)
+        telemetry.append_events.observe(len(batch))
+        reach("after_append_commit")
+        if not told:
+            self._notifier.ask()
+        for (_, waiting, index), result in zip(batch, results, strict=True):
+            waiting.put(index, result)
+
+
+async def append(
+    connection: Connection, events: list[Appended], *, notify: bool = False
+) -> list[Receipt | EventRefused]:
+    """Stores prepared events, each once for its idempotency key, and says what became of each."""
+    stored = await outbox.append(connection, events, notify)
+    telemetry.accepted_events.inc(len(stored))
+    again = [(e.tenant_id, e.key) for e in events if e.id not in stored and e.key is not None]
+    known = await outbox.earlier(connection, again) if again else {}
+    return [_result(event, stored, known) for event in events]
+
+
+def _result(
+    event: Appended, stored: dict[UUID, datetime], known: dict[tuple[UUID, bytes], Any]
+) -> Receipt | EventRefused:
+    accepted_at = stored.get(event.id)
+    if accepted_at is not None:
+        return Receipt(event.id, event.type, accepted_at)
+    if event.key is None or (event.tenant_id, event.key) not in known:
+        raise DatabaseUnavailable("its key was pruned between two statements: asking again helps")
+    first = known[event.tenant_id, event.key]
+    if first["fingerprint"] != event.fingerprint:
+        telemetry.refused_events.labels(RefusedBecause.IDEMPOTENCY_CONFLICT.value).inc()
+        return EventRefused(RefusedBecause.IDEMPOTENCY_CONFLICT)
+    return Receipt(first["event_id"], event.type, first["accepted_at"], duplicate=True)

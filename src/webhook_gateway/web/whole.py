@@ -1,0 +1,76 @@
+"""A request that is all here when its connection is read, as most events are: it needs no ASGI, and no task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, ClassVar, Protocol
+
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+Headers = Iterable[tuple[bytes, bytes]]
+_CLOSE = b"connection: close\r\n"
+
+
+class Whole:
+    """The request, and in uvicorn's eyes the cycle of its answer. ``source`` is the address that it comes from."""
+
+    __slots__ = ("_connection", "body", "disconnected", "headers", "keep_alive", "response_complete", "source")
+    message_event = asyncio.Event()
+    """Set when the client goes: nobody waits for it."""
+    scope: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, connection: HttpToolsProtocol, headers: Headers, body: bytes, source: str) -> None:
+        self._connection: HttpToolsProtocol | None = connection
+        self.headers = headers
+        self.body = body
+        self.source = source
+        self.keep_alive = connection.parser.should_keep_alive()
+        self.response_complete = self.disconnected = False
+
+    @property
+    def response_started(self) -> bool:
+        return self.response_complete
+
+    def answer(self, status: int, head: bytes, body: bytes) -> None:
+        """All of it in one write. To be called once; ``head`` are lines that are known to be right."""
+        connection, self._connection = self._connection, None  # which leads to us: nobody would let go of the other
+        self.response_complete = True
+        if self.disconnected or connection is None:
+            return
+        is_said = _CLOSE in head
+        keep = self.keep_alive and not is_said
+        end = b"\r\n" if keep or is_said else _CLOSE + b"\r\n"
+        first = [b"%b: %b\r\n" % header for header in connection.server_state.default_headers]
+        connection.transport.write(b"".join((STATUS_LINE[status], *first, head, end, body)))
+        if not keep:
+            connection.transport.close()
+        connection.on_response_complete()
+
+
+class Routes(Protocol):
+    """What takes whole requests."""
+
+    def takes_whole(self, method: bytes, target: bytes) -> bool:
+        """Whether a request with this head is taken, if all of it is here."""
+
+    def take(self, whole: Whole) -> bool:
+        """Sees to its answer. False where it has to go the usual way; then nothing has happened."""
+
+
+class Door:
+    """What takes whole requests beneath an application as uvicorn has loaded it, and whom it believes about sources."""
+
+    def __init__(self, app: Any) -> None:
+        proxied = isinstance(app, ProxyHeadersMiddleware)
+        self.routes: Routes | None = getattr(app.app if proxied else app, "byte_routes", None)
+        self._trusted = app.trusted_hosts if proxied else _TrustedHosts("")
+
+    def source_of(self, client: tuple[str, int] | None, headers: Headers) -> str:
+        """As `ProxyHeadersMiddleware` has it."""
+        source = client[0] if client else ""
+        if source in self._trusted:
+            forwarded = b", ".join([value for name, value in headers if name == b"x-forwarded-for"]).decode("latin-1")
+            return self._trusted.get_trusted_client_address(forwarded)[0] or source if forwarded else source
+        return source
