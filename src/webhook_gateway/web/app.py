@@ -177,7 +177,7 @@ def create_app(
 @asynccontextmanager
 async def _live(app: Application) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
-    refreshing = Loop("configuration", partial(_refresh, gateway))
+    refreshing = Loop("configuration", partial(_refresh, app))
     tasks = [
         asyncio.create_task(gateway.ingest.run()),
         asyncio.create_task(
@@ -200,13 +200,15 @@ async def _live(app: Application) -> AsyncIterator[None]:
         await gateway.database.close()
 
 
-async def _refresh(gateway: Gateway) -> float:
+async def _refresh(app: Application) -> float:
     """Takes over the time, event types and new data keys, and forgets who may have been revoked; returns the seconds to
     sleep."""
+    gateway: Gateway = app.state.gateway
     await gateway.ingest.refresh()
     await keyring.count(gateway.database, gateway.vault)
     await keyring.fill(gateway.database, gateway.vault)
     gateway.callers.forget()
+    app.byte_routes.heads.clear()
     return REFRESH
 
 

@@ -82,29 +82,25 @@ class Callers:
         if key is None:
             raise unauthorized()
         client = scope.get("client")
-        source = client[0] if client else ""
-        caller = self.recall(headers, source)
+        asked = api_keys.digest(key), client[0] if client else ""
+        caller = self.recall(*asked)
         if caller is None:
-            asked = api_keys.digest(key), source
             try:
                 async with asyncio.timeout(LOOKING_UP):
                     found = await self._find(key, *asked)
             except TimeoutError:
                 raise DatabaseUnavailable("the key took too long to look up") from None
-            if found is None or not is_within(source, found.networks):
+            if found is None or not is_within(asked[1], found.networks):
                 raise unauthorized()
-            caller = self._remember(asked, replace(found, source=source))
+            caller = self._remember(asked, replace(found, source=asked[1]))
             if _has_expired(caller):
                 raise unauthorized()
         self.count(caller)
         return caller
 
-    def recall(self, headers: Mapping[bytes, bytes], source: str) -> Caller | None:
-        """The caller behind a request, if that is known without asking anybody."""
-        key = _key_in(headers)
-        if key is None:
-            return None
-        known_until, caller = self._known.get((api_keys.digest(key), source), _NOBODY)
+    def recall(self, digest: bytes, source: str) -> Caller | None:
+        """Who asks with the key of this digest, if that is known without asking anybody."""
+        known_until, caller = self._known.get((digest, source), _NOBODY)
         return None if caller is None or known_until <= time.monotonic() or _has_expired(caller) else caller
 
     def count(self, caller: Caller) -> None:
@@ -246,6 +242,11 @@ def unauthorized() -> Problem:
         "Send `Authorization: Bearer whk_…` with a key that is live and may be used from this network.",
         headers={"WWW-Authenticate": 'Bearer realm="webhook gateway"'},
     )
+
+
+def key_in(headers: Mapping[bytes, bytes]) -> bytes:
+    """The digest of the key in a request; that of nothing where there is none."""
+    return api_keys.digest(_key_in(headers) or "")
 
 
 def _key_in(headers: Mapping[bytes, bytes]) -> str | None:

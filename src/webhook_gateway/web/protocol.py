@@ -27,7 +27,7 @@ from webhook_gateway.rules import ids
 from .connections import CloseReason, Connections, Limits
 from .errors import RETRY_AFTER, Problem, answer_with
 from .guard import CONTENT_SECURITY_POLICY, SECURITY_HEADERS
-from .whole import Door, Whole
+from .whole import Door, Head, Whole
 
 LONGEST_TARGET = 8_192
 MOST_HEADERS = 128
@@ -91,6 +91,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | Whole | None = None
         self._parts: list[bytes] | None = None
         """Of the body of a request that may be all here: no ASGI has begun for it."""
+        self._read: bytes | None = None
+        """What was read last, where a request begins with it."""
         self._door = Door(config.loaded_app)
         self._fed = 0
         """Bytes of the part that the parser has just now."""
@@ -118,6 +120,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._close_reason is not None:
             self._drop(data)
             return
+        self._read = data if self._phase is _Phase.IDLE or not self._fed else None
+        if self._read is not None and not self.flow.write_paused and (known := self._door.recall(data)) is not None:
+            self._given, self._fed = self._given + 1, len(data)
+            if self._take(*known, keep=True):
+                return  # what has been understood is not parsed again
         if self._phase is _Phase.IDLE or self._phase is _Phase.ANSWERING:
             self._phase, self._began = _Phase.HEAD, self.shared.now
         given, self._fed = self._given, len(data)
@@ -165,8 +172,13 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        if self._parts is not None and self._take():
-            return
+        if self._parts is not None:
+            head, body, keep = Head(self.scope["headers"]), b"".join(self._parts), self.parser.should_keep_alive()
+            if self._take(head, body, keep=keep):
+                self._parts = None
+                if keep and self._read is not None:
+                    self._door.remember(self._read, head, body)
+                return
         self._begin()
         cycle = self.cycle
         if cycle.response_complete:
@@ -205,17 +217,15 @@ class BoundedProtocol(HttpToolsProtocol):
             and self.parser.get_http_version() == "1.1"
         )
 
-    def _take(self) -> bool:
-        assert self._parts is not None
+    def _take(self, head: Head, body: bytes, *, keep: bool) -> bool:
         assert self._door.routes is not None
-        before, headers = (self.cycle, self._running), self.scope["headers"]
-        source, parts = self._door.source_of(self.client, headers), self._parts
-        self.cycle = self._running = whole = Whole(self, headers, b"".join(parts), source)  # type: ignore[assignment]
-        self._phase, self._parts = _Phase.ANSWERING, None
+        before = self.cycle, self._running, self._phase
+        whole = Whole(self, head, body, self._door.source_of(self.client, head), keep=keep)
+        self.cycle = self._running = whole  # type: ignore[assignment]
+        self._phase = _Phase.ANSWERING
         if self._door.routes.take(whole):
             return True
-        self.cycle, self._running = before
-        self._phase, self._parts = _Phase.BODY, parts
+        self.cycle, self._running, self._phase = before
         return False
 
     def _begin(self) -> None:

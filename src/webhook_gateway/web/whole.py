@@ -9,24 +9,44 @@ from typing import Any, ClassVar, Protocol
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-Headers = Iterable[tuple[bytes, bytes]]
+MOST_HEADS, LONGEST_HEAD = 1_000, 2_048
+"""Header sections that are remembered, and the bytes of one."""
+OF_ONE_REQUEST = frozenset({b"idempotency-key", b"traceparent", b"x-request-id"})
+"""With these a header section doesn't come again."""
 _CLOSE = b"connection: close\r\n"
+
+
+class Head:
+    """A header section. Most requests of a client have that of the one before, which was understood then."""
+
+    __slots__ = ("fields", "is_right", "key", "length", "pairs")
+
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        self.pairs = pairs
+        self.fields = dict(pairs)
+        """Of one given twice the last."""
+        self.length = 0
+        """Of the body, where the head is remembered."""
+        self.key: bytes | None = None
+        """The digest of its API key, once somebody has looked."""
+        self.is_right = False
+        """Whether it has been looked for what makes it one to refuse."""
 
 
 class Whole:
     """The request, and in uvicorn's eyes the cycle of its answer. ``source`` is the address that it comes from."""
 
-    __slots__ = ("_connection", "body", "disconnected", "headers", "keep_alive", "response_complete", "source")
+    __slots__ = ("_connection", "body", "disconnected", "head", "keep_alive", "response_complete", "source")
     message_event = asyncio.Event()
     """Set when the client goes: nobody waits for it."""
     scope: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, connection: HttpToolsProtocol, headers: Headers, body: bytes, source: str) -> None:
+    def __init__(self, connection: HttpToolsProtocol, head: Head, body: bytes, source: str, *, keep: bool) -> None:
         self._connection: HttpToolsProtocol | None = connection
-        self.headers = headers
+        self.head = head
         self.body = body
         self.source = source
-        self.keep_alive = connection.parser.should_keep_alive()
+        self.keep_alive = keep
         self.response_complete = self.disconnected = False
 
     @property
@@ -52,6 +72,9 @@ class Whole:
 class Routes(Protocol):
     """What takes whole requests."""
 
+    heads: dict[bytes, Head]
+    """Those that are remembered."""
+
     def takes_whole(self, method: bytes, target: bytes) -> bool:
         """Whether a request with this head is taken, if all of it is here."""
 
@@ -67,10 +90,30 @@ class Door:
         self.routes: Routes | None = getattr(app.app if proxied else app, "byte_routes", None)
         self._trusted = app.trusted_hosts if proxied else _TrustedHosts("")
 
-    def source_of(self, client: tuple[str, int] | None, headers: Headers) -> str:
+    def recall(self, data: bytes) -> tuple[Head, bytes] | None:
+        """The head and the body, if that is what this is, and the head came before."""
+        if self.routes is None:
+            return None
+        end = data.find(b"\r\n\r\n") + 4
+        head = self.routes.heads.get(data[:end])
+        return None if head is None or len(data) - end != head.length else (head, data[end:])
+
+    def remember(self, data: bytes, head: Head, body: bytes) -> None:
+        """To be called with all that was read, where that is a request which was taken, and the connection goes on."""
+        end = data.find(b"\r\n\r\n") + 4
+        is_plain = b"transfer-encoding" not in head.fields and len(data) - end == len(body)
+        if self.routes is not None and is_plain and end <= LONGEST_HEAD and not OF_ONE_REQUEST & head.fields.keys():
+            if len(self.routes.heads) >= MOST_HEADS:
+                self.routes.heads.clear()
+            head.length = len(body)
+            self.routes.heads[data[:end]] = head
+
+    def source_of(self, client: tuple[str, int] | None, head: Head) -> str:
         """As `ProxyHeadersMiddleware` has it."""
         source = client[0] if client else ""
         if source in self._trusted:
-            forwarded = b", ".join([value for name, value in headers if name == b"x-forwarded-for"]).decode("latin-1")
+            forwarded = b", ".join([value for name, value in head.pairs if name == b"x-forwarded-for"]).decode(
+                "latin-1"
+            )
             return self._trusted.get_trusted_client_address(forwarded)[0] or source if forwarded else source
         return source

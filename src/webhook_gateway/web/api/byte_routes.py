@@ -17,9 +17,9 @@ from webhook_gateway.intake.ingest import PATIENCE
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.web import guard
 from webhook_gateway.web.access import Access
-from webhook_gateway.web.callers import Caller, Callers
+from webhook_gateway.web.callers import Caller, Callers, key_in
 from webhook_gateway.web.errors import answer_with, invalid
-from webhook_gateway.web.whole import Whole
+from webhook_gateway.web.whole import Head, Whole
 
 Headers = Mapping[bytes, bytes]
 """By lower-case name; of one given twice the last."""
@@ -48,6 +48,8 @@ class ByteRoutes:
         self._access = access
         self._body_limit = body_limit
         self._tasks: set[asyncio.Task[None]] = set()
+        self.heads: dict[bytes, Head] = {}
+        """As they came, with the API keys in them: to be cleared from time to time."""
 
     def takes(self, scope: Scope) -> bool:
         return scope["method"] == "POST" and scope["path"] in self._handlers
@@ -57,15 +59,19 @@ class ByteRoutes:
 
     def take(self, whole: Whole) -> bool:
         """Sees to a request. False where it isn't known who asks; then nothing has happened."""
-        headers = dict(whole.headers)
-        caller = self._callers.recall(headers, whole.source)
+        head, headers = whole.head, whole.head.fields
+        if head.key is None:
+            head.key = key_in(headers)
+        caller = self._callers.recall(head.key, whole.source)
         if caller is None:
             return False
         begun = Begun(self._access, whole, caller, guard.request_id_of(headers))
         try:
             self._callers.count(caller)
-            guard.check_body(headers, self._body_limit)
-            _check_once(whole.headers, b"idempotency-key")
+            if not head.is_right:
+                guard.check_body(headers, self._body_limit)
+                _check_once(head.pairs, b"idempotency-key")
+                head.is_right = True
             until = monotonic() + PATIENCE
             if not self._begin(caller, headers, whole.body, until, begun):
                 task = asyncio.get_running_loop().create_task(self._handle(caller, headers, whole.body, until, begun))
