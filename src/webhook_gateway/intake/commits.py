@@ -109,16 +109,20 @@ class Commits:
         """Keeps notifications going out; cancelled at the end."""
         await self._notifier.run()
 
-    def add(self, appended: Appended, waiting: Waiting, index: int) -> None:
-        """
+    def expect_room(self, tenant_id: UUID, count: int) -> None:
+        """To be called before anything else is done for so many events, which is what they cost.
+
         Raises:
             DatabaseUnavailable: too many wait.
         """
+        queue = self._queues.get(tenant_id)
+        if queue is not None and len(queue) + count > LONGEST_QUEUE // len(self._queues):
+            raise DatabaseUnavailable("too many events wait for a commit")
+
+    def add(self, appended: Appended, waiting: Waiting, index: int) -> None:
         queue = self._queues.get(appended.tenant_id)
         if queue is None:
             queue = self._queues[appended.tenant_id] = deque()
-        if len(queue) >= LONGEST_QUEUE // len(self._queues) and queue:
-            raise DatabaseUnavailable("too many events wait for a commit")
         queue.append((appended, waiting, index))
         if self._committer is None:
             self._committer = asyncio.get_running_loop().create_task(self._commit_all())

@@ -63,6 +63,7 @@ class Ingest:
         self._version = 0
         self._turns: dict[UUID, asyncio.Lock] = {}
         self._commits = Commits(database)
+        self.expect_room = self._commits.expect_room
         self._addressees = Addressees(database)
 
     async def accept(self, tenant_id: UUID, event: NewEvent, until: float | None = None) -> Receipt | EventRefused:
@@ -99,6 +100,7 @@ class Ingest:
         Raises:
             DatabaseUnavailable, KeyMissing: see `accept`; some of them may be stored.
         """
+        self.expect_room(tenant_id, len(events))
         are_current = await self._learn(tenant_id, events, until)
         judged = [self._judge_of(tenant_id, event) if are_current or not event.to else _TOO_OLD for event in events]
         stored = asyncio.get_running_loop().create_future()
@@ -130,6 +132,7 @@ class Ingest:
         Raises:
             DatabaseUnavailable: too many wait; nothing of it is stored.
         """
+        self.expect_room(tenant_id, 1)
         self._put(tenant_id, event, self._judge_of(tenant_id, event), Patience(), Waiting(1, until, tell), 0)
 
     async def run(self) -> None:

@@ -108,6 +108,7 @@ async def post_events(
         raise invalid(Fault("unknown", remedy, parameter="Idempotency-Key"))
     began = perf_counter()
     async with ingest.turn(caller.tenant_id, until):
+        ingest.expect_room(caller.tenant_id, 1)  # before the body is read: whoever floods is refused cheaply
         judged = [_allowed(caller, event) for event in read_batch(body)]
         callers.take_events(caller, len(judged))
         if len(body) > LARGE:
