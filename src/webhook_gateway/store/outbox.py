@@ -45,9 +45,13 @@ WITH incoming AS MATERIALIZED (
 ), found AS (
     INSERT INTO lookups (key, event_id) SELECT unnest(lookups::uuid[]) AS key, id FROM fresh ORDER BY key, id
 )
-INSERT INTO outbox (tenant_id, event_id, type, ordering_key, addressees)
-SELECT tenant_id, id, type, ordering_key, addressees::uuid[] FROM fresh ORDER BY n
-RETURNING event_id, now() AS accepted_at, {TELL}
+, taken AS (
+    INSERT INTO outbox (tenant_id, event_id, type, ordering_key, addressees)
+    SELECT tenant_id, id, type, ordering_key, addressees::uuid[] FROM fresh ORDER BY n
+    RETURNING event_id, {TELL}
+)
+SELECT now() AS accepted_at, count(*) = cardinality($1) AS are_all,
+       CASE WHEN count(*) < cardinality($1) THEN array_agg(event_id) END AS stored FROM taken
 """
 
 APPEND_ONE = f"""
@@ -238,9 +242,10 @@ async def append(connection: Connection, events: Sequence[Appended], notify: boo
     """
     if len(events) == 1:
         rows = await connection.fetch(APPEND_ONE, *msgspec.structs.astuple(events[0]), notify, CHANNEL, OUTBOX)
-    else:
-        rows = await connection.fetch(APPEND, *columns(Appended, events), notify, CHANNEL, OUTBOX)
-    return {row["event_id"]: row["accepted_at"] for row in rows}
+        return {row["event_id"]: row["accepted_at"] for row in rows}
+    row = await connection.fetchrow(APPEND, *columns(Appended, events), notify, CHANNEL, OUTBOX)
+    assert row is not None
+    return dict.fromkeys([event.id for event in events] if row["are_all"] else row["stored"] or (), row["accepted_at"])
 
 
 async def earlier(connection: Connection, keys: Sequence[tuple[UUID, bytes]]) -> dict[tuple[UUID, bytes], Any]:
