@@ -15,13 +15,14 @@ from webhook_gateway.intake.commits import LARGEST_COMMIT, Receipt
 from webhook_gateway.intake.events import NewEvent
 from webhook_gateway.intake.ingest import Ingest
 from webhook_gateway.store import keyring, tenants
-from webhook_gateway.store.database import Database, DatabaseUnavailable
+from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable
 
 DATA = {"shift_id": "shf_81", "staff_id": "st_19", "version": 1}
 EVENT = NewEvent(
     type="staff_shift.cancelled", data=b'{"shift_id":"shf_81","staff_id":"st_19","version":1}', parsed=DATA
 )
 FLOOD = 2_000
+WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 async def test_who_floods_the_queue_waits_alone(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +55,39 @@ async def test_who_floods_the_queue_waits_alone(database_url: str, monkeypatch: 
     before_others = ended[: max(index for index, tenant_id in enumerate(ended) if tenant_id != flooding)]
     assert len(before_others) <= 2 * LARGEST_COMMIT, "others are in the first commit after the one under way"
     assert [tenant_id for tenant_id in ended if tenant_id != flooding].count(first) == 2
+
+
+async def test_a_batch_for_which_there_is_no_room_is_refused_as_a_whole(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_QUEUE", 10)
+    database, vault = Database(database_url, connections=3), Vault(MasterKeys({"test": bytes(32)}))
+    async with database.connection() as connection:
+        tenant_id = await tenants.make(connection, vault)
+    await keyring.fill(database, vault)
+    ingest, until = Ingest(database, vault, Catalogue()), monotonic() + 60
+    try:
+        async with database.connection() as connection:
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE outbox")
+                under_way = await ingest.enqueue(tenant_id, [EVENT] * 3, until)
+                await until_waiting(connection)
+                first = await ingest.enqueue(tenant_id, [EVENT] * 8, until)
+                with pytest.raises(DatabaseUnavailable, match="too many"):
+                    await ingest.enqueue(tenant_id, [EVENT] * 3, until)
+                second = await ingest.enqueue(tenant_id, [EVENT] * 2, until)
+            results = [result for stored in (under_way, first, second) for result in await stored]
+            assert all(isinstance(result, Receipt) for result in results)
+            assert await connection.fetchval("SELECT count(*) FROM outbox") == len(results) == 13
+    finally:
+        await database.close()
+
+
+async def until_waiting(connection: Connection) -> None:
+    """The commit is under way."""
+    async with asyncio.timeout(30):
+        while not await connection.fetchval(WAITS):
+            await asyncio.sleep(0)
 
 
 async def test_one_batch_of_a_tenant_is_judged_at_a_time_and_another_tenants_beside_it() -> None:

@@ -342,6 +342,33 @@ async def test_an_event_is_answered_as_whole_and_as_everything_else_is(database_
     assert [body.get("type") for body in bodies] == ["lab_order.placed", None, "lab_order.placed"]
 
 
+async def test_an_event_is_judged_alike_however_its_bytes_come_and_whatever_came_before(database_url: str) -> None:
+    async with serving(database_url) as served:
+        reader, writer = await served.connect("127.0.0.2")
+        post, answers = served.post(close=False), b""
+        head = post.removesuffix(EVENT.encode())
+        turns = {
+            post: [202],
+            post + b"": [202],
+            head + EVENT.replace("}}", "}]").encode(): [400],
+            head + EVENT.replace("stat", "now!").encode(): [422],
+            post * 3: [202] * 3,
+            post + ALIVE: [202, 200],
+            post + post[:-1] + b"}" + post[:50]: [202, 202],
+            post[50:]: [202],
+            b"\r\n" + post: [202],
+            head.replace(b"POST", b"PUT"): [405],
+            EVENT.encode() + post: [202],
+        }
+        for sent, wanted in turns.items():
+            writer.write(sent)
+            before = len(statuses(answers))
+            while len(found := statuses(answers)[before:]) < len(wanted):
+                answers += await asyncio.wait_for(reader.read(65_536), PATIENCE)
+            assert found == wanted, sent
+        assert answers.count(b"\r\ncontent-length: ") == len(statuses(answers))
+
+
 def limits(connections: int = 100, by_address: int = 2, trusted: str = "") -> Limits:
     given = Settings(api_connections=connections, api_connections_by_address=by_address)
     return Limits.from_settings(given, trusted)

@@ -78,6 +78,18 @@ async def test_a_subscribers_key_is_never_about_the_whole_hospital(admin: httpx.
         assert (await admin.post("/v1/keys", json=body)).status_code == 422
 
 
+async def test_a_revoked_key_posts_nothing_more_though_its_requests_look_as_before(
+    admin: httpx.AsyncClient, api: Api
+) -> None:
+    made = await post(admin, "/v1/keys", {"name": "HMS", "role": "producer"})
+    event = {"type": "shift.scheduled", "data": {}}
+    async with api.client(made["key"]) as client:
+        before = {(await client.post("/v1/events", json=event)).status_code for _ in range(3)}
+        await post(admin, f"/v1/keys/{made['id']}/revoke")
+        after = {(await client.post("/v1/events", json=event)).status_code for _ in range(3)}
+    assert (before, after) == ({422}, {401})
+
+
 async def test_a_revoked_key_ends_at_once_here(admin: httpx.AsyncClient, api: Api) -> None:
     made = await post(admin, "/v1/keys", {"name": "LIS", "role": "auditor"})
     async with api.client(made["key"]) as client:
