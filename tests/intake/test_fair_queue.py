@@ -67,11 +67,11 @@ async def test_a_batch_for_which_there_is_no_room_is_refused_as_a_whole(
     await keyring.fill(database, vault)
     ingest, until = Ingest(database, vault, Catalogue()), monotonic() + 60
     try:
-        async with database.connection() as connection:
+        async with database.connection() as connection, database.connection() as watching:
             async with connection.transaction():
                 await connection.execute("LOCK TABLE outbox")
                 under_way = await ingest.enqueue(tenant_id, [EVENT] * 3, until)
-                await until_waiting(connection)
+                await until_waiting(watching)
                 first = await ingest.enqueue(tenant_id, [EVENT] * 8, until)
                 with pytest.raises(DatabaseUnavailable, match="too many"):
                     await ingest.enqueue(tenant_id, [EVENT] * 3, until)
