@@ -58,6 +58,7 @@ from .console.application import Console
 from .guard import Guard
 from .oidc import issuer_from
 from .readiness import Readiness
+from .whole import Head
 
 ROUTERS = tuple(
     part.router
@@ -177,7 +178,7 @@ def create_app(
 @asynccontextmanager
 async def _live(app: Application) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
-    refreshing = Loop("configuration", partial(_refresh, app))
+    refreshing = Loop("configuration", partial(_refresh, gateway, app.byte_routes.heads))
     tasks = [
         asyncio.create_task(gateway.ingest.run()),
         asyncio.create_task(
@@ -200,15 +201,14 @@ async def _live(app: Application) -> AsyncIterator[None]:
         await gateway.database.close()
 
 
-async def _refresh(app: Application) -> float:
+async def _refresh(gateway: Gateway, heads: dict[bytes, Head]) -> float:
     """Takes over the time, event types and new data keys, and forgets who may have been revoked; returns the seconds to
     sleep."""
-    gateway: Gateway = app.state.gateway
     await gateway.ingest.refresh()
     await keyring.count(gateway.database, gateway.vault)
     await keyring.fill(gateway.database, gateway.vault)
     gateway.callers.forget()
-    app.byte_routes.heads.clear()
+    heads.clear()
     return REFRESH
 
 

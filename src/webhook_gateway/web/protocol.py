@@ -89,10 +89,6 @@ class BoundedProtocol(HttpToolsProtocol):
         """The phase, by the shared clock."""
         self._close_reason: CloseReason | None = None
         self._running: RequestResponseCycle | Whole | None = None
-        self._parts: list[bytes] | None = None
-        """Of the body of a request that may be all here: no ASGI has begun for it."""
-        self._read: bytes | None = None
-        """What was read last, where a request begins with it."""
         self._door = Door(config.loaded_app)
         self._fed = 0
         """Bytes of the part that the parser has just now."""
@@ -120,8 +116,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._close_reason is not None:
             self._drop(data)
             return
-        self._read = data if self._phase is _Phase.IDLE or not self._fed else None
-        if self._read is not None and not self.flow.write_paused and (known := self._door.recall(data)) is not None:
+        begins = self._phase is _Phase.IDLE or not self._fed
+        self._door.read = data if begins else None
+        if begins and not self.flow.write_paused and (known := self._door.recall(data)) is not None:
             self._given, self._fed = self._given + 1, len(data)
             if self._take(*known, keep=True):
                 return  # what has been understood is not parsed again
@@ -148,7 +145,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._check_head()
         if self._may_be_whole():
-            self._parts = []
+            self._door.parts = []
         else:
             super().on_headers_complete()
         self.headers = []  # trailers come to the same callback, and are nobody's
@@ -158,8 +155,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._given += 1
         self._body_bytes += len(body)
-        if self._parts is not None:
-            self._parts.append(body)
+        if self._door.parts is not None:
+            self._door.parts.append(body)
             return
         cycle = self.cycle
         if cycle.response_complete:  # without it, as most refusals are
@@ -172,12 +169,12 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        if self._parts is not None:
-            head, body, keep = Head(self.scope["headers"]), b"".join(self._parts), self.parser.should_keep_alive()
+        if self._door.parts is not None:
+            head, body, keep = Head(self.scope["headers"]), b"".join(self._door.parts), self.parser.should_keep_alive()
             if self._take(head, body, keep=keep):
-                self._parts = None
-                if keep and self._read is not None:
-                    self._door.remember(self._read, head, body)
+                self._door.parts = None
+                if keep and self._door.read is not None:
+                    self._door.remember(self._door.read, head, body)
                 return
         self._begin()
         cycle = self.cycle
@@ -230,8 +227,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _begin(self) -> None:
         """Begins ASGI for a request of which not all is here."""
-        if self._parts is not None:
-            parts, self._parts = self._parts, None
+        if self._door.parts is not None:
+            parts, self._door.parts = self._door.parts, None
             super().on_headers_complete()
             for part in parts:
                 self.cycle.body += part

@@ -83,12 +83,16 @@ class Routes(Protocol):
 
 
 class Door:
-    """What takes whole requests beneath an application as uvicorn has loaded it, and whom it believes about sources."""
+    """A connection's way to what takes whole requests, beneath an application as uvicorn has loaded it."""
 
     def __init__(self, app: Any) -> None:
         proxied = isinstance(app, ProxyHeadersMiddleware)
         self.routes: Routes | None = getattr(app.app if proxied else app, "byte_routes", None)
         self._trusted = app.trusted_hosts if proxied else _TrustedHosts("")
+        self.parts: list[bytes] | None = None
+        """Of the body of a request that may be all here: no ASGI has begun for it."""
+        self.read: bytes | None = None
+        """What was read last, where a request begins with it."""
 
     def recall(self, data: bytes) -> tuple[Head, bytes] | None:
         """The head and the body, if that is what this is, and the head came before."""
