@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from uuid import UUID
@@ -112,44 +112,25 @@ def connection_refused(reason: str) -> None:
     refused_connections.labels(reason).inc()
 
 
-def request_answered(method: str, route: str | None, status: int | None, duration: float) -> None:
-    """``route`` is a template, None where none fits or nobody was let in; ``status`` is None for who left."""
+def request_answered(
+    method: str, route: str | None, status: int | None, duration: float, who: Sequence[str | None] | None
+) -> None:
+    """Counts it, and writes its one line: the request's id, who asked, of which tenant, from where; none without them.
+
+    ``route`` is a template, None where none fits or nobody was let in; ``status`` is None for who left. Never the path
+    or the query, nor a request id of the client's own making that may be a person's.
+    """
     count, seconds = _of_request(method, route or "none", f"{status // 100}xx" if status else "none")
     count.inc()
     seconds.observe(duration)
-
-
-class _Request(msgspec.Struct, omit_defaults=True, tag_field="message", tag="request"):
-    """A line, without what is unknown."""
-
-    level: str
-    timestamp: datetime
-    method: str
-    duration: float
-    route: str | None = None
-    status: int | None = None
-    request_id: str | None = None
-    actor: str | None = None
-    tenant_id: str | None = None
-    source: str | None = None
-
-
-def request_line(
-    method: str,
-    route: str | None,
-    status: int | None,
-    duration: float,
-    *,
-    request_id: str | None,
-    actor: str | None,
-    tenant_id: str | None,
-    source: str | None,
-) -> None:
-    """The one line a request: who asked, from where. Never the path or the query, nor a request id of the client's own
-    making that may be a person's."""
-    if _level <= logging.INFO:
-        who = request_id, actor, tenant_id, source
+    if who is not None and _level <= logging.INFO:
         _write_soon(_Request("info", datetime.now(UTC), method, round(duration, 6), route, status, *who))
+
+
+_KNOWN = [("level", str), ("timestamp", datetime), ("method", str), ("duration", float)]
+_PERHAPS = [(n, str | int | None, None) for n in ("route", "status", "request_id", "actor", "tenant_id", "source")]
+_MEMBERS = [*_KNOWN, *_PERHAPS]
+_Request = msgspec.defstruct("_Request", _MEMBERS, omit_defaults=True, tag_field="message", tag="request")
 
 
 @cache

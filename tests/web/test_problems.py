@@ -268,6 +268,19 @@ async def test_a_key_that_is_used_too_often_is_told_to_wait(database_url: str) -
             assert (await another.get("/v1/event-types")).status_code == 200
 
 
+async def test_an_event_counts_once_whichever_way_it_takes(database_url: str) -> None:
+    async with running(database_url, api_rate=5.0) as api, api.client(await api.make_key("events:write")) as client:
+        unknown = {"type": "no.such_type", "data": {}}
+        for event in (unknown, unknown, unknown, unknown, unknown):
+            assert (await client.post("/v1/events", json=event)).status_code == 422
+        answers = await asyncio.gather(*(client.post("/v1/events", json=unknown) for _ in range(30)))
+        refused = [answer for answer in answers if answer.status_code != 422]
+        assert len(refused) > 10
+        for answer in refused:
+            check_problem(answer, 429, "too-many-requests")
+            assert answer.headers["retry-after"] == "1"
+
+
 async def test_a_batch_counts_as_many_times_as_it_has_events(database_url: str) -> None:
     batch = {"events": [{"type": "no.such_type", "data": {}}] * 1_000}
     async with running(database_url, api_event_rate=10.0) as api:

@@ -34,37 +34,22 @@ class Access:
         try:
             await app(scope, receive, answer)
         finally:
-            route, client = route or getattr(scope.get("route"), "path", None), scope.get("client")
-            source = client[0] if client else None
-            request_id, caller = state.get("request_id"), state.get("caller")
-            self.ended(scope["method"], route, answer.status, began, request_id, caller, source)
+            client, about = scope.get("client"), (state.get("request_id"), state.get("caller"))
+            route = route or getattr(scope.get("route"), "path", None)
+            self.ended(scope["method"], route, answer.status, began, *about, client[0] if client else None)
 
     def ended(
-        self,
-        method: str,
-        route: str | None,
-        status: int | None,
-        began: float,
-        request_id: str | None,
-        caller: Caller | None,
-        source: str | None,
-    ) -> None:
+        self, method: str, route: str | None, status: int | None, began: float,
+        request_id: str | None, caller: Caller | None, source: str | None,
+    ) -> None:  # fmt: skip
         """``began`` is a moment of `perf_counter`."""
         self.in_flight -= 1
-        duration = perf_counter() - began
-        telemetry.request_answered(method, route, status, duration)
-        if not self._has_log or (caller is None and not self._nameless.take(monotonic())):
-            return
-        telemetry.request_line(
-            method,
-            route,
-            status,
-            duration,
-            request_id=request_id if request_id and _RANDOM.fullmatch(request_id) else None,
-            actor=None if caller is None else caller.name,
-            tenant_id=None if caller is None else ids.recall(ids.TENANT, caller.tenant_id),
-            source=source,
-        )
+        who = None
+        if self._has_log and (caller is not None or self._nameless.take(monotonic())):
+            is_ours = request_id is not None and _RANDOM.fullmatch(request_id)
+            named = (None, None) if caller is None else (caller.name, ids.recall(ids.TENANT, caller.tenant_id))
+            who = request_id if is_ours else None, *named, source
+        telemetry.request_answered(method, route, status, perf_counter() - began, who)
 
 
 class Answer:

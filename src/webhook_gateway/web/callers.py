@@ -103,13 +103,13 @@ class Callers:
         known_until, caller = self._known.get((digest, source), _NOBODY)
         return None if caller is None or known_until <= time.monotonic() or _has_expired(caller) else caller
 
-    def count(self, caller: Caller) -> None:
-        """Counts a request.
+    def count(self, caller: Caller, requests: int = 1) -> None:
+        """Counts requests.
 
         Raises:
             Problem: 429 where the key is used too often.
         """
-        self._requests.take(caller, 1)
+        self._requests.take(caller, requests)
 
     def take_events(self, caller: Caller, count: int) -> None:
         """Counts the events of a batch.
@@ -225,11 +225,11 @@ class Bucket:
         self._at: float | None = None
 
     def take(self, now: float, count: int = 1) -> bool:
-        """Whether there was a token at ``now``, in seconds of monotonic time; then ``count`` of them are taken."""
+        """Whether there was a token at ``now``, in seconds of monotonic time; then ``count`` are taken (or given)."""
         if self._at is not None:
             self._tokens = min(max(self._rate, 1.0), self._tokens + (now - self._at) * self._rate)
         self._at = now
-        if self._tokens < 1.0:
+        if self._tokens < min(count, 1):
             return False
         self._tokens -= count
         return True

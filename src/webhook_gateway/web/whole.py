@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+if TYPE_CHECKING:
+    from .api.byte_routes import ByteRoutes
 
 MOST_HEADS, LONGEST_HEAD = 1_000, 2_048
 """Header sections that are remembered, and the bytes of one."""
@@ -69,25 +72,12 @@ class Whole:
         connection.on_response_complete()
 
 
-class Routes(Protocol):
-    """What takes whole requests."""
-
-    heads: dict[bytes, Head]
-    """Those that are remembered."""
-
-    def takes_whole(self, method: bytes, target: bytes) -> bool:
-        """Whether a request with this head is taken, if all of it is here."""
-
-    def take(self, whole: Whole) -> bool:
-        """Sees to its answer. False where it has to go the usual way; then nothing has happened."""
-
-
 class Door:
     """A connection's way to what takes whole requests, beneath an application as uvicorn has loaded it."""
 
     def __init__(self, app: Any) -> None:
         proxied = isinstance(app, ProxyHeadersMiddleware)
-        self.routes: Routes | None = getattr(app.app if proxied else app, "byte_routes", None)
+        self.routes: ByteRoutes | None = getattr(app.app if proxied else app, "byte_routes", None)
         self._trusted = app.trusted_hosts if proxied else _TrustedHosts("")
         self.parts: list[bytes] | None = None
         """Of the body of a request that may be all here: no ASGI has begun for it."""

@@ -7,7 +7,6 @@ task, for an event that is all here. The rules are those of `guard.py`, in the s
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import monotonic, perf_counter
 
@@ -47,7 +46,6 @@ class ByteRoutes:
         self._callers = callers
         self._access = access
         self._body_limit = body_limit
-        self._tasks: set[asyncio.Task[None]] = set()
         self.heads: dict[bytes, Head] = {}
         """As they came, with the API keys in them: to be cleared from time to time."""
 
@@ -58,7 +56,7 @@ class ByteRoutes:
         return target == b"/v1/events" and method == b"POST"
 
     def take(self, whole: Whole) -> bool:
-        """Sees to a request. False where it isn't known who asks; then nothing has happened."""
+        """Sees to a request. False where something has to be asked first; then nothing has happened."""
         head, headers = whole.head, whole.head.fields
         if head.key is None:
             head.key = key_in(headers)
@@ -74,18 +72,12 @@ class ByteRoutes:
                 head.is_right = True
             until = monotonic() + PATIENCE
             if not self._begin(caller, headers, whole.body, until, begun):
-                task = asyncio.get_running_loop().create_task(self._handle(caller, headers, whole.body, until, begun))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._callers.count(caller, -1)  # it is counted again on its way
+                self._access.in_flight -= 1
+                return False
         except Exception as unexpected:
             begun.fail(unexpected)
         return True
-
-    async def _handle(self, caller: Caller, headers: Headers, body: bytes, until: float, begun: Begun) -> None:
-        try:
-            begun.answer(*await self._handlers[_ROUTE](caller, headers, body, until))
-        except Exception as unexpected:
-            begun.fail(unexpected)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
