@@ -115,11 +115,10 @@ def connection_refused(reason: str) -> None:
 def request_answered(
     method: str, route: str | None, status: int | None, duration: float, who: Sequence[str | None] | None
 ) -> None:
-    """Counts it, and writes its one line: the request's id, who asked, of which tenant, from where; none without them.
+    """Counts it, and writes its one line, unless ``who`` is None: the request's id, a key, its tenant, an address.
 
     ``route`` is a template, None where none fits or nobody was let in; ``status`` is None for who left. Never the path
-    or the query, nor a request id of the client's own making that may be a person's.
-    """
+    or the query, nor a request id that may be a person's."""
     count, seconds = _of_request(method, route or "none", f"{status // 100}xx" if status else "none")
     count.inc()
     seconds.observe(duration)
@@ -128,9 +127,8 @@ def request_answered(
 
 
 _KNOWN = [("level", str), ("timestamp", datetime), ("method", str), ("duration", float)]
-_PERHAPS = [(n, str | int | None, None) for n in ("route", "status", "request_id", "actor", "tenant_id", "source")]
-_MEMBERS = [*_KNOWN, *_PERHAPS]
-_Request = msgspec.defstruct("_Request", _MEMBERS, omit_defaults=True, tag_field="message", tag="request")
+_MAYBE = [(name, str | int | None, None) for name in ("route", "status", "request_id", "actor", "tenant_id", "source")]
+_Request = msgspec.defstruct("_", [*_KNOWN, *_MAYBE], omit_defaults=True, tag_field="message", tag="request")
 
 
 @cache
