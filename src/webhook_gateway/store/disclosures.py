@@ -72,7 +72,7 @@ OF_ENDPOINTS = _entries_of(
     f"""SELECT d.* FROM unnest($2::uuid[]) AS wanted(one) CROSS JOIN LATERAL (
             SELECT {_ENDED} FROM finished_deliveries WHERE {_RANGE} AND endpoint_id = one
             ORDER BY id DESC LIMIT $5) AS d""",
-    # Each open one has a time or is behind another, and two indexes have these by endpoint: or all would be walked over.
+    # Each open one has a time or is behind another: two indexes have these by endpoint, or all would be walked over.
     f"""deliveries WHERE {_RANGE} AND endpoint_id = ANY($2::uuid[])
         AND (due_at IS NOT NULL OR due_at IS NULL AND ordering_key IS NOT NULL)
         AND (attempt > 0 OR lapsed > 0 OR forwarded_from IS NOT NULL)""",
