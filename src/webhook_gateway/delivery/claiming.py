@@ -71,6 +71,8 @@ class Claiming:
 
         It is a full scan, unless that would take more than a small part of the time.
         """
+        if self.sending.registry.workers > 1:
+            self.sending.unsettled.hurry()  # another one may have put something behind what waits to be settled here
         if (early := self.scan_at - monotonic()) > 0:
             await asyncio.sleep(early)
         began = monotonic()

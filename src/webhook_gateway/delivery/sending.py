@@ -31,6 +31,7 @@ from .due import Due
 from .registry import EndpointRecord, Leased, Registry
 from .slots import Slots
 from .stats import Stats
+from .unsettled import Unsettled
 
 NOT_PERMITTED = Unsendable("not_permitted", Remedy.CANCEL)
 ANOTHER_HOST = Unsendable("another_host", Remedy.CANCEL)
@@ -54,9 +55,7 @@ class Sending:
     keep: int
     stopping: asyncio.Event
     in_flight: set[asyncio.Task[None]] = field(default_factory=set)
-    unsettled: list[tuple[EndpointRecord, Result]] = field(default_factory=list)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    """There is something to settle."""
+    unsettled: Unsettled = field(default_factory=Unsettled)
     is_behind: bool = False
     """What was sent can't be written down just now: sending more would only make more of it come twice."""
 
@@ -154,8 +153,7 @@ class Sending:
             health.note(exchange.outcome, exchange.duration, verdict.health, share)
         if verdict.disable is not None:
             self.registry.disable(record)
-        self.unsettled.append((record, result))
-        self.arrived.set()
+        self.unsettled.add(record, result)
         self.stats.note(result)
         telemetry.attempt_made(endpoint, delivery, exchange, verdict)
         if tracing.traces(delivery.event_id):

@@ -66,15 +66,19 @@ class Settling:
     written: asyncio.Event = field(default_factory=asyncio.Event)
     most: int = MOST
     """How many results the next settle takes."""
+    began: float = float("-inf")
+    """When the last settle did."""
     not_before: float = 0.0
 
     async def poll(self) -> float:
         """Settles what has arrived, and sends what goes on of its ordering keys."""
-        if self.sending.unsettled and (early := self.not_before - perf_counter()) > 0:
+        unsettled = self.sending.unsettled
+        await unsettled.company(self.began)
+        if unsettled.results and (early := self.not_before - perf_counter()) > 0:
             await asyncio.sleep(early)
-        if not (results := self.sending.unsettled[: self.most]):
+        if not (results := unsettled.results[: self.most]):
             return POLL
-        began = perf_counter()
+        self.began = began = perf_counter()
         changed = self._changed_health(results)
         try:
             following = await self._settle_all(results, changed)
@@ -82,13 +86,13 @@ class Settling:
             self.sending.is_behind = True
             if isinstance(error, StatementTimedOut):  # fewer may get through, and others: one of these may be locked
                 self.most = max(len(results) // 2, 1)
-                self.sending.unsettled = self.sending.unsettled[len(results) :] + results
+                unsettled.results = unsettled.results[len(results) :] + results
             raise
         self.most = min(2 * self.most, MOST)
         if self.sending.is_behind:
             self.sending.is_behind = False
             self.outbox.set()
-        del self.sending.unsettled[: len(results)]
+        unsettled.settled(len(results))
         for record, result in results:
             if (retried := _retried(result)) is not None:
                 self.due.expect(record, 0.0 if retried.latest else retried.delay)
@@ -101,6 +105,7 @@ class Settling:
             await notify(self.database, CONFIGURATION)
         self.not_before = 0.0 if following else began + SETTLE_GAP
         if following:
+            unsettled.hurry()
             await self.sending.send(following)
         return 0.0
 
@@ -108,7 +113,8 @@ class Settling:
         """Returns when nothing waits to be settled any more."""
         while self.sending.unsettled:
             self.written.clear()
-            self.sending.arrived.set()
+            self.sending.unsettled.hurry()
+            self.sending.unsettled.arrived.set()
             await self.written.wait()
 
     def _changed_health(self, results: Results) -> list[HealthChange]:

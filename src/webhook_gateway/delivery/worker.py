@@ -115,7 +115,7 @@ class Worker:
             self._stages.append(Loop("notices", partial(tell, settings, database, registry)))
         self._until_drained = [
             Loop("heartbeat", self._membership.heartbeat),
-            Loop("settle", self._settling.poll, sending.arrived),
+            Loop("settle", self._settling.poll, sending.unsettled.arrived),
             Loop("stats", stats.poll, stats.noted),
         ]
 
@@ -168,8 +168,10 @@ class Worker:
             return SELDOM
         for record in done.due:
             self._due.expect(record)
-        if done.due and self._registry.workers > 1:
-            self._notifier.ask()
+        if done.due:
+            self._sending.unsettled.hurry()  # it may be behind what waits to be settled, here or elsewhere
+            if self._registry.workers > 1:
+                self._notifier.ask()
         if done.leased:
             try:
                 await self._sending.send(done.leased)
