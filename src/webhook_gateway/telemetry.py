@@ -168,7 +168,7 @@ def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, ver
 
 
 class _Attempt(msgspec.Struct, omit_defaults=True, tag_field="message", tag="attempt"):
-    """A line, without what is unknown: made and encoded in a third of the time that a dictionary takes."""
+    """A line, without what is unknown: made and encoded sooner than a dictionary."""
 
     delivery_id: str
     event_id: str
