@@ -128,8 +128,8 @@ class Commits:
             self._committer = asyncio.get_running_loop().create_task(self._commit_all())
 
     async def _commit_all(self) -> None:
-        """Commits what waits, and what comes in meanwhile, until nothing waits."""
-        await asyncio.sleep(0)  # let requests that are already parsed join the first commit
+        """Commits what waits, and what comes in meanwhile, until nothing waits. As a task it begins when all who
+        had something to say have been read: what came together is committed together."""
         self._sweep()
         try:
             while batch := self._next_batch():
