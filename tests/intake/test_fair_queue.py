@@ -27,7 +27,7 @@ WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database(
 
 async def test_who_floods_the_queue_waits_alone(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONGEST_QUEUE", FLOOD)
-    database, vault = Database(database_url, connections=3), Vault(MasterKeys({"test": bytes(32)}))
+    database, vault = Database(database_url, connections=3, patience=60.0), Vault(MasterKeys({"test": bytes(32)}))
     async with database.connection() as connection:
         flooding, first, second = [await tenants.make(connection, vault, name) for name in ("default", "b", "c")]
     await keyring.fill(database, vault)
@@ -61,7 +61,7 @@ async def test_a_batch_for_which_there_is_no_room_is_refused_as_a_whole(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LONGEST_QUEUE", 10)
-    database, vault = Database(database_url, connections=3), Vault(MasterKeys({"test": bytes(32)}))
+    database, vault = Database(database_url, connections=3, patience=60.0), Vault(MasterKeys({"test": bytes(32)}))
     async with database.connection() as connection:
         tenant_id = await tenants.make(connection, vault)
     await keyring.fill(database, vault)
