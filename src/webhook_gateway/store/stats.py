@@ -84,16 +84,17 @@ async def outbox_waiting(connection: AsyncConnection, tenant_id: UUID) -> int:
 
 
 async def died_since(connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None, since: datetime) -> int:
-    """Deliveries that have died since a moment and weren't replayed, among the last `WALKED` that weren't delivered."""
+    """Deliveries, not tests, that died since then and weren't replayed, of the last `WALKED` that weren't delivered."""
     ended = finished_deliveries.c
     recent = (
-        select(ended.state, ended.state_reason, ended.endpoint_id)
+        select(ended.state, ended.state_reason, ended.reason, ended.endpoint_id)
         .where(ended.tenant_id == tenant_id, ended.state != constant("delivered"), ended.finished_at >= since)
         .where(ended.replayed_as.is_(None))
     )
     last = recent.order_by(ended.finished_at.desc()).limit(WALKED).subquery("r")
     wanted = Filter(tenant_id, subscriber_id)
-    rows = select(func.count()).select_from(last).where(last.c.state == "dead", *told(wanted, last))
+    is_real = last.c.reason.is_distinct_from("test")
+    rows = select(func.count()).select_from(last).where(last.c.state == "dead", is_real, *told(wanted, last))
     if subscriber_id is not None:
         rows = rows.where(last.c.endpoint_id.in_(await endpoint_ids(connection, wanted)))
     return int(await connection.scalar(rows) or 0)
