@@ -113,6 +113,7 @@ async def _acts(stage: Stage, screen: Screen, *, ends: bool, seed: int, patients
         if ends:
             return 0 if whole and account.is_whole(len(day.expected())) else 1
         screen.close()
+        await stage.leave_one_dead(gateway)
         link = await first_link(stage.database_url, stage.address)
         screen.explain(stage.address, key, link, stage.pid_of("worker 1"))
         await day.go_on_watching()

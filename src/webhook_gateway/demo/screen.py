@@ -61,6 +61,7 @@ class Screen:
             f"docs     {address}/docs",
             f"key      {key}    (signs in to the console, too)",
             f"try      {post} -d '{ORDER}'",
+            "try      the console's Problems: night_desk's URL lacks an s. Change it, then replay the group",
             f"try      kill -9 {worker}    (the worker: another one takes over)",
             "",
             "it stays up until Ctrl-C, which ends everything and removes its data",

@@ -109,6 +109,18 @@ class Stage:
                 await self._start_partner(partner, port)
                 self._screen.event(partner, "is back")
 
+    async def leave_one_dead(self, gateway: AsyncGateway) -> None:
+        """A partner whose URL has a slip, and what died of it: to be found, put right and sent again."""
+        inbox = next(partner for partner in self.partners if partner.name == "doctors_inbox")
+        types, content = ["lab_result.final"], {"level": "full"}
+        desk = await gateway.create_subscriber("night_desk", "its URL has a slip", event_types=types, content=content)
+        await gateway.create_endpoint(desk.id, f"{inbox.url}/webhook", secret=inbox.secret, schedule=SCHEDULE[:1])
+        known = await gateway.get(f"/v1/event-types/{types[0]}")
+        await gateway.post_event(types[0], known["example"], to=[desk.id])
+        deadline = time.monotonic() + STARTING
+        while time.monotonic() < deadline and not (await gateway.get("/v1/deliveries", state="dead"))["items"]:
+            await asyncio.sleep(0.2)
+
     def pid_of(self, name: str) -> int:
         return next(process.pid for process in self._tree.processes() if process.program.name == name)
 
