@@ -100,6 +100,15 @@ def test_one_that_has_ended_is_told_when_and_why(state: str, ended: Ended) -> No
     assert told.next == ("A replay sends it again." if state == "dead" else None)
 
 
+@pytest.mark.parametrize(("met", "how"), [("401", ": it met 401"), (None, "")])
+def test_a_test_that_failed_is_told_as_one_attempt(met: str | None, how: str) -> None:
+    one = replace(PENDING, state="dead", reason="test", finished_at=AT, waiting_for=None, due_at=None, met=met)
+    told = of_delivery(replace(one, state_reason=Ended.ATTEMPTS_EXHAUSTED), NOW)
+    assert told.sentence == f"The test failed 09:41:07 UTC{how}. A test is attempted once."
+    assert told.next is None
+    assert of_delivery(replace(one, state_reason=Ended.BODY_DAMAGED), NOW).sentence.startswith("Given up 09:41:07 UTC")
+
+
 def test_times_are_told_in_the_zone_of_whoever_asks_and_with_the_day_that_they_have_there() -> None:
     one = replace(PENDING, state="cancelled", state_reason=Ended.BY_HAND, finished_at=AT, waiting_for=None, due_at=None)
     for name, told in (

@@ -104,6 +104,9 @@ def of_delivery(one: Standing, now: datetime) -> Explanation:
             return Explanation(f"Delivered {ended} at the {which} attempt{took}.", again)
         case DeliveryState.DEAD:
             tried = _counted(one.attempt, "attempt") + (f", the last one {one.met}" if one.met else "")
+            if one.reason == "test" and one.state_reason == Ended.ATTEMPTS_EXHAUSTED:
+                met = f": it met {one.met}" if one.met else ""
+                return Explanation(f"The test failed {ended}{met}. A test is attempted once.", again)
             return Explanation(f"Given up {ended} after {tried}: {why}.", again or "A replay sends it again.")
         case DeliveryState.CANCELLED:
             return Explanation(f"Cancelled {ended}: {why}.", again)
