@@ -62,6 +62,12 @@ async def page(
     return await every(connection, rows.order_by(subscribers.c.id.desc()).limit(limit))
 
 
+async def holder(connection: AsyncConnection, tenant_id: UUID, column: str, value: str) -> RowMapping | None:
+    """Who has the ``name``, or the ``external_id``."""
+    theirs = subscribers.c.tenant_id == tenant_id, subscribers.c.deleted_at.is_(None)
+    return await first(connection, select(subscribers).where(*theirs, subscribers.c[column] == value))
+
+
 async def lock_all(connection: AsyncConnection, tenant_id: UUID) -> list[RowMapping]:
     """All of the tenant's, which nobody else changes until the transaction ends."""
     rows = select(subscribers).where(subscribers.c.tenant_id == tenant_id, subscribers.c.deleted_at.is_(None))

@@ -64,7 +64,7 @@ async def test_a_form_that_is_refused_is_shown_again_with_what_is_wrong(somebody
     assert "no_such.type" in refused.text, "what was typed is still there"
     taken = await person.do("/partners/new", name="Northside", content="thin")
     assert taken.status_code == 409
-    assert "Another subscriber has this name" in text_of(taken.text)
+    assert "Another partner has this name" in text_of(taken.text)
 
 
 async def test_a_change_says_only_what_was_changed_and_a_preview_changes_nothing(

@@ -311,7 +311,7 @@ async def test_everything_is_done_without_a_script(browser: Browser, api: Api, w
         await page.get_by_role("button", name="Pause it").click()
         assert "certificate change" in await page.locator("main").inner_text()
         await page.get_by_role("button", name="Resume").click()
-        assert "It takes what is sent to it." in await page.locator("main").inner_text()
+        assert "Nothing was sent to it yet." in await page.locator("main").inner_text()
         await page.get_by_role("button", name="Sign out").click()
         assert page.url.startswith(f"{api.url}/console/login")
 
@@ -398,7 +398,7 @@ async def test_the_keyboard_alone_registers_a_partner_and_works_what_asks_for_co
         await expect(page.locator("main")).to_contain_text("certificate change")
         await to(page, "Resume")
         await keys.press("Enter")
-        await expect(page.locator("main")).to_contain_text("It takes what is sent to it.")
+        await expect(page.locator("main")).to_contain_text("Nothing was sent to it yet.")
         await to(page, "Times in")
         await keys.type("This computer")
         await to(page, "Show")

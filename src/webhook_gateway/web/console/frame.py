@@ -42,7 +42,8 @@ SAID = {
     "many": "They were given up.",
     "changed": "The change is saved.",
     "partner": "The partner is made. Now say where its events go.",
-    "tested": "The test is on its way, or has arrived: this is its delivery.",
+    "tested": "The test has arrived.",
+    "testing": "The test was queued: what becomes of it stands below.",
     "deleted": "It was deleted.",
     "event_type": "The event type is made: events of it are accepted.",
     "ended": "Signed out.",
@@ -135,7 +136,8 @@ class Visit:
     def show(self, template: str, title: str, status: int = 200, **context: Any) -> Response:
         """A page. ``title`` names what it is about, so that no two pages have the same."""
         status = self.problem.status_code if self.problem is not None and status == 200 else status
-        said = SAID.get(self.asked("said") or "")
+        # A form is sent to where its page was: what that page said is no news any more.
+        said = SAID.get(self.asked("said") or "") if self.request.method == "GET" else None
         about = {"title": title, "visit": self, "may": self.may, "said": said, "menu": _menu(self), "here": self.here}
         return HTMLResponse(render(self.root, template, self.zone, {**about, **context}), status)
 

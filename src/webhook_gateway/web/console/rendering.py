@@ -85,8 +85,13 @@ def _span(seconds: float | None) -> str:
 
 def _linked(text: str, root: str) -> Markup:
     """A sentence whose ids lead to their pages."""
-    found = NAMED.sub(lambda id: f'<a href="{root}/{PLACES[id[1]]}/{id[0]}">{id[0]}</a>', str(escape(text)))
+    found = NAMED.sub(lambda id: f'<a href="{root}/{PLACES[id[1]]}/{id[0]}">{id[0]}</a>', str(escape(_told(text))))
     return Markup(found)  # noqa: S704 - escaped above
+
+
+def _told(text: str) -> str:
+    """A sentence of the API in the console's words."""
+    return re.sub(r"\b(s|S)ubscriber(?=s?\b)", lambda found: "partner" if found[1] == "s" else "Partner", text)
 
 
 def _number(value: float | None) -> str:
@@ -145,5 +150,6 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "local": lambda moment, zone: moment.astimezone(zone.zone).strftime("%Y-%m-%dT%H:%M"),
     "seen": visible,
     "linked": _linked,
+    "told": _told,
     "quoted": shlex.quote,
 }

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from webhook_gateway.operations import content
 from webhook_gateway.operations import deliveries as operations
-from webhook_gateway.rules import ids
+from webhook_gateway.rules import ids, remedies
 from webhook_gateway.rules.model import DeliveryState
 from webhook_gateway.rules.scopes import Capability, Scope
 from webhook_gateway.store import endpoints, lists, reports
@@ -136,4 +136,14 @@ async def _around(connection: AsyncConnection, visit: Visit, row: dict[str, Any]
     others, _ = await lists.deliveries_page(connection, wanted, before=None, limit=PER_PAGE)
     shown: Iterable[UUID] = {row["endpoint_id"], *(other["endpoint_id"] for other in others)}
     about = await endpoints.called(connection, tenant_id, shown)
-    return {"event": event, "about": about, "others": [other for other in others if other["id"] != row["id"]]}
+    others = [other for other in others if other["id"] != row["id"]]
+    return {"event": event, "about": about, "others": others, "remedy": await _remedy(connection, visit, row)}
+
+
+async def _remedy(connection: AsyncConnection, visit: Visit, row: dict[str, Any]) -> str | None:
+    """What helps, unless it has arrived, was given up or goes out again."""
+    if not row["attempts"] or row["state"] not in ("pending", "dead") or row["replayed_as"] is not None:
+        return None
+    met, secrets = row["attempts"][-1], await endpoints.secrets_of(connection, [row["endpoint_id"]])
+    secret_from = visit.zone.show(secrets[0]["created_at"]) if secrets else None
+    return remedies.after(met["outcome"], met["status"], met["detail"], secret_from)

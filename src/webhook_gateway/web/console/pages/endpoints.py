@@ -137,7 +137,9 @@ async def resume(visit: Visit, endpoint_id: UUID) -> Response:
 async def test(visit: Visit, endpoint_id: UUID) -> Response:
     body = TestSend.model_validate({"event_type": visit.form.get("event_type") or None})
     sent = await endpoint_lifecycle.send_test(endpoint_id, visit.gateway, visit.caller, Response(), body, TESTED_WITHIN)
-    return visit.go(f"/deliveries/{ids.render(ids.DELIVERY, sent['id'])}", "tested")
+    attempt = sent["attempt"]
+    said = "testing" if attempt is None else "tested" if attempt["outcome"] == "accepted" else None
+    return visit.go(f"/deliveries/{ids.render(ids.DELIVERY, sent['id'])}", said)
 
 
 @action("/endpoints/{endpoint_id}/rotate", Scope.ENDPOINTS_WRITE, form=one, by=Capability.SECRET, once=KEPT)

@@ -9,6 +9,7 @@ from uuid import UUID
 from starlette.responses import Response
 
 from webhook_gateway.operations import subscribers as operations
+from webhook_gateway.operations.refusals import Conflict
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.scopes import Capability, Scope
@@ -48,7 +49,7 @@ async def every(visit: Visit) -> Response:
 @page("/partners/new", Scope.ENDPOINTS_WRITE, whole_tenant=True)
 async def new(visit: Visit) -> Response:
     given = {"content": {"level": "thin", "subject": False}, "event_types": []}
-    return visit.show("partner_form.html", "New partner", row=given, kinds=_kinds(visit))
+    return visit.show("partner_form.html", "New partner", row=given, kinds=_kinds(visit), taken=await _taken(visit))
 
 
 @action("/partners/new", Scope.ENDPOINTS_WRITE, whole_tenant=True, form=new)
@@ -75,7 +76,8 @@ async def one(visit: Visit, subscriber_id: UUID) -> Response:
 @page("/partners/{subscriber_id}/edit", Scope.ENDPOINTS_WRITE, whole_tenant=True)
 async def edit(visit: Visit, subscriber_id: UUID) -> Response:
     row = await subscribers.one(subscriber_id, visit.gateway, visit.caller)
-    return visit.show("partner_form.html", f"Change {row['name']}", row=row, kinds=_kinds(visit))
+    title, taken = f"Change {row['name']}", await _taken(visit)
+    return visit.show("partner_form.html", title, row=row, kinds=_kinds(visit), taken=taken)
 
 
 @action("/partners/{subscriber_id}/edit", Scope.ENDPOINTS_WRITE, whole_tenant=True, form=edit)
@@ -105,6 +107,15 @@ def _given(visit: Visit) -> dict[str, Any]:
         "event_types": form.event_types(),
         "content": form.content() or {"level": "thin"},
     }
+
+
+async def _taken(visit: Visit) -> Any:
+    """Who has the name, or the external id, that the form was refused for."""
+    columns = {Conflict.SUBSCRIBER_NAME_TAKEN.value: "name", Conflict.EXTERNAL_ID_TAKEN.value: "external_id"}
+    if visit.problem is None or (column := columns.get(visit.problem.detail)) is None:
+        return None
+    async with visit.reading() as connection:
+        return await stored.holder(connection, visit.caller.tenant_id, column, visit.form.get(column, ""))
 
 
 def _is_same(given: Any, shown: Any) -> bool:

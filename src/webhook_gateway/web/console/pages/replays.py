@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from starlette.responses import Response
 
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Capability, Scope
-from webhook_gateway.store import endpoints
+from webhook_gateway.store import endpoints, subscribers
 from webhook_gateway.web.api import replays
 from webhook_gateway.web.api.schemas.replays import NewReplay
 from webhook_gateway.web.api.schemas.shapes import Paging
@@ -50,7 +51,9 @@ async def one(visit: Visit, job_id: UUID) -> Response:
     async with visit.reading() as connection:
         whose = [] if row["endpoint_id"] is None else [row["endpoint_id"]]
         about = await endpoints.called(connection, visit.caller.tenant_id, whose)
-    return visit.show("replay.html", f"Replay {ids.render(ids.JOB, job_id)}", row=row, about=about)
+        named = await subscribers.names(connection, visit.caller.tenant_id, filter(None, [row["subscriber_id"]]))
+    context = {"row": row, "about": about, "named": named, "minute": timedelta(minutes=1)}
+    return visit.show("replay.html", f"Replay {ids.render(ids.JOB, job_id)}", **context)
 
 
 @action("/replays/{job_id}/cancel", Scope.DELIVERIES_WRITE, form=one, by=Capability.REPLAY)
