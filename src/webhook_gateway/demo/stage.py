@@ -118,7 +118,9 @@ class Stage:
         known = await gateway.get(f"/v1/event-types/{types[0]}")
         await gateway.post_event(types[0], known["example"], to=[desk.id])
         deadline = time.monotonic() + STARTING
-        while time.monotonic() < deadline and not (await gateway.get("/v1/deliveries", state="dead"))["items"]:
+        while not (await gateway.get("/v1/deliveries", state="dead"))["items"]:
+            if time.monotonic() > deadline:
+                break
             await asyncio.sleep(0.2)
 
     def pid_of(self, name: str) -> int:

@@ -9,15 +9,15 @@ from .outcome import Phase
 from .unreachable import Trouble
 
 AT_PARTNER = "Tell the partner, whose own server has to be set right; what waits goes out when it is."
-OPERATOR = "Tell the operator: it is about the gateway's own surroundings, not the partner's."
-SECRET = (
+OPERATOR = "Tell the operator: it is about the gateway's own side, not the partner's."
+REFUSED = (
     "The partner did not accept the signature or the credentials: does it hold the secret{made}? "
     "Rotate it, or send a test."
 )
 PATH = "The partner has nothing at this path: ask for the right one, then change the endpoint's URL."
 STATUSES = {
-    401: SECRET,
-    403: SECRET,
+    401: REFUSED,
+    403: REFUSED,
     404: PATH,
     410: PATH,
     413: "The partner takes no body of this size: ask it to, or let the endpoint have less of each event.",

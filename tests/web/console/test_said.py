@@ -93,9 +93,7 @@ async def test_of_a_test_that_nobody_has_sent_yet_no_result_is_told(
     assert "arrived" not in shown
 
 
-async def test_an_endpoint_that_has_had_something_is_not_said_to_be_new(
-    api: Api, somebody: Any, world: World
-) -> None:
+async def test_an_endpoint_that_has_had_something_is_not_said_to_be_new(api: Api, somebody: Any, world: World) -> None:
     person: Person = await somebody("admin")
     shown = text_of(await person.see(f"/endpoints/{world.endpoint_id}"))
     assert "no success yet" in shown
@@ -107,9 +105,7 @@ async def test_an_endpoint_that_has_had_something_is_not_said_to_be_new(
     assert "last success" in shown
 
 
-async def test_what_is_dead_says_what_helps_until_it_goes_out_again(
-    somebody: Any, world: World
-) -> None:
+async def test_what_is_dead_says_what_helps_until_it_goes_out_again(somebody: Any, world: World) -> None:
     person: Person = await somebody("admin")
     path = f"/deliveries/{world.delivery_id}"
     assert "The partner's server failed: ask what its log says" in text_of(await person.see(path)).replace("&#39;", "'")
@@ -132,7 +128,9 @@ async def test_a_replay_names_its_partner_and_leads_to_what_it_made(
 ) -> None:
     other = await make_world(api, admin, api.tenant_id, "Southside")
     person: Person = await somebody("admin")
-    counted = await person.do(REPLAY, subscriber_id=world.subscriber_id, do="count")
+    form = form_of(await person.see(f"{REPLAY}?subscriber_id={world.subscriber_id}"), REPLAY)
+    counted = await person.do(REPLAY, **form, do="count")
+    assert re.search(r'<ol class="crumbs"><li><a href="/console/replays">Replays</a>', counted.text)
     made = await person.do(REPLAY, **form_of(counted.text, REPLAY), do="confirm")
     shown = await main_of(person, f"/replays/{id_in(made, ids.JOB)}")
     assert f'<a href="/console/partners/{world.subscriber_id}">Northside</a>' in shown
@@ -160,7 +158,7 @@ async def test_what_a_partner_missed_is_a_click_away_from_its_page(somebody: Any
 async def test_why_a_delivery_waits_is_said_once_with_one_time(somebody: Any, world: World) -> None:
     person: Person = await somebody("admin")
     shown = await main_of(person, f"/deliveries/{world.open_delivery_id}")
-    about = text_of(f"<main{shown.partition('class="note')[2].partition('What it is')[0]}")
+    about = text_of("<main" + shown.partition('class="note')[2].partition("What it is")[0])
     assert about.count("attempt 2 of 10") == 1
     assert len(re.findall(r"\bin [\d,]+ (?:day|hour|minute|second)s?\b", about)) == 1
     assert "That is at 01 Jan 2100 00:00:00 UTC" in about
@@ -171,7 +169,7 @@ async def test_pages_speak_of_partners(api: Api, admin: httpx.AsyncClient, someb
     await post(admin, "/v1/endpoints", {"subscriber_id": southside["id"], "url": "https://south.example.com/in"})
     person: Person = await somebody("admin", "payload:read", "patients:search")
     for page in pages("GET"):
-        if "/audit" not in page.path and not page.path.endswith("/contract"):  # which have the API's own words
+        if "/audit" not in page.path and not page.path.endswith(("/contract", "/preview")):  # the API's own words
             shown = await person.get(path_of(page, world))
             assert "subscriber" not in text_of(shown.text).lower(), page.path
     assert "Its partner may not have events of this type." in await person.see(f"/events/{world.event_id}")
@@ -201,9 +199,7 @@ async def test_a_sum_of_what_was_counted_no_further_is_said_to_be_at_least_that(
     assert f"On their way at least {COUNTED:,}" in text_of(await person.see(""))
 
 
-async def test_of_what_died_tests_are_left_out(
-    api: Api, admin: httpx.AsyncClient, somebody: Any, world: World
-) -> None:
+async def test_of_what_died_tests_are_left_out(api: Api, admin: httpx.AsyncClient, somebody: Any, world: World) -> None:
     async with api.database.connection() as connection:
         about = ids.parse(ids.ENDPOINT, world.endpoint_id), ids.parse(ids.EVENT, world.event_id)
         tested = await store_finished(connection, api.tenant_id, *about, "dead")

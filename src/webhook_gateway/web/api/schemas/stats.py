@@ -54,7 +54,9 @@ class Stats(Shown):
     sending: int
     waiting: int
     oldest_due_seconds: float | None
-    dead_24h: int = Field(description="Those that died within 24 hours, but for tests, of the last 10,000 not delivered.")
+    dead_24h: int = Field(
+        description="Those that died within 24 hours, but for tests, of the last 10,000 not delivered."
+    )
     unmatched_recent: int | None = Field(description="Of the last 200 events, those that no endpoint wanted.")
     counted_to: int = Field(
         description="Of each endpoint at most so many deliveries are looked at that are overdue, so many not due yet, "

@@ -141,8 +141,13 @@ async def _around(connection: AsyncConnection, visit: Visit, row: dict[str, Any]
 
 
 async def _remedy(connection: AsyncConnection, visit: Visit, row: dict[str, Any]) -> str | None:
-    """What helps, unless it has arrived, was given up or goes out again."""
-    if not row["attempts"] or row["state"] not in ("pending", "dead") or row["replayed_as"] is not None:
+    """What helps an operator, unless it has arrived, was given up or goes out again."""
+    if (
+        visit.is_portal
+        or not row["attempts"]
+        or row["state"] not in ("pending", "dead")
+        or row["replayed_as"] is not None
+    ):
         return None
     met, secrets = row["attempts"][-1], await endpoints.secrets_of(connection, [row["endpoint_id"]])
     secret_from = visit.zone.show(secrets[0]["created_at"]) if secrets else None
