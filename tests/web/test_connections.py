@@ -369,6 +369,62 @@ async def test_an_event_is_judged_alike_however_its_bytes_come_and_whatever_came
         assert answers.count(b"\r\ncontent-length: ") == len(statuses(answers))
 
 
+async def test_a_request_that_begins_behind_an_event_is_read_as_one_with_its_rest(database_url: str) -> None:
+    """Whoever has a key could else say, for everybody at an address, what a header section of their choice means."""
+    async with serving(database_url) as served:
+        post = served.post(close=False)
+        without_body = post.partition(b"\r\n\r\n")[0].replace(b"Content-Length: ", b"X-Length: ")
+        reader, writer = await served.connect("127.0.0.2")
+        for sent, wanted in (
+            (post, b" 202 "),
+            (post + without_body + b"\r\nX-Rest: ", b" 202 "),
+            (ALIVE, b" 400 "),  # a header's rest: an event without a body
+        ):
+            writer.write(sent)
+            assert wanted in await asyncio.wait_for(reader.readuntil(b"}"), PATIENCE)
+        assert b" 200 " in await served.whole(HEAD + b"Connection: close\r\n\r\n", "127.0.0.2")
+        other, alive = await served.connect("127.0.0.2")
+        alive.write(ALIVE)
+        assert b" 200 " in await asyncio.wait_for(other.readuntil(b"}"), PATIENCE)
+        for sent, wanted in (
+            (post, b" 202 "),
+            (post + b"PUT /readyz HTTP/1.1\r\nX-Rest: ", b" 202 "),
+            (post, b" 405 "),
+        ):
+            alive.write(sent)
+            assert wanted in await asyncio.wait_for(other.readuntil(b"}"), PATIENCE)
+
+
+async def test_nothing_is_done_of_what_comes_behind_our_last_word(database_url: str) -> None:
+    database = Database(database_url, connections=1)
+    async with serving(database_url, body_limit=1_024) as served:
+        assert statuses(await served.whole(served.post())) == [202]
+        head = served.post(close=False).partition(b"Content-Length")[0]
+        large = head + b"Content-Length: 2000\r\n\r\n" + b" " * 2_000
+        assert statuses(await served.whole(large + served.post())) == [413]
+        assert statuses(await served.whole(served.post())) == [202]
+        async with database.connection() as connection:
+            assert await connection.fetchval("SELECT count(*) FROM outbox") == 2
+    await database.close()
+
+
+async def test_a_body_in_chunks_is_held_to_the_limit_even_if_all_of_it_is_here(database_url: str) -> None:
+    async with serving(database_url, body_limit=1_024) as served:
+        assert statuses(await served.whole(served.post())) == [202]
+        event = EVENT + " " * 1_024
+        head = served.post().partition(b"\r\n\r\n")[0]
+        head = re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", head)
+        sent = head + f"\r\n\r\n{len(event):x}\r\n{event}\r\n0\r\n\r\n".encode()
+        assert statuses(await served.whole(sent)) == [413]
+
+
+async def test_a_length_with_zeros_without_end_is_a_length(database_url: str) -> None:
+    async with serving(database_url) as served:
+        sent = served.post().replace(b"Content-Length: ", b"Content-Length: " + b"0" * 5_000)
+        assert statuses(await served.whole(sent)) == [202]
+        assert statuses(await served.whole(sent)) == [202]
+
+
 def limits(connections: int = 100, by_address: int = 2, trusted: str = "") -> Limits:
     given = Settings(api_connections=connections, api_connections_by_address=by_address)
     return Limits.from_settings(given, trusted)

@@ -123,7 +123,7 @@ def check_body(headers: dict[bytes, bytes], limit: int) -> None:
         Problem: 413 or 415, where the headers already say so.
     """
     length = headers.get(b"content-length", b"")
-    if length.isdigit() and int(length) > limit:
+    if length.isdigit() and int(length.lstrip(b"0") or b"0") > limit:  # int() takes no zeros without end
         raise too_large(limit)
     has_body = b"transfer-encoding" in headers or length.strip(b"0") != b""
     if has_body and not _is_json(headers.get(b"content-type", b"")):

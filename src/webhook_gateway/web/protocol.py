@@ -142,6 +142,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._swallowed > self.shared.limits.header:
             self._refuse(self._what_grows())
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._phase, self._began = _Phase.HEAD, self.shared.now  # what is read next isn't where a request begins
+
     def on_headers_complete(self) -> None:
         self._check_head()
         if self._may_be_whole():
@@ -263,6 +267,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _check_head(self) -> None:
         limit = self.shared.limits.header
+        if self.transport.is_closing():
+            raise _TooMuch(CloseReason.PIPELINE)  # came behind our last word: nobody would learn what became of it
         if len(self.url) > LONGEST_TARGET:
             raise _TooMuch(CloseReason.REQUEST_LINE)
         # What came in one small part can't be too large: only else it has to be added up.
@@ -293,7 +299,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, reason: CloseReason) -> None:
         """Reads no more of this connection. Requests before it are still answered, then it is said why."""
-        if self._close_reason is not None:
+        if self._close_reason is not None or self.transport.is_closing():
             return
         self._close_reason = reason
         telemetry.connection_refused(reason)

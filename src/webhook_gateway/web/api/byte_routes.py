@@ -69,6 +69,8 @@ class ByteRoutes:
             if not head.is_right:
                 guard.check_body(headers, self._body_limit)
                 _check_once(head.pairs, b"idempotency-key")
+                if len(whole.body) > self._body_limit:  # in chunks
+                    raise guard.too_large(self._body_limit)
                 head.is_right = True
             until = monotonic() + PATIENCE
             if not self._begin(caller, headers, whole.body, until, begun):
