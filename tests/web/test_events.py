@@ -13,6 +13,7 @@ import pytest
 from tests.web.serving import Api
 from tests.web.test_problems import check_problem
 from tests.web.world import post
+from webhook_gateway.host import tracing
 
 GOOD: dict[str, Any] = {
     "type": "staff_shift.assigned",
@@ -180,3 +181,17 @@ async def test_the_plus_of_an_offset_in_a_url_is_explained(admin: httpx.AsyncCli
     assert (await admin.get("/v1/events?since=2026-11-23T08:00:00%2B01:00")).status_code == 200
     (fault,) = check_problem(await admin.get("/v1/events?since=now"), 422, "invalid-request")["errors"]
     assert "%2B" not in fault["remedy"]
+
+
+async def test_what_fails_behind_the_commit_is_answered_too(
+    producer: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, unforeseen: list[BaseException]
+) -> None:
+    assert (await producer.post("/v1/events", content=wrong(), headers=JSON)).status_code == 202
+
+    def failing(*_: object, **__: object) -> None:
+        raise ValueError("nobody foresaw this")
+
+    monkeypatch.setattr(tracing, "accepted", failing)
+    answer = await producer.post("/v1/events", content=wrong(), headers=JSON, timeout=30)
+    assert answer.status_code == 500
+    assert [str(unforeseen.pop())] == ["nobody foresaw this"]

@@ -81,8 +81,7 @@ def begin_event(ingest: Ingest, caller: Caller, headers: Headers, body: bytes, u
     Raises:
         Problem, DatabaseUnavailable: it is refused.
     """
-    new = _read(caller, headers, body)
-    if len(body) > LARGE or not ingest.is_ready(caller.tenant_id, new):
+    if len(body) > LARGE or not ingest.is_ready(caller.tenant_id, new := _read(caller, headers, body)):
         return False
 
     def tell(outcome: Outcome) -> None:
@@ -91,8 +90,12 @@ def begin_event(ingest: Ingest, caller: Caller, headers: Headers, body: bytes, u
         elif isinstance(result := outcome[0], EventRefused):
             begun.fail(_problem(result))
         else:
-            _trace(result, begun.at, headers)
-            begun.answer(202, _receipt(result))
+            try:
+                _trace(result, begun.at, headers)
+            except Exception as unexpected:
+                begun.fail(unexpected)  # or whoever waits for the answer would wait without end
+            else:
+                begun.answer(202, _receipt(result))
 
     ingest.put(caller.tenant_id, new, until, tell)
     return True
