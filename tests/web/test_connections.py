@@ -408,6 +408,16 @@ async def test_nothing_is_done_of_what_comes_behind_our_last_word(database_url: 
     await database.close()
 
 
+async def test_the_body_of_a_request_that_asks_for_an_upgrade_is_never_the_next_request(database_url: str) -> None:
+    async with serving(database_url) as served:
+        reader, writer = await served.connect()
+        asking = b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: %d\r\n\r\n" % len(ALIVE)
+        writer.write(served.post(close=False).partition(b"Content-Length")[0] + asking)
+        answer = await asyncio.wait_for(reader.readuntil(b"}"), PATIENCE)
+        writer.write(ALIVE + HEAD + b"Connection: close\r\n\r\n")
+        assert statuses(answer + await asyncio.wait_for(reader.read(), PATIENCE)) == [400]
+
+
 async def test_a_body_in_chunks_is_held_to_the_limit_even_if_all_of_it_is_here(database_url: str) -> None:
     async with serving(database_url, body_limit=1_024) as served:
         assert statuses(await served.whole(served.post())) == [202]

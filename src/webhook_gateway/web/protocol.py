@@ -50,6 +50,7 @@ _PROBLEMS = {
     CloseReason.ADDRESS: (503, "unavailable", "Your address has too many connections open. Use fewer, and keep them."),
     CloseReason.CONNECTIONS: (503, "unavailable", "There are too many connections just now. Try again later."),
 }
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _AT_ONCE = frozenset({CloseReason.ADDRESS, CloseReason.CONNECTIONS})
 """Are closed without lingering: it would take the place that is refused."""
 
@@ -269,6 +270,8 @@ class BoundedProtocol(HttpToolsProtocol):
         limit = self.shared.limits.header
         if self.transport.is_closing():
             raise _TooMuch(CloseReason.PIPELINE)  # came behind our last word: nobody would learn what became of it
+        if self.parser.should_upgrade() and any(name in _FRAMING for name, _ in self.headers):
+            raise _TooMuch(CloseReason.MALFORMED)  # the parser would take the body for the next request
         if len(self.url) > LONGEST_TARGET:
             raise _TooMuch(CloseReason.REQUEST_LINE)
         # What came in one small part can't be too large: only else it has to be added up.
