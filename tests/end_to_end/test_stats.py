@@ -135,6 +135,10 @@ async def test_a_test_that_succeeds_ends_a_problem_and_one_that_fails_is_none(
         await hospital.test(endpoint_id)
         await hospital.until("SELECT FROM attempts HAVING count(*) = 3")
     assert await problems(hospital) == []
+    assert [tuple(row) for row in await hospital.rows(SUMS, endpoint_id)] == [
+        ("accepted", None, None, 0, 0),
+        ("rejected", 500, None, 1, 0),
+    ]  # no test is an attempt
 
 
 async def problems(hospital: Hospital) -> list[dict[str, Any]]:

@@ -33,7 +33,8 @@ class Stats:
         self.noted = asyncio.Event()
 
     def note(self, result: Result) -> None:
-        """But tests that failed, as for an endpoint's health, and what it is not to have, or perhaps not to know of."""
+        """But what an endpoint is not to have, or perhaps not to know of. A test that it took says when it last took
+        something, which ends its problems, and is no attempt; one that failed is nothing, as for its health."""
         delivery, exchange, action = result.delivery, result.exchange, result.verdict.action
         if isinstance(action, Cancel) or delivery.unfiltered or (delivery.test and not isinstance(action, Done)):
             return
@@ -45,13 +46,15 @@ class Stats:
         if counted is None:
             counted = self._counts[kind] = Counted(uuid7(), ended, ended, delivery.id)
             self.noted.set()
+        if ended > counted.last_at:
+            counted.last_at, counted.delivery_id = ended, delivery.id
+        if delivery.test:
+            return
         size = size_of(exchange.duration)
         counted.durations += [0] * (size + 1 - len(counted.durations))
         counted.durations[size] += 1
         counted.attempts += 1
         counted.died += isinstance(action, GiveUp)
-        if ended > counted.last_at:
-            counted.last_at, counted.delivery_id = ended, delivery.id
 
     async def poll(self) -> float:
         """Writes down what was counted since the last time; returns how many seconds to sleep."""

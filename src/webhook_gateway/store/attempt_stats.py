@@ -67,7 +67,7 @@ SERIES = f"""
 SELECT date_bin(make_interval(secs => $4), begins, 'epoch') AS begins, outcome, status, detail,
        sum(attempts)::int8 AS attempts, sum(died)::int8 AS died, {SUM} AS durations
 FROM attempt_stats WHERE tenant_id = $1 AND about_id = ANY($2::uuid[]) AND begins >= $3
-GROUP BY 1, outcome, status, detail
+GROUP BY 1, outcome, status, detail HAVING sum(attempts) > 0
 """
 
 LAST_ACCEPTED = """

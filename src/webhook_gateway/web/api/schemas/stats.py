@@ -55,7 +55,8 @@ class Stats(Shown):
     waiting: int
     oldest_due_seconds: float | None
     dead_24h: int = Field(
-        description="Those that died within 24 hours, but for tests, of the last 10,000 not delivered."
+        description="Those that died within 24 hours and were not sent again, but for tests, of the last 10,000 that "
+        "were not delivered."
     )
     unmatched_recent: int | None = Field(description="Of the last 200 events, those that no endpoint wanted.")
     counted_to: int = Field(
@@ -98,7 +99,7 @@ _ATTEMPTS = {"window": "24h", **_MEASURED, "outcomes": [_OUTCOME], "buckets": [_
 
 
 class Attempts(Measured):
-    """What attempts came to, but for tests that failed."""
+    """What attempts came to, but for tests."""
 
     model_config = examples(_ATTEMPTS)
 
