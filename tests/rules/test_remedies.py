@@ -52,10 +52,10 @@ def test_whatever_fails_has_a_remedy_and_what_succeeds_has_none() -> None:
 @pytest.mark.parametrize("status", [401, 403])
 def test_where_the_signature_was_refused_the_secret_is_named_by_when_it_was_made(status: int) -> None:
     assert after("rejected", status, None, "09:41:07 UTC") == (
-        "The partner did not accept the signature or the credentials: does it hold the secret made at 09:41:07 UTC? "
-        "Rotate it, or send a test."
+        "The partner did not accept the signature or the credentials: give it the secret made at 09:41:07 UTC, "
+        "if it does not hold that one yet, then send a test. A secret that is lost is rotated."
     )
-    assert "does it hold the secret? " in (after("rejected", status, None) or "")
+    assert "give it the secret, if" in (after("rejected", status, None) or "")
 
 
 @pytest.mark.parametrize(

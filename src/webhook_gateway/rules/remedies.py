@@ -11,8 +11,8 @@ from .unreachable import Trouble
 AT_PARTNER = "Tell the partner, whose own server has to be set right; what waits goes out when it is."
 OPERATOR = "Tell the operator: it is about the gateway's own side, not the partner's."
 REFUSED = (
-    "The partner did not accept the signature or the credentials: does it hold the secret{made}? "
-    "Rotate it, or send a test."
+    "The partner did not accept the signature or the credentials: give it the secret{made}, if it does not hold that "
+    "one yet, then send a test. A secret that is lost is rotated."
 )
 PATH = "The partner has nothing at this path: ask for the right one, then change the endpoint's URL."
 STATUSES = {

@@ -58,7 +58,7 @@ async def test_a_test_that_failed_is_told_as_one_with_what_helps_and_counts_nowh
         assert "said" not in tested.headers["location"]
         shown = text_of(await person.see(tested.headers["location"].removeprefix("/console")))
         assert re.search(r"The test failed [\d:]+ UTC: it met 401\. A test is attempted once\.", shown)
-        assert re.search(r"does it hold the secret made at [\d:]+ UTC\? Rotate it, or send a test\.", shown)
+        assert re.search(r"give it the secret made at [\d:]+ UTC, if it does not hold that one yet, then send", shown)
         assert "Sent as a test" in shown
         for wrong in ("has arrived", "on its way", "no attempts left", "Why again"):
             assert wrong not in shown
@@ -206,4 +206,4 @@ async def test_of_what_died_tests_are_left_out(api: Api, admin: httpx.AsyncClien
         await connection.execute("UPDATE finished_deliveries SET reason = 'test' WHERE id = $1", tested)
     assert (await admin.get("/v1/stats")).json()["dead_24h"] == 1
     person: Person = await somebody("admin")
-    assert "Died in 24 hours 1 Which ones ; tests don't count" in text_of(await person.see(""))
+    assert "Died in 24 hours 1 Which ones ; tests and what was sent again don't count" in text_of(await person.see(""))
