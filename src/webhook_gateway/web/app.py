@@ -204,11 +204,11 @@ async def _live(app: Application) -> AsyncIterator[None]:
 async def _refresh(gateway: Gateway, heads: dict[bytes, Head]) -> float:
     """Takes over the time, event types and new data keys, and forgets who may have been revoked; returns the seconds to
     sleep."""
+    heads.clear()
     await gateway.ingest.refresh()
     await keyring.count(gateway.database, gateway.vault)
     await keyring.fill(gateway.database, gateway.vault)
     gateway.callers.forget()
-    heads.clear()
     return REFRESH
 
 

@@ -30,6 +30,7 @@ class CloseReason(StrEnum):
     """Why a connection is ended by us."""
 
     MALFORMED = "malformed"
+    UPGRADE = "upgrade"
     REQUEST_LINE = "request_line"
     HEADERS = "headers"
     SLOW_HEADERS = "slow_headers"

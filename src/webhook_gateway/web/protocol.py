@@ -38,6 +38,11 @@ LINGERING = 262_144
 
 _PROBLEMS = {
     CloseReason.MALFORMED: (400, "bad-request", "This is not HTTP/1.1 as RFC 9112 has it. Use an HTTP client."),
+    CloseReason.UPGRADE: (
+        400,
+        "bad-request",
+        "Only HTTP/1.1 is spoken here: let your client ask for no upgrade, as Java's does by `Version.HTTP_1_1`.",
+    ),
     CloseReason.REQUEST_LINE: (414, "uri-too-long", f"The limit is {LONGEST_TARGET:,} bytes: send less in the URL."),
     CloseReason.HEADERS: (
         431,
@@ -271,7 +276,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             raise _TooMuch(CloseReason.PIPELINE)  # came behind our last word: nobody would learn what became of it
         if self.parser.should_upgrade() and any(name in _FRAMING for name, _ in self.headers):
-            raise _TooMuch(CloseReason.MALFORMED)  # the parser would take the body for the next request
+            raise _TooMuch(CloseReason.UPGRADE)  # the parser would take the body for the next request
         if len(self.url) > LONGEST_TARGET:
             raise _TooMuch(CloseReason.REQUEST_LINE)
         # What came in one small part can't be too large: only else it has to be added up.
