@@ -41,7 +41,7 @@ _PROBLEMS = {
     CloseReason.UPGRADE: (
         400,
         "bad-request",
-        "Only HTTP/1.1 is spoken here: let your client ask for no upgrade, as Java's does by `Version.HTTP_1_1`.",
+        "Only HTTP/1.1 is spoken: ask for no upgrade, in Java `Version.HTTP_1_1`.",
     ),
     CloseReason.REQUEST_LINE: (414, "uri-too-long", f"The limit is {LONGEST_TARGET:,} bytes: send less in the URL."),
     CloseReason.HEADERS: (
