@@ -38,11 +38,7 @@ LINGERING = 262_144
 
 _PROBLEMS = {
     CloseReason.MALFORMED: (400, "bad-request", "This is not HTTP/1.1 as RFC 9112 has it. Use an HTTP client."),
-    CloseReason.UPGRADE: (
-        400,
-        "bad-request",
-        "Only HTTP/1.1 is spoken: ask for no upgrade, in Java `Version.HTTP_1_1`.",
-    ),
+    CloseReason.UPGRADE: (400, "bad-request", "Only HTTP/1.1 is spoken: ask for no other (`Version.HTTP_1_1`)."),
     CloseReason.REQUEST_LINE: (414, "uri-too-long", f"The limit is {LONGEST_TARGET:,} bytes: send less in the URL."),
     CloseReason.HEADERS: (
         431,
