@@ -31,13 +31,16 @@ async def test_the_connection_used_last_is_used_again(database: Database) -> Non
 
 
 async def test_no_more_connections_are_open_than_there_may_be_and_who_waits_gets_the_next(database: Database) -> None:
-    using, most = 0, 0
+    using, most, both = 0, 0, asyncio.Event()
 
     async def use() -> int:
         nonlocal using, most
         async with database.connection() as connection:
             using += 1
             most = max(most, using)
+            if most == 2:
+                both.set()
+            await both.wait()  # however long the second one takes to open
             pid = int(await connection.fetchval(PID))
             using -= 1
         return pid
