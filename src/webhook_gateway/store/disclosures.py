@@ -95,11 +95,16 @@ NEWEST_OF_ENDPOINTS = _newest_of(
 )
 
 FETCHED = f"""
--- fetched: who looked at the bodies of events in a time, and how often; for one subscriber, or for anybody
+-- fetched: who looked at the bodies of events in a time, and how often; for one subscriber, or for anybody. A probe
+-- for each event: by all of them together it read everything that was changed in that time
 SELECT target AS event_id, actor AS fetched_by, after, min(at) AS at, max(at) AS latest, count(*)::int AS times
-FROM audit_log
-WHERE tenant_id = $1 AND target = ANY($2::text[]) AND action = '{PAYLOAD_READ}' AND at >= $3 AND at < $4
-  AND ($5::text IS NULL OR after ->> 'subscriber_id' = $5)
+FROM (SELECT DISTINCT unnest($2::text[]) AS target) AS asked
+CROSS JOIN LATERAL (
+    SELECT actor, after, at FROM audit_log a
+    WHERE a.tenant_id = $1 AND a.target = asked.target AND action = '{PAYLOAD_READ}' AND at >= $3 AND at < $4
+      AND ($5::text IS NULL OR after ->> 'subscriber_id' = $5)
+    OFFSET 0
+) AS fetched
 GROUP BY target, actor, after ORDER BY target DESC, min(at)
 """
 
