@@ -39,9 +39,15 @@ class Access:
             self.ended(scope["method"], route, answer.status, began, *about, client[0] if client else None)
 
     def ended(
-        self, method: str, route: str | None, status: int | None, began: float,
-        request_id: str | None, caller: Caller | None, source: str | None,
-    ) -> None:  # fmt: skip
+        self,
+        method: str,
+        route: str | None,
+        status: int | None,
+        began: float,
+        request_id: str | None,
+        caller: Caller | None,
+        source: str | None,
+    ) -> None:
         """``began`` is a moment of `perf_counter`."""
         self.in_flight -= 1
         who = None

@@ -26,7 +26,7 @@ from webhook_gateway.rules import ids
 
 from .connections import CloseReason, Connections, Limits
 from .errors import RETRY_AFTER, Problem, answer_with
-from .guard import CONTENT_SECURITY_POLICY, SECURITY_HEADERS
+from .guard import CONTENT_SECURITY_POLICY, SECURITY_HEADERS, lines_of
 from .whole import Door, Head, Whole
 
 LONGEST_TARGET = 8_192
@@ -345,5 +345,4 @@ def _answer(reason: CloseReason, default_headers: list[tuple[bytes, bytes]]) -> 
     response = answer_with(request_id, Problem(status, name, detail, headers=retry))
     ours = [(b"x-request-id", request_id.encode()), (b"connection", b"close"), CONTENT_SECURITY_POLICY]
     headers = [*default_headers, *response.raw_headers, *SECURITY_HEADERS, *ours]
-    lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-    return STATUS_LINE[status] + lines + b"\r\n" + bytes(response.body)
+    return STATUS_LINE[status] + lines_of(headers) + b"\r\n" + bytes(response.body)

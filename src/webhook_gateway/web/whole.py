@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from .guard import lines_of
+
 if TYPE_CHECKING:
     from .api.byte_routes import ByteRoutes
 
@@ -65,8 +67,8 @@ class Whole:
         is_said = _CLOSE in head
         keep = self.keep_alive and not is_said
         end = b"\r\n" if keep or is_said else _CLOSE + b"\r\n"
-        first = [b"%b: %b\r\n" % header for header in connection.server_state.default_headers]
-        connection.transport.write(b"".join((STATUS_LINE[status], *first, head, end, body)))
+        first = lines_of(connection.server_state.default_headers)
+        connection.transport.write(b"".join((STATUS_LINE[status], first, head, end, body)))
         if not keep:
             connection.transport.close()
         connection.on_response_complete()

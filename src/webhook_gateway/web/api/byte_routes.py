@@ -31,8 +31,9 @@ Beginning = Callable[[Caller, Headers, bytes, float, "Begun"], bool]
 """A handler that doesn't wait. False where it would have to; then nothing has happened."""
 
 _JSON_HEADERS = [*guard.SECURITY_HEADERS, guard.CONTENT_SECURITY_POLICY, (b"content-type", b"application/json")]
-_HEAD = b"".join(b"%b: %b\r\n" % header for header in _JSON_HEADERS) + b"content-length: %d\r\nx-request-id: %b\r\n"
+_HEAD = guard.lines_of(_JSON_HEADERS) + b"content-length: %d\r\nx-request-id: %b\r\n"
 _ROUTE = "/v1/events"
+_TARGET = _ROUTE.encode()
 
 
 class ByteRoutes:
@@ -53,7 +54,7 @@ class ByteRoutes:
         return scope["method"] == "POST" and scope["path"] in self._handlers
 
     def takes_whole(self, method: bytes, target: bytes) -> bool:
-        return target == b"/v1/events" and method == b"POST"
+        return target == _TARGET and method == b"POST"
 
     def take(self, whole: Whole) -> bool:
         """Sees to a request. False where something has to be asked first; then nothing has happened."""
@@ -144,7 +145,7 @@ class Begun:
     def fail(self, error: Exception) -> None:
         response = answer_with(self._request_id, guard.problem_behind(error, self._request_id))
         headers = guard.with_ours(response.raw_headers, self._request_id)
-        self._end(response.status_code, b"".join(b"%b: %b\r\n" % header for header in headers), bytes(response.body))
+        self._end(response.status_code, guard.lines_of(headers), bytes(response.body))
 
     def _end(self, status: int, head: bytes, body: bytes) -> None:
         self._whole.answer(status, head, body)
