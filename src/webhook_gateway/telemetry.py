@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from uuid import UUID
@@ -339,10 +339,6 @@ def stopped(what: str, **facts: object) -> None:
 def _without_values(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Keeps lines short: what is unknown is left out. An exception's text may hold data, so it never gets here."""
     line.pop("exc_info", None)
-    return _known(line)
-
-
-def _known(line: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in line.items() if value is not None}
 
 
