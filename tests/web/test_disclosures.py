@@ -393,9 +393,9 @@ async def test_of_too_much_one_is_told_to_ask_for_less(
     assert (fault["pointer"], fault["rule"]) == ("/from", "too_many")
 
 
-async def test_years_before_an_event_are_not_looked_through(
-    api: Api, admin: httpx.AsyncClient, officer: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What pages of deliveries are asked for."""
     looked: list[Any] = []
 
     async def counted(*given: Any, **how: Any) -> Any:
@@ -404,6 +404,12 @@ async def test_years_before_an_event_are_not_looked_through(
 
     page = stored.page
     monkeypatch.setattr(stored, "page", counted)
+    return looked
+
+
+async def test_years_before_an_event_are_not_looked_through(
+    api: Api, admin: httpx.AsyncClient, officer: httpx.AsyncClient, looked: list[Any]
+) -> None:
     event_id = await accept(admin)
     for asked in ({"event_id": event_id}, {"patient": PATIENT}, {"patient": "nobody"}):
         looked.clear()
@@ -412,16 +418,8 @@ async def test_years_before_an_event_are_not_looked_through(
 
 
 async def test_years_in_which_a_partner_or_an_event_had_nothing_are_not_looked_through(
-    api: Api, admin: httpx.AsyncClient, officer: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    api: Api, admin: httpx.AsyncClient, officer: httpx.AsyncClient, looked: list[Any]
 ) -> None:
-    looked: list[Any] = []
-
-    async def counted(*given: Any, **how: Any) -> Any:
-        looked.append(given)
-        return await page(*given, **how)
-
-    page = stored.page
-    monkeypatch.setattr(stored, "page", counted)
     async with partner() as there:
         endpoint = await subscribe(admin, there)
     of_it = {"subscriber_id": endpoint["subscriber"]}
