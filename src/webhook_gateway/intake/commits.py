@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
+from math import exp
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -23,8 +25,14 @@ from webhook_gateway.store.outbox import Appended
 
 LARGEST_COMMIT = 500
 LARGEST_COMMIT_BYTES = 8_388_608
-FEW = 4
-"""Events of a commit that tells the workers by itself: with more of them the lock that this takes would be felt."""
+FEW = 16
+"""Events of a commit that tells the workers by itself, and that is not worth waiting for more of them."""
+SPACING = 0.005
+"""Seconds from one commit's begin to the next where events come often: those of that time share what a commit costs."""
+OFTEN = 12
+"""Events within `RECENTLY` from which on it is often: others will come soon."""
+RECENTLY = 0.05
+"""Seconds in which an event counts for a third of what it counted for."""
 LONGEST_QUEUE = 20_000
 """Events that wait for a commit: of one tenant that is alone; of several, each may have its part."""
 SWEEP = 0.1
@@ -102,6 +110,11 @@ class Commits:
         self._batch: list[tuple[Appended, Waiting, int]] = []
         """What is being stored."""
         self._committer: asyncio.Task[None] | None = None
+        self._began = 0.0
+        self._recent = 0.0
+        """Events of the commits until ``_began``, each the less the longer ago."""
+        self._missing = 0
+        self._enough = asyncio.Event()
         self._sweeping: asyncio.TimerHandle | None = None
         self._notifier = Notifier(database, OUTBOX)
 
@@ -124,6 +137,9 @@ class Commits:
         if queue is None:
             queue = self._queues[appended.tenant_id] = deque()
         queue.append((appended, waiting, index))
+        self._missing -= 1
+        if self._missing == 0:
+            self._enough.set()
         if self._committer is None:
             self._committer = asyncio.get_running_loop().create_task(self._commit_all())
 
@@ -132,7 +148,7 @@ class Commits:
         had something to say have been read: what came together is committed together."""
         self._sweep()
         try:
-            while batch := self._next_batch():
+            while batch := await self._gather():
                 self._batch = batch
                 try:
                     await self._commit(batch)
@@ -155,6 +171,21 @@ class Commits:
                 if waiting.until <= now:
                     waiting.end(DatabaseUnavailable("the commit took too long"))
         self._sweeping = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
+
+    async def _gather(self) -> list[tuple[Appended, Waiting, int]]:
+        """The next batch, with what comes in the rest of `SPACING` where that will be some, and it is still small."""
+        self._missing = FEW - sum(map(len, self._queues.values()))
+        left = self._began + SPACING - monotonic()
+        if 0 < self._missing < FEW and left > 0 and self._recent > OFTEN:
+            self._enough.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._enough.wait()
+        if batch := self._next_batch():
+            now = monotonic()
+            self._recent = self._recent * exp((self._began - now) / RECENTLY) + len(batch)
+            self._began = now
+        return batch
 
     def _next_batch(self) -> list[tuple[Appended, Waiting, int]]:
         """From each tenant in turn its part of a commit, and again while there is room: whoever floods waits alone."""

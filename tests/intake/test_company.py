@@ -1,0 +1,79 @@
+"""Events that come often share a commit, and one that comes alone waits for none. Without end here, so that no clock
+helps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from time import monotonic
+
+import pytest
+
+from webhook_gateway import telemetry
+from webhook_gateway.crypto.vault import MasterKeys, Vault
+from webhook_gateway.intake import commits as module
+from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.intake.commits import FEW, OFTEN, Receipt
+from webhook_gateway.intake.events import NewEvent
+from webhook_gateway.intake.ingest import Ingest
+from webhook_gateway.store import keyring, tenants
+from webhook_gateway.store.database import Database
+
+DATA = {"shift_id": "shf_81", "staff_id": "st_19", "version": 1}
+EVENT = NewEvent(
+    type="staff_shift.cancelled", data=b'{"shift_id":"shf_81","staff_id":"st_19","version":1}', parsed=DATA
+)
+Post = Callable[[int], "list[asyncio.Task[None]]"]
+
+
+@pytest.fixture
+async def post(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Post]:
+    monkeypatch.setattr(module, "SPACING", 3_600.0)
+    monkeypatch.setattr(module, "RECENTLY", 3_600.0)
+    database, vault = Database(database_url, connections=3, patience=60.0), Vault(MasterKeys({"test": bytes(32)}))
+    async with database.connection() as connection:
+        tenant_id = await tenants.make(connection, vault)
+    await keyring.fill(database, vault)
+    ingest, until = Ingest(database, vault, Catalogue()), monotonic() + 60
+
+    async def one() -> None:
+        assert isinstance(await ingest.accept(tenant_id, EVENT, until), Receipt)
+
+    try:
+        yield lambda count: [asyncio.create_task(one()) for _ in range(count)]
+    finally:
+        await database.close()
+
+
+def sizes() -> tuple[float, float]:
+    """Commits so far, and events in them."""
+    [metric] = telemetry.append_events.collect()
+    found = {sample.name.rpartition("_")[2]: sample.value for sample in metric.samples}
+    return found["count"], found["sum"]
+
+
+async def test_those_that_come_often_share_a_commit_as_soon_as_they_are_enough(post: Post) -> None:
+    await asyncio.gather(*post(OFTEN + 1))
+    commits, events = sizes()
+    few = post(1)
+    for _ in range(FEW - 2):
+        await asyncio.sleep(0)
+        few += post(1)
+    done, _ = await asyncio.wait(few, timeout=0.2)
+    assert not done
+    await asyncio.gather(*few, *post(1))
+    assert sizes() == (commits + 1, events + FEW)
+
+
+async def test_one_that_comes_alone_is_committed_at_once(post: Post) -> None:
+    commits, events = sizes()
+    for alone in range(1, OFTEN + 1):
+        await asyncio.gather(*post(1))
+        assert sizes() == (commits + alone, events + alone)
+
+
+async def test_many_wait_for_none(post: Post) -> None:
+    await asyncio.gather(*post(OFTEN + 1))
+    commits, events = sizes()
+    await asyncio.gather(*post(FEW + 1))
+    assert sizes() == (commits + 1, events + FEW + 1)
