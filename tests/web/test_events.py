@@ -191,7 +191,7 @@ async def test_what_fails_behind_the_commit_is_answered_too(
     def failing(*_: object, **__: object) -> None:
         raise ValueError("nobody foresaw this")
 
-    monkeypatch.setattr(tracing, "accepted", failing)
+    monkeypatch.setattr(tracing, "traces", failing)
     answer = await producer.post("/v1/events", content=wrong(), headers=JSON, timeout=30)
     assert answer.status_code == 500
     assert [str(unforeseen.pop())] == ["nobody foresaw this"]

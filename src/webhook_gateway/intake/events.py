@@ -54,7 +54,6 @@ def prepare(
     event: NewEvent,
     known: EventType | None,
     addressees: Sequence[UUID] | None = None,
-    *,
     patient_index: bool = True,
 ) -> Appended:
     """Encodes the body that every partner gets, once, and seals it. ``addressees`` are the subscribers of its ``to``.

@@ -36,20 +36,22 @@ MOST_TOGETHER = 5.0 * MOST
 
 T = TypeVar("T")
 
+_UNKNOWN = EventRefused(RefusedBecause.UNKNOWN_EVENT_TYPE)
 _TOO_OLD = EventRefused(RefusedBecause.WORKERS_TOO_OLD)
 
 
 class _Judge(msgspec.Struct, frozen=True):
-    """What an event is judged by, and the most that it may cost, in nanoseconds."""
+    """What events of a type are judged by."""
 
     known: EventType
     schema: Schema
-    cost: float
 
-    def check(self, event: NewEvent, patience: Patience) -> EventType | EventRefused:
-        if self.schema.is_valid(event.parsed):
-            return self.known
-        return EventRefused(RefusedBecause.SCHEMA, self.schema.faults(event.parsed, patience))
+    def check(self, event: NewEvent, patience: Patience) -> tuple[EventType, EventRefused | None]:
+        if self.schema.cost_of(event.data) > MOST:
+            return self.known, EventRefused(RefusedBecause.TOO_MUCH, (self.schema.too_much(),))
+        if not self.schema.is_valid(event.parsed):
+            return self.known, EventRefused(RefusedBecause.SCHEMA, self.schema.faults(event.parsed, patience))
+        return self.known, None
 
 
 class Ingest:
@@ -59,7 +61,9 @@ class Ingest:
         self._database = database
         self._vault = vault
         self._catalogue = catalogue
-        self._prepare = partial(prepare, vault, patient_index=patient_index)
+        self._patient_index = patient_index
+        self._judges: dict[tuple[UUID, str], _Judge] = {}
+        """By tenant and type, as they are now."""
         self._version = 0
         self._turns: dict[UUID, asyncio.Lock] = {}
         self._commits = Commits(database)
@@ -102,12 +106,12 @@ class Ingest:
         """
         self.expect_room(tenant_id, len(events))
         are_current = await self._learn(tenant_id, events, until)
-        judged = [self._judge_of(tenant_id, event) if are_current or not event.to else _TOO_OLD for event in events]
+        judged = [self._judge_of(tenant_id, e.type) if are_current or not e.to else _TOO_OLD for e in events]
         stored = asyncio.get_running_loop().create_future()
         if not events:
             stored.set_result(())
             return stored
-        if len(judged) > 1 and sum(one.cost for one in judged if isinstance(one, _Judge)) > MOST_TOGETHER:
+        if len(judged) > 1 and _cost_of(events, judged) > MOST_TOGETHER:
             telemetry.refused_events.labels(RefusedBecause.TOO_MUCH_TOGETHER.value).inc(len(events))
             stored.set_result([EventRefused(RefusedBecause.TOO_MUCH_TOGETHER)] * len(events))
             return stored
@@ -118,22 +122,21 @@ class Ingest:
             await turns.give()
         return stored
 
-    def is_ready(self, tenant_id: UUID, event: NewEvent) -> bool:
-        """Whether nothing has to be asked of the database before the event can be judged, and `put`."""
-        return (
-            self._vault.knows(tenant_id)
-            and not self._is_unknown(tenant_id, event.type)
-            and (not event.to or self._addressees.know(tenant_id, event.to))
-        )
-
-    def put(self, tenant_id: UUID, event: NewEvent, until: float, tell: Callable[[Outcome], None]) -> None:
-        """Judges one event, at once; ``tell`` is called once it is stored, or refused.
+    def put(self, tenant_id: UUID, event: NewEvent, until: float, tell: Callable[[Outcome], None]) -> bool:
+        """Judges one event, at once; ``tell`` is called once it is stored, or refused. False where something has to be
+        asked of the database before; then nothing has happened.
 
         Raises:
             DatabaseUnavailable: too many wait; nothing of it is stored.
         """
+        judge = self._judge_of(tenant_id, event.type)
+        if judge is _UNKNOWN or not self._vault.knows(tenant_id):
+            return False
+        if event.to and not self._addressees.know(tenant_id, event.to):
+            return False
         self.expect_room(tenant_id, 1)
-        self._put(tenant_id, event, self._judge_of(tenant_id, event), Patience(), Waiting(1, until, tell), 0)
+        self._put(tenant_id, event, judge, Patience(), Waiting(1, until, tell), 0)
+        return True
 
     async def run(self) -> None:
         """Keeps notifications going out; cancelled at the end."""
@@ -153,13 +156,14 @@ class Ingest:
                 known = EventType(name, description, schema, example, key, "tenant", patient=patient)
                 own.setdefault(tenant_id, []).append(known)
         self._catalogue.replace(own)
+        self._judges.clear()
         self._version = version
 
     async def _learn(self, tenant_id: UUID, events: Sequence[NewEvent], until: float) -> bool:
         """False where there are workers that know of no addressees."""
         if not self._vault.knows(tenant_id):
             await _in_time(self._learn_keys(tenant_id), until)
-        if any(self._is_unknown(tenant_id, event.type) for event in events):
+        if any(self._judge_of(tenant_id, event.type) is _UNKNOWN for event in events):
             await _in_time(self.refresh(), until)  # one may have been made a moment ago, through another process
         addressed = [name for event in events for name in event.to or ()]
         return not addressed or await _in_time(self._addressees.learn(tenant_id, addressed), until)
@@ -173,34 +177,32 @@ class Ingest:
         waiting: Waiting,
         index: int,
     ) -> None:
-        checked = judge if isinstance(judge, EventRefused) else judge.check(event, patience)
+        known, refused = (None, judge) if isinstance(judge, EventRefused) else judge.check(event, patience)
         addressees, faults = self._addressees.of(tenant_id, event) if event.to else (None, ())
-        if faults and not isinstance(checked, EventRefused):
-            checked = EventRefused(RefusedBecause.ADDRESSEE, faults)
-        if isinstance(checked, EventRefused):
-            telemetry.refused_events.labels(checked.reason.value).inc()
-            waiting.put(index, checked)
-        else:
+        if faults and refused is None:
+            refused = EventRefused(RefusedBecause.ADDRESSEE, faults)
+        if refused is None:
             event_id = self._database.clock.new_id()
-            self._commits.add(self._prepare(event_id, tenant_id, event, checked, addressees), waiting, index)
+            prepared = prepare(self._vault, event_id, tenant_id, event, known, addressees, self._patient_index)
+            self._commits.add(prepared, waiting, index)
+        else:
+            telemetry.refused_events.labels(refused.reason.value).inc()
+            waiting.put(index, refused)
 
-    def _is_unknown(self, tenant_id: UUID, event_type: str) -> bool:
-        return self._catalogue.get(tenant_id, event_type) is None and not event_type.startswith(OPERATIONAL)
-
-    def _judge_of(self, tenant_id: UUID, event: NewEvent) -> _Judge | EventRefused:
-        known = self._catalogue.get(tenant_id, event.type)
-        if event.type.startswith(OPERATIONAL):
+    def _judge_of(self, tenant_id: UUID, event_type: str) -> _Judge | EventRefused:
+        judge = self._judges.get((tenant_id, event_type))
+        if judge is not None:
+            return judge
+        known = self._catalogue.get(tenant_id, event_type)
+        if event_type.startswith(OPERATIONAL):
             return EventRefused(RefusedBecause.RESERVED_EVENT_TYPE)
         if known is None:
-            return EventRefused(RefusedBecause.UNKNOWN_EVENT_TYPE)
+            return _UNKNOWN
         try:
-            schema = self._catalogue.compiled(tenant_id, known)
+            judge = self._judges[tenant_id, event_type] = _Judge(known, self._catalogue.compiled(tenant_id, known))
         except SchemaRefused:
             return EventRefused(RefusedBecause.UNUSABLE_SCHEMA)
-        cost = schema.cost_of(event.data)
-        return (
-            _Judge(known, schema, cost) if cost <= MOST else EventRefused(RefusedBecause.TOO_MUCH, (schema.too_much(),))
-        )
+        return judge
 
     async def _learn_keys(self, tenant_id: UUID) -> None:
         if not self._database.clock.is_set:
@@ -209,6 +211,13 @@ class Ingest:
         if not self._vault.knows(tenant_id):
             telemetry.keys_missing(missing)
             raise KeyMissing(f"no data key for {ids.render(ids.TENANT, tenant_id)}")
+
+
+def _cost_of(events: Sequence[NewEvent], judged: Sequence[_Judge | EventRefused]) -> float:
+    """Of judging those that aren't refused before, nanoseconds."""
+    pairs = zip(events, judged, strict=True)
+    costs = [judge.schema.cost_of(event.data) for event, judge in pairs if isinstance(judge, _Judge)]
+    return sum(cost for cost in costs if cost <= MOST)
 
 
 def _settle(stored: asyncio.Future[Sequence[Receipt | EventRefused]], outcome: Outcome) -> None:

@@ -27,7 +27,7 @@ _CROCKFORD = b"0123456789abcdefghjkmnpqrstvwxyz"
 _DECODE = bytes.maketrans(_CROCKFORD, _HEX32)
 _SUFFIX_LENGTH = 26
 # Two characters at a time from a table, without a loop: the standard library's encoder is three times slower.
-_PAIRS = tuple(chr(first) + chr(second) for first in _CROCKFORD for second in _CROCKFORD)
+PAIRS = tuple(chr(first) + chr(second) for first in _CROCKFORD for second in _CROCKFORD)
 
 
 class NotAnId(ValueError):
@@ -36,7 +36,7 @@ class NotAnId(ValueError):
 
 def render(prefix: str, value: UUID) -> str:
     """The id a person sees, for example ``evt_01h455vb4pex5vsknk084sn02q``."""
-    n, pairs = value.int, _PAIRS
+    n, pairs = value.int, PAIRS
     return (
         f"{prefix}_{pairs[n >> 120]}{pairs[n >> 110 & 1023]}{pairs[n >> 100 & 1023]}{pairs[n >> 90 & 1023]}"
         f"{pairs[n >> 80 & 1023]}{pairs[n >> 70 & 1023]}{pairs[n >> 60 & 1023]}{pairs[n >> 50 & 1023]}"

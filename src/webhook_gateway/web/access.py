@@ -16,7 +16,6 @@ NAMELESS = 10.0
 """Lines a second for requests without a live key: all are counted, but whoever may connect could fill the log."""
 
 _RANDOM = re.compile(r"req_[0-9a-z]{26}|[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
-"""Request ids that are ours, or a UUID: any other may say who it is about."""
 
 
 class Access:
@@ -34,7 +33,7 @@ class Access:
         try:
             await app(scope, receive, answer)
         finally:
-            client, about = scope.get("client"), (state.get("request_id"), state.get("caller"))
+            client, about = scope.get("client"), (told(state.get("request_id")), state.get("caller"))
             route = route or getattr(scope.get("route"), "path", None)
             self.ended(scope["method"], route, answer.status, began, *about, client[0] if client else None)
 
@@ -48,14 +47,18 @@ class Access:
         caller: Caller | None,
         source: str | None,
     ) -> None:
-        """``began`` is a moment of `perf_counter`."""
+        """``began`` is a moment of `perf_counter`, the request's id one that may be `told`."""
         self.in_flight -= 1
         who = None
         if self._has_log and (caller is not None or self._nameless.take(monotonic())):
-            is_ours = request_id is not None and _RANDOM.fullmatch(request_id)
             named = (None, None) if caller is None else (caller.name, ids.recall(ids.TENANT, caller.tenant_id))
-            who = request_id if is_ours else None, *named, source
+            who = request_id, *named, source
         telemetry.request_answered(method, route, status, perf_counter() - began, who)
+
+
+def told(request_id: str | None) -> str | None:
+    """The id for the log, if it is ours, or a UUID: any other may say who it is about."""
+    return request_id if request_id is not None and _RANDOM.fullmatch(request_id) else None
 
 
 class Answer:

@@ -67,8 +67,9 @@ class Callers:
         self._known: dict[tuple[bytes, str], tuple[float, Caller]] = {}
         self._finding: dict[bytes, asyncio.Task[Caller | None]] = {}
         self._guesses = Guesses()
-        self._requests = Buckets(settings.api_rate, "ask", "times")
-        self._events = Buckets(settings.api_event_rate, "post", "events")
+        self.requests = Buckets(settings.api_rate, "ask", "times")
+        self.events = Buckets(settings.api_event_rate, "post", "events")
+        """Of batches."""
         self._tenants: dict[str, tuple[float, UUID]] = {}
 
     async def authenticate(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Caller:
@@ -92,44 +93,29 @@ class Callers:
                 raise DatabaseUnavailable("the key took too long to look up") from None
             if found is None or not is_within(asked[1], found.networks):
                 raise unauthorized()
-            caller = self._remember(asked, replace(found, source=asked[1]))
-            if _has_expired(caller):
+            caller = replace(found, source=asked[1])
+            left = REMEMBERED if caller.expires_at is None else caller.expires_at - time.time()
+            if left <= 0:
                 raise unauthorized()
-        self.count(caller)
+            self._remember(asked, caller, min(left, REMEMBERED))
+        self.requests.take(caller, 1)
         return caller
 
     def recall(self, digest: bytes, source: str) -> Caller | None:
         """Who asks with the key of this digest, if that is known without asking anybody."""
         known_until, caller = self._known.get((digest, source), _NOBODY)
-        return None if caller is None or known_until <= time.monotonic() or _has_expired(caller) else caller
-
-    def count(self, caller: Caller, requests: int = 1) -> None:
-        """Counts requests.
-
-        Raises:
-            Problem: 429 where the key is used too often.
-        """
-        self._requests.take(caller, requests)
-
-    def take_events(self, caller: Caller, count: int) -> None:
-        """Counts the events of a batch.
-
-        Raises:
-            Problem: 429 where the key has posted too many before.
-        """
-        self._events.take(caller, count)
+        return caller if known_until > time.monotonic() else None
 
     def forget(self) -> None:
         """Looks every key up again, since one was revoked."""
         self._known.clear()
 
-    def _remember(self, asked: tuple[bytes, str], caller: Caller) -> Caller:
-        """A key that was used from an address may be used from there for some seconds. Tokens are read every time."""
+    def _remember(self, asked: tuple[bytes, str], caller: Caller, seconds: float) -> None:
+        """A key that was used from an address may be used from there so long. Tokens are read every time."""
         if not caller.by_token:
             if len(self._known) >= MOST_REMEMBERED:
                 self._known.clear()
-            self._known[asked] = (time.monotonic() + REMEMBERED, caller)
-        return caller
+            self._known[asked] = (time.monotonic() + seconds, caller)
 
     async def _find(self, key: str, digest: bytes, source: str) -> Caller | None:
         if not api_keys.is_key(key):
@@ -201,9 +187,10 @@ class Buckets:
         self._of: dict[str, Bucket] = {}
 
     def take(self, caller: Caller, count: int) -> None:
-        """
+        """Counts them, or gives them back.
+
         Raises:
-            Problem: 429 that names the rate.
+            Problem: 429 that names the rate, where the key was used too often before.
         """
         if not self._rate:
             return
@@ -265,11 +252,6 @@ def is_within(source: str, networks: tuple[IPv4Network | IPv6Network, ...] | Non
     if address.version == 6 and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return any(address in network for network in networks)
-
-
-def _has_expired(caller: Caller) -> bool:
-    """While a key is remembered its time may come."""
-    return caller.expires_at is not None and caller.expires_at <= time.time()
 
 
 def caller_from(row: Mapping[str, Any], name: str, quotas: Quotas, source: str = "") -> Caller:

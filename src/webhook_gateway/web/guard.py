@@ -8,7 +8,7 @@ without detail. Plain ASGI; the byte routes have a door of their own (`byte_rout
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
@@ -119,7 +119,17 @@ def with_ours(given: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tup
 def request_id_of(headers: dict[bytes, bytes]) -> str:
     """The client's own, if it looks like one, so that both sides' logs agree."""
     given = headers.get(b"x-request-id", b"")
-    return given.decode() if _REQUEST_ID.fullmatch(given) else ids.render("req", uuid7())
+    return given.decode() if given and _REQUEST_ID.fullmatch(given) else next(_request_ids)
+
+
+def _new_ids() -> Iterator[str]:
+    """TypeIDs, of which one of 1,024 is made anew: those behind it end otherwise."""
+    while True:
+        first = ids.render("req", uuid7())[:-2]
+        yield from map(first.__add__, ids.PAIRS)
+
+
+_request_ids = _new_ids()
 
 
 def check_body(headers: dict[bytes, bytes], limit: int) -> None:

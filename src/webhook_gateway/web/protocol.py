@@ -104,7 +104,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        reason = self.shared.admit(self, self.client[0] if self.client else "", self.loop)
+        self._door.peer = self.client[0] if self.client else ""
+        reason = self.shared.admit(self, self._door.peer, self.loop)
         self._began = self.shared.now
         if reason is not None:
             self._refuse(reason)
@@ -223,7 +224,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _take(self, head: Head, body: bytes, *, keep: bool) -> bool:
         assert self._door.routes is not None
         before = self.cycle, self._running, self._phase
-        whole = Whole(self, head, body, self._door.source_of(self.client, head), keep=keep)
+        whole = Whole(self, head, body, self._door.source_of(head), keep=keep)
         self.cycle = self._running = whole  # type: ignore[assignment]
         self._phase = _Phase.ANSWERING
         if self._door.routes.take(whole):

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from .guard import lines_of
+from .access import Access, told
+from .callers import Caller
+from .errors import answer_with
+from .guard import CONTENT_SECURITY_POLICY, SECURITY_HEADERS, lines_of, problem_behind, request_id_of, with_ours
 
 if TYPE_CHECKING:
     from .api.byte_routes import ByteRoutes
+
+ROUTE = "/v1/events"
 
 MOST_HEADS, LONGEST_HEAD = 1_000, 2_048
 """Header sections that are remembered, and the bytes of one."""
 OF_ONE_REQUEST = frozenset({b"idempotency-key", b"traceparent", b"x-request-id"})
 """With these a header section doesn't come again."""
 _CLOSE = b"connection: close\r\n"
+_default: list[Any] = [None, b""]
+"""The server's headers, which are others once a second, and their lines."""
+_JSON = lines_of([*SECURITY_HEADERS, CONTENT_SECURITY_POLICY, (b"content-type", b"application/json")])
 
 
 class Head:
     """A header section. Most requests of a client have that of the one before, which was understood then."""
 
-    __slots__ = ("fields", "is_right", "key", "length", "pairs")
+    __slots__ = ("fields", "is_right", "key", "length", "pairs", "peer", "producer", "source")
 
     def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         self.pairs = pairs
@@ -36,12 +45,20 @@ class Head:
         """The digest of its API key, once somebody has looked."""
         self.is_right = False
         """Whether it has been looked for what makes it one to refuse."""
+        self.producer: Caller | None = None
+        """Whose it was when somebody looked whether they may post."""
+        self.peer = self.source = ""
+        """The address that it last came from, and the one that this stands for."""
 
 
 class Whole:
     """The request, and in uvicorn's eyes the cycle of its answer. ``source`` is the address that it comes from."""
 
-    __slots__ = ("_connection", "body", "disconnected", "head", "keep_alive", "response_complete", "source")
+    __slots__ = (
+        *("_access", "_connection", "_request_id", "began", "body", "caller", "disconnected", "head", "keep_alive"),
+        *("response_complete", "source"),
+    )
+    caller: Caller
     message_event = asyncio.Event()
     """Set when the client goes: nobody waits for it."""
     scope: ClassVar[dict[str, Any]] = {}
@@ -58,20 +75,41 @@ class Whole:
     def response_started(self) -> bool:
         return self.response_complete
 
-    def answer(self, status: int, head: bytes, body: bytes) -> None:
-        """All of it in one write. To be called once; ``head`` are lines that are known to be right."""
+    def begin(self, access: Access, caller: Caller) -> None:
+        """From now on it is to be answered, once."""
+        self._access, self.caller, self.began = access, caller, perf_counter()
+        self._request_id = request_id_of(self.head.fields)
+        access.in_flight += 1
+
+    def cancel(self) -> None:
+        """It goes another way."""
+        self._access.in_flight -= 1
+
+    def answer(self, status: int, body: bytes) -> None:
+        about = b"content-length: %d\r\nx-request-id: %b\r\n" % (len(body), self._request_id.encode())
+        self._end(status, _JSON + about, body)
+
+    def fail(self, error: Exception) -> None:
+        response = answer_with(self._request_id, problem_behind(error, self._request_id))
+        headers = with_ours(response.raw_headers, self._request_id)
+        self._end(response.status_code, lines_of(headers), bytes(response.body))
+
+    def _end(self, status: int, head: bytes, body: bytes) -> None:
+        """All of it in one write."""
         connection, self._connection = self._connection, None  # which leads to us: nobody would let go of the other
         self.response_complete = True
-        if self.disconnected or connection is None:
-            return
-        is_said = _CLOSE in head
-        keep = self.keep_alive and not is_said
-        end = b"\r\n" if keep or is_said else _CLOSE + b"\r\n"
-        first = lines_of(connection.server_state.default_headers)
-        connection.transport.write(b"".join((STATUS_LINE[status], first, head, end, body)))
-        if not keep:
-            connection.transport.close()
-        connection.on_response_complete()
+        if not self.disconnected and connection is not None:
+            is_said = _CLOSE in head
+            keep = self.keep_alive and not is_said
+            end = b"\r\n" if keep or is_said else _CLOSE + b"\r\n"
+            if connection.server_state.default_headers is not _default[0]:
+                _default[:] = connection.server_state.default_headers, lines_of(connection.server_state.default_headers)
+            connection.transport.write(b"".join((STATUS_LINE[status], _default[1], head, end, body)))
+            if not keep:
+                connection.transport.close()
+            connection.on_response_complete()
+        request_id = told(self._request_id) if b"x-request-id" in self.head.fields else self._request_id
+        self._access.ended("POST", ROUTE, status, self.began, request_id, self.caller, self.source)
 
 
 class Door:
@@ -79,6 +117,8 @@ class Door:
 
     def __init__(self, app: Any) -> None:
         proxied = isinstance(app, ProxyHeadersMiddleware)
+        self.peer = ""
+        """The address at the other end."""
         self.routes: ByteRoutes | None = getattr(app.app if proxied else app, "byte_routes", None)
         self._trusted = app.trusted_hosts if proxied else _TrustedHosts("")
         self.parts: list[bytes] | None = None
@@ -104,12 +144,11 @@ class Door:
             head.length = len(body)
             self.routes.heads[data[:end]] = head
 
-    def source_of(self, client: tuple[str, int] | None, head: Head) -> str:
+    def source_of(self, head: Head) -> str:
         """As `ProxyHeadersMiddleware` has it."""
-        source = client[0] if client else ""
-        if source in self._trusted:
-            forwarded = b", ".join([value for name, value in head.pairs if name == b"x-forwarded-for"]).decode(
-                "latin-1"
-            )
-            return self._trusted.get_trusted_client_address(forwarded)[0] or source if forwarded else source
-        return source
+        if head.peer != self.peer:
+            head.peer = head.source = self.peer
+            forwarded = b", ".join([value for name, value in head.pairs if name == b"x-forwarded-for"])
+            if forwarded and self.peer in self._trusted:
+                head.source = self._trusted.get_trusted_client_address(forwarded.decode("latin-1"))[0] or self.peer
+        return head.source

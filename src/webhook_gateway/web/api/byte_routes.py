@@ -8,7 +8,7 @@ task, for an event that is all here. The rules are those of `guard.py`, in the s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from time import monotonic, perf_counter
+from time import monotonic
 
 from starlette.types import Receive, Scope, Send
 
@@ -18,7 +18,7 @@ from webhook_gateway.web import guard
 from webhook_gateway.web.access import Access
 from webhook_gateway.web.callers import Caller, Callers, key_in
 from webhook_gateway.web.errors import answer_with, invalid
-from webhook_gateway.web.whole import Head, Whole
+from webhook_gateway.web.whole import ROUTE, Head, Whole
 
 Headers = Mapping[bytes, bytes]
 """By lower-case name; of one given twice the last."""
@@ -27,17 +27,15 @@ Handler = Callable[[Caller, Headers, bytes, float], Awaitable[tuple[int, bytes]]
 
 What is not stored by that moment is answered as unknown (`DatabaseUnavailable`).
 """
-Beginning = Callable[[Caller, Headers, bytes, float, "Begun"], bool]
+Beginning = Callable[[Whole, float], bool]
 """A handler that doesn't wait. False where it would have to; then nothing has happened."""
 
 _JSON_HEADERS = [*guard.SECURITY_HEADERS, guard.CONTENT_SECURITY_POLICY, (b"content-type", b"application/json")]
-_HEAD = guard.lines_of(_JSON_HEADERS) + b"content-length: %d\r\nx-request-id: %b\r\n"
-_ROUTE = "/v1/events"
-_TARGET = _ROUTE.encode()
+_TARGET = ROUTE.encode()
 
 
 class ByteRoutes:
-    """POST requests for the ``handlers``, by path. ``begin`` is the one that doesn't wait, for `_ROUTE`."""
+    """POST requests for the ``handlers``, by path. ``begin`` is the one that doesn't wait, for `ROUTE`."""
 
     def __init__(
         self, handlers: Mapping[str, Handler], begin: Beginning, callers: Callers, access: Access, body_limit: int
@@ -58,28 +56,27 @@ class ByteRoutes:
 
     def take(self, whole: Whole) -> bool:
         """Sees to a request. False where something has to be asked first; then nothing has happened."""
-        head, headers = whole.head, whole.head.fields
+        head = whole.head
         if head.key is None:
-            head.key = key_in(headers)
+            head.key = key_in(head.fields)
         caller = self._callers.recall(head.key, whole.source)
         if caller is None:
             return False
-        begun = Begun(self._access, whole, caller, guard.request_id_of(headers))
+        whole.begin(self._access, caller)
         try:
-            self._callers.count(caller)
+            self._callers.requests.take(caller, 1)
             if not head.is_right:
-                guard.check_body(headers, self._body_limit)
+                guard.check_body(head.fields, self._body_limit)
                 _check_once(head.pairs, b"idempotency-key")
                 if len(whole.body) > self._body_limit:  # in chunks
                     raise guard.too_large(self._body_limit)
                 head.is_right = True
-            until = monotonic() + PATIENCE
-            if not self._begin(caller, headers, whole.body, until, begun):
-                self._callers.count(caller, -1)  # it is counted again on its way
-                self._access.in_flight -= 1
+            if not self._begin(whole, monotonic() + PATIENCE):
+                self._callers.requests.take(caller, -1)  # it is counted again on its way
+                whole.cancel()
                 return False
         except Exception as unexpected:
-            begun.fail(unexpected)
+            whole.fail(unexpected)
         return True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,32 +121,6 @@ class ByteRoutes:
                 raise guard.too_large(self._body_limit)
             more = message.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-class Begun:
-    """A request on its way to its answer, which is given once."""
-
-    __slots__ = ("_access", "_caller", "_request_id", "_whole", "at")
-
-    def __init__(self, access: Access, whole: Whole, caller: Caller, request_id: str) -> None:
-        self._access = access
-        self._whole = whole
-        self._caller = caller
-        self._request_id = request_id
-        self.at = perf_counter()
-        access.in_flight += 1
-
-    def answer(self, status: int, body: bytes) -> None:
-        self._end(status, _HEAD % (len(body), self._request_id.encode()), body)
-
-    def fail(self, error: Exception) -> None:
-        response = answer_with(self._request_id, guard.problem_behind(error, self._request_id))
-        headers = guard.with_ours(response.raw_headers, self._request_id)
-        self._end(response.status_code, guard.lines_of(headers), bytes(response.body))
-
-    def _end(self, status: int, head: bytes, body: bytes) -> None:
-        self._whole.answer(status, head, body)
-        self._access.ended("POST", _ROUTE, status, self.at, self._request_id, self._caller, self._whole.source)
 
 
 def _check_once(headers: Iterable[tuple[bytes, bytes]], header: bytes) -> None:

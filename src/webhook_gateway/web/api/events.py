@@ -21,8 +21,9 @@ from webhook_gateway.rules.faults import Fault
 from webhook_gateway.rules.scopes import Scope
 from webhook_gateway.web.callers import Caller, Callers
 from webhook_gateway.web.errors import Problem, forbidden, invalid, members_of, refused
+from webhook_gateway.web.whole import Whole
 
-from .byte_routes import Begun, Handler, Headers
+from .byte_routes import Handler, Headers
 from .event_bodies import read_batch, read_event
 
 LARGE = 65_536
@@ -65,7 +66,9 @@ def handlers(ingest: Ingest, callers: Callers) -> dict[str, Handler]:
 
 async def post_event(ingest: Ingest, caller: Caller, headers: Headers, body: bytes, until: float) -> tuple[int, bytes]:
     """``POST /v1/events``: 202 once the event is committed."""
-    began, new = perf_counter(), _read(caller, headers, body)
+    began = perf_counter()
+    _check_producer(caller)
+    new = _of_type_allowed(caller, read_event(body, headers.get(b"idempotency-key")))
     if len(body) > LARGE:
         await asyncio.sleep(0)
     result = await ingest.accept(caller.tenant_id, new, until)
@@ -75,30 +78,34 @@ async def post_event(ingest: Ingest, caller: Caller, headers: Headers, body: byt
     return 202, _receipt(result)
 
 
-def begin_event(ingest: Ingest, caller: Caller, headers: Headers, body: bytes, until: float, begun: Begun) -> bool:
-    """The same without waiting: ``begun`` is told. False where the database has to be asked before.
+def begin_event(ingest: Ingest, whole: Whole, until: float) -> bool:
+    """The same without waiting: the answer is given later. False where the database has to be asked before.
 
     Raises:
         Problem, DatabaseUnavailable: it is refused.
     """
-    if len(body) > LARGE or not ingest.is_ready(caller.tenant_id, new := _read(caller, headers, body)):
+    if len(whole.body) > LARGE:
         return False
+    caller, head = whole.caller, whole.head
+    if head.producer is not caller:
+        _check_producer(caller)
+        head.producer = caller
+    new = _of_type_allowed(caller, read_event(whole.body, head.fields.get(b"idempotency-key")))
+    return ingest.put(caller.tenant_id, new, until, partial(_tell, whole))
 
-    def tell(outcome: Outcome) -> None:
-        if isinstance(outcome, Exception):
-            begun.fail(outcome)
-        elif isinstance(result := outcome[0], EventRefused):
-            begun.fail(_problem(result))
+
+def _tell(whole: Whole, outcome: Outcome) -> None:
+    if isinstance(outcome, Exception):
+        whole.fail(outcome)
+    elif isinstance(result := outcome[0], EventRefused):
+        whole.fail(_problem(result))
+    else:
+        try:
+            _trace(result, whole.began, whole.head.fields)
+        except Exception as unexpected:
+            whole.fail(unexpected)  # or whoever waits for the answer would wait without end
         else:
-            try:
-                _trace(result, begun.at, headers)
-            except Exception as unexpected:
-                begun.fail(unexpected)  # or whoever waits for the answer would wait without end
-            else:
-                begun.answer(202, _receipt(result))
-
-    ingest.put(caller.tenant_id, new, until, tell)
-    return True
+            whole.answer(202, _receipt(result))
 
 
 async def post_events(
@@ -113,7 +120,7 @@ async def post_events(
     async with ingest.turn(caller.tenant_id, until):
         ingest.expect_room(caller.tenant_id, 1)  # before the body is read: whoever floods is refused cheaply
         judged = [_allowed(caller, event) for event in read_batch(body)]
-        callers.take_events(caller, len(judged))
+        callers.events.take(caller, len(judged))
         if len(body) > LARGE:
             await asyncio.sleep(0)
         new = [event for event in judged if isinstance(event, NewEvent)]
@@ -127,28 +134,27 @@ async def post_events(
     return 200, msgspec.json.encode(BatchOut(accepted, len(results) - accepted, results))
 
 
-def _read(caller: Caller, headers: Headers, body: bytes) -> NewEvent:
-    _check_producer(caller)
-    new = _allowed(caller, read_event(body, headers.get(b"idempotency-key")))
-    if isinstance(new, Problem):
-        raise new
-    return new
-
-
 def _receipt(result: Receipt) -> bytes:
-    event_id = ids.render(ids.EVENT, result.event_id)
+    event_id = ids.recall(ids.EVENT, result.event_id)
     return msgspec.json.encode(ReceiptOut(event_id, result.type, result.accepted_at, result.duplicate))
 
 
 def _trace(result: Receipt | EventRefused | Problem, began: float, headers: Headers) -> None:
-    if isinstance(result, Receipt) and not result.duplicate:
+    if isinstance(result, Receipt) and not result.duplicate and tracing.traces(result.event_id):
         tracing.accepted(result.event_id, perf_counter() - began, headers.get(b"traceparent"), type=result.type)
 
 
 def _allowed(caller: Caller, event: NewEvent | Problem) -> NewEvent | Problem:
-    if isinstance(event, Problem) or caller.may_post(event.type):
-        return event
-    return forbidden("This key may not post events of this type.")
+    try:
+        return event if isinstance(event, Problem) else _of_type_allowed(caller, event)
+    except Problem as problem:
+        return problem
+
+
+def _of_type_allowed(caller: Caller, event: NewEvent) -> NewEvent:
+    if caller.event_types is not None and not caller.may_post(event.type):
+        raise forbidden("This key may not post events of this type.")
+    return event
 
 
 def _check_producer(caller: Caller) -> None:
