@@ -93,3 +93,16 @@ def test_open_deliveries_of_an_endpoint_that_is_gone_are_told() -> None:
     parts.registry.learn(snapshot(version=2))
     assert parts.due.unknown() == [ENDPOINT.id]
     assert parts.due.in_rotation(parts.clock.now()) == []
+
+
+def test_a_slot_that_is_free_again_wakes_a_claim_only_where_something_is_due() -> None:
+    parts = parts_that_know_the_time()
+    scan(parts, first=-3600.0)  # leased
+    parts.slots.reserve()
+    parts.due.changed.clear()
+    parts.due.look_again()
+    assert not parts.due.changed.is_set()
+    scan(parts, first=1.0)
+    parts.due.changed.clear()
+    parts.due.look_again()
+    assert parts.due.changed.is_set()

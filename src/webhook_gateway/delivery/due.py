@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from math import inf
 from time import monotonic
 from uuid import UUID
 
@@ -26,6 +27,8 @@ class Due:
         self._registry = registry
         self._expected: dict[UUID, EndpointRecord] = {}
         """Those with something to come, whoever was asked for longest ago first."""
+        self._first_at = inf
+        """None of them is due before."""
         self.changed = asyncio.Event()
         """Something may be claimed that couldn't be before."""
 
@@ -40,11 +43,13 @@ class Due:
 
     def look_again(self) -> None:
         """A slot is free, or an endpoint's configuration changed: what has been due may be claimed now."""
-        if self._expected:
+        if self._first_at <= self._clock.now():
             self.changed.set()
 
     def in_rotation(self, now: float) -> list[tuple[Endpoint, EndpointRecord]]:
         """The known endpoints that have something due."""
+        moments = (record.due_at for record in self._expected.values())
+        self._first_at = min((at for at in moments if at is not None), default=inf)
         return [
             (record.endpoint, record)
             for record in self._expected.values()
@@ -82,7 +87,8 @@ class Due:
         for record in self._registry:
             if among is None or record.id in among:
                 record.low_water_mark = min(found.get(record.id, until), until)
-        self.look_again()
+        if self._expected:
+            self.changed.set()
 
     def low_water_marks(self) -> dict[UUID, datetime]:
         """By endpoint: the due time below which nothing of it is left."""
@@ -106,4 +112,5 @@ class Due:
 
     def _expect(self, record: EndpointRecord, due_at: float) -> None:
         record.due_at = due_at if record.due_at is None else min(record.due_at, due_at)
+        self._first_at = min(self._first_at, due_at)
         self._expected[record.id] = record
