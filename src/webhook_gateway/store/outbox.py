@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from asyncpg.pgproto.pgproto import UUID as DriverUUID
 
 from .clock import time_near
 from .database import FULL_SCAN, Connection
@@ -285,7 +286,7 @@ def read_told(words: str) -> OutboxEvent:
     """
     sequence, tenant_id, event_id, kind, *key = words.split(" ")
     ordering_key = int(key[0]) if key else None
-    return OutboxEvent(int(sequence), UUID(tenant_id), UUID(event_id), kind, ordering_key, None, None, None)
+    return OutboxEvent(int(sequence), DriverUUID(tenant_id), DriverUUID(event_id), kind, ordering_key, None, None, None)
 
 
 async def fan_out(
