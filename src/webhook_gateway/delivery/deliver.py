@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
 from time import monotonic
@@ -15,20 +17,30 @@ from msgspec.structs import replace
 from webhook_gateway import __version__, telemetry
 from webhook_gateway.crypto import signatures
 from webhook_gateway.failpoints import reach
-from webhook_gateway.outbound.sender import Request, Sender
+from webhook_gateway.outbound.sender import Found, Request, Sender
 from webhook_gateway.outbound.tokens import Tokens
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.credentials import Authorization, Basic, Bearer, ClientCredentials
 from webhook_gateway.rules.model import Delivery, Endpoint
 from webhook_gateway.rules.outcome import Exchange, Phase, Unsendable, status_of
 from webhook_gateway.rules.verdict import Verdict, decide
-from webhook_gateway.store.clock import Clock
 from webhook_gateway.store.deliveries import new_id
 
 from .health import EndpointHealth
 
 USER_AGENT = f"webhook-gateway/{__version__}"
 UNAUTHORIZED = 401
+
+
+class Attempt(msgspec.Struct, eq=False):
+    """One delivery that is about to be sent, or under way. ``began`` is in Unix seconds."""
+
+    delivery: Delivery
+    endpoint: Endpoint
+    request: Request | Unsendable
+    began: float
+    task: asyncio.Task[None] | None = None
+    """Where it takes more than a connection that is open."""
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -45,35 +57,31 @@ class Result(msgspec.Struct, frozen=True):
     """Of what may have left."""
 
 
-async def attempt(
-    sender: Sender,
-    tokens: Tokens,
-    clock: Clock,
-    health: EndpointHealth,
-    delivery: Delivery,
-    endpoint: Endpoint,
-    body: bytes | Unsendable,
-    keep: int,
-) -> Result:
-    """Sends one delivery once and decides what comes next. Never raises for anything that a partner can cause.
-
-    ``keep`` is how many bytes of the partner's answer to hold on to.
-    """
-    began = clock.now()
+def prepare(delivery: Delivery, endpoint: Endpoint, body: bytes | Unsendable, now: float, keep: int) -> Attempt:
+    """``keep`` is how many bytes of the partner's answer to hold on to."""
     if delivery.attempt > endpoint.attempts_allowed:  # workers died of it, again and again
         body = Unsendable("attempts_exhausted")
-    request = sign(delivery, endpoint, body, int(began), keep) if isinstance(body, bytes) else body
+    request = sign(delivery, endpoint, body, int(now), keep) if isinstance(body, bytes) else body
+    return Attempt(delivery, endpoint, request, now)
+
+
+def begin(sender: Sender, tokens: Tokens, attempt: Attempt, done: Callable[[Found | Exception], None]) -> Found | None:
+    """As `Sender.begin`. Nothing that a partner can cause is an exception."""
+    request, endpoint = attempt.request, attempt.endpoint
     if not isinstance(request, Request):
-        exchange = Exchange(request, Phase.STARTED, 0.0)
-    elif isinstance(endpoint.authorization, ClientCredentials):
-        exchange = await _post_with_token(sender, tokens, endpoint, endpoint.authorization, request)
-    else:
-        exchange = await sender.post(request)
-    ended = clock.now()
-    verdict = decide(delivery, endpoint, health.current, exchange.outcome, ended, random.random())  # noqa: S311
+        return Exchange(request, Phase.STARTED, 0.0)
+    if isinstance(endpoint.authorization, ClientCredentials):
+        return _post_with_token(sender, tokens, endpoint, endpoint.authorization, request)
+    return sender.begin(request, done)
+
+
+def conclude(attempt: Attempt, exchange: Exchange, health: EndpointHealth, now: float) -> Result:
+    """Decides what comes next."""
+    delivery, endpoint, request = attempt.delivery, attempt.endpoint, attempt.request
+    verdict = decide(delivery, endpoint, health.current, exchange.outcome, now, random.random())  # noqa: S311
     reach("after_answer")
     sent = sha256(request.body).digest() if exchange.written and isinstance(request, Request) else None
-    return Result(new_id(), delivery, endpoint, exchange, verdict, began, sent)
+    return Result(new_id(), delivery, endpoint, exchange, verdict, attempt.began, sent)
 
 
 def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, keep: int = 0) -> Request | Unsendable:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -13,22 +15,22 @@ from webhook_gateway import telemetry
 from webhook_gateway.failpoints import reach
 from webhook_gateway.host import tracing
 from webhook_gateway.host.loop import POLL
-from webhook_gateway.outbound.sender import Sender
+from webhook_gateway.outbound.sender import Found, Sender
 from webhook_gateway.outbound.tokens import Tokens
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.filters import read_data
 from webhook_gateway.rules.matching import may_have
 from webhook_gateway.rules.model import Delivery, Endpoint
-from webhook_gateway.rules.outcome import Remedy, Unsendable, name_of, status_of
+from webhook_gateway.rules.outcome import Exchange, Remedy, Unsendable, name_of, status_of
 from webhook_gateway.rules.verdict import Cancel, Done, Postpone, RetryIn
 from webhook_gateway.store import deliveries, finished
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 from webhook_gateway.store.deliveries import Retried
 
 from .bodies import Bodies
-from .deliver import Result, attempt
+from .deliver import Attempt, Result, begin, conclude, prepare
 from .due import Due
-from .registry import EndpointRecord, Leased, Registry
+from .registry import EndpointRecord, Leased, Prefetched, Registry
 from .slots import Slots
 from .stats import Stats
 from .unsettled import Unsettled
@@ -54,7 +56,9 @@ class Sending:
     stats: Stats
     keep: int
     stopping: asyncio.Event
-    in_flight: set[asyncio.Task[None]] = field(default_factory=set)
+    in_flight: set[Attempt] = field(default_factory=set)
+    """Requests, each in a slot."""
+    none_in_flight: asyncio.Event = field(default_factory=asyncio.Event)
     unsettled: Unsettled = field(default_factory=Unsettled)
     is_behind: bool = False
     """What was sent can't be written down just now: sending more would only make more of it come twice."""
@@ -84,9 +88,7 @@ class Sending:
         for one in leased:
             body = bodies[one.delivery.event_id]
             if self.slots.begin(one, body):
-                task = asyncio.create_task(self._deliver(one.record, one.delivery, body))
-                self.in_flight.add(task)
-                task.add_done_callback(self.in_flight.discard)
+                self._begin(one.record, one.delivery, body)
             else:
                 queued.add(one.record)
         # A slot may have been taken meanwhile, and there is no request to follow.
@@ -105,31 +107,76 @@ class Sending:
         """What is under way ends, within its own deadline."""
         with suppress(DatabaseUnavailable):  # then those leases just end
             await self.return_leases(self.slots.orphaned(stopping=True))
-        if self.in_flight:
-            await asyncio.wait(self.in_flight)
+        while self.in_flight:
+            self.none_in_flight.clear()
+            await self.none_in_flight.wait()
 
     async def _give_up(self, leased: Sequence[Leased], delay: float = 0.0) -> None:
         for one in leased:
             self.slots.not_sent(one.record)
         await self.return_leases(leased, delay)
 
-    async def _deliver(self, record: EndpointRecord, delivery: Delivery, body: bytes | Unsendable) -> None:
+    def _begin(self, record: EndpointRecord, delivery: Delivery, body: bytes | Unsendable) -> None:
         """One slot's work: a delivery, and whatever was prefetched for the same endpoint."""
+        following: Prefetched | None
         while True:
             try:
-                await self._attempt(record, delivery, body)
+                if self._is_under_way(record, delivery, body):
+                    return
             except Exception as error:
                 telemetry.stage_failed("deliver", error)  # the lease ends by itself; the attempt is counted
-            following = self.slots.next_or_free(record, not (self.must_wait() or self.stopping.is_set()))
-            self.due.look_again()
+            following = self._next(record)
             if following is None:
                 return
             delivery, body = following.delivery, following.body
 
-    async def _attempt(self, record: EndpointRecord, delivery: Delivery, body: bytes | Unsendable) -> None:
-        endpoint, health = record.endpoint, record.health
+    def _is_under_way(self, record: EndpointRecord, delivery: Delivery, body: bytes | Unsendable) -> bool:
+        """Begins an attempt; false where it has ended with that."""
+        if (attempt := self._prepare(record, delivery, body)) is None:
+            return False
+        found = begin(self.sender, self.tokens, attempt, partial(self._ended, record, attempt))
+        if isinstance(found, Exchange):
+            self._conclude(record, attempt, found)
+            return False
+        self.in_flight.add(attempt)
+        if found is not None:
+            attempt.task = asyncio.create_task(self._wait(record, attempt, found))
+        return True
+
+    async def _wait(self, record: EndpointRecord, attempt: Attempt, coming: Coroutine[Any, Any, Exchange]) -> None:
+        found: Found | Exception
+        try:
+            found = await coming
+        except Exception as error:
+            found = error
+        self._ended(record, attempt, found)
+
+    def _ended(self, record: EndpointRecord, attempt: Attempt, found: Found | Exception) -> None:
+        try:
+            if isinstance(found, Exchange):
+                self._conclude(record, attempt, found)
+            elif isinstance(found, Exception):
+                raise found
+            else:
+                attempt.task = asyncio.create_task(self._wait(record, attempt, found))
+                return
+        except Exception as error:
+            telemetry.stage_failed("deliver", error)
+        if (following := self._next(record)) is not None:
+            self._begin(record, following.delivery, following.body)
+        self.in_flight.discard(attempt)
+        if not self.in_flight:
+            self.none_in_flight.set()
+
+    def _next(self, record: EndpointRecord) -> Prefetched | None:
+        following = self.slots.next_or_free(record, not (self.must_wait() or self.stopping.is_set()))
+        self.due.look_again()
+        return following
+
+    def _prepare(self, record: EndpointRecord, delivery: Delivery, body: bytes | Unsendable) -> Attempt | None:
+        endpoint = record.endpoint
         if endpoint is None:
-            return  # deleted since the claim: its deliveries are cancelled
+            return None  # deleted since the claim: its deliveries are cancelled
         if not may_have(endpoint.event_types, delivery.event_type):
             body = NOT_PERMITTED
         elif delivery.is_for_another_host(endpoint):
@@ -142,12 +189,14 @@ class Sending:
             body = self.registry.cut(endpoint, delivery.event_type, body)
             if delivery.unfiltered:
                 delivery = replace(delivery, unfiltered=None)  # judged, once
-        result = await attempt(
-            self.sender, self.tokens, self.database.clock, health, delivery, endpoint, body, self.keep
-        )
+        return prepare(delivery, endpoint, body, self.database.clock.now(), self.keep)
+
+    def _conclude(self, record: EndpointRecord, attempt: Attempt, exchange: Exchange) -> None:
+        delivery, endpoint, health = attempt.delivery, attempt.endpoint, record.health
+        result = conclude(attempt, exchange, health, self.database.clock.now())
         if _is_cut_off(record, result):
             result = replace(result, verdict=replace(result.verdict, action=Cancel(NOT_PERMITTED.reason)))
-        verdict, exchange = result.verdict, result.exchange
+        verdict = result.verdict
         share = self.registry.share(record, endpoint.slots)
         if not delivery.test or isinstance(verdict.action, Done):
             health.note(exchange.outcome, exchange.duration, verdict.health, share)

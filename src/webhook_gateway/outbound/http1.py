@@ -8,7 +8,9 @@ that nobody asked for. No connection is used again that met any of these.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from re import compile as regex
 from time import monotonic
 from typing import NoReturn, cast
@@ -57,7 +59,7 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = _Reader()
-        self._waiter: asyncio.Future[Answer] | None = None
+        self._done: Callable[[Answer | Exception], None] | None = None  # whoever asked
         self._over: Exception | None = None  # why the connection can't be used any more
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -86,28 +88,41 @@ class Connection(asyncio.Protocol):
     def exchange(
         self, request: bytes, seconds: float | None = None, *, head_only: bool = False
     ) -> asyncio.Future[Answer]:
-        """Send a whole request and read its answer, within so many seconds.
-
-        ``head_only`` is for CONNECT, after whose answer the bytes mean something else.
+        """`begin`, to be awaited.
 
         Raises (when awaited):
             NoAnswer: the partner hung up, or did not answer with HTTP.
             TimeoutError: no answer came in time.
             OSError: what the network or TLS said.
         """
-        self._waiter = waiter = self._loop.create_future()
+        waiter = self._loop.create_future()
+        self.begin(request, seconds, partial(_tell, waiter), head_only=head_only)
+        return waiter
+
+    def begin(
+        self,
+        request: bytes,
+        seconds: float | None,
+        done: Callable[[Answer | Exception], None],
+        *,
+        head_only: bool = False,
+    ) -> None:
+        """Send a whole request; ``done`` gets its answer, within so many seconds, or what `exchange` raises.
+
+        ``head_only`` is for CONNECT, after whose answer the bytes mean something else.
+        """
+        self._done = done
         self._reader.begin(head_only=head_only)
         self.sent = self.reusable = False
         if self._over is not None:
             self._finish(self._over)
-            return waiter
+            return
         if seconds is not None:
             self._expires = monotonic() + seconds
             if self._timer is None or self._timer_at > self._expires:
                 self._set_timer(seconds)
         self.transport.write(request)
         self.sent = not self._paused
-        return waiter
 
     def abort(self) -> None:
         """Drop the connection with all that is still to be sent: closing would wait for a partner who never reads."""
@@ -130,7 +145,7 @@ class Connection(asyncio.Protocol):
         self.sent = True
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None:  # nobody asked: were it kept, it would be taken for the answer to the next request
+        if self._done is None:  # nobody asked: were it kept, it would be taken for the answer to the next request
             self._over = NoAnswer(Trouble.PROTOCOL_ERROR)
             self.transport.abort()
             return
@@ -157,7 +172,7 @@ class Connection(asyncio.Protocol):
 
     def _lose(self, error: Exception | None) -> None:
         reason = error or NoAnswer(Trouble.CONNECTION_CLOSED)
-        if self._waiter is None:
+        if self._done is None:
             self._over = self._over or reason
         elif self._reader.status:
             self._finish(self._reader.answer(whole=self._reader.ends_with_connection and error is None))
@@ -167,15 +182,11 @@ class Connection(asyncio.Protocol):
     # How it ends
 
     def _finish(self, found: Answer | Exception, *, keep: bool = False) -> None:
-        waiter, self._waiter = self._waiter, None
+        done, self._done = self._done, None
         if not keep:
             self.abort()
-        if waiter is None or waiter.done():
-            return
-        if isinstance(found, Answer):
-            waiter.set_result(found)
-        else:
-            waiter.set_exception(found)
+        if done is not None:
+            done(found)
 
     def _set_timer(self, seconds: float) -> None:
         """One timer a connection, which finds out whether it is still wanted: setting one a request costs more."""
@@ -186,13 +197,22 @@ class Connection(asyncio.Protocol):
 
     def _ring(self) -> None:
         self._timer = None
-        if self._waiter is None:
+        if self._done is None:
             return
         left = self._expires - monotonic()
         if left > 0:
             self._set_timer(left)
         else:
             self._finish(self._reader.answer(whole=False) if self._reader.status else TimeoutError())
+
+
+def _tell(waiter: asyncio.Future[Answer], found: Answer | Exception) -> None:
+    if waiter.done():
+        return
+    if isinstance(found, Answer):
+        waiter.set_result(found)
+    else:
+        waiter.set_exception(found)
 
 
 class _Reader:

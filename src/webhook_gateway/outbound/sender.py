@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from errno import EAFNOSUPPORT, EHOSTUNREACH, ENETDOWN, ENETUNREACH
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from re import compile as regex
 from time import monotonic
+from typing import Any
 from uuid import UUID
 from weakref import WeakSet
 
@@ -46,6 +47,8 @@ from .pool import KEEPALIVE, Pool
 from .resolvers import DnsResolver, NameNotFound, Resolve, ResolverFailed
 from .tls import trouble_with_certificate, trust_in
 
+Found = Exchange | Coroutine[Any, Any, Exchange]
+"""What a request met, or what there is to await for it: it takes a new connection."""
 SWEEP = 1.0  # seconds between two looks for connections that were idle for so long
 POOL_LIMIT = 20_000
 
@@ -102,6 +105,17 @@ class Sender:
 
     async def post(self, request: Request) -> Exchange:
         """Send a request and say what it met, within ``request.deadline`` seconds whatever the partner does."""
+        waiter: asyncio.Future[Found | Exception] = asyncio.get_running_loop().create_future()
+        found = self.begin(request, lambda found: None if waiter.done() else waiter.set_result(found)) or await waiter
+        if isinstance(found, Exception):
+            raise found
+        return found if isinstance(found, Exchange) else await found
+
+    def begin(self, request: Request, done: Callable[[Found | Exception], None]) -> Found | None:
+        """`post` without a task where a connection is open: None, and ``done`` gets later what is returned otherwise.
+
+        An exception is a bug of ours.
+        """
         started = monotonic()
         pool = self._pools.get((request.endpoint_id, request.revision))
         if pool is None or not pool.fits(request.url, request.tls):
@@ -112,15 +126,9 @@ class Sender:
 
         kept = pool.take(started)
         if kept is None:
-            opened = await self._connect(pool, request, started)
-            if isinstance(opened, Exchange):
-                return opened
-            return await self._exchange(pool, opened, wire, request, started)
-        exchange = await self._exchange(pool, kept, wire, request, started)
-        if isinstance(exchange.outcome, Unreachable) and kept.unanswered:
-            return await self._send_again(pool, wire, request, started, exchange)
-        pool.closed_in_a_row = 0
-        return exchange
+            return self._send_anew(pool, wire, request, started)
+        kept.begin(wire, request.deadline, partial(self._answered, pool, kept, wire, request, started, done))
+        return None
 
     async def aclose(self) -> None:
         """Close all connections, also those in use."""
@@ -133,43 +141,51 @@ class Sender:
         await self.egress.close()
         await asyncio.sleep(0)  # the event loop closes a dropped connection in its next round
 
+    def _answered(
+        self,
+        pool: Pool,
+        kept: Connection,
+        wire: bytes,
+        request: Request,
+        started: float,
+        done: Callable[[Found | Exception], None],
+        found: Answer | Exception,
+    ) -> None:
+        met: Found | Exception
+        try:
+            met = exchange = _conclude(pool, kept, found, request, started, written=True)
+            if isinstance(exchange.outcome, Unreachable) and kept.unanswered:
+                met = self._send_again(pool, wire, request, started, exchange)
+            else:
+                pool.closed_in_a_row = 0
+        except Exception as error:
+            met = error
+        done(met)
+
+    async def _send_anew(self, pool: Pool, wire: bytes, request: Request, started: float, sends: int = 1) -> Exchange:
+        opened = await self._connect(pool, request, started)
+        if isinstance(opened, Exchange):
+            return opened
+        written = not opened.ended
+        found: Answer | Exception
+        try:
+            found = await opened.exchange(wire, request.deadline - (monotonic() - started))
+        except asyncio.CancelledError:
+            opened.abort()
+            raise
+        except (NoAnswer, OSError) as error:
+            found = error
+        return replace(_conclude(pool, opened, found, request, started, written=written), sends=sends)
+
     async def _send_again(self, pool: Pool, wire: bytes, request: Request, started: float, first: Exchange) -> Exchange:
         """The same bytes once more, over a new connection: most probably the partner had closed the kept one before."""
         pool.note_closed(monotonic())
         if pool.retired or monotonic() - started >= request.deadline:
             return first
-        opened = await self._connect(pool, request, started)
-        if isinstance(opened, Exchange):
-            second = opened
-        else:
-            second = replace(await self._exchange(pool, opened, wire, request, started), sends=2)
+        second = await self._send_anew(pool, wire, request, started, sends=2)
         # From the first the partner may have the event, however far the second got.
         phase = max(first.phase, second.phase, key=tuple(Phase).index)
         return replace(second, phase=phase, written=first.written or second.written)
-
-    async def _exchange(
-        self, pool: Pool, connection: Connection, wire: bytes, request: Request, started: float
-    ) -> Exchange:
-        written = not connection.ended
-        try:
-            answer = await connection.exchange(wire, request.deadline - (monotonic() - started))
-        except asyncio.CancelledError:
-            connection.abort()
-            raise
-        except (NoAnswer, OSError) as error:
-            phase, ended = connection.phase, monotonic()
-            return Exchange(_explain(error, phase), phase, ended - started, connection.tls_version, written=written)
-        ended = monotonic()
-        if connection.reusable:
-            pool.put_back(connection, ended)
-        return Exchange(
-            _judge_answer(answer),
-            Phase.ANSWERED,
-            ended - started,
-            connection.tls_version,
-            _summarize(answer, request.keep_excerpt),
-            written=True,
-        )
 
     async def _connect(self, pool: Pool, request: Request, started: float) -> Connection | Exchange:
         """A new connection, or how the request ended without one."""
@@ -232,6 +248,21 @@ _TOKEN = regex(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 # The answer
+
+
+def _conclude(
+    pool: Pool, connection: Connection, found: Answer | Exception, request: Request, started: float, *, written: bool
+) -> Exchange:
+    ended, tls = monotonic(), connection.tls_version
+    if not isinstance(found, Answer):
+        if not isinstance(found, NoAnswer | OSError):
+            raise found
+        phase = connection.phase
+        return Exchange(_explain(found, phase), phase, ended - started, tls, written=written)
+    if connection.reusable:
+        pool.put_back(connection, ended)
+    summary = _summarize(found, request.keep_excerpt)
+    return Exchange(_judge_answer(found), Phase.ANSWERED, ended - started, tls, summary, written=True)
 
 
 def _summarize(answer: Answer, keep: int) -> ResponseSummary:
