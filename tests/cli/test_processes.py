@@ -37,7 +37,9 @@ async def main():
 asyncio.run(main())
 """
 """Says that it works, and then holds its event loop for ever."""
-WORKS = HANGS.replace("held.acquire()", "await asyncio.Event().wait()")
+WORKS = HANGS.replace("held.acquire()", "await asyncio.Event().wait()").replace(
+    "    watchdog.start()", "    watchdog.EVERY = 0.2\n    watchdog.start()"
+)
 DEAF = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAIT
 
 
@@ -142,6 +144,7 @@ async def test_systemd_is_told_by_the_process_that_it_watches(monkeypatch: pytes
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "60000000")
         monkeypatch.setenv("WATCHDOG_PID", "1")
+        monkeypatch.setattr(watchdog, "EVERY", 0.1)
         watchdog.start()
         with pytest.raises(BlockingIOError):
             systemd.recv(100)

@@ -1,4 +1,4 @@
-"""Whether a process still works: it says so once a second, from its event loop, to whoever would start it again.
+"""Whether a process still works: it says so every few seconds, from its event loop, to whoever would start it again.
 
 A call into native code can hold the loop for ever, and then nothing within the process can notice. The supervisor gives
 each of its processes a pipe; systemd has a socket for the same (sd_notify(3), ``WATCHDOG=1``).
@@ -16,7 +16,8 @@ from pathlib import Path
 
 PIPE = "WEBHOOK_GATEWAY_WATCHDOG"
 """In the environment of such a process: the descriptor of its end."""
-EVERY = 1.0
+EVERY = 4.0
+ROUNDS = 5  # of silence, after which a process is given up
 
 
 def start() -> None:
@@ -35,7 +36,8 @@ def _say(ways: list[Callable[[], object]]) -> None:
     for way in ways:
         with suppress(OSError):  # nobody listens any more
             way()
-    asyncio.get_running_loop().call_later(EVERY, _say, ways)
+    loop = asyncio.get_running_loop()
+    loop.call_later(EVERY - loop.time() % EVERY, _say, ways)  # when everything else wakes up
 
 
 def _notify(address: str) -> None:
@@ -53,7 +55,7 @@ class Watch:
     def __init__(self, pid: int, pipe: int, patience: float, give_up: Callable[[], None]) -> None:
         self._pid, self._pipe, self._patience, self._give_up = pid, pipe, patience, give_up
         self.heard = asyncio.Event()
-        self._silence = 0.0
+        self._silent = 0
         self._round: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(pipe, self._hear)
@@ -67,18 +69,21 @@ class Watch:
     def _hear(self) -> None:
         if not os.read(self._pipe, 4_096):
             self._loop.remove_reader(self._pipe)  # it has closed its end, so it ends
-        self._silence = 0.0
         self.heard.set()
-        if self._round is None:
-            self._count()
+        self._silent = 0
+        self._wait()
 
     def _count(self) -> None:
-        if self._silence >= self._patience:
+        self._silent += not _is_stopped(self._pid)
+        if self._silent == ROUNDS:
             self._give_up()
-            return
-        if not _is_stopped(self._pid):
-            self._silence += EVERY
-        self._round = self._loop.call_later(EVERY, self._count)
+        else:
+            self._wait()
+
+    def _wait(self) -> None:
+        if self._round is not None:
+            self._round.cancel()  # a process that works causes no round
+        self._round = self._loop.call_later(self._patience / ROUNDS, self._count)
 
 
 def _is_stopped(pid: int) -> bool:
