@@ -18,6 +18,7 @@ from tests.web.cost import MASTER_KEYS
 from tests.web.serving import Api
 from webhook_gateway import telemetry
 from webhook_gateway.rules import ids
+from webhook_gateway.store.notifications import CONFIGURATION, notify
 from webhook_gateway.web.access import NAMELESS
 
 PATIENT = "patient-4711"
@@ -181,9 +182,11 @@ async def test_requests_under_way_are_counted_until_they_end(api: Api) -> None:
         headers = {"Content-Type": "application/json"}
         slow = asyncio.create_task(client.post("/v1/subscribers", content=body(), headers=headers))
         await sending.wait()
+        await notify(api.database, CONFIGURATION)  # makes the API count them now
         while samples((await client.get("/metrics")).text)["webhook_gateway_http_requests_in_flight", ()] < 1:
             pass
         going_on.set()
         assert (await slow).status_code == 422
+        await notify(api.database, CONFIGURATION)
         while samples((await client.get("/metrics")).text)["webhook_gateway_http_requests_in_flight", ()] > 0:
             pass

@@ -64,7 +64,7 @@ class Ingest:
         self._patient_index = patient_index
         self._judges: dict[tuple[UUID, str], _Judge] = {}
         """By tenant and type, as they are now."""
-        self._version = 0
+        self._version, self._lacks_keys = 0, False
         self._turns: dict[UUID, asyncio.Lock] = {}
         self._commits = Commits(database)
         self.expect_room = self._commits.expect_room
@@ -143,11 +143,11 @@ class Ingest:
         await self._commits.run()
 
     async def refresh(self) -> None:
-        """Takes the time, and the tenants' own event types as they are now, if anything changed."""
+        """Takes the time, and if anything changed the data keys and the tenants' own event types as they are now."""
         async with self._database.connection() as connection:
-            await self._database.clock.ask(connection)
-            version = await configuration.version(connection)
-            if version == self._version:
+            version, now = await configuration.version_and_time(connection)
+            self._database.clock.set(now)
+            if version == self._version and not self._lacks_keys:
                 return
             own: dict[UUID, list[EventType]] = {}
             for tenant_id, name, description, schema, example, key, patient in await configuration.event_types(
@@ -155,6 +155,7 @@ class Ingest:
             ):
                 known = EventType(name, description, schema, example, key, "tenant", patient=patient)
                 own.setdefault(tenant_id, []).append(known)
+        self._lacks_keys = bool(await keyring.fill(self._database, self._vault))
         self._catalogue.replace(own)
         self._judges.clear()
         self._version = version

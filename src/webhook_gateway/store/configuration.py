@@ -23,9 +23,11 @@ from webhook_gateway.rules.targets import masked
 from webhook_gateway.rules.views import Tree, tree_of, view_of
 
 from . import revisions, workers
+from .clock import TIME
 from .database import Connection
 
 VERSION = "SELECT version FROM configuration"
+VERSION_AND_TIME = f"SELECT version, ({TIME}) FROM configuration"
 
 STATE = "SELECT version, paused_at IS NOT NULL FROM configuration"
 
@@ -122,6 +124,11 @@ class Snapshot:
 
 async def version(connection: Connection) -> int:
     return int(await connection.fetchval(VERSION))
+
+
+async def version_and_time(connection: Connection) -> Any:
+    """The database's time is in Unix seconds."""
+    return await connection.fetchrow(VERSION_AND_TIME)
 
 
 async def changed(connection: Connection) -> None:

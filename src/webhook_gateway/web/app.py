@@ -58,7 +58,6 @@ from .console.application import Console
 from .guard import Guard
 from .oidc import issuer_from
 from .readiness import Readiness
-from .whole import Head
 
 ROUTERS = tuple(
     part.router
@@ -84,14 +83,11 @@ ROUTERS = tuple(
     )
 )
 PUBLIC = frozenset({"/healthz", "/readyz", well_known.PATH})
-REFRESH = 5.0
+REFRESH = 4.0
 """Seconds between two reads of the configuration where no notification comes."""
 
 TELL = 60.0
 """Seconds between two words on where this process listens."""
-
-COUNT = 1.0
-"""Seconds between two looks at how many requests are under way."""
 
 
 class Application(FastAPI):
@@ -178,7 +174,7 @@ def create_app(
 @asynccontextmanager
 async def _live(app: Application) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
-    refreshing = Loop("configuration", partial(_refresh, gateway, app.byte_routes.heads))
+    refreshing = Loop("configuration", partial(_refresh, app))
     tasks = [
         asyncio.create_task(gateway.ingest.run()),
         asyncio.create_task(
@@ -187,7 +183,6 @@ async def _live(app: Application) -> AsyncIterator[None]:
         asyncio.create_task(gateway.live.run()),
         asyncio.create_task(refreshing.run()),
         asyncio.create_task(Loop("listening", partial(_tell_where, gateway)).run()),
-        asyncio.create_task(Loop("counting", partial(_count, app)).run()),
     ]
     garbage.relax()
     watchdog.start()
@@ -201,21 +196,16 @@ async def _live(app: Application) -> AsyncIterator[None]:
         await gateway.database.close()
 
 
-async def _refresh(gateway: Gateway, heads: dict[bytes, Head]) -> float:
+async def _refresh(app: Application) -> float:
     """Takes over the time, event types and new data keys, and forgets who may have been revoked; returns the seconds to
     sleep."""
-    heads.clear()
+    gateway: Gateway = app.state.gateway
+    telemetry.http_in_flight.set(app.access.in_flight)  # at each request it would cost more than all else
+    app.byte_routes.heads.clear()
     await gateway.ingest.refresh()
     await keyring.count(gateway.database, gateway.vault)
-    await keyring.fill(gateway.database, gateway.vault)
     gateway.callers.forget()
     return REFRESH
-
-
-async def _count(app: Application) -> float:
-    """Not at each request, which would cost more than all else that is counted of it."""
-    telemetry.http_in_flight.set(app.access.in_flight)
-    return COUNT
 
 
 async def _tell_where(gateway: Gateway) -> float:
