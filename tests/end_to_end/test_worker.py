@@ -19,6 +19,7 @@ from tests.support.hospital import Hospital, new_master_key
 from tests.support.partner import OK, Connection, Partner, Received, status
 from tests.web.serving import serve
 from webhook_gateway.host.addresses import of_this_machine
+from webhook_gateway.host.loop import EVEN, POLL
 from webhook_gateway.intake.catalogue import shipped
 from webhook_gateway.rules import ids, signing
 from webhook_gateway.store.database import Database
@@ -269,6 +270,16 @@ async def test_deliveries_of_a_paused_or_disabled_endpoint_wait_and_burn_no_atte
         received = await partner.got(5)
         await hospital.until("SELECT WHERE NOT EXISTS (SELECT FROM deliveries)")
     assert [json.loads(r.body)["data"]["n"] for r in received] == [0, 1, 2, 3, 4]
+
+
+async def test_a_worker_looks_every_other_second_until_something_is_open(hospital: Hospital) -> None:
+    await hospital.endpoint(url="https://partner.example/hook", state="paused")
+    async with hospital.worker() as worker:
+        rounds = [stage._poll for stage in worker._stages if stage.stage in ("configuration", "scan")]
+        assert [await look() for look in rounds] == [EVEN, EVEN]
+        await hospital.post()
+        await hospital.until("SELECT FROM deliveries")
+        assert [await look() for look in reversed(rounds)] == [POLL, POLL]
 
 
 async def test_nothing_begins_within_a_maintenance_window(hospital: Hospital, open_partner: Open) -> None:

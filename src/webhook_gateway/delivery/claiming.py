@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from webhook_gateway import telemetry
 from webhook_gateway.host import tracing
-from webhook_gateway.host.loop import POLL
+from webhook_gateway.host.loop import EVEN, POLL, SELDOM
 from webhook_gateway.store import deliveries
 from webhook_gateway.store.clock import Clock
 from webhook_gateway.store.database import FULL_SCAN, Database, DatabaseUnavailable
@@ -94,7 +94,7 @@ class Claiming:
                 await deliveries.cancel_of_deleted(connection, unknown)
         await self.sending.return_leases(self.slots.orphaned())
         self.scan_at = monotonic() + max(SCAN_GAP, min(5 * took, POLL))
-        return POLL
+        return POLL if self.due else EVEN
 
     def _take_over(self, claim: Claim, reservations: Sequence[Reservation], began: float) -> list[Leased]:
         leased: list[Leased] = []
@@ -114,4 +114,4 @@ class Claiming:
     def _until_next_due(self) -> float:
         now = self.clock.now()
         moments = [moment for moment in (self.due.next_after(now), self.slots.allowed_again()) if moment is not None]
-        return min([POLL, *(max(moment - now, 0.001) for moment in moments)])
+        return min([POLL if self.due else SELDOM, *(max(moment - now, 0.001) for moment in moments)])

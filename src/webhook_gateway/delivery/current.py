@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import Vault
-from webhook_gateway.host.loop import POLL
+from webhook_gateway.host.loop import EVEN, POLL
 from webhook_gateway.operations import pause
 from webhook_gateway.outbound.egress import Egress
 from webhook_gateway.store import configuration, keyring, workers
@@ -77,7 +77,7 @@ class Configuration:
         for is_wanted, stage in (seen.outbox, self.outbox), (seen.forward, self.forward), (upkeep, self.upkeep):
             if is_wanted:
                 stage.set()
-        return POLL
+        return POLL if self.due else EVEN
 
 
 @dataclass(eq=False)

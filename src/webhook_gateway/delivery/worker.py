@@ -42,7 +42,7 @@ from .upkeep import Upkeep, end_stalled, forward
 
 STUCK, HOPELESS = 60.0, 300.0
 """Seconds without a round that ends well, after which a worker says so, and ends. One takes 15 at most."""
-LOOK = 5.0
+LOOK = 4.0
 """Seconds between two looks at that."""
 UPKEEP = "upkeep"
 
@@ -110,6 +110,7 @@ class Worker:
             forwarding,
             upkeep,
             Loop("end stalled", partial(end_stalled, database)),
+            Loop("stuck", self._end_if_stuck),
         ]
         if settings.smtp_host:
             self._stages.append(Loop("notices", partial(tell, settings, database, registry)))
@@ -125,13 +126,7 @@ class Worker:
         supporting = [asyncio.create_task(self._listening()), asyncio.create_task(self._notifier.run())]
         until_drained = [asyncio.create_task(loop.run()) for loop in self._until_drained]
         stages = [asyncio.create_task(loop.run()) for loop in self._stages]
-        while not self._stopping.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK):
-                    await self._stopping.wait()
-            if names := self.stuck(HOPELESS):
-                telemetry.worker_stuck(names)
-                self._stopping.set()  # who started it starts it again
+        await self._stopping.wait()
         for loop in self._stages:
             loop.stop()
         await self._drain(stages)
@@ -144,6 +139,12 @@ class Worker:
             await self._stats.flush()
         await self._membership.deregister()
         telemetry.stopped("worker", id=str(self._membership.id))
+
+    async def _end_if_stuck(self) -> float:
+        if names := self.stuck(HOPELESS):
+            telemetry.worker_stuck(names)
+            self._stopping.set()  # who started it starts it again
+        return LOOK
 
     def stuck(self, seconds: float = STUCK) -> list[str]:
         """The stages that have come to nothing for so long, whatever is due. `Upkeep`'s chores may take as long."""

@@ -13,6 +13,8 @@ from webhook_gateway.store.database import DatabaseUnavailable, StatementTimedOu
 
 POLL = 1.0
 """Seconds after which a stage of a worker begins a round, notified or not."""
+EVEN = 2.0
+"""Seconds: longer waits end in even ones, and where nothing is open a round a second is left out."""
 SELDOM = 20.0
 """Seconds, of stages for which another one looks every second whether there is something."""
 BACKOFF = (0.2, 2.0)
@@ -69,7 +71,8 @@ class Loop:
                 ends_sleep = self._stopping  # a notification doesn't correct what failed
                 pause, patience = patience, min(patience * 2, BACKOFF[1])
             if pause >= POLL:  # stages wake up together; a timer may be early by a moment
-                pause = floor(monotonic() + pause + EARLY) - monotonic()
+                every = EVEN if pause >= EVEN else POLL
+                pause = floor((monotonic() + pause + EARLY) / every) * every - monotonic()
             if pause > 0:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
