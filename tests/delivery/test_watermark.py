@@ -10,6 +10,13 @@ from webhook_gateway.delivery import watermark
 from webhook_gateway.delivery.watermark import BOTTOM, LAG, SHARE, STEP, LowWaterMark
 
 
+class Session:
+    """A connection."""
+
+
+SESSION = Session()
+
+
 class Clock:
     """Monotonic time that a test moves."""
 
@@ -29,39 +36,56 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_a_mark_follows_what_is_found_but_lags_since_a_transaction_may_commit_late(clock: Clock) -> None:
     known = LowWaterMark()
     known.scanned(0, 0.0)
+    assert known.value(SESSION) == 0
     for sequence in count(1):
         known.found(sequence)
-        if known.value():
+        if known.value(SESSION):
             break
         clock.now += STEP
     assert clock.now - 1_000.0 == pytest.approx(LAG)
-    assert known.value() == 1
+    assert known.value(SESSION) == 1
 
 
 def test_what_a_slow_transaction_left_below_is_found_by_a_full_scan(clock: Clock) -> None:
     known = LowWaterMark()
-    assert known.value() == 0
+    assert known.value(SESSION) == 0
     known.scanned(0, 0.001)
     for sequence in range(100, 200):
         clock.now += STEP / 2
         known.found(sequence)
-    assert known.value() > 100
+    assert known.value(SESSION) > 100
     clock.now += BOTTOM
-    assert known.value() == 0
+    assert known.value(SESSION) == 0
     known.scanned(0, 0.001)
     known.found(7)
     clock.now += LAG
     known.found(300)
-    assert known.value() == 7
+    assert known.value(SESSION) == 7
 
 
 def test_full_scans_take_a_small_part_of_the_time_however_long_one_takes(clock: Clock) -> None:
     known = LowWaterMark()
+    known.value(SESSION)
     known.found(100)
     clock.now += LAG
     known.found(200)
     known.scanned(0, 3.0)
     clock.now += 3.0 * SHARE - 1
-    assert known.value() == 100
+    assert known.value(SESSION) == 100
     clock.now += 1
-    assert known.value() == 0
+    assert known.value(SESSION) == 0
+
+
+def test_a_connection_that_is_newer_than_what_was_found_begins_at_the_bottom(clock: Clock) -> None:
+    known, newer = LowWaterMark(), Session()
+    known.scanned(0, 0.0)
+    known.value(SESSION)
+    known.found(100)
+    clock.now += LAG
+    assert known.value(newer) == 0
+    known.found(200)
+    assert known.value(SESSION) == 100
+    assert known.value(newer) == 0
+    clock.now += LAG
+    known.found(300)
+    assert known.value(newer) == 200

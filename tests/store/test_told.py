@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any
 from uuid import uuid4
 
@@ -34,6 +35,7 @@ async def told(hospital: Hospital) -> AsyncIterator[FanOut]:
     fan_out = FanOut(database, registry, slots, bodies, Dispatch(database, hospital.vault, registry, slots, bodies))
     async with database.connection() as connection:
         registry.learn(await configuration.snapshot(connection, hospital.vault))
+        fan_out.dispatch.low_water_mark.latest_at = inf
         fan_out.dispatch.low_water_mark.latest = await connection.fetchval("SELECT nextval('outbox_sequence_seq')")
         fan_out.dispatch.low_water_mark.scanned(0, 0.0)
     listening = asyncio.create_task(listen(database, {OUTBOX: fan_out.told}))

@@ -77,7 +77,7 @@ class Dispatch:
         leased: list[Leased] = []
         try:
             async with self._database.connection() as connection, connection.transaction():
-                after = self.low_water_mark.value()
+                after = self.low_water_mark.value(connection)
                 try:
                     dequeued = await outbox.dequeue(connection, after, ROUND, self._database.clock.now())
                 finally:
@@ -160,7 +160,7 @@ class Dispatch:
                 wanted.append((endpoint, None))
         return [
             NewDelivery(
-                id=event.delivery_id or deliveries.new_id(),
+                id=event.delivery_id or deliveries.id_of(event.event_id, endpoint.id),
                 tenant_id=event.tenant_id,
                 endpoint_id=endpoint.id,
                 event_id=event.event_id,
@@ -209,6 +209,7 @@ class Dispatch:
         reached = {(one.event_id, self._endpoints[one.endpoint_id].subscriber_id) for one in new}
         for event in addressed:
             if unreached := [one for one in event.addressees or () if (event.event_id, one) not in reached]:
+                await connection.execute(outbox.FLUSHED)
                 await operational.event_undelivered(connection, self._vault, event, event.type, unreached)
 
     async def _put_in_order(self, connection: Connection, new: Sequence[NewDelivery]) -> list[NewDelivery]:

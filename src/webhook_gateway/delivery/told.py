@@ -40,14 +40,13 @@ class FanOut:
 
     async def _fan_out(self, words: Sequence[str]) -> Round | None:
         """None where a look at the outbox has to come first: something isn't simple, or isn't as it was told."""
-        began, after = time.perf_counter(), self.dispatch.low_water_mark.value()
-        version = self.registry.snapshot.version
+        began, version = time.perf_counter(), self.registry.snapshot.version
         try:
             told = [event for event in map(outbox.read_told, words) if event.event_id not in self.dispatch.taken]
         except ValueError:
             return None
         pairs = [(one, endpoint) for one in told for endpoint in self.registry.matcher.match(one.tenant_id, one.type)]
-        if after == 0 or not _are_simple(told, pairs):
+        if not _are_simple(told, pairs):
             return None
         if not told:
             return NOTHING
@@ -55,7 +54,11 @@ class FanOut:
         for event, endpoint in pairs:
             record, in_order = self.registry.of(endpoint.id), endpoint.ordering is not Ordering.NONE
             lease = self.slots.lease_on_insert(record)
-            new.append(ToldDelivery(event.sequence, deliveries.new_id(), endpoint.id, in_order, lease))
+            new.append(
+                ToldDelivery(
+                    event.sequence, deliveries.id_of(event.event_id, endpoint.id), endpoint.id, in_order, lease
+                )
+            )
             if lease is not None:
                 key = event.ordering_key if in_order else None
                 about = event.tenant_id, endpoint.id, event.event_id, event.type
@@ -64,6 +67,8 @@ class FanOut:
         made: set[UUID] = set()
         try:
             async with self.database.connection() as connection:
+                if not (after := self.dispatch.low_water_mark.value(connection)):
+                    return None
                 asked, now = self.bodies.missing(tenants), self.database.clock.now()
                 found = await outbox.fan_out(connection, version, after, told, new, lease_id, asked, now)
             if found is None:

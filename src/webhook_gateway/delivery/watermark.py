@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from time import monotonic
+from weakref import WeakKeyDictionary
 
 LAG = 1.0
 """Seconds by which a mark lags: many times what our transactions take."""
@@ -36,17 +37,24 @@ class FullScanBudget:
 
 
 class LowWaterMark:
-    """A sequence of the outbox up to which nothing was left some seconds ago, by this process's own monotonic time."""
+    """A sequence of the outbox up to which nothing was left some seconds ago, by this process's own monotonic time.
+
+    A crash of Postgres may bring back what fan-out had taken, and ends all connections: one that is newer than what was
+    found knows nothing of it (docs/decisions/0021-fan-out-does-not-wait-for-the-disk.md).
+    """
 
     def __init__(self) -> None:
-        self.latest = 0
-        """Where there may be rows below."""
+        self.latest, self.latest_at = 0, 0.0
+        """Where there may be rows below, and when it was found."""
+        self._since: WeakKeyDictionary[object, float] = WeakKeyDictionary()
+        """When each connection was first seen."""
         self._found: deque[tuple[float, int]] = deque()
         self._full_scans = FullScanBudget(BOTTOM)
 
-    def value(self) -> int:
+    def value(self, connection: object) -> int:
         """From where to scan: now and then from the very bottom, where old rows may make it slow: see `scanned`."""
-        return 0 if self._full_scans.allows() else self.latest
+        since = self._since.setdefault(connection, monotonic())
+        return 0 if self._full_scans.allows() or since > self.latest_at else self.latest
 
     def scanned(self, value: int, seconds: float) -> None:
         """A scan from there has taken so long, whatever came of it."""
@@ -59,4 +67,4 @@ class LowWaterMark:
         if not self._found or now - self._found[-1][0] >= STEP:
             self._found.append((now, value))
         while self._found and now - self._found[0][0] >= LAG:
-            self.latest = self._found.popleft()[1]
+            self.latest_at, self.latest = self._found.popleft()

@@ -97,6 +97,12 @@ WHERE {has_delivery("w.event_id", "w.endpoint_id")} OR w.event_id = ANY(ARRAY(SE
                               WHERE sequence BETWEEN $3 - 100000 AND $3 - 1 AND endpoint_id IS NULL))
 """
 
+UNFLUSHED = "set_config('synchronous_commit', 'off', true) = 'off'"
+"""SQL: the transaction's commit won't wait for the disk (docs/decisions/0021-fan-out-does-not-wait-for-the-disk.md)."""
+
+FLUSHED = "SET LOCAL synchronous_commit TO DEFAULT"
+"""It does, after all: what a crash takes couldn't be made again as it was."""
+
 DEQUEUE = f"""
 -- dequeue: the oldest events not fanned out yet, and of every tenant that has some its own oldest, so that nobody waits
 -- behind another's flood; with the configuration's version as of the same moment: an endpoint that existed before the
@@ -105,7 +111,7 @@ DEQUEUE = f"""
 -- outbox when that is long, and so it does with EXISTS.
 -- Nothing while the clock is in doubt.
 WITH lock AS MATERIALIZED (
-    SELECT {time_near("$3", "NULL")} IS NOT NULL
+    SELECT {UNFLUSHED} AND {time_near("$3", "NULL")} IS NOT NULL
            AND pg_try_advisory_xact_lock(hashtextextended('webhook_gateway.fan_out', 0)) AS mine
 ), waiting AS MATERIALIZED (
     SELECT id FROM tenants
@@ -147,8 +153,8 @@ FAN_OUT = f"""
 -- fan out: a few events of which notifications told become deliveries, and what is about to be sent comes by the way
 WITH made AS MATERIALIZED (
     SELECT id, event_id, endpoint_id, lease_id
-    FROM fan_out_told(CASE WHEN {time_near("$11", "NULL")} IS NOT NULL THEN $1::bigint END, $2::bigint, $3::bigint[],
-                      $4::bigint[], $5::uuid[], $6::uuid[], $7::bool[], $8::float8[], $9::uuid)
+    FROM fan_out_told(CASE WHEN {UNFLUSHED} AND {time_near("$11", "NULL")} IS NOT NULL THEN $1::bigint END, $2::bigint,
+                      $3::bigint[], $4::bigint[], $5::uuid[], $6::uuid[], $7::bool[], $8::float8[], $9::uuid)
 )
 SELECT made.*, NULL::bytea AS body FROM made
 UNION ALL
