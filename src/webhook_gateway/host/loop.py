@@ -36,6 +36,8 @@ class Loop:
         self._poll = poll
         self._stopping = asyncio.Event()
         self.wake = wake or asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = 0.0
 
     def stop(self) -> None:
         """After the round that is under way."""
@@ -52,7 +54,7 @@ class Loop:
         patience = BACKOFF[0]
         while not self._stopping.is_set():
             self.wake.clear()
-            ends_sleep = self.wake
+            has_failed = False
             if self._ails_since is None:
                 self._ails_since = monotonic()
             try:
@@ -68,15 +70,31 @@ class Loop:
                     telemetry.stage_failed(self.stage, error)
                 if isinstance(error, DatabaseUnavailable):
                     self._ails_since = None
-                ends_sleep = self._stopping  # a notification doesn't correct what failed
+                has_failed = True
                 pause, patience = patience, min(patience * 2, BACKOFF[1])
+            moment = monotonic() + pause
             if pause >= POLL:  # stages wake up together; a timer may be early by a moment
                 every = EVEN if pause >= EVEN else POLL
-                pause = floor((monotonic() + pause + EARLY) / every) * every - monotonic()
-            if pause > 0:
+                moment = floor((moment + EARLY) / every) * every
+            if has_failed:  # a notification doesn't correct that
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
-                        await ends_sleep.wait()
+                        await self._stopping.wait()
+            elif pause > 0:
+                self._wake_at(moment)
+                await self.wake.wait()
+
+    def _wake_at(self, moment: float) -> None:
+        """A timer that is set for then stays: most sleeps are ended by events, and each would else set one."""
+        if self._timer is None or self._wakes_at != moment:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._wakes_at = moment
+            self._timer = asyncio.get_running_loop().call_later(moment - monotonic(), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.wake.set()
 
 
 class Turns:
