@@ -144,7 +144,7 @@ async def fill_archive(gateway: Gateway, deliveries: int) -> Archive:
     for cut, days in ((partitions.FINISHED, DAYS), (partitions.ATTEMPTS, DAYS), (partitions.EVENTS, KEPT)):
         await partitions.make_ahead(connection, cut, (now - timedelta(days=days)).date(), 4 if cut.monthly else days)
     await partitions.make_ahead(connection, partitions.LOOKUPS, (now - timedelta(days=KEPT)).date(), KEPT)
-    patient = key_of(digest(gateway.vault, tenant, Kind.PATIENT, PATIENT))
+    patient = key_of(digest(gateway.vault.hashes(tenant), Kind.PATIENT, PATIENT))
     await _fill(
         gateway,
         [

@@ -33,7 +33,7 @@ async def stored(hospital: Hospital, data: dict[str, Any], days_ago: int = 0, **
 
 
 def key(hospital: Hospital, kind: Kind, text: str) -> UUID:
-    return key_of(digest(hospital.vault, hospital.tenant_id, kind, text))
+    return key_of(digest(hospital.vault.hashes(hospital.tenant_id), kind, text))
 
 
 async def test_an_event_is_found_by_all_that_came_with_it_and_two_keys_that_are_the_same_are_one_row(

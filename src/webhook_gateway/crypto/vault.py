@@ -217,7 +217,11 @@ class Vault:
             raise Tampered(f"{table} {row}") from None
 
     def digest(self, tenant_id: UUID, text: bytes) -> bytes:
-        """A keyed hash (HMAC-SHA-256), so that a patient's number can be looked up without being stored.
+        """See `hashes`."""
+        return self.hashes(tenant_id).digest(text)
+
+    def hashes(self, tenant_id: UUID) -> KeyedHash:
+        """Keyed hashes (HMAC-SHA-256), so that a patient's number can be looked up without being stored.
 
         Raises:
             KeyMissing: the tenant has no index key here.
@@ -225,7 +229,7 @@ class Vault:
         key = self._index.get(tenant_id)
         if key is None:
             raise KeyMissing(f"no index key for tenant {tenant_id}")
-        return key.digest(text)
+        return key
 
     def digest_of_answer(self, tenant_id: UUID, sha256: bytes) -> bytes | None:
         """What tells equal answers: without the key, a pseudonym in one can't be found by trying them all. None where

@@ -13,6 +13,7 @@ import msgspec
 
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.rules import ids
+from webhook_gateway.rules.keyed_hash import KeyedHash
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.store import outbox
 from webhook_gateway.store.clock import new_id
@@ -68,21 +69,23 @@ def prepare(
     ordering_key = (
         event.ordering_key or (known and known.ordering_key and _fill(known.ordering_key, event.parsed)) or None
     )
-    key = _digest(vault, tenant_id, Kind.IDEMPOTENCY_KEY, event.idempotency_key)
-    order = _digest(vault, tenant_id, Kind.ORDERING_KEY, ordering_key)
-    lookups = [key, order, *_named(vault, tenant_id, event, known)] if patient_index else [key]
+    hashes = vault.hashes(tenant_id)
+    key = None if event.idempotency_key is None else digest(hashes, Kind.IDEMPOTENCY_KEY, event.idempotency_key)
+    order = None if ordering_key is None else digest(hashes, Kind.ORDERING_KEY, ordering_key)
+    found_by = [key, order, *_named(hashes, event, known)] if patient_index else [key]
     return Appended(
         id=event_id,
         tenant_id=tenant_id,
         type=event.type,
         occurred_at=occurred_at,
-        ordering_key=None if order is None else _shortened(order),
+        # 64 bits of the digest: should two ever collide, they only wait for each other.
+        ordering_key=None if order is None else int.from_bytes(order[:8], signed=True),
         size=len(body),
         body=vault.seal(tenant_id, "events", event_id, body),
         key=key,
-        fingerprint=None if key is None else vault.digest(tenant_id, _fingerprint(event)),
+        fingerprint=None if key is None else hashes.digest(_fingerprint(event)),
         addressees=None if addressees is None else f"{{{','.join(map(str, addressees))}}}",
-        lookups=f"{{{','.join([each.hex()[:32] for each in lookups if each is not None])}}}",
+        lookups="{" + ",".join([each.hex()[:32] for each in found_by if each is not None]) + "}",
     )
 
 
@@ -99,9 +102,11 @@ class Body(msgspec.Struct, omit_defaults=True):
 
 def encode_body(event_id: UUID, event: NewEvent, occurred_at: datetime) -> bytes:
     """The body. ``data`` stays byte for byte what the hospital sent: no number changes its digits."""
-    rendered, data = ids.render(ids.EVENT, event_id), msgspec.Raw(event.data)
-    body = Body(rendered, event.type, occurred_at, event.test, data, event.subject)
-    return msgspec.json.encode(body)
+    rendered, data = ids.recall(ids.EVENT, event_id), msgspec.Raw(event.data)
+    return _encode(Body(rendered, event.type, occurred_at, event.test, data, event.subject))
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 def _fingerprint(event: NewEvent) -> bytes:
@@ -109,24 +114,16 @@ def _fingerprint(event: NewEvent) -> bytes:
     parts: tuple[object, ...] = (event.type, event.timestamp, event.subject, event.ordering_key)
     if event.to is not None or event.patient is not None:  # only then: keys from before these members still match
         parts += (event.to, event.patient)
-    return msgspec.json.encode(parts) + event.data
+    return _encode(parts) + event.data
 
 
-def _named(vault: Vault, tenant_id: UUID, event: NewEvent, known: EventType | None) -> list[bytes | None]:
+def _named(hashes: KeyedHash, event: NewEvent, known: EventType | None) -> list[bytes]:
     """Whom it is about, each once."""
     patients = patients_of(known.patient if known else (), event.parsed, event.patient)
-    subject = None if event.subject in patients else event.subject
-    digests = [digest(vault, tenant_id, Kind.PATIENT, each) for each in patients]
-    return [_digest(vault, tenant_id, Kind.SUBJECT, subject), *digests]
-
-
-def _digest(vault: Vault, tenant_id: UUID, kind: Kind, text: str | None) -> bytes | None:
-    return None if text is None else digest(vault, tenant_id, kind, text)
-
-
-def _shortened(order: bytes) -> int:
-    """64 bits of an ordering key's digest: should two ever collide, they only wait for each other."""
-    return int.from_bytes(order[:8], "big", signed=True)
+    named = [digest(hashes, Kind.PATIENT, each) for each in patients]
+    if event.subject is not None and event.subject not in patients:
+        named.append(digest(hashes, Kind.SUBJECT, event.subject))
+    return named
 
 
 def _fill(template: str, data: Any) -> str | None:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from webhook_gateway.crypto.vault import Vault
+from webhook_gateway.rules.keyed_hash import KeyedHash
 from webhook_gateway.rules.views import EVERY_ITEM, tokens_of
 
 MOST_PATIENTS = 1_000
@@ -28,8 +28,9 @@ _ABOUT = dict(zip(Kind, (b"key\0", b"order\0", b"subject\0", b"patient\0"), stri
 _tokens_of = cache(tokens_of)
 
 
-def digest(vault: Vault, tenant_id: UUID, kind: Kind, text: str) -> bytes:
-    return vault.digest(tenant_id, _ABOUT[kind] + text.encode())
+def digest(hashes: KeyedHash, kind: Kind, text: str) -> bytes:
+    """By a tenant's key."""
+    return hashes.digest(_ABOUT[kind] + text.encode())
 
 
 def key_of(digest: bytes) -> UUID:

@@ -80,7 +80,7 @@ async def search(database: Database, vault: Vault, settings: Settings, actor: Ac
     since, until = max(asked.since or oldest, oldest), min(asked.until or now + SLICE, now + SLICE)
     open_for, theirs = timedelta(days=settings.retain_open_days), [asked.event_id] if asked.event_id else []
     if asked.patient is not None:
-        key = key_of(digest(vault, tenant_id, Kind.PATIENT, asked.patient))
+        key = key_of(digest(vault.hashes(tenant_id), Kind.PATIENT, asked.patient))
         about, accepted = key.hex, since - open_for - timedelta(days=settings.retain_bodies_days)  # and replayed since
         found, reached = await lookups.events_of(
             database, [key], since=accepted, before=first_id(until), limit=MOST_EVENTS + 1

@@ -65,7 +65,7 @@ async def search(
     await keyring.fill(database, vault)
     may_name_patients = allows(actor.scopes, Scope.PATIENTS_SEARCH)
     kinds = list(Kind) if may_name_patients else [Kind.IDEMPOTENCY_KEY]
-    digests = {kind: digest(vault, actor.tenant_id, kind, text) for kind in kinds}
+    digests = {kind: digest(vault.hashes(actor.tenant_id), kind, text) for kind in kinds}
     by_key = {key_of(each): kind for kind, each in digests.items()}
     found, reached = await lookups.events_of(database, list(by_key), before=before, limit=limit + 1)
     if len(found) > limit:
@@ -86,7 +86,7 @@ async def search(
 async def posted_with(database: Database, vault: Vault, tenant_id: UUID, idempotency_key: str) -> list[UUID]:
     """The newest events with the key, of those days whose events are kept."""
     await keyring.fill(database, vault)
-    of_it = digest(vault, tenant_id, Kind.IDEMPOTENCY_KEY, idempotency_key)
+    of_it = digest(vault.hashes(tenant_id), Kind.IDEMPOTENCY_KEY, idempotency_key)
     async with database.reading() as connection:
         first_day = await partitions.first_day(await driver_of(connection), partitions.EVENTS)
         remembered = await _remembered(connection, tenant_id, of_it)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -105,37 +105,15 @@ class Database:
         self._engines: dict[float, AsyncEngine] = {}
         self.clock = Clock()
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    def connection(self) -> _Borrowed:
         """A driver's connection for the hot statements, outside any transaction.
 
         Raises:
             StatementTimedOut: what it was used for took too long.
             DatabaseUnavailable: no connection could be had, or it broke while it was used.
         """
-        held = is_cut_off = False
-        try:
-            pool = self._pool = self._pool or Pool(self._connect_hot, self._connections)
-            connection = await pool.acquire(self._patience)
-            held = True
-            try:
-                yield connection
-            except (TimeoutError, asyncio.CancelledError):
-                is_cut_off = True
-                raise
-            finally:
-                if is_cut_off:
-                    await asyncio.shield(pool.release_cut_off(connection, self._patience / 4))
-                else:
-                    pool.release(connection)
-        except UNAVAILABLE as error:
-            if held and isinstance(error, TimeoutError | asyncpg.ReadOnlySQLTransactionError):
-                self._leave(pool)
-            if held and isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
-                raise StatementTimedOut(type(error).__name__) from error
-            if isinstance(error, ValueError):  # what the driver calls a DataError is a bug of ours, not an absence
-                raise
-            raise _unavailable(error) from error
+        pool = self._pool = self._pool or Pool(self._connect_hot, self._connections)
+        return _Borrowed(pool, self._patience, self._leave)
 
     async def expect_writable(self) -> None:
         """
@@ -250,6 +228,35 @@ class Database:
 
 def _unavailable(error: Exception) -> DatabaseUnavailable:
     return DatabaseUnavailable(str(error) if isinstance(error, primary.SharedSessions) else type(error).__name__)
+
+
+class _Borrowed:
+    """A connection of the pool while it is used: a generator would cost as much as the rest of its way."""
+
+    __slots__ = ("_connection", "_leave", "_patience", "_pool")
+
+    def __init__(self, pool: Pool, patience: float, leave: Callable[[Pool], None]) -> None:
+        self._pool, self._patience, self._leave = pool, patience, leave
+
+    async def __aenter__(self) -> Connection:
+        try:
+            self._connection = await self._pool.acquire(self._patience)
+        except UNAVAILABLE as error:
+            raise _unavailable(error) from error
+        return self._connection
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if not isinstance(error, TimeoutError | asyncio.CancelledError):
+            self._pool.release(self._connection)
+        else:
+            await asyncio.shield(self._pool.release_cut_off(self._connection, self._patience / 4))
+        if isinstance(error, TimeoutError | asyncpg.ReadOnlySQLTransactionError):
+            self._leave(self._pool)
+        if isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
+            raise StatementTimedOut(type(error).__name__) from error
+        # What the driver calls a DataError is a bug of ours, not an absence.
+        if isinstance(error, UNAVAILABLE) and not isinstance(error, ValueError):
+            raise _unavailable(error) from error
 
 
 def _leave_standby(context: ExceptionContext) -> None:
