@@ -3,8 +3,7 @@
 Its default looks for cycles after every 700 new objects, which cost a fifth of a worker's time. Reference counting
 frees nearly everything at once; what is left in cycles waits a little longer here, which costs a few megabytes.
 
-And its code and modules lie on thousands of small pages: where little is to be done, an event waits longer for the
-processor to find those again than it works.
+And what it is made of lies on thousands of small pages, which a processor that was elsewhere has to find again.
 """
 
 from __future__ import annotations

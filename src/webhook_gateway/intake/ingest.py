@@ -111,7 +111,8 @@ class Ingest:
         if not events:
             stored.set_result(())
             return stored
-        if len(judged) > 1 and _cost_of(events, judged) > MOST_TOGETHER:
+        costs = [one.schema.cost_of(e.data) for e, one in zip(events, judged, strict=True) if isinstance(one, _Judge)]
+        if len(judged) > 1 and sum(cost for cost in costs if cost <= MOST) > MOST_TOGETHER:
             telemetry.refused_events.labels(RefusedBecause.TOO_MUCH_TOGETHER.value).inc(len(events))
             stored.set_result([EventRefused(RefusedBecause.TOO_MUCH_TOGETHER)] * len(events))
             return stored
@@ -212,13 +213,6 @@ class Ingest:
         if not self._vault.knows(tenant_id):
             telemetry.keys_missing(missing)
             raise KeyMissing(f"no data key for {ids.render(ids.TENANT, tenant_id)}")
-
-
-def _cost_of(events: Sequence[NewEvent], judged: Sequence[_Judge | EventRefused]) -> float:
-    """Of judging those that aren't refused before, nanoseconds."""
-    pairs = zip(events, judged, strict=True)
-    costs = [judge.schema.cost_of(event.data) for event, judge in pairs if isinstance(judge, _Judge)]
-    return sum(cost for cost in costs if cost <= MOST)
 
 
 def _settle(stored: asyncio.Future[Sequence[Receipt | EventRefused]], outcome: Outcome) -> None:

@@ -81,10 +81,6 @@ class Whole:
         self._request_id = request_id_of(self.head.fields)
         access.in_flight += 1
 
-    def cancel(self) -> None:
-        """It goes another way."""
-        self._access.in_flight -= 1
-
     def answer(self, status: int, body: bytes) -> None:
         about = b"content-length: %d\r\nx-request-id: %b\r\n" % (len(body), self._request_id.encode())
         self._end(status, _JSON + about, body)

@@ -73,7 +73,7 @@ class ByteRoutes:
                 head.is_right = True
             if not self._begin(whole, monotonic() + PATIENCE):
                 self._callers.requests.take(caller, -1)  # it is counted again on its way
-                whole.cancel()
+                self._access.in_flight -= 1
                 return False
         except Exception as unexpected:
             whole.fail(unexpected)
