@@ -12,7 +12,7 @@ from .database import Connection
 
 async def driver_of(connection: AsyncConnection) -> Connection:
     """What statements of the pipeline run on; they become part of the open transaction."""
-    # SQLAlchemy begins a transaction with the first statement that it sees itself.
-    await connection.execute(text("SELECT"))
-    raw = await connection.get_raw_connection()
-    return cast("Connection", raw.driver_connection)
+    driver = cast("Connection", (await connection.get_raw_connection()).driver_connection)
+    if not driver.is_in_transaction():  # SQLAlchemy begins one with the first statement that it sees itself
+        await connection.execute(text("SELECT"))
+    return driver

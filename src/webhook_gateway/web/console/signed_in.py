@@ -22,7 +22,6 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.scopes import Capability, scopes_with
 from webhook_gateway.store import keyring
 from webhook_gateway.store import sessions as stored
-from webhook_gateway.store.driver import driver_of
 from webhook_gateway.web.api.dependencies import Gateway
 from webhook_gateway.web.callers import Caller, caller_from, is_within, unauthorized
 from webhook_gateway.web.errors import Problem, granted
@@ -84,12 +83,11 @@ class Door:
     async def _find(self, secret: str, source: str, is_used: bool) -> SignedIn | None:
         if self._guesses.is_none(hashed := sessions.digest(secret)):
             return None
-        async with self._guesses.look_up(hashed, source), self._gateway.database.reading() as connection:
-            driver = await driver_of(connection)
-            row = await stored.find(driver, hashed)
+        async with self._guesses.look_up(hashed, source), self._gateway.database.connection() as connection:
+            row = await stored.find(connection, hashed)
             self._guesses.learn(hashed, is_live=row is not None)
             if row is not None and row["stale"] and is_used:
-                await stored.touch(driver, row["id"])
+                await stored.touch(connection, row["id"])
         if row is None or not _is_for(row, is_portal=self.is_portal):
             return None
         caller = caller_from(row, row["actor"], self._gateway.callers.quotas, source)
