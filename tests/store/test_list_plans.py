@@ -339,6 +339,8 @@ async def test_a_backlog_is_counted_only_so_far_and_its_oldest_is_found_all_the_
             made.clear()
             async with database.reading() as connection:
                 found, most = await stats.backlog(connection, whose.tenant_id, whose.subscriber_id)
+                theirs = await lists.endpoint_ids(connection, whose)
+            made.append((stats.BACKLOG, (theirs, most, whose.subscriber_id is None)))
             if "new" not in name:
                 assert most == max(lists.FEWEST, stats.COUNTED_TOGETHER // (201 if "hospital" in name else 200))
                 assert {row["waiting"] for row in found} == {0, most}

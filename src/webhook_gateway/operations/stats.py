@@ -36,10 +36,7 @@ async def backlog(connection: AsyncConnection, actor: Actor) -> dict[str, Any]:
     tenant_id, subscriber_id = actor.tenant_id, actor.subscriber_id
     found, most = await stats.backlog(connection, tenant_id, subscriber_id)
     dead = await stats.died_since(connection, tenant_id, subscriber_id, datetime.now(UTC) - timedelta(days=1))
-    outbox = unmatched = None
-    if subscriber_id is None:
-        outbox = await stats.outbox_waiting(connection, tenant_id)
-        unmatched = await stats.unmatched_of_recent(connection, tenant_id)
+    outbox = await stats.outbox_waiting(connection, tenant_id) if subscriber_id is None else None
     total, sending, waiting = (sum(row[name] for row in found) for name in ("open", "sending", "waiting"))
     ages = [row["oldest_due_seconds"] for row in found if row["oldest_due_seconds"] is not None]
     return {
@@ -50,10 +47,14 @@ async def backlog(connection: AsyncConnection, actor: Actor) -> dict[str, Any]:
         "waiting": waiting,
         "oldest_due_seconds": max(ages, default=None),
         "dead_24h": dead,
-        "unmatched_recent": unmatched,
         "counted_to": most,
         "endpoints": found[: stats.MOST_ENDPOINTS],
     }
+
+
+async def unmatched(connection: AsyncConnection, actor: Actor) -> int | None:
+    """How many of the hospital's recent events no endpoint wanted; None for a subscriber."""
+    return await stats.unmatched_of_recent(connection, actor.tenant_id) if actor.subscriber_id is None else None
 
 
 async def attempts(connection: AsyncConnection, actor: Actor, window: Window) -> dict[str, Any]:

@@ -6,29 +6,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    Row,
-    RowMapping,
-    Select,
-    Uuid,
-    and_,
-    case,
-    func,
-    literal,
-    literal_column,
-    null,
-    or_,
-    select,
-    text,
-    union_all,
-)
+from sqlalchemy import Row, Select, Uuid, func, literal, literal_column, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from webhook_gateway.rules.matching import OPERATIONAL
 
-from .lists import FEWEST, WALKED, endpoint_ids, of_each, recent_events
-from .reports import COUNTED, Filter, asked, constant, told
-from .rows import every
+from .driver import driver_of
+from .lists import FEWEST, WALKED, endpoint_ids, recent_events
+from .reports import COUNTED, Filter, constant, told
 from .tables import deliveries, endpoints, events, finished_deliveries, outbox
 
 MOST_ENDPOINTS = 50
@@ -36,45 +21,37 @@ RECENT_EVENTS = 200
 COUNTED_TOGETHER = 20_000
 """Open deliveries of all endpoints that are read for one backlog, of each kind."""
 
+BACKLOG = """
+-- backlog: what is open for these endpoints. Nobody is sending what is overdue: its lease has ended, so it is counted
+-- by the index alone. What a filter has yet to be asked about is told to the hospital only
+SELECT e.id AS endpoint_id, count(*) AS open, count(*) FILTER (WHERE sending) AS sending,
+       count(*) FILTER (WHERE due_at IS NULL) AS waiting,
+       greatest(extract(epoch FROM now() - min(due_at) FILTER (WHERE NOT sending)), 0)::float8 AS oldest_due_seconds
+FROM unnest($1::uuid[]) AS e(id) CROSS JOIN LATERAL (
+    (SELECT due_at, false AS sending FROM deliveries
+     WHERE endpoint_id = e.id AND due_at <= now() AND ($3 OR unfiltered IS NOT TRUE) ORDER BY due_at LIMIT $2)
+    UNION ALL
+    (SELECT due_at, lease_id IS NOT NULL FROM deliveries
+     WHERE endpoint_id = e.id AND due_at > now() AND ($3 OR unfiltered IS NOT TRUE) ORDER BY due_at LIMIT $2)
+    UNION ALL
+    (SELECT due_at, false FROM deliveries
+     WHERE endpoint_id = e.id AND due_at IS NULL AND ($3 OR unfiltered IS NOT TRUE) LIMIT $2)
+) AS o
+GROUP BY e.id ORDER BY open DESC, e.id
+"""
+
 
 async def backlog(
     connection: AsyncConnection, tenant_id: UUID, subscriber_id: UUID | None, endpoint_id: UUID | None = None
-) -> tuple[list[RowMapping], int]:
+) -> tuple[list[dict[str, Any]], int]:
     """By endpoint, the largest backlog first: pending, sending and waiting deliveries, and the oldest due one's age.
 
-    Of each endpoint so many that are overdue are read at most, so many not due yet, and so many that have a key.
+    Of each endpoint so many that are overdue are read at most, so many not due yet, and so many that wait.
     """
     theirs = await endpoint_ids(connection, Filter(tenant_id, subscriber_id, endpoint_id))
     most = max(FEWEST, min(COUNTED, COUNTED_TOGETHER // max(len(theirs), 1)))
-    columns = select(deliveries.c.endpoint_id, deliveries.c.lease_id, deliveries.c.due_at)
-    columns = columns.where(*asked(Filter(tenant_id, subscriber_id)))
-    # Nobody is sending what is overdue: its lease has ended, so it is counted by the index alone.
-    no_lease = null().cast(Uuid).label("lease_id")
-    unleased = columns.with_only_columns(deliveries.c.endpoint_id, no_lease, deliveries.c.due_at)
-    parts = (
-        unleased.where(deliveries.c.due_at <= func.now()).order_by(deliveries.c.due_at),
-        columns.where(deliveries.c.due_at > func.now()).order_by(deliveries.c.due_at),
-        columns.where(deliveries.c.ordering_key.is_not(None)).order_by(
-            deliveries.c.ordering_key, deliveries.c.sequence
-        ),
-    )
-    overdue, coming, keyed = (of_each(theirs, part, deliveries, most) for part in parts)
-    waiting = select(keyed).where(keyed.c.due_at.is_(None))
-    open = union_all(select(overdue), select(coming), waiting).subquery("o")
-    sending = and_(open.c.lease_id.is_not(None), open.c.due_at > func.now())
-    age = func.now() - func.min(case((sending, None), else_=open.c.due_at))
-    rows = (
-        select(
-            open.c.endpoint_id,
-            func.count().label("open"),
-            func.count().filter(sending).label("sending"),
-            func.count().filter(open.c.due_at.is_(None)).label("waiting"),
-            func.greatest(func.extract("epoch", age), 0).label("oldest_due_seconds"),
-        )
-        .group_by(open.c.endpoint_id)
-        .order_by(literal_column("open").desc(), open.c.endpoint_id)
-    )
-    return await every(connection, rows), most
+    rows = await (await driver_of(connection)).fetch(BACKLOG, theirs, most, subscriber_id is None)
+    return list(map(dict, rows)), most
 
 
 async def outbox_waiting(connection: AsyncConnection, tenant_id: UUID) -> int:

@@ -27,7 +27,8 @@ OverTime = Annotated[Window, Query(description="Until now, in buckets of a minut
 async def totals(gateway: Parts, caller: Reader) -> Any:
     """Counts what is open. A subscriber's key sees the deliveries to its own endpoints."""
     async with gateway.database.reading() as connection:
-        return await stats.backlog(connection, caller)
+        told = await stats.backlog(connection, caller)
+        return {**told, "unmatched_recent": await stats.unmatched(connection, caller)}
 
 
 @router.get(
