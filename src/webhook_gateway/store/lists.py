@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -77,7 +78,8 @@ async def _deliveries(connection: AsyncConnection, wanted: Filter, before: UUID 
     if not theirs:
         return [], None
     ended_rows, rows = finished_rows().where(*told(wanted)), open_rows().where(*asked(wanted))
-    of_all = wanted.subscriber_id is None and wanted.endpoint_id is None
+    unfiltered = wanted.subscriber_id is None
+    of_all = unfiltered and wanted.endpoint_id is None
     wanted = replace(wanted, subscriber_id=None, endpoint_id=None)  # `theirs` says both
     if wanted.event_id is not None:
         of_it = _chosen(_of_event(wanted, rows, ended_rows), wanted, before, None, theirs)
@@ -89,7 +91,8 @@ async def _deliveries(connection: AsyncConnection, wanted: Filter, before: UUID 
         glance = _among_newest(tables, wanted, before, theirs)
         if len(found := await every(connection, newest_first(glance, limit))) == limit:
             return found, None
-    few_open = is_open and await _few(connection, _open_by_endpoint(theirs, rows), FEW_OPEN)
+    by_endpoint = _open_by_endpoint(tuple(theirs), unfiltered=unfiltered)
+    few_open = is_open and await _few(connection, by_endpoint, FEW_OPEN)
     reaches: list[UUID | None] = []
     if is_open and not few_open:
         bounds = between(deliveries, wanted.since, wanted.until, before)
@@ -103,7 +106,7 @@ async def _deliveries(connection: AsyncConnection, wanted: Filter, before: UUID 
 
     sides: list[Select[Any]] = []
     if few_open:
-        sides.append(_chosen(_open_by_endpoint(theirs, rows), wanted, before, reached))
+        sides.append(_chosen(by_endpoint, wanted, before, reached))
     elif is_open:
         rest = narrow(rows, deliveries, wanted, before).where(_to(deliveries, theirs))
         sides.append(_from(rest, deliveries, reached))
@@ -178,9 +181,8 @@ async def attempts_page(
         return [], None
     ended_rows, rows = finished_rows().where(*told(wanted)), open_rows().where(*asked(wanted))
     reached = await _reach_of_each(connection, wanted, theirs, before, ATTEMPTED)
-    if await _few(connection, _open_by_endpoint(theirs, rows), FEW_OPEN):
-        is_open = _open_by_endpoint(theirs, rows)
-    else:
+    is_open = _open_by_endpoint(tuple(theirs), unfiltered=wanted.subscriber_id is None)
+    if not await _few(connection, is_open, FEW_OPEN):
         of_open = await _reach(connection, deliveries, between(deliveries, wanted.since, wanted.until, before))
         reached = max((reach for reach in (reached, of_open) if reach is not None), default=None)
         is_open = rows.where(_to(deliveries, theirs)).subquery("o")
@@ -236,8 +238,11 @@ async def endpoint_ids(connection: AsyncConnection, wanted: Filter) -> list[UUID
     return list(await connection.scalars(rows))
 
 
-def _open_by_endpoint(theirs: Sequence[UUID], rows: Select[Any]) -> Subquery:
-    """Those with a time are in one index, those behind another one in the other."""
+@lru_cache(maxsize=16)
+def _open_by_endpoint(theirs: tuple[UUID, ...], *, unfiltered: bool) -> Subquery:
+    """Those with a time are in one index, those behind another one in the other. The same is asked for again and again
+    by pages that are kept current, and to write it down takes as long as to ask it."""
+    rows = open_rows() if unfiltered else open_rows().where(deliveries.c.unfiltered.is_distinct_from(True))
     due = rows.where(deliveries.c.due_at.is_not(None))
     behind = rows.where(deliveries.c.due_at.is_(None), deliveries.c.ordering_key.is_not(None))
     return union_all(*(select(of_each(theirs, some, deliveries, FEW_OPEN + 1)) for some in (due, behind))).subquery("o")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -150,11 +151,13 @@ async def body(connection: AsyncConnection, tenant_id: UUID, event_id: UUID) -> 
     return sealed
 
 
+@cache
 def open_rows() -> Select[Any]:
     is_sending = and_(deliveries.c.lease_id.is_not(None), deliveries.c.due_at > func.now())
     return _shown(deliveries, state=case((is_sending, "sending"), else_="pending"))
 
 
+@cache
 def finished_rows() -> Select[Any]:
     return _shown(finished_deliveries)
 
