@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
@@ -56,6 +57,25 @@ async def test_a_poll_has_what_is_kept_current_and_neither_menu_nor_name(somebod
     assert 'id="live"' in answer.text
     assert "<nav" not in answer.text
     assert "Sign out" not in answer.text
+
+
+async def test_a_poll_leaves_out_what_stays(somebody: Any, world: World) -> None:
+    person = await somebody("admin")
+    for path in ("/deliveries", f"/endpoints/{world.endpoint_id}"):
+        page, answer = await person.see(path), await poll(person, path)
+        assert "<form" in page
+        assert answer.text.strip().startswith('<div id="live"'), path
+        assert "<form" not in answer.text, path
+    assert "no such" in (await person.get(f"/console/events/{ids.render(ids.EVENT, uuid4())}", headers=POLL)).text
+
+
+async def test_a_replay_offers_to_be_stopped_only_while_it_runs(api: Api, somebody: Any, world: World) -> None:
+    person = await somebody("admin")
+    async with api.database.connection() as connection:
+        for state, is_offered in (("running", True), ("done", False)):
+            await connection.execute("UPDATE jobs SET state = $1", state)
+            answer = await poll(person, f"/replays/{world.job_id}?asked={state}")
+            assert ("Stop it" in answer.text) is is_offered
 
 
 async def test_what_failed_is_tried_again_for_the_next_one(api: Api, somebody: Any, world: World) -> None:

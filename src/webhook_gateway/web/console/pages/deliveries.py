@@ -38,7 +38,7 @@ async def every(visit: Visit) -> Response:
         )
         rows, cursor = next_page(found, PER_PAGE, lambda row: row["id"], reached)
         about = await endpoints.called(connection, visit.caller.tenant_id, {row["endpoint_id"] for row in rows})
-        context: dict[str, Any] = await many.offered(connection, visit)
+        context: dict[str, Any] = {} if visit.is_poll else await many.offered(connection, visit)
     context |= {"rows": rows, "cursor": cursor, "about": about, "states": list(DeliveryState)}
     return visit.show("deliveries.html", "Deliveries", wanted=wanted, **context)
 
