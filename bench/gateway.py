@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
@@ -122,18 +123,29 @@ class Gateway:
 
     async def start_api(self, environment: Mapping[str, str] | None = None) -> None:
         """Returns when it takes events."""
+        self.port, self.api = await self._serve("api", environment or {})
+
+    async def start_console(self) -> tuple[int, subprocess.Popen[bytes]]:
+        """Another API process, whose processes of PostgreSQL are known by their role: its port, and itself."""
+        await self.connection.execute("CREATE ROLE console SUPERUSER LOGIN PASSWORD 'console'")
+        at = urlsplit(self.postgres.url)
+        url = at._replace(netloc=f"console:console@{at.hostname}:{at.port}").geturl()
+        return await self._serve("console", {"DATABASE_URL": url})
+
+    async def _serve(self, name: str, environment: Mapping[str, str]) -> tuple[int, subprocess.Popen[bytes]]:
         with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        command = supervisor.gateway("serve", "--port", str(self.port), "--processes", "1")
-        self.api = self._spawn("api", command, environment or {})
+            port = free.getsockname()[1]
+        command = supervisor.gateway("serve", "--port", str(port), "--processes", "1")
+        process = self._spawn(name, command, environment)
         deadline = time.monotonic() + READY
         async with httpx.AsyncClient() as http:
             while True:
                 with suppress(httpx.TransportError):
-                    if (await http.get(f"http://127.0.0.1:{self.port}/readyz")).status_code == httpx.codes.OK:
-                        return
-                if self.api.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError("the API did not start:\n" + self.log_end("api"))
+                    if (await http.get(f"http://127.0.0.1:{port}/readyz")).status_code == httpx.codes.OK:
+                        return port, process
+                if process.poll() is not None or time.monotonic() > deadline:
+                    children.end(process)
+                    raise RuntimeError("the API did not start:\n" + self.log_end(name))
                 await asyncio.sleep(0.1)
 
     def stop_api(self) -> None:
