@@ -10,6 +10,8 @@ from tests.support.hospital import Hospital
 from webhook_gateway.store import bodies, migrate, partitions
 from webhook_gateway.store.partitions import EVENTS, make_all
 
+from .plans import explain_prepared
+
 
 def today() -> date:
     return datetime.now(UTC).date()
@@ -52,6 +54,15 @@ async def test_rows_move_from_the_default_partition_while_others_read_them(hospi
     await asyncio.gather(*readers)
     assert await hospital.count("events_default") == 0
     assert await hospital.count(EVENTS.name(today())) == 200
+
+
+async def test_bodies_are_looked_for_in_their_own_days_only(hospital: Hospital) -> None:
+    posted = await hospital.post(times=3)
+    async with hospital.database.connection() as connection:
+        assert len(await bodies.bodies(connection, posted[::-1])) == 3
+        plan, _ = await explain_prepared(connection, bodies.BODIES, posted)
+    assert EVENTS.name(today()) in plan
+    assert EVENTS.name(today() + timedelta(days=1)) not in plan
 
 
 async def test_whole_partitions_are_dropped_once_they_have_ended(hospital: Hospital) -> None:

@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 from asyncpg.pgproto.pgproto import UUID as DriverUUID
 
+from .bodies import among
 from .clock import time_near
 from .database import FULL_SCAN, Connection
 from .finished import has_delivery
@@ -147,7 +148,7 @@ FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigi
 INSERT_WITH_BODIES = f"""
 -- insert with bodies: the same, and what is about to be sent comes by the way
 WITH made AS ({INSERT_DELIVERIES})
-SELECT id, body FROM events WHERE id = ANY($13::uuid[])
+SELECT id, body FROM events WHERE {among("$13")}
 """
 
 FAN_OUT = f"""
@@ -160,7 +161,7 @@ WITH made AS MATERIALIZED (
 SELECT made.*, NULL::bytea AS body FROM made
 UNION ALL
 SELECT NULL, id, NULL, NULL, body FROM events
-WHERE id = ANY($10::uuid[]) AND EXISTS (SELECT FROM made WHERE lease_id IS NOT NULL)
+WHERE {among("$10")} AND EXISTS (SELECT FROM made WHERE lease_id IS NOT NULL)
 """
 FAN_OUT_ONE = regex(r"(\$\d+)::(\w+)\[\]").sub(r"ARRAY[\1::\2]", FAN_OUT)  # the driver's arrays cost more than rows
 
@@ -312,7 +313,7 @@ async def fan_out(
     Nothing of events that another process took, or is about to. ``version`` is the configuration's by which they match.
     With rows of deliveries come the sealed bodies of these events, where something is leased.
     """
-    columned = [sorted(event.sequence for event in told), *columns(ToldDelivery, new), bodies_of or [None]]
+    columned = [sorted(event.sequence for event in told), *columns(ToldDelivery, new), sorted(bodies_of) or [None]]
     one = len(told) == len(new) == 1
     *arguments, bodies = [column[0] for column in columned] if one else columned
     rows = await connection.fetch(FAN_OUT_ONE if one else FAN_OUT, version, after, *arguments, lease_id, bodies, now)
@@ -340,7 +341,7 @@ async def insert_deliveries(
     if not bodies_of:
         await connection.execute(INSERT_DELIVERIES, *columns(NewDelivery, new), lease_id)
         return {}
-    rows = await connection.fetch(INSERT_WITH_BODIES, *columns(NewDelivery, new), lease_id, bodies_of)
+    rows = await connection.fetch(INSERT_WITH_BODIES, *columns(NewDelivery, new), lease_id, sorted(bodies_of))
     return {row["id"]: row["body"] for row in rows}
 
 
