@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from tests.support.hospital import Hospital, new_master_key
 from tests.support.partner import partner
-from webhook_gateway.store import configuration, keyring
+from webhook_gateway.crypto.vault import MasterKeys, Vault
+from webhook_gateway.intake.catalogue import Catalogue
+from webhook_gateway.intake.commits import EventRefused, RefusedBecause
+from webhook_gateway.intake.events import NewEvent
+from webhook_gateway.intake.ingest import Ingest
+from webhook_gateway.store import configuration, keyring, tenants
 
 COUNT = 20
 
@@ -46,3 +51,31 @@ async def test_a_running_worker_takes_a_rotated_data_key_into_use(hospital: Hosp
             await there.got(2)
         (row,) = await hospital.rows("SELECT count(*) FROM attempts WHERE outcome <> 'accepted'")
         assert row["count"] == 0
+
+
+async def test_while_a_key_is_missing_no_event_of_an_unknown_type_costs_other_tenants_their_schemas(
+    hospital: Hospital,
+) -> None:
+    other = Vault(MasterKeys.parse(new_master_key("other")))
+    async with hospital.database.connection() as connection:
+        elsewhere = await tenants.make(connection, other, "elsewhere")
+        await connection.execute(
+            "INSERT INTO event_types (tenant_id, name, description, schema, example) VALUES ($1, $2, '', $3, '{}')",
+            *(hospital.tenant_id, "ward.opened", '{"type": "object"}'),
+        )
+        await configuration.changed(connection)
+    catalogue = Catalogue()
+    ingest = Ingest(hospital.database, hospital.vault, catalogue)
+    await ingest.refresh_all()
+    known = catalogue.get(hospital.tenant_id, "ward.opened")
+    assert known is not None
+    compiled = catalogue.compiled(hospital.tenant_id, known)
+    refused = await ingest.accept(hospital.tenant_id, NewEvent("ward.closed", b"{}", {}))
+    assert refused == EventRefused(RefusedBecause.UNKNOWN_EVENT_TYPE)
+    assert catalogue.compiled(hospital.tenant_id, known) is compiled
+
+    # Its master key comes back without any change.
+    assert not hospital.vault.knows(elsewhere)
+    hospital.vault.master_keys = other.master_keys
+    await ingest.refresh_all()
+    assert hospital.vault.knows(elsewhere)

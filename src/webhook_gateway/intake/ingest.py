@@ -143,12 +143,19 @@ class Ingest:
         """Keeps notifications going out; cancelled at the end."""
         await self._commits.run()
 
+    async def refresh_all(self) -> None:
+        """The same, and data keys that were lacking: with each event of an unknown type that would cost much."""
+        lacked_keys = self._lacks_keys
+        await self.refresh()
+        if lacked_keys:
+            self._lacks_keys = bool(await keyring.fill(self._database, self._vault))
+
     async def refresh(self) -> None:
         """Takes the time, and if anything changed the data keys and the tenants' own event types as they are now."""
         async with self._database.connection() as connection:
             version, now = await configuration.version_and_time(connection)
             self._database.clock.set(now)
-            if version == self._version and not self._lacks_keys:
+            if version == self._version:
                 return
             own: dict[UUID, list[EventType]] = {}
             for tenant_id, name, description, schema, example, key, patient in await configuration.event_types(

@@ -202,7 +202,7 @@ async def _refresh(app: Application) -> float:
     gateway: Gateway = app.state.gateway
     telemetry.http_in_flight.set(app.access.in_flight)  # at each request it would cost more than all else
     app.byte_routes.heads.clear()
-    await gateway.ingest.refresh()
+    await gateway.ingest.refresh_all()
     await keyring.count(gateway.database, gateway.vault)
     gateway.callers.forget()
     return REFRESH
