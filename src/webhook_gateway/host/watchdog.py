@@ -23,21 +23,24 @@ ROUNDS = 5  # of silence, after which a process is given up
 def start() -> None:
     """Says so from now on, in the running loop; nothing where nobody wants to hear it."""
     ways: list[Callable[[], object]] = []
+    every = EVERY
     if number := os.environ.pop(PIPE, ""):
         os.set_blocking(int(number), False)
         ways.append(partial(os.write, int(number), b"."))
-    if os.environ.get("WATCHDOG_USEC") and os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
+    patience = int(os.environ.get("WATCHDOG_USEC", "0"))
+    if patience and os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
+        every = min(every, patience / 2_000_000)  # as sd_watchdog_enabled(3) has it
         ways.append(partial(_notify, os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)))
     if ways:
-        _say(ways)
+        _say(ways, every)
 
 
-def _say(ways: list[Callable[[], object]]) -> None:
+def _say(ways: list[Callable[[], object]], every: float) -> None:
     for way in ways:
         with suppress(OSError):  # nobody listens any more
             way()
     loop = asyncio.get_running_loop()
-    loop.call_later(EVERY - loop.time() % EVERY, _say, ways)  # when everything else wakes up
+    loop.call_later(every - loop.time() % every, _say, ways, every)  # when everything else wakes up
 
 
 def _notify(address: str) -> None:
