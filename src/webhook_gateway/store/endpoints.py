@@ -17,7 +17,7 @@ from webhook_gateway.rules.model import EndpointState, Signing
 from . import deliveries, ordering
 from .driver import driver_of
 from .finished import NOT_WANTED
-from .rows import every, first, one
+from .rows import asked_again, every, first, one
 from .tables import deliveries as deliveries_table
 from .tables import endpoint_health, endpoint_secrets, endpoints, finished_deliveries, held_keys, subscribers
 
@@ -46,10 +46,8 @@ async def get(
     lock: bool = False,
 ) -> RowMapping | None:
     """An endpoint that isn't deleted, with what its subscriber may have; with a subscriber, only if it is theirs."""
-    found = _live(tenant_id, subscriber_id).where(endpoints.c.id == endpoint_id)
-    if lock:
-        found = found.with_for_update(key_share=True, of=endpoints)
-    return await first(connection, found)
+    found = _one(tenant_id, endpoint_id, subscriber_id)
+    return await first(connection, found.with_for_update(key_share=True, of=endpoints) if lock else found)
 
 
 async def page(
@@ -189,17 +187,10 @@ async def expire_secrets(connection: AsyncConnection, endpoint_id: UUID, overlap
 
 async def secrets_of(connection: AsyncConnection, endpoint_ids: Sequence[UUID]) -> list[RowMapping]:
     """The live secrets' ids and times, newest first; not the secrets."""
-    live = (
-        select(
-            endpoint_secrets.c.endpoint_id,
-            endpoint_secrets.c.id,
-            endpoint_secrets.c.created_at,
-            endpoint_secrets.c.expires_at,
-        )
-        .where(endpoint_secrets.c.endpoint_id.in_(endpoint_ids), _unexpired())
-        .order_by(endpoint_secrets.c.id.desc())
-    )
-    return await every(connection, live)
+    its = endpoint_secrets.c
+    live = select(its.endpoint_id, its.id, its.created_at, its.expires_at)
+    live = live.where(its.endpoint_id.in_(endpoint_ids), _unexpired())
+    return await every(connection, live.order_by(its.id.desc()))
 
 
 async def signing_keys(connection: AsyncConnection, endpoint_id: UUID, signing: Signing) -> list[RowMapping]:
@@ -216,21 +207,23 @@ async def signing_keys(connection: AsyncConnection, endpoint_id: UUID, signing: 
 
 async def health_of(connection: AsyncConnection, endpoint_ids: Sequence[UUID]) -> list[RowMapping]:
     """What workers have written down of the endpoints that failed lately."""
-    known = select(
-        endpoint_health,
-        (endpoint_health.c.open_until > func.now()).label("is_open"),
-    ).where(endpoint_health.c.endpoint_id.in_(endpoint_ids))
-    return await every(connection, known)
+    known = select(endpoint_health, (endpoint_health.c.open_until > func.now()).label("is_open"))
+    return await every(connection, known.where(endpoint_health.c.endpoint_id.in_(endpoint_ids)))
 
 
 async def held_page(
     connection: AsyncConnection, endpoint_id: UUID, *, after: int | None, limit: int, unfiltered: bool
 ) -> list[RowMapping]:
     """Ordering keys of an endpoint that wait for an operator, see `_held`."""
+    return await every(connection, _held_of(endpoint_id, after, limit, unfiltered=unfiltered))
+
+
+@asked_again
+def _held_of(endpoint_id: UUID, after: int | None, limit: int, *, unfiltered: bool) -> Select[Any]:
     rows = select(held_keys).where(held_keys.c.endpoint_id == endpoint_id)
     if after is not None:
         rows = rows.where(held_keys.c.ordering_key > after)
-    return await _held(connection, rows.order_by(held_keys.c.ordering_key).limit(limit), "ordering_key", unfiltered)
+    return _held(rows.order_by(held_keys.c.ordering_key).limit(limit), "ordering_key", unfiltered)
 
 
 async def held_everywhere(
@@ -241,10 +234,11 @@ async def held_everywhere(
     if subscriber_id is not None:
         theirs = select(endpoints.c.id).where(endpoints.c.subscriber_id == subscriber_id)
         rows = rows.where(held_keys.c.endpoint_id.in_(theirs))
-    return await _held(connection, rows.order_by(held_keys.c.held_at).limit(limit), "held_at", subscriber_id is None)
+    rows = rows.order_by(held_keys.c.held_at).limit(limit)
+    return await every(connection, _held(rows, "held_at", subscriber_id is None))
 
 
-async def _held(connection: AsyncConnection, rows: Select[Any], by: str, unfiltered: bool) -> list[RowMapping]:
+def _held(rows: Select[Any], by: str, unfiltered: bool) -> Select[Any]:
     """How many wait behind each key, with ``unfiltered`` ones or without, and what became of the dead delivery: that is
     told where no filter may have kept it back."""
     held = rows.subquery("held")
@@ -266,7 +260,7 @@ async def _held(connection: AsyncConnection, rows: Select[Any], by: str, unfilte
     joined = joined.join(again, again.c.id == dead.c.replayed_as, isouter=True)
     kept = (held.c.endpoint_id, held.c.ordering_key, held.c.held_at)
     told = select(*kept, *shown, behind.label("waiting")).select_from(joined)
-    return await every(connection, told.order_by(held.c[by]))
+    return told.order_by(held.c[by])
 
 
 async def in_trouble(
@@ -327,6 +321,11 @@ _called = (
 
 def new_id() -> UUID:
     return uuid_utils.uuid7()
+
+
+@asked_again
+def _one(tenant_id: UUID, endpoint_id: UUID, subscriber_id: UUID | None) -> Select[Any]:
+    return _live(tenant_id, subscriber_id).where(endpoints.c.id == endpoint_id)
 
 
 def _live(tenant_id: UUID, subscriber_id: UUID | None) -> Select[Any]:

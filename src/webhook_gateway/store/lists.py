@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -48,14 +47,14 @@ from .reports import (
     owned,
     told,
 )
-from .rows import every
+from .rows import asked_again, every
 from .tables import attempts, deliveries, endpoints, events, finished_deliveries
 from .waiting import OPEN_STATES, explained
 
 WALKED = 10_000
 """Rows that a page walks over at most, in each table, to find those that a filter wants."""
 GLANCED = 1_000
-"""The newest rows of all endpoints, among which most pages of a hospital are found whole."""
+"""The newest rows of all endpoints, among which most pages of a hospital are found whole; unfiltered, among fewer."""
 FEW_OPEN = 2_000
 """As many rows are read and sorted rather than walked to."""
 ATTEMPTED = 2_000
@@ -74,25 +73,22 @@ async def deliveries_page(connection: AsyncConnection, wanted: Filter, *, before
 
 
 async def _deliveries(connection: AsyncConnection, wanted: Filter, before: UUID | None, limit: int) -> Page:
-    theirs = await endpoint_ids(connection, wanted)
+    theirs = tuple(await endpoint_ids(connection, wanted))
     if not theirs:
         return [], None
-    ended_rows, rows = finished_rows().where(*told(wanted)), open_rows().where(*asked(wanted))
     unfiltered = wanted.subscriber_id is None
     of_all = unfiltered and wanted.endpoint_id is None
-    wanted = replace(wanted, subscriber_id=None, endpoint_id=None)  # `theirs` says both
     if wanted.event_id is not None:
-        of_it = _chosen(_of_event(wanted, rows, ended_rows), wanted, before, None, theirs)
-        return await every(connection, newest_first(of_it, limit)), None
+        of_it = _of_event(wanted, open_rows().where(*asked(wanted)), finished_rows().where(*told(wanted)))
+        return await every(connection, newest_first(_chosen(of_it, wanted, before, None, theirs), limit)), None
     is_open, has_ended = wanted.state in (None, *OPEN_STATES), wanted.state in (None, *FINAL_STATES)
     is_dead = wanted.state in ("dead", "cancelled")
     if of_all and not is_dead:
-        tables = [(rows, deliveries)] * is_open + [(ended_rows, finished_deliveries)] * has_ended
-        glance = _among_newest(tables, wanted, before, theirs)
-        if len(found := await every(connection, newest_first(glance, limit))) == limit:
-            return found, None
-    by_endpoint = _open_by_endpoint(tuple(theirs), unfiltered=unfiltered)
-    few_open = is_open and await _few(connection, by_endpoint, FEW_OPEN)
+        few = (4 * limit,) if wanted.type is None and wanted.state is None else ()
+        for most in (*few, GLANCED):
+            if len(found := await every(connection, _among_newest(wanted, theirs, before, limit, most))) == limit:
+                return found, None
+    few_open = is_open and await _few(connection, _open_by_endpoint(theirs, unfiltered=unfiltered))
     reaches: list[UUID | None] = []
     if is_open and not few_open:
         bounds = between(deliveries, wanted.since, wanted.until, before)
@@ -103,25 +99,8 @@ async def _deliveries(connection: AsyncConnection, wanted: Filter, before: UUID 
     elif has_ended and (wanted.type is not None or wanted.state is not None):
         reaches.append(await _reach_of_each(connection, wanted, theirs, before))
     reached = max((reach for reach in reaches if reach is not None), default=None)
-
-    sides: list[Select[Any]] = []
-    if few_open:
-        sides.append(_chosen(by_endpoint, wanted, before, reached))
-    elif is_open:
-        rest = narrow(rows, deliveries, wanted, before).where(_to(deliveries, theirs))
-        sides.append(_from(rest, deliveries, reached))
-    if has_ended:
-        ended = _from(narrow(ended_rows, finished_deliveries, wanted, before), finished_deliveries, reached)
-        if is_dead:
-            rare = ended if of_all else ended.where(_to(finished_deliveries, theirs))
-            ids = newest_first(rare.with_only_columns(finished_deliveries.c.id), limit)
-            sides.append(finished_rows().where(finished_deliveries.c.id.in_(ids)))
-        else:
-            newest = ended.order_by(finished_deliveries.c.id.desc())
-            sides.append(select(*of_each(theirs, newest, finished_deliveries, limit).c))
-    limited = [newest_first(side, limit).subquery() for side in sides]
-    both = union_all(*(select(side) for side in limited)).subquery("d")
-    return await every(connection, newest_first(select(*both.c), limit)), reached
+    found_so = _by_endpoint(wanted, theirs, before, limit, reached, few=few_open or is_dead)
+    return await every(connection, found_so), reached
 
 
 async def latest_of_event(connection: AsyncConnection, wanted: Filter, theirs: Sequence[UUID]) -> list[dict[str, Any]]:
@@ -182,7 +161,7 @@ async def attempts_page(
     ended_rows, rows = finished_rows().where(*told(wanted)), open_rows().where(*asked(wanted))
     reached = await _reach_of_each(connection, wanted, theirs, before, ATTEMPTED)
     is_open = _open_by_endpoint(tuple(theirs), unfiltered=wanted.subscriber_id is None)
-    if not await _few(connection, is_open, FEW_OPEN):
+    if not await _few(connection, is_open):
         of_open = await _reach(connection, deliveries, between(deliveries, wanted.since, wanted.until, before))
         reached = max((reach for reach in (reached, of_open) if reach is not None), default=None)
         is_open = rows.where(_to(deliveries, theirs)).subquery("o")
@@ -238,10 +217,38 @@ async def endpoint_ids(connection: AsyncConnection, wanted: Filter) -> list[UUID
     return list(await connection.scalars(rows))
 
 
-@lru_cache(maxsize=16)
+@asked_again
+def _by_endpoint(
+    wanted: Filter, theirs: tuple[UUID, ...], before: UUID | None, limit: int, reached: UUID | None, *, few: bool
+) -> Select[Any]:
+    """What the filter wants, by the indexes of endpoints; with ``few`` what is open, or dead, is read whole."""
+    is_open, has_ended = wanted.state in (None, *OPEN_STATES), wanted.state in (None, *FINAL_STATES)
+    unfiltered = wanted.subscriber_id is None
+    some = replace(wanted, subscriber_id=None, endpoint_id=None)  # `theirs` says both
+    sides: list[Select[Any]] = []
+    if few and is_open:
+        sides.append(_chosen(_open_by_endpoint(theirs, unfiltered=unfiltered), some, before, reached))
+    elif is_open:
+        rest = narrow(open_rows().where(*asked(wanted)), deliveries, some, before).where(_to(deliveries, theirs))
+        sides.append(_from(rest, deliveries, reached))
+    if has_ended:
+        ended = narrow(finished_rows().where(*told(wanted)), finished_deliveries, some, before)
+        ended = _from(ended, finished_deliveries, reached)
+        if few and not is_open:
+            rare = ended if unfiltered and wanted.endpoint_id is None else ended.where(_to(finished_deliveries, theirs))
+            ids = newest_first(rare.with_only_columns(finished_deliveries.c.id), limit)
+            sides.append(finished_rows().where(finished_deliveries.c.id.in_(ids)))
+        else:
+            ended = ended.order_by(finished_deliveries.c.id.desc())
+            sides.append(select(*of_each(theirs, ended, finished_deliveries, limit).c))
+    limited = [newest_first(side, limit).subquery() for side in sides]
+    both = union_all(*(select(side) for side in limited)).subquery("d")
+    return newest_first(select(*both.c), limit)
+
+
+@asked_again
 def _open_by_endpoint(theirs: tuple[UUID, ...], *, unfiltered: bool) -> Subquery:
-    """Those with a time are in one index, those behind another one in the other. The same is asked for again and again
-    by pages that are kept current, and to write it down takes as long as to ask it."""
+    """Those with a time are in one index, those behind another one in the other."""
     rows = open_rows() if unfiltered else open_rows().where(deliveries.c.unfiltered.is_distinct_from(True))
     due = rows.where(deliveries.c.due_at.is_not(None))
     behind = rows.where(deliveries.c.due_at.is_(None), deliveries.c.ordering_key.is_not(None))
@@ -255,27 +262,29 @@ def _of_event(wanted: Filter, rows: Select[Any], ended_rows: Select[Any]) -> Sub
     return union_all(*(select(*side.offset(0).subquery().c) for side in sides)).subquery("o")
 
 
-def _among_newest(
-    tables: Sequence[tuple[Select[Any], FromClause]], wanted: Filter, before: UUID | None, theirs: Sequence[UUID]
-) -> Select[Any]:
-    """Those that the filter wants of the newest rows of each table, down to where all of each were read."""
-    newest = [
-        rows.where(*between(table, wanted.since, wanted.until, before)).order_by(table.c.id.desc()).limit(GLANCED).cte()
-        for rows, table in tables
-    ]
-    ends = [select(some.c.id).order_by(some.c.id.desc()).offset(GLANCED - 1).scalar_subquery() for some in newest]
+@asked_again
+def _among_newest(wanted: Filter, theirs: tuple[UUID, ...], before: UUID | None, limit: int, most: int) -> Select[Any]:
+    """Those that the filter wants of the newest rows of each table, down to where all of each were read: of what is
+    open only as far as what has ended, since many entries of its index are of what has gone."""
+    is_open, has_ended = wanted.state in (None, *OPEN_STATES), wanted.state in (None, *FINAL_STATES)
+    newest: list[Any] = []
+    end: ColumnElement[UUID] = literal(UUID(int=0), Uuid)
+    for rows, table in [(finished_rows(), finished_deliveries)] * has_ended + [(open_rows(), deliveries)] * is_open:
+        bounds = (table.c.id >= end, *between(table, wanted.since, wanted.until, before))
+        newest.append(rows.where(*bounds).order_by(table.c.id.desc()).limit(most).cte())
+        last = select(newest[-1].c.id).order_by(newest[-1].c.id.desc()).offset(most - 1).scalar_subquery()
+        end = func.coalesce(last, end)
     both = union_all(*(select(some) for some in newest)).subquery("d")
-    read = both.c.id >= func.coalesce(func.greatest(*ends), literal(UUID(int=0), Uuid))
-    return _chosen(both, wanted, theirs=theirs).where(read)
+    return newest_first(_chosen(both, wanted, theirs=theirs).where(both.c.id >= end), limit)
 
 
 def _to(rows: FromClause, theirs: Sequence[UUID]) -> ColumnElement[bool]:
     return rows.c.endpoint_id == (theirs[0] if len(theirs) == 1 else any_(literal(list(theirs), ARRAY(Uuid))))
 
 
-async def _few(connection: AsyncConnection, rows: Subquery, most: int) -> bool:
-    some = select(literal_column("1")).select_from(rows).limit(most + 1).subquery()
-    return int(await connection.scalar(select(func.count()).select_from(some)) or 0) <= most
+async def _few(connection: AsyncConnection, rows: Subquery) -> bool:
+    some = select(literal_column("1")).select_from(rows).limit(FEW_OPEN + 1).subquery()
+    return int(await connection.scalar(select(func.count()).select_from(some)) or 0) <= FEW_OPEN
 
 
 async def _reach(connection: AsyncConnection, table: FromClause, bounds: Sequence[ColumnElement[bool]]) -> UUID | None:

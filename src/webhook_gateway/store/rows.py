@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 from sqlalchemy import Executable, RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+asked_again = lru_cache(maxsize=64)
+"""Statements that pages which are kept current ask again and again: to write one down takes longer than to ask it."""
 
 
 async def first(connection: AsyncConnection, statement: Executable) -> RowMapping | None:
