@@ -1,4 +1,5 @@
-"""PostgreSQL is killed before it has written down what fan-out made: then that is made again, and nothing is lost."""
+"""PostgreSQL is killed before it has written down what fan-out made, where it need not wait for that: then that is made
+again, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -43,9 +44,18 @@ def mortal() -> Iterator[MortalPostgres]:
 
 @pytest.fixture
 async def hospital(mortal: MortalPostgres) -> AsyncIterator[Hospital]:
+    async with _hospital(mortal, "off") as found:
+        yield found
+
+
+@asynccontextmanager
+async def _hospital(mortal: MortalPostgres, waits: str) -> AsyncIterator[Hospital]:
     name = f"crash_{uuid7().hex}"
     async with _connected(mortal) as connection:
         await connection.execute(f"CREATE DATABASE {name}")
+        if waits:
+            said = f"webhook_gateway.fan_out_synchronous_commit = '{waits}'"
+            await connection.execute(f"ALTER DATABASE {name} SET {said}")
     url = mortal.url.removesuffix("/postgres") + f"/{name}"
     await asyncio.to_thread(migrate.upgrade, url)
     async with hospital_on(url) as found:
@@ -116,6 +126,23 @@ async def test_a_round_that_a_crash_takes_is_made_again_under_the_same_ids(
     assert await hospital.fan_out() == 2
     assert {row["id"] for row in await hospital.rows(MADE_AGAIN)} == made
     assert len(made) == 4
+
+
+@pytest.mark.parametrize("waits", ["", "on", "whatever else"])
+async def test_fan_out_waits_for_the_disk_unless_it_was_told_not_to(mortal: MortalPostgres, waits: str) -> None:
+    async with _hospital(mortal, waits) as hospital:
+        await hospital.endpoint()
+        async with told(hospital) as fan_out:
+            await hospital.post("a", told=True)
+            assert len((await round_of_told(fan_out)).leased) == 1
+            fan_out.told.clear()
+            await crash(mortal, hospital)
+            assert await hospital.count("deliveries") == 1
+            assert await hospital.count("outbox") == 0
+        await hospital.post("b")
+        assert await hospital.fan_out() == 1
+        await crash(mortal, hospital)
+        assert await hospital.count("deliveries") == 2
 
 
 async def test_a_round_that_tells_of_an_addressee_who_gets_nothing_is_written_before_anybody_hears_of_it(

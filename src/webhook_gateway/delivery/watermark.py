@@ -40,7 +40,7 @@ class LowWaterMark:
     """A sequence of the outbox up to which nothing was left some seconds ago, by this process's own monotonic time.
 
     A crash of Postgres may bring back what fan-out had taken, and ends all connections: one that is newer than what was
-    found knows nothing of it (docs/decisions/0021-fan-out-does-not-wait-for-the-disk.md).
+    found knows nothing of it (docs/decisions/0021-fan-out-need-not-wait-for-the-disk.md).
     """
 
     def __init__(self) -> None:

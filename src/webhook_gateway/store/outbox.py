@@ -17,7 +17,7 @@ from asyncpg.pgproto.pgproto import UUID as DriverUUID
 
 from .bodies import among
 from .clock import time_near
-from .database import FULL_SCAN, Connection
+from .database import COMMIT_AS_SAID, FULL_SCAN, Connection
 from .finished import has_delivery
 from .notifications import CHANNEL, OUTBOX
 from .rows import columns
@@ -99,9 +99,6 @@ WHERE {has_delivery("w.event_id", "w.endpoint_id")} OR w.event_id = ANY(ARRAY(SE
                               WHERE sequence BETWEEN $3 - 100000 AND $3 - 1 AND endpoint_id IS NULL))
 """
 
-UNFLUSHED = "set_config('synchronous_commit', 'off', true) = 'off'"
-"""SQL: the transaction's commit won't wait for the disk (docs/decisions/0021-fan-out-does-not-wait-for-the-disk.md)."""
-
 FLUSHED = "SET LOCAL synchronous_commit TO DEFAULT"
 """It does, after all: what a crash takes couldn't be made again as it was."""
 
@@ -113,7 +110,7 @@ DEQUEUE = f"""
 -- outbox when that is long, and so it does with EXISTS.
 -- Nothing while the clock is in doubt.
 WITH lock AS MATERIALIZED (
-    SELECT {UNFLUSHED} AND {time_near("$3", "NULL")} IS NOT NULL
+    SELECT {COMMIT_AS_SAID} AND {time_near("$3", "NULL")} IS NOT NULL
            AND pg_try_advisory_xact_lock(hashtextextended('webhook_gateway.fan_out', 0)) AS mine
 ), waiting AS MATERIALIZED (
     SELECT id FROM tenants
@@ -155,8 +152,9 @@ FAN_OUT = f"""
 -- fan out: a few events of which notifications told become deliveries, and what is about to be sent comes by the way
 WITH made AS MATERIALIZED (
     SELECT id, event_id, endpoint_id, lease_id
-    FROM fan_out_told(CASE WHEN {UNFLUSHED} AND {time_near("$11", "NULL")} IS NOT NULL THEN $1::bigint END, $2::bigint,
-                      $3::bigint[], $4::bigint[], $5::uuid[], $6::uuid[], $7::bool[], $8::float8[], $9::uuid)
+    FROM fan_out_told(CASE WHEN {COMMIT_AS_SAID} AND {time_near("$11", "NULL")} IS NOT NULL THEN $1::bigint END,
+                      $2::bigint, $3::bigint[],
+                      $4::bigint[], $5::uuid[], $6::uuid[], $7::bool[], $8::float8[], $9::uuid)
 )
 SELECT made.*, NULL::bytea AS body FROM made
 UNION ALL
