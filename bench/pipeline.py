@@ -30,7 +30,7 @@ LOADS = (0.25, 0.5, 0.8)
 
 def plan(gateway: Gateway, name: str, seconds: float, **more: Any) -> Plan:
     """A load on the gateway's API with numbers of its own."""
-    first = gateway.numbers(1_000_000)
+    first = gateway.numbers(10_000_000)  # more than a load of minutes posts
     given: dict[str, Any] = {"types": list(TYPES), "keys": gateway.keys, "receiver": gateway.receiver.port, **more}
     return Plan(
         port=gateway.port, notes=str(gateway.directory / name), seconds=seconds, first=first % 9_000_000_000, **given
