@@ -5,24 +5,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from time import monotonic
 
 import pytest
 
 from webhook_gateway import telemetry
-from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.intake import commits as module
-from webhook_gateway.intake.catalogue import Catalogue
-from webhook_gateway.intake.commits import FEW, OFTEN, Receipt
-from webhook_gateway.intake.events import NewEvent
-from webhook_gateway.intake.ingest import Ingest
-from webhook_gateway.store import keyring, tenants
-from webhook_gateway.store.database import Database
+from webhook_gateway.intake.commits import FEW, OFTEN
 
-DATA = {"shift_id": "shf_81", "staff_id": "st_19", "version": 1}
-EVENT = NewEvent(
-    type="staff_shift.cancelled", data=b'{"shift_id":"shf_81","staff_id":"st_19","version":1}', parsed=DATA
-)
+from .taking_in import taking_in
+
 Post = Callable[[int], "list[asyncio.Task[None]]"]
 
 
@@ -30,19 +21,8 @@ Post = Callable[[int], "list[asyncio.Task[None]]"]
 async def post(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Post]:
     monkeypatch.setattr(module, "SPACING", 3_600.0)
     monkeypatch.setattr(module, "RECENTLY", 3_600.0)
-    database, vault = Database(database_url, connections=3, patience=60.0), Vault(MasterKeys({"test": bytes(32)}))
-    async with database.connection() as connection:
-        tenant_id = await tenants.make(connection, vault)
-    await keyring.fill(database, vault)
-    ingest, until = Ingest(database, vault, Catalogue()), monotonic() + 60
-
-    async def one() -> None:
-        assert isinstance(await ingest.accept(tenant_id, EVENT, until), Receipt)
-
-    try:
-        yield lambda count: [asyncio.create_task(one()) for _ in range(count)]
-    finally:
-        await database.close()
+    async with taking_in(database_url, "default") as intake:
+        yield lambda count: [asyncio.create_task(intake.post(intake.tenants[0])) for _ in range(count)]
 
 
 def sizes() -> tuple[float, float]:

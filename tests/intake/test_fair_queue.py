@@ -12,46 +12,36 @@ from webhook_gateway.crypto.vault import MasterKeys, Vault
 from webhook_gateway.intake import commits as module
 from webhook_gateway.intake.catalogue import Catalogue
 from webhook_gateway.intake.commits import LARGEST_COMMIT, Receipt
-from webhook_gateway.intake.events import NewEvent
 from webhook_gateway.intake.ingest import Ingest
-from webhook_gateway.store import keyring, tenants
 from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable
 
-DATA = {"shift_id": "shf_81", "staff_id": "st_19", "version": 1}
-EVENT = NewEvent(
-    type="staff_shift.cancelled", data=b'{"shift_id":"shf_81","staff_id":"st_19","version":1}', parsed=DATA
-)
+from .taking_in import EVENT, taking_in
+
 FLOOD = 2_000
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 async def test_who_floods_the_queue_waits_alone(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONGEST_QUEUE", FLOOD)
-    database, vault = Database(database_url, connections=3, patience=60.0), Vault(MasterKeys({"test": bytes(32)}))
-    async with database.connection() as connection:
-        flooding, first, second = [await tenants.make(connection, vault, name) for name in ("default", "b", "c")]
-    await keyring.fill(database, vault)
-    ingest, until = Ingest(database, vault, Catalogue()), monotonic() + 60
     ended: list[UUID] = []
+    async with taking_in(database_url, "default", "b", "c") as intake:
+        flooding, first, second = intake.tenants
 
-    async def post(tenant_id: UUID) -> None:
-        assert isinstance(await ingest.accept(tenant_id, EVENT, until), Receipt)
-        ended.append(tenant_id)
+        async def post(tenant_id: UUID) -> None:
+            await intake.post(tenant_id)
+            ended.append(tenant_id)
 
-    try:
-        async with database.connection() as connection, connection.transaction():
+        async with intake.database.connection() as connection, connection.transaction():
             await connection.execute("LOCK TABLE outbox")  # no commit succeeds, so what is posted piles up
             flood = [asyncio.create_task(post(flooding)) for _ in range(FLOOD)]
             await asyncio.sleep(0)
             late = [asyncio.create_task(post(tenant_id)) for tenant_id in (first, second, first)]
             await asyncio.sleep(0)
             with pytest.raises(DatabaseUnavailable, match="too many"):
-                await ingest.accept(flooding, EVENT, until)
+                await intake.ingest.accept(flooding, EVENT, intake.until)
             late.append(asyncio.create_task(post(second)))
             await asyncio.sleep(0)
         await asyncio.gather(*flood, *late)
-    finally:
-        await database.close()
     before_others = ended[: max(index for index, tenant_id in enumerate(ended) if tenant_id != flooding)]
     assert len(before_others) <= 2 * LARGEST_COMMIT, "others are in the first commit after the one under way"
     assert [tenant_id for tenant_id in ended if tenant_id != flooding].count(first) == 2
@@ -61,26 +51,20 @@ async def test_a_batch_for_which_there_is_no_room_is_refused_as_a_whole(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LONGEST_QUEUE", 10)
-    database, vault = Database(database_url, connections=3, patience=60.0), Vault(MasterKeys({"test": bytes(32)}))
-    async with database.connection() as connection:
-        tenant_id = await tenants.make(connection, vault)
-    await keyring.fill(database, vault)
-    ingest, until = Ingest(database, vault, Catalogue()), monotonic() + 60
-    try:
-        async with database.connection() as connection, database.connection() as watching:
+    async with taking_in(database_url, "default") as intake:
+        enqueue, (tenant_id,), until = intake.ingest.enqueue, intake.tenants, intake.until
+        async with intake.database.connection() as connection, intake.database.connection() as watching:
             async with connection.transaction():
                 await connection.execute("LOCK TABLE outbox")
-                under_way = await ingest.enqueue(tenant_id, [EVENT] * 3, until)
+                under_way = await enqueue(tenant_id, [EVENT] * 3, until)
                 await until_waiting(watching)
-                first = await ingest.enqueue(tenant_id, [EVENT] * 8, until)
+                first = await enqueue(tenant_id, [EVENT] * 8, until)
                 with pytest.raises(DatabaseUnavailable, match="too many"):
-                    await ingest.enqueue(tenant_id, [EVENT] * 3, until)
-                second = await ingest.enqueue(tenant_id, [EVENT] * 2, until)
+                    await enqueue(tenant_id, [EVENT] * 3, until)
+                second = await enqueue(tenant_id, [EVENT] * 2, until)
             results = [result for stored in (under_way, first, second) for result in await stored]
             assert all(isinstance(result, Receipt) for result in results)
             assert await connection.fetchval("SELECT count(*) FROM outbox") == len(results) == 13
-    finally:
-        await database.close()
 
 
 async def until_waiting(connection: Connection) -> None:
