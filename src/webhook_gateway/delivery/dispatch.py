@@ -21,7 +21,7 @@ from webhook_gateway.rules.filters import read_data
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
 from webhook_gateway.store import configuration, deliveries, keyring, ordering, outbox
-from webhook_gateway.store.database import Connection, Database
+from webhook_gateway.store.database import FLUSHED, Connection, Database
 from webhook_gateway.store.outbox import NewDelivery, OutboxEvent
 
 from . import operational
@@ -209,7 +209,7 @@ class Dispatch:
         reached = {(one.event_id, self._endpoints[one.endpoint_id].subscriber_id) for one in new}
         for event in addressed:
             if unreached := [one for one in event.addressees or () if (event.event_id, one) not in reached]:
-                await connection.execute(outbox.FLUSHED)
+                await connection.execute(FLUSHED)
                 await operational.event_undelivered(connection, self._vault, event, event.type, unreached)
 
     async def _put_in_order(self, connection: Connection, new: Sequence[NewDelivery]) -> list[NewDelivery]:

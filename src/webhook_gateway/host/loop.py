@@ -16,7 +16,7 @@ POLL = 1.0
 EVEN = 2.0
 """Seconds: longer waits end in even ones, and where nothing is open a round a second is left out."""
 SELDOM = 20.0
-"""Seconds, of stages for which another one looks every second whether there is something."""
+"""Seconds, of stages for which another one looks whether there is something."""
 BACKOFF = (0.2, 2.0)
 """Seconds to wait after an error: first, and at most."""
 EARLY = 0.01

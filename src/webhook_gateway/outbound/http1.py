@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from re import compile as regex
 from time import monotonic
-from typing import NoReturn, cast
+from typing import NoReturn, TypeVar, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -26,6 +26,8 @@ STATUS_LINE = 256  # bytes of an answer's beginning that are kept, at least
 HEADER_LIMIT = 128
 INFORMATIONAL_LIMIT = 8  # 1xx answers before the real one
 FRAMING_LIMIT = 8 * BODY_LIMIT  # bytes that a body may take with its chunks' sizes, extensions and trailers
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -96,7 +98,7 @@ class Connection(asyncio.Protocol):
             OSError: what the network or TLS said.
         """
         waiter = self._loop.create_future()
-        self.begin(request, seconds, partial(_tell, waiter), head_only=head_only)
+        self.begin(request, seconds, partial(tell, waiter), head_only=head_only)
         return waiter
 
     def begin(
@@ -206,13 +208,14 @@ class Connection(asyncio.Protocol):
             self._finish(self._reader.answer(whole=False) if self._reader.status else TimeoutError())
 
 
-def _tell(waiter: asyncio.Future[Answer], found: Answer | Exception) -> None:
+def tell(waiter: asyncio.Future[T], found: T | Exception) -> None:
+    """Unless nobody waits any more."""
     if waiter.done():
         return
-    if isinstance(found, Answer):
-        waiter.set_result(found)
-    else:
+    if isinstance(found, Exception):
         waiter.set_exception(found)
+    else:
+        waiter.set_result(found)
 
 
 class _Reader:

@@ -41,7 +41,7 @@ from webhook_gateway.rules.targets import Policy
 from webhook_gateway.rules.unreachable import Trouble
 
 from .egress import OUR_OWN, AddressDenied, Egress, Progress, Proxy
-from .http1 import Answer, Connection, NoAnswer
+from .http1 import Answer, Connection, NoAnswer, tell
 from .names import ResolverSilent
 from .pool import KEEPALIVE, Pool
 from .resolvers import DnsResolver, NameNotFound, Resolve, ResolverFailed
@@ -105,10 +105,8 @@ class Sender:
 
     async def post(self, request: Request) -> Exchange:
         """Send a request and say what it met, within ``request.deadline`` seconds whatever the partner does."""
-        waiter: asyncio.Future[Found | Exception] = asyncio.get_running_loop().create_future()
-        found = self.begin(request, lambda found: None if waiter.done() else waiter.set_result(found)) or await waiter
-        if isinstance(found, Exception):
-            raise found
+        waiter: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        found = self.begin(request, partial(tell, waiter)) or await waiter
         return found if isinstance(found, Exchange) else await found
 
     def begin(self, request: Request, done: Callable[[Found | Exception], None]) -> Found | None:

@@ -76,7 +76,7 @@ class Clock:
 
     def new_id(self) -> UUID:
         """Higher than the one before, whatever the clock does within a minute."""
-        self._latest = max(self._offset + monotonic(), self._latest + TICK)
+        self._latest = max(self.now(), self._latest + TICK)
         return id_at(self._latest)
 
 

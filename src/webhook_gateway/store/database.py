@@ -28,6 +28,8 @@ COMMIT_AS_SAID = """set_config('synchronous_commit',
     WHEN 'off' THEN 'off' ELSE current_setting('synchronous_commit') END, true) <> ''"""
 """SQL: whether the commit of a fan-out waits for the disk is the operator's to say
 (docs/decisions/0021-fan-out-need-not-wait-for-the-disk.md)."""
+FLUSHED = "SET LOCAL synchronous_commit TO DEFAULT"
+"""It does, after all: what a crash takes couldn't be made again as it was."""
 
 READERS = 3
 """Connections of a process for lists and statistics."""

@@ -33,7 +33,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .driver import driver_of
 from .reports import (
-    FINAL_STATES,
     Filter,
     asked,
     attempt_columns,
@@ -49,7 +48,7 @@ from .reports import (
 )
 from .rows import asked_again, every
 from .tables import attempts, deliveries, endpoints, events, finished_deliveries
-from .waiting import OPEN_STATES, explained
+from .waiting import explained
 
 WALKED = 10_000
 """Rows that a page walks over at most, in each table, to find those that a filter wants."""
@@ -76,19 +75,18 @@ async def _deliveries(connection: AsyncConnection, wanted: Filter, before: UUID 
     theirs = tuple(await endpoint_ids(connection, wanted))
     if not theirs:
         return [], None
-    unfiltered = wanted.subscriber_id is None
-    of_all = unfiltered and wanted.endpoint_id is None
+    of_all = wanted.subscriber_id is None and wanted.endpoint_id is None
     if wanted.event_id is not None:
         of_it = _of_event(wanted, open_rows().where(*asked(wanted)), finished_rows().where(*told(wanted)))
         return await every(connection, newest_first(_chosen(of_it, wanted, before, None, theirs), limit)), None
-    is_open, has_ended = wanted.state in (None, *OPEN_STATES), wanted.state in (None, *FINAL_STATES)
+    is_open, has_ended = wanted.sides
     is_dead = wanted.state in ("dead", "cancelled")
     if of_all and not is_dead:
         few = (4 * limit,) if wanted.type is None and wanted.state is None else ()
         for most in (*few, GLANCED):
             if len(found := await every(connection, _among_newest(wanted, theirs, before, limit, most))) == limit:
                 return found, None
-    few_open = is_open and await _few(connection, _open_by_endpoint(theirs, unfiltered=unfiltered))
+    few_open = is_open and await _few(connection, _open_by_endpoint(theirs, wanted.whose))
     reaches: list[UUID | None] = []
     if is_open and not few_open:
         bounds = between(deliveries, wanted.since, wanted.until, before)
@@ -160,7 +158,7 @@ async def attempts_page(
         return [], None
     ended_rows, rows = finished_rows().where(*told(wanted)), open_rows().where(*asked(wanted))
     reached = await _reach_of_each(connection, wanted, theirs, before, ATTEMPTED)
-    is_open = _open_by_endpoint(tuple(theirs), unfiltered=wanted.subscriber_id is None)
+    is_open = _open_by_endpoint(tuple(theirs), wanted.whose)
     if not await _few(connection, is_open):
         of_open = await _reach(connection, deliveries, between(deliveries, wanted.since, wanted.until, before))
         reached = max((reach for reach in (reached, of_open) if reach is not None), default=None)
@@ -222,12 +220,12 @@ def _by_endpoint(
     wanted: Filter, theirs: tuple[UUID, ...], before: UUID | None, limit: int, reached: UUID | None, *, few: bool
 ) -> Select[Any]:
     """What the filter wants, by the indexes of endpoints; with ``few`` what is open, or dead, is read whole."""
-    is_open, has_ended = wanted.state in (None, *OPEN_STATES), wanted.state in (None, *FINAL_STATES)
-    unfiltered = wanted.subscriber_id is None
+    is_open, has_ended = wanted.sides
+    of_all = wanted.subscriber_id is None and wanted.endpoint_id is None
     some = replace(wanted, subscriber_id=None, endpoint_id=None)  # `theirs` says both
     sides: list[Select[Any]] = []
     if few and is_open:
-        sides.append(_chosen(_open_by_endpoint(theirs, unfiltered=unfiltered), some, before, reached))
+        sides.append(_chosen(_open_by_endpoint(theirs, wanted.whose), some, before, reached))
     elif is_open:
         rest = narrow(open_rows().where(*asked(wanted)), deliveries, some, before).where(_to(deliveries, theirs))
         sides.append(_from(rest, deliveries, reached))
@@ -235,7 +233,7 @@ def _by_endpoint(
         ended = narrow(finished_rows().where(*told(wanted)), finished_deliveries, some, before)
         ended = _from(ended, finished_deliveries, reached)
         if few and not is_open:
-            rare = ended if unfiltered and wanted.endpoint_id is None else ended.where(_to(finished_deliveries, theirs))
+            rare = ended if of_all else ended.where(_to(finished_deliveries, theirs))
             ids = newest_first(rare.with_only_columns(finished_deliveries.c.id), limit)
             sides.append(finished_rows().where(finished_deliveries.c.id.in_(ids)))
         else:
@@ -247,9 +245,9 @@ def _by_endpoint(
 
 
 @asked_again
-def _open_by_endpoint(theirs: tuple[UUID, ...], *, unfiltered: bool) -> Subquery:
+def _open_by_endpoint(theirs: tuple[UUID, ...], whose: Filter) -> Subquery:
     """Those with a time are in one index, those behind another one in the other."""
-    rows = open_rows() if unfiltered else open_rows().where(deliveries.c.unfiltered.is_distinct_from(True))
+    rows = open_rows().where(*asked(whose))
     due = rows.where(deliveries.c.due_at.is_not(None))
     behind = rows.where(deliveries.c.due_at.is_(None), deliveries.c.ordering_key.is_not(None))
     return union_all(*(select(of_each(theirs, some, deliveries, FEW_OPEN + 1)) for some in (due, behind))).subquery("o")
@@ -266,7 +264,7 @@ def _of_event(wanted: Filter, rows: Select[Any], ended_rows: Select[Any]) -> Sub
 def _among_newest(wanted: Filter, theirs: tuple[UUID, ...], before: UUID | None, limit: int, most: int) -> Select[Any]:
     """Those that the filter wants of the newest rows of each table, down to where all of each were read: of what is
     open only as far as what has ended, since many entries of its index are of what has gone."""
-    is_open, has_ended = wanted.state in (None, *OPEN_STATES), wanted.state in (None, *FINAL_STATES)
+    is_open, has_ended = wanted.sides
     newest: list[Any] = []
     end: ColumnElement[UUID] = literal(UUID(int=0), Uuid)
     for rows, table in [(finished_rows(), finished_deliveries)] * has_ended + [(open_rows(), deliveries)] * is_open:

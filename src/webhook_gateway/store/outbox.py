@@ -99,9 +99,6 @@ WHERE {has_delivery("w.event_id", "w.endpoint_id")} OR w.event_id = ANY(ARRAY(SE
                               WHERE sequence BETWEEN $3 - 100000 AND $3 - 1 AND endpoint_id IS NULL))
 """
 
-FLUSHED = "SET LOCAL synchronous_commit TO DEFAULT"
-"""It does, after all: what a crash takes couldn't be made again as it was."""
-
 DEQUEUE = f"""
 -- dequeue: the oldest events not fanned out yet, and of every tenant that has some its own oldest, so that nobody waits
 -- behind another's flood; with the configuration's version as of the same moment: an endpoint that existed before the

@@ -38,7 +38,7 @@ from .driver import driver_of
 from .finished import NOT_WANTED
 from .rows import every, first
 from .tables import attempts, deliveries, endpoints, events, finished_deliveries, kept_bodies, outbox
-from .waiting import explained, workers_alive
+from .waiting import OPEN_STATES, explained, workers_alive
 
 COUNTED = 10_000
 """A count goes no further: a backlog of ten thousand is a backlog."""
@@ -72,6 +72,16 @@ class Filter:
     state: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+    @property
+    def whose(self) -> Filter:
+        """All that whoever asks may see."""
+        return Filter(self.tenant_id, self.subscriber_id)
+
+    @property
+    def sides(self) -> tuple[bool, bool]:
+        """Whether it may want what is open, and what has ended."""
+        return self.state in (None, *OPEN_STATES), self.state in (None, *FINAL_STATES)
 
 
 def first_id(moment: datetime) -> UUID:

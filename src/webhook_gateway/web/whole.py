@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import lru_cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,9 +26,11 @@ MOST_HEADS, LONGEST_HEAD = 1_000, 2_048
 OF_ONE_REQUEST = frozenset({b"idempotency-key", b"traceparent", b"x-request-id"})
 """With these a header section doesn't come again."""
 _CLOSE = b"connection: close\r\n"
-_default: list[Any] = [None, b""]
-"""The server's headers, which are others once a second, and their lines."""
 _JSON = lines_of([*SECURITY_HEADERS, CONTENT_SECURITY_POLICY, (b"content-type", b"application/json")])
+
+
+_lines_of_server = lru_cache(maxsize=1)(lines_of)
+"""Of the headers that all answers of a second have."""
 
 
 class Head:
@@ -98,9 +101,8 @@ class Whole:
             is_said = _CLOSE in head
             keep = self.keep_alive and not is_said
             end = b"\r\n" if keep or is_said else _CLOSE + b"\r\n"
-            if connection.server_state.default_headers is not _default[0]:
-                _default[:] = connection.server_state.default_headers, lines_of(connection.server_state.default_headers)
-            connection.transport.write(b"".join((STATUS_LINE[status], _default[1], head, end, body)))
+            first = _lines_of_server(tuple(connection.server_state.default_headers))
+            connection.transport.write(b"".join((STATUS_LINE[status], first, head, end, body)))
             if not keep:
                 connection.transport.close()
             connection.on_response_complete()
