@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 
@@ -25,8 +25,10 @@ async def _pid(database: Database) -> int:
         return int(await connection.fetchval(PID))
 
 
-async def test_the_connection_used_last_is_used_again(database: Database) -> None:
-    first = await _pid(database)
+async def test_the_connection_opened_first_is_used_again_whichever_became_free_last(database: Database) -> None:
+    async with AsyncExitStack() as until_last, database.connection() as connection:
+        first = await connection.fetchval(PID)
+        await until_last.enter_async_context(database.connection())
     assert {await _pid(database) for _ in range(5)} == {first}
 
 
