@@ -26,12 +26,18 @@ ASK_AFTER = 30.0
 ANSWER = 5.0
 
 
+NOTIFY = """
+-- notify: with no need to wait for the disk, since what is told of has been committed
+SELECT set_config('synchronous_commit', 'off', true), pg_notify(channel, $2) FROM unnest($1::text[]) channel
+"""
+
+
 async def notify(database: Database, what: str) -> None:
     """Tells every process, after the commit and outside any transaction. Lost where there is no database: no harm."""
     channels = [CHANNEL, API_CHANNEL] if what in FOR_API else [CHANNEL]
     with contextlib.suppress(DatabaseUnavailable):
         async with database.connection() as connection:
-            await connection.execute("SELECT pg_notify(channel, $2) FROM unnest($1::text[]) channel", channels, what)
+            await connection.execute(NOTIFY, channels, what)
 
 
 class Told(asyncio.Event):
