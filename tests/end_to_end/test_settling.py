@@ -1,4 +1,4 @@
-"""A settle waits for company, and nobody waits for a settle that does. Without end here, so that no clock helps."""
+"""A settle waits for company, and nobody waits for a settle that does. Its wait has no end here: no clock helps."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import pytest
 
 from tests.support.hospital import Hospital
 from tests.support.partner import Partner
-from webhook_gateway.delivery import unsettled
+from webhook_gateway import telemetry
+from webhook_gateway.delivery import settling, unsettled
 from webhook_gateway.delivery.unsettled import Unsettled
 from webhook_gateway.store import outbox, workers
+from webhook_gateway.store.database import DatabaseUnavailable
 from webhook_gateway.store.notifications import DELIVERIES, notify
 
 Open = Callable[..., Awaitable[Partner]]
@@ -76,3 +78,29 @@ async def test_nor_where_another_worker_has_put_it_there(hospital: Hospital, ope
         await worker._membership.heartbeat()
         await notify(hospital.database, DELIVERIES)
         await there.got(3)
+
+
+async def test_a_settle_of_which_nobody_knows_whether_it_was_written_is_written_once(
+    hospital: Hospital, open_partner: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = await open_partner()
+    await hospital.endpoint(url=there.url("/hook"))
+    monkeypatch.setattr(unsettled, "COMPANY", 0.0)
+    bugs: list[object] = []
+    monkeypatch.setattr(telemetry, "stage_failed", lambda *bug: bugs.append(bug))
+    lost: list[str] = []
+
+    def lose(point: str) -> None:
+        """Of the first settle the answer is lost."""
+        if not lost:
+            lost.append(point)
+            raise DatabaseUnavailable
+
+    monkeypatch.setattr(settling, "reach", lose)
+    async with hospital.worker():
+        await post_one_that_is_settled(hospital)
+        await hospital.post()
+        await there.got(2)
+    assert lost == ["within_settle"]
+    assert await hospital.count("attempts") == await hospital.count("finished_deliveries") == 2
+    assert bugs == []

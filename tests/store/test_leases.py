@@ -3,11 +3,14 @@
 import asyncio
 from collections import Counter
 from dataclasses import replace
-from uuid import UUID
+from uuid import UUID, uuid4
 
+from tests.store.test_order import crossing
 from tests.support.hospital import Hospital
+from webhook_gateway.delivery.registry import LONG_AGO
 from webhook_gateway.store import deliveries
-from webhook_gateway.store.deliveries import Retried
+from webhook_gateway.store.database import Connection
+from webhook_gateway.store.deliveries import Retried, Wanted
 
 
 async def test_two_workers_racing_never_claim_the_same_delivery(hospital: Hospital) -> None:
@@ -58,6 +61,26 @@ async def test_a_lease_that_ended_makes_the_delivery_due_again_and_its_old_holde
     async with hospital.database.connection() as connection, connection.transaction():
         assert (await deliveries.settle(connection, [], [], [Retried(stale, 0.0)])).ours == set()
     assert await hospital.finish(fresh) == 1
+
+
+async def test_a_settle_that_waits_for_a_claim_of_what_it_held_changes_nothing(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint()
+    await hospital.post("a", "b")
+    await hospital.fan_out()
+    stale = await hospital.claim(endpoint_id, lease=0.0)
+
+    async def claim(connection: Connection) -> None:
+        await deliveries.claim(connection, [Wanted(endpoint_id, 1, LONG_AGO, 30.0)], uuid4())
+
+    finished: list[int] = []
+
+    async def finish() -> None:
+        finished.append(await hospital.finish(*stale))
+
+    await crossing(hospital, claim, finish())
+    assert finished == [1]
+    (row,) = await hospital.rows("SELECT attempt FROM deliveries")
+    assert row["attempt"] == 2
     assert await hospital.count("finished_deliveries WHERE state = 'delivered'") == 1
     assert await hospital.count("finished_deliveries WHERE state = 'dead'") == 0
 

@@ -69,6 +69,8 @@ class Settling:
     began: float = float("-inf")
     """When the last settle did."""
     not_before: float = 0.0
+    unsure: int = 0
+    """How many of those that wait may have been written down: a settle failed."""
 
     async def poll(self) -> float:
         """Settles what has arrived, and sends what goes on of its ordering keys."""
@@ -84,6 +86,7 @@ class Settling:
             following = await self._settle_all(results, changed)
         except DatabaseUnavailable as error:
             self.sending.is_behind = True
+            self.unsure = len(unsettled.results)
             if isinstance(error, StatementTimedOut):  # fewer may get through, and others: one of these may be locked
                 self.most = max(len(results) // 2, 1)
                 unsettled.results = unsettled.results[len(results) :] + results
@@ -93,6 +96,7 @@ class Settling:
             self.sending.is_behind = False
             self.outbox.set()
         unsettled.settled(len(results))
+        self.unsure = max(self.unsure - len(results), 0)
         for record, result in results:
             if (retried := _retried(result)) is not None:
                 self.due.expect(record, 0.0 if retried.latest else retried.delay)
@@ -133,7 +137,7 @@ class Settling:
         Returns what goes on of the ordering keys and is leased to us.
         """
         try:
-            following = await self._settle(results, changed)
+            following = await self._settle(results, changed, again=self.unsure > 0)
             for change in changed:
                 change.record.health.saved = change.after
             return following
@@ -144,14 +148,14 @@ class Settling:
         following = []
         for result in results:
             try:
-                following += await self._settle([result], [])
+                following += await self._settle([result], [], again=True)
             except DatabaseUnavailable:
                 raise
             except Exception as error_of_one:
                 telemetry.stage_failed("settle", error_of_one)  # its delivery's lease just ends
         return following
 
-    async def _settle(self, results: Results, changed: Sequence[HealthChange]) -> list[Leased]:
+    async def _settle(self, results: Results, changed: Sequence[HealthChange], *, again: bool) -> list[Leased]:
         """One transaction; who lost the lease meanwhile changes nothing, but for the attempt that was made."""
         disabling = [record for record, result in results if result.verdict.disable]
         lease_to_follow = cache(self.slots.lease_to_follow)  # it takes no slot, so it is one for all of an endpoint
@@ -161,7 +165,8 @@ class Settling:
         # Of what was delivered nobody is told, so the one statement is a transaction by itself.
         alone = not (changed or disabling or retried) and all(f.state is DeliveryState.DELIVERED for f in finished)
         async with self.database.connection() as connection, nullcontext() if alone else connection.transaction():
-            settled = await deliveries.settle(connection, made, finished, retried, self.database.clock.now())
+            now = self.database.clock.now()
+            settled = await deliveries.settle(connection, made, finished, retried, now, again=again)
             reach("within_settle")
             ours = [result for _, result in results if result.delivery.id in settled.ours]
             await self._settle_endpoints(connection, ours, changed)

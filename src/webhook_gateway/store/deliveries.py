@@ -21,7 +21,7 @@ from uuid_utils import uuid7
 from webhook_gateway.rules.model import Delivery, DeliveryState
 
 from . import ordering
-from .attempts import RECORD, Attempts, recorded
+from .attempts import RECORD, RECORD_AGAIN, Attempts, recorded
 from .clock import time_near
 from .database import FULL_SCAN, Connection
 from .finished import put_away, put_away_open
@@ -76,18 +76,19 @@ RETURNING d.id, d.tenant_id, d.endpoint_id, d.event_id, d.type, d.attempt, d.lea
 
 FINISH = f"""
 -- finish: records all attempts and ends those deliveries whose lease is still ours; the next of their keys go on.
--- Fenced by `lease_id`: what another worker has claimed meanwhile stays. Locked in the order given, in which fan-out
+-- Fenced by `lease_id`: what another worker has claimed meanwhile stays. Deleted in the order given, in which fan-out
 -- locks them, but for keys that want only their latest: fan-out locks those first. Where both kinds meet Postgres may
 -- break a deadlock, and one of the two is repeated. The function sees what a fan-out has made that these locks waited
 -- for. The first row names those ended, unless that is all of them; the others are what goes on.
 WITH recorded AS ({RECORD}), ours AS MATERIALIZED (
-    SELECT mine.ctid, r.skipped, r.kind
+    SELECT mine.ctid, r.leased_by, r.skipped, r.kind
     FROM unnest($22::uuid[], $23::uuid[], $24::uuid[], $25::int[]) AS r(delivery_id, leased_by, skipped, kind)
     CROSS JOIN LATERAL (
-        SELECT ctid FROM deliveries WHERE id = r.delivery_id AND lease_id = r.leased_by LIMIT 1 FOR UPDATE
+        SELECT ctid FROM deliveries WHERE id = r.delivery_id AND lease_id = r.leased_by LIMIT 1
     ) AS mine
 ), gone AS (
-    DELETE FROM deliveries d USING ours WHERE d.ctid = ours.ctid RETURNING d.*, ours.skipped, ours.kind
+    DELETE FROM deliveries d USING ours WHERE d.ctid = ours.ctid AND d.lease_id = ours.leased_by
+    RETURNING d.*, ours.skipped, ours.kind
 ), kept AS (
     {put_away("($26::text[])[kind]", "($27::text[])[kind]")}
 )
@@ -100,6 +101,7 @@ SELECT NULL, {DELIVERY} FROM (
     FROM gone WHERE ($29::bool[])[kind] HAVING count(*) > 0
 ) AS k CROSS JOIN LATERAL release_next(k.endpoints, k.keys, k.after, k.skipped, k.leases, $30, {time_near("$31")})
 """
+FINISH_AGAIN = FINISH.replace(RECORD, RECORD_AGAIN)
 
 RETRY = f"""
 -- retry: due again after a delay in seconds by the database's clock, or by ours while that is in doubt; `counted` is 0
@@ -241,9 +243,11 @@ async def settle(
     finished: Sequence[Finished],
     retried: Sequence[Retried],
     now: float | None = None,
+    *,
+    again: bool = False,
 ) -> Settled:
     """Writes down what became of leased deliveries, in the caller's transaction, whose time should be about ``now``.
-    Those that lost their lease are left alone, but for their attempts."""
+    Those that lost their lease are left alone, but for their attempts. ``again``: some may have been written down."""
     ours: set[UUID] = set()
     leased: list[Delivery] = []
     due: set[UUID] = set()
@@ -254,7 +258,7 @@ async def settle(
         ids = [f.delivery.id for f in finished]
         skipped = [_skipped(f) for f in finished] if any(f.state is DeliveryState.DEAD for f in finished) else []
         (ended, *_), *rows = await connection.fetch(
-            FINISH,
+            FINISH_AGAIN if again else FINISH,
             *recorded(attempts),
             *(ids, [f.delivery.lease_id for f in finished], skipped, of_kind),
             *zip(*kinds, strict=True),
@@ -266,7 +270,7 @@ async def settle(
         if held := [dead for dead in held if dead.ordering_key is not None]:
             await ordering.hold(connection, held)
     elif attempts:
-        await connection.execute(RECORD, *recorded(attempts))
+        await connection.execute(RECORD_AGAIN if again else RECORD, *recorded(attempts))
     if retried:
         ours |= await _retry(connection, retried, now)
     return Settled(ours, leased, due)
