@@ -12,8 +12,8 @@ from msgspec import structs
 
 from webhook_gateway.delivery import health, occupancy, registry, slots
 from webhook_gateway.delivery.health import PROVEN
+from webhook_gateway.delivery.queue import CLAIMED, NEW, PACED, PREFETCH, QUEUED
 from webhook_gateway.delivery.registry import EndpointRecord, Leased
-from webhook_gateway.delivery.slots import PREFETCH, QUEUED
 from webhook_gateway.rules.credentials import ClientCredentials
 from webhook_gateway.rules.deadlines import (
     LEASE_MARGIN,
@@ -189,6 +189,7 @@ def test_with_its_first_2xx_an_endpoint_leaves_the_half_of_those_that_do_not_ans
 def test_deliveries_of_an_endpoint_faster_than_a_claim_are_prefetched_and_never_over_its_slots() -> None:
     parts = Parts()
     parts.answer_quickly()
+    parts.due.expect(parts.record, -2 * NEW)
     found = parts.claim(has=1000)
     assert len(found) == 10 + 10 * PREFETCH
     assert parts.begin(*found) == 10
@@ -198,6 +199,49 @@ def test_deliveries_of_an_endpoint_faster_than_a_claim_are_prefetched_and_never_
     for _ in range(10):
         assert parts.slots.next_or_free(parts.record, goes_on=True) is None
     assert parts.slots.in_flight == 0
+
+
+def lease_as_they_come(parts: Parts, most: int) -> int:
+    """How many deliveries that are made one after the other are leased, of so many."""
+    leased = [Leased(parts.record, delivery()) for _ in range(most) if parts.slots.lease_on_insert(parts.record)]
+    parts.begin(*leased)
+    parts.slots.inserted(one.record for one in leased)
+    return len(leased)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_comes_in_is_leased_as_it_comes_up_to_some_time_of_its_endpoints_own_pace(workers: int) -> None:
+    parts = Parts()
+    for _ in range(100):
+        parts.record.health.note(Accepted(200), 0.01, Health(), share=10)
+    parts.registry.share_with(0, workers)
+    share = len(Parts().claim(has=10)) // workers
+    room = share / 0.01 * PACED * LEASE_MARGIN / workers
+    leased = lease_as_they_come(parts, 10_000)
+    assert leased == pytest.approx(share + room, abs=2)
+    assert leased > share + share * PREFETCH
+    assert lease_as_they_come(parts, 10) == 0
+
+
+def test_what_waits_in_memory_of_all_endpoints_together_has_an_end() -> None:
+    parts = Parts(concurrency=32)
+    parts.answer_quickly()
+    assert lease_as_they_come(parts, 10_000) == 10 + 32 * PREFETCH
+    for _ in range(100):
+        parts.slots.next_or_free(parts.record, goes_on=True)
+    assert lease_as_they_come(parts, 10_000) == 100
+    assert len(parts.slots.orphaned(stopping=True)) == 32 * PREFETCH
+    assert lease_as_they_come(parts, 10_000) == 32 * PREFETCH
+
+
+def test_what_has_just_come_to_wait_is_claimed_by_many_and_an_old_backlog_by_few() -> None:
+    parts = Parts()
+    parts.answer_quickly()
+    assert len(parts.claim(has=1000)) == 10 + CLAIMED
+    parts = Parts()
+    parts.answer_quickly()
+    parts.due.expect(parts.record, -2 * NEW)
+    assert len(parts.claim(has=1000)) == 10 + 10 * PREFETCH
 
 
 def test_what_was_prefetched_and_became_too_late_is_not_sent() -> None:

@@ -38,33 +38,35 @@ class Claiming:
     sending: Sending
     changed: asyncio.Event
     full_scans: FullScanBudget = field(default_factory=FullScanBudget)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     scan_at: float = 0.0
     """Not before, by monotonic time."""
 
     async def claim(self) -> float:
-        """Leases as much of what is due as there are free slots, and sends it."""
-        if pause := self.sending.must_wait():
-            return pause
-        reservations = self.slots.reserve()
-        if not reservations:
-            return self._until_next_due()
-        wanted = [Wanted(r.record.id, r.slots + r.prefetch, r.record.low_water_mark, r.lease) for r in reservations]
-        began = monotonic()
-        try:
-            async with self.database.connection() as connection:
-                claim = await deliveries.claim(connection, wanted, uuid7(), self.clock.now())
-        except BaseException:
-            for reservation in reservations:
-                self.slots.claimed(reservation, got=0)
-            raise
-        telemetry.claim_seconds.observe(monotonic() - began)
-        if claim.now is not None:
-            self.clock.set(claim.now.timestamp())
-        if leased := self._take_over(claim, reservations, began):
-            for one in leased:
-                tracing.followed("claim", one.delivery.event_id, monotonic() - began)
-            await self.sending.send(leased)
-        return 0.0
+        """Leases as much of what is due as there are free slots, and sends it; one at a time."""
+        async with self.turn:
+            if pause := self.sending.must_wait():
+                return pause
+            reservations = self.slots.reserve()
+            if not reservations:
+                return self._until_next_due()
+            wanted = [Wanted(r.record.id, r.slots + r.prefetch, r.record.low_water_mark, r.lease) for r in reservations]
+            began = monotonic()
+            try:
+                async with self.database.connection() as connection:
+                    claim = await deliveries.claim(connection, wanted, uuid7(), self.clock.now())
+            except BaseException:
+                for reservation in reservations:
+                    self.slots.claimed(reservation, got=0)
+                raise
+            telemetry.claim_seconds.observe(monotonic() - began)
+            if claim.now is not None:
+                self.clock.set(claim.now.timestamp())
+            if leased := self._take_over(claim, reservations, began):
+                for one in leased:
+                    tracing.followed("claim", one.delivery.event_id, monotonic() - began)
+                await self.sending.send(leased)
+            return 0.0
 
     async def scan(self) -> float:
         """Looks for what notifications may have missed, and for what became due by time alone.

@@ -64,6 +64,8 @@ class Due:
         """A claim took what was due from ``first`` on. ``until`` is `complete_until` the claim began."""
         if first is not None:
             record.low_water_mark = max(record.low_water_mark, min(first, until))
+            if record.due_at is not None:
+                record.due_at = max(record.due_at, first.timestamp())
 
     def exhausted(self, record: EndpointRecord, began: float) -> None:
         """A claim that began then (monotonic time) found nothing more; what was learnt since is newer."""

@@ -23,14 +23,8 @@ from webhook_gateway.store.clock import Clock
 
 from .due import Due
 from .occupancy import Occupancy
+from .queue import Queue
 from .registry import EndpointRecord, Leased, Prefetched, Registry
-
-QUICK = 0.02
-"""Seconds. An endpoint that answers faster would wait for claims most of the time, so deliveries are prefetched."""
-PREFETCH = 14
-"""How many times its slots such an endpoint may have leased beyond those under way: 0.3 s of work at most."""
-QUEUED = 0.4
-"""Part of the lease's margin that may be spent waiting for a slot; fetching a token takes from it, too."""
 
 
 class Reservation(msgspec.Struct, frozen=True):
@@ -58,6 +52,7 @@ class Slots:
         self._registry = registry
         self._due = due
         self._taken = Occupancy(concurrency, per_tenant or concurrency)
+        self._queue = Queue(registry, due, concurrency, lease_margin)
         self._lease_margin = lease_margin
         self._allowed_again = math.inf
         """When a rate that allows nothing now will, by monotonic time."""
@@ -87,7 +82,7 @@ class Slots:
             if free <= 0:
                 break
             count = max(min(self._free_slots(endpoint, record, now), (free - record.in_flight + 1) // 2, each), 0)
-            prefetch = self._room_to_prefetch(endpoint, record, now) if count or record.in_flight else 0
+            prefetch = self._queue.room_to_claim(endpoint, record, now) if count or record.in_flight else 0
             if count + prefetch > 0:
                 reservations.append(Reservation(record, count, prefetch, endpoint.deadline + self._lease_margin))
                 self._reserve(record, count)
@@ -108,10 +103,10 @@ class Slots:
         endpoint, now = record.endpoint, self._clock.now()
         if endpoint is None or (record.due_at is not None and record.due_at <= now and not test):
             return None
-        free, queued = self._taken.left(), len(record.prefetched) + record.prefetching
+        free = self._taken.left()
         if min(self._free_slots(endpoint, record, now, test), (free - record.in_flight + 1) // 2) > 0:
             self._reserve(record, 1)
-        elif record.in_flight and ((test and endpoint.rate is None) or queued < self._prefetch(endpoint, record, now)):
+        elif record.in_flight and ((test and endpoint.rate is None) or self._queue.room(endpoint, record, now) > 0):
             record.prefetching += 1
         else:
             return None
@@ -143,9 +138,7 @@ class Slots:
         if record.reserved:
             self._taken.began(record)
             return True
-        until = monotonic() + QUEUED * self._lease_margin
-        queue = record.prefetched.appendleft if leased.delivery.test else record.prefetched.append
-        queue(Prefetched(leased.delivery, body, until))
+        self._queue.add(leased, body)
         return False
 
     def next_or_free(self, record: EndpointRecord, goes_on: bool) -> Prefetched | None:
@@ -159,7 +152,7 @@ class Slots:
             and (first := record.prefetched[0]).until > monotonic()
             and record.in_flight <= self._allowed(endpoint, record, self._clock.now(), first.delivery.test)
         ):
-            return record.prefetched.popleft()
+            return self._queue.pop(record)
         self._taken.free(record, 1)
         return None
 
@@ -181,7 +174,7 @@ class Slots:
         for record in self._registry if among is None else among:
             queue = record.prefetched
             while queue and (stopping or record.in_flight == 0 or queue[0].until <= monotonic()):
-                found.append(Leased(record, queue.popleft().delivery))
+                found.append(Leased(record, self._queue.pop(record).delivery))
         return found
 
     def allowed_again(self) -> float | None:
@@ -227,16 +220,3 @@ class Slots:
         if test and share == 0 and may_test(endpoint, record.health.current, now):
             return 1
         return int(min(share, record.health.limit))
-
-    def _room_to_prefetch(self, endpoint: Endpoint, record: EndpointRecord, now: float) -> int:
-        """How many to claim beyond the slots: never a few at a time."""
-        most, queued = self._prefetch(endpoint, record, now), len(record.prefetched) + record.prefetching
-        return most - queued if 2 * queued <= most else 0
-
-    def _prefetch(self, endpoint: Endpoint, record: EndpointRecord, now: float) -> int:
-        """How many may be leased beyond the slots: none while anything is wrong."""
-        health = record.health
-        if health.duration > QUICK or health.current.failures_in_a_row or endpoint.rate is not None:
-            return 0
-        share = self._registry.share(record, may_begin(endpoint, health.current, now))
-        return PREFETCH * min(share, self.concurrency // max(len(self._due), 1))

@@ -45,6 +45,8 @@ STUCK, HOPELESS = 60.0, 300.0
 LOOK = 4.0
 """Seconds between two looks at that."""
 UPKEEP = "upkeep"
+FEW = 10
+"""One of so many deliveries that a fan-out leased: nearly all are for endpoints for which others wait."""
 
 
 async def run(settings: Settings) -> None:
@@ -95,7 +97,7 @@ class Worker:
         self._notifier = Notifier(database, DELIVERIES)
         self._listening = partial(listen, database, {OUTBOX: outbox, DELIVERIES: notified, CONFIGURATION: changed})
         self._stopping = stopping
-        claiming = Claiming(database, clock, due, slots, sending, changed)
+        self._claiming = claiming = Claiming(database, clock, due, slots, sending, changed)
         forwarding = Loop("forward", partial(forward, database))
         upkeep = Loop(UPKEEP, Upkeep(settings, database, vault, registry).poll)
         configuration = Configuration(
@@ -178,4 +180,6 @@ class Worker:
                 await self._sending.send(done.leased)
             finally:
                 self._slots.inserted(one.record for one in done.leased)
+        if FEW * len(done.leased) < done.dequeued:  # before more is made: while these wait, none is leased at once
+            await self._claiming.claim()
         return 0.0 if done.dequeued >= ROUND else SELDOM  # what was committed since has been notified
