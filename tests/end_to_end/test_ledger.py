@@ -173,3 +173,23 @@ async def test_a_part_of_a_request_has_left_and_what_met_nobody_has_not(hospital
     finally:
         await sender.aclose()
         await there.close()
+
+
+async def test_a_lease_that_ended_without_a_word_may_have_been_of_a_worker_that_had_not_heard_of_a_change(
+    hospital: Hospital,
+) -> None:
+    endpoint_id = await hospital.endpoint()
+    await hospital.change("UPDATE endpoints SET url = 'https://elsewhere.example/'")
+    await hospital.post()
+    await hospital.fan_out()
+    assert await hospital.claim(endpoint_id, lease=0)
+    assert {one["host"] for one in await ledger(hospital)} == {"partner.example", "elsewhere.example"}
+
+
+async def test_how_much_it_may_have_been_is_told_as_it_was_and_as_it_became_meanwhile(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint()
+    await hospital.post()
+    await hospital.fan_out()
+    assert await hospital.claim(endpoint_id, lease=0)
+    await hospital.change("""UPDATE subscribers SET content = '{"level": "thin", "subject": true}'""")
+    assert {one["content"] for one in await ledger(hospital)} == {"full", "thin"}

@@ -25,8 +25,8 @@ _RANGE = "tenant_id = $1 AND id >= $3 AND id < $4"
 def _entries_of(ended: str, is_open: str) -> str:
     """SQL: a page of deliveries, ``ended`` and open, with ids in a range, newest first; each with what may have left.
 
-    A gap, where more was claimed than recorded, is told of every recipient that the endpoint had meanwhile. Under each
-    lease the request may have been sent twice (`Exchange.sends`).
+    A gap, where more was claimed than recorded, is told of every recipient that the endpoint had meanwhile, or just
+    before: workers hear of a change after it. Under each lease the request may have been sent twice (`Exchange.sends`).
     """
     return f"""
 WITH made AS MATERIALIZED (
@@ -47,10 +47,10 @@ WITH made AS MATERIALIZED (
         SELECT *, greatest(lapsed, attempt - (SELECT count(*) FROM tried WHERE delivery_id = made.id))::int AS missing
         FROM made
     ) AS made LEFT JOIN LATERAL (
-        SELECT DISTINCT ON (subscriber, host) revision FROM (
+        SELECT DISTINCT ON (subscriber, host, permitted_content, content) revision FROM (
             SELECT *, lead(at) OVER (ORDER BY revision) AS until FROM endpoint_revisions
             WHERE endpoint_id = made.endpoint_id
-        ) AS one WHERE at <= made.ended_at AND coalesce(until > made.created_at, true)
+        ) AS one WHERE at <= made.ended_at AND coalesce(until > made.created_at - interval '5 seconds', true)
     ) AS r ON true
     WHERE missing > 0
 )
