@@ -11,8 +11,10 @@ mkdir -p "$directory"
 file=$directory/webhook-gateway-$(date -u +%Y%m%dT%H%M%SZ).dump
 trap 'rm -f "$file.part"' EXIT
 
-# Roles and grants are those of the server that it is restored to.
-"${PG_DUMP:-pg_dump}" --format=custom --no-owner --no-privileges --file="$file.part" --dbname="$DATABASE_URL"
+# Roles and grants are those of the server that it is restored to. A copy is as after a crash: what waits in its outbox
+# may have been sent since, and its ledger says so.
+"${PG_DUMP:-pg_dump}" --format=custom --no-owner --no-privileges --no-unlogged-table-data --file="$file.part" \
+    --dbname="$DATABASE_URL"
 "${PG_RESTORE:-pg_restore}" --list "$file.part" > /dev/null  # its end is there, too
 sync "$file.part"
 mv "$file.part" "$file"

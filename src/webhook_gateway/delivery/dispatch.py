@@ -20,7 +20,7 @@ from webhook_gateway.host.loop import Turns
 from webhook_gateway.rules.filters import read_data
 from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
-from webhook_gateway.store import configuration, deliveries, keyring, ordering, outbox
+from webhook_gateway.store import configuration, deliveries, keyring, ordering, outbox, recovered
 from webhook_gateway.store.database import FLUSHED, Connection, Database
 from webhook_gateway.store.outbox import NewDelivery, OutboxEvent
 
@@ -96,8 +96,7 @@ class Dispatch:
                     new = await self._put_in_order(connection, new)
                 due = self._lease(new, lease_id, leased)
                 await self._insert(connection, new, lease_id)
-                if gone := [e for e in events if e.endpoint_id and e.endpoint_id not in self._endpoints]:
-                    await outbox.cancel_for_deleted(connection, gone)
+                await recovered.end_unmade(connection, events, new, self._endpoints)
                 if addressed := [event for event in events if event.addressees]:
                     await self._tell_of_unreached(connection, addressed, new)
         except BaseException:

@@ -105,13 +105,17 @@ DEQUEUE = f"""
 -- event was accepted is never missed. One at a time in the whole cluster does it, until the transaction's end, so that
 -- each tenant's order of acceptance survives. The array makes it index probes: with IN the planner reads the whole
 -- outbox when that is long, and so it does with EXISTS.
--- Nothing while the clock is in doubt.
+-- Nothing while the clock is in doubt. `recovered` is empty after a crash: then all that is there may have been taken
+-- before, and is told to be so.
 WITH lock AS MATERIALIZED (
     SELECT {COMMIT_AS_SAID} AND {time_near("$3", "NULL")} IS NOT NULL
            AND pg_try_advisory_xact_lock(hashtextextended('webhook_gateway.fan_out', 0)) AS mine
 ), waiting AS MATERIALIZED (
     SELECT id FROM tenants
     CROSS JOIN LATERAL (SELECT FROM outbox WHERE tenant_id = tenants.id AND sequence > $1 ORDER BY sequence LIMIT 1) o
+), kept AS (
+    INSERT INTO recovered (up_to) SELECT last_value FROM outbox_sequence_seq
+    WHERE (SELECT mine FROM lock) AND (SELECT max(up_to) FROM recovered) IS NULL
 )
 DELETE FROM outbox
 WHERE (SELECT mine FROM lock) AND sequence = ANY(ARRAY(
@@ -123,6 +127,7 @@ WHERE (SELECT mine FROM lock) AND sequence = ANY(ARRAY(
     ) AS own
 ))
 RETURNING sequence, tenant_id, event_id, type, ordering_key, endpoint_id, delivery_id, reason, addressees,
+          sequence <= coalesce((SELECT max(up_to) FROM recovered), sequence) AS is_recovered,
           nextval('fan_out') AS number, (SELECT version FROM configuration) AS version
 """
 
@@ -160,15 +165,6 @@ WHERE {among("$10")} AND EXISTS (SELECT FROM made WHERE lease_id IS NOT NULL)
 """
 FAN_OUT_ONE = regex(r"(\$\d+)::(\w+)\[\]").sub(r"ARRAY[\1::\2]", FAN_OUT)  # the driver's arrays cost more than rows
 
-CANCEL_FOR_DELETED = """
--- cancel for deleted: a replay or a test whose endpoint is gone by now; its delivery was promised, so it ends visibly
-INSERT INTO finished_deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, attempt, state, state_reason,
-                                 reason, created_at)
-SELECT id, tenant_id, endpoint_id, event_id, type, sequence, 0, 'cancelled', 'endpoint_deleted', reason, now()
-FROM unnest($1::bigint[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::uuid[], $7::uuid[], $8::text[])
-    AS e(sequence, tenant_id, event_id, type, ordering_key, endpoint_id, id, reason)
-"""
-
 
 class Appended(msgspec.Struct, frozen=True):
     """An event as it goes into the outbox, in the order of `APPEND`. ``body`` is sealed, two are keyed hashes."""
@@ -204,6 +200,8 @@ class OutboxEvent(msgspec.Struct, frozen=True):
     reason: str | None
     addressees: list[UUID] | None = None
     """The subscribers that it is for, or None for whoever wants it."""
+    is_recovered: bool = False
+    """It was there when PostgreSQL recovered from a crash: it may have been fanned out before (`store.recovered`)."""
 
     @property
     def is_earlier(self) -> bool:
@@ -338,8 +336,3 @@ async def insert_deliveries(
         return {}
     rows = await connection.fetch(INSERT_WITH_BODIES, *columns(NewDelivery, new), lease_id, sorted(bodies_of))
     return {row["id"]: row["body"] for row in rows}
-
-
-async def cancel_for_deleted(connection: Connection, events: Sequence[OutboxEvent]) -> None:
-    """Ends the promised deliveries of replays and tests whose endpoint is gone."""
-    await connection.execute(CANCEL_FOR_DELETED, *columns(OutboxEvent, events)[:-1])
