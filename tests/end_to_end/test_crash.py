@@ -1,30 +1,37 @@
-"""PostgreSQL is killed before it has written down what fan-out made, where it need not wait for that: then that is made
-again, and nothing is lost."""
+"""PostgreSQL is killed before it has written down what fan-out made, which need not wait for that: then that is made
+again, nothing is lost, and whatever may have been sent is on the ledger."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic, time
+from uuid import UUID
 
 import asyncpg
 import pytest
 from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
+from tests.end_to_end.test_ledger import worker
+from tests.store.test_recovered import Changed, by, deleted, told_of
 from tests.store.test_told import heard, round_of_told, told
 from tests.support.hospital import PATIENCE, Hospital, hospital_on
 from tests.support.partner import OK, Partner, Received
 from tests.support.postgres import FAST, MortalPostgres
+from tests.support.standby import standby_of
 from webhook_gateway.rules.model import DeliveryState
 from webhook_gateway.store import deliveries, migrate, outbox
 from webhook_gateway.store.attempts import Alike, Attempt
-from webhook_gateway.store.database import DatabaseUnavailable
+from webhook_gateway.store.database import Database, DatabaseUnavailable
 from webhook_gateway.store.deliveries import Finished
+from webhook_gateway.store.outbox import OutboxEvent
 
 # What nobody waits for is not written before the kill.
 LATE = {**FAST, "wal_writer_delay": "10s", "autovacuum": "off"}
@@ -44,7 +51,7 @@ def mortal() -> Iterator[MortalPostgres]:
 
 @pytest.fixture
 async def hospital(mortal: MortalPostgres) -> AsyncIterator[Hospital]:
-    async with _hospital(mortal, "off") as found:
+    async with _hospital(mortal, "") as found:
         yield found
 
 
@@ -75,6 +82,10 @@ async def crash(mortal: MortalPostgres, hospital: Hospital) -> None:
     """By this thread, since the server ends with the one that has started it. Returns when it answers again."""
     mortal.kill()
     mortal.restart()
+    await answers(hospital)
+
+
+async def answers(hospital: Hospital) -> None:
     async with asyncio.timeout(PATIENCE):
         while True:
             with suppress(DatabaseUnavailable):
@@ -128,8 +139,8 @@ async def test_a_round_that_a_crash_takes_is_made_again_under_the_same_ids(
     assert len(made) == 4
 
 
-@pytest.mark.parametrize("waits", ["", "on", "whatever else"])
-async def test_fan_out_waits_for_the_disk_unless_it_was_told_not_to(mortal: MortalPostgres, waits: str) -> None:
+@pytest.mark.parametrize("waits", ["on", "whatever else"])
+async def test_fan_out_waits_for_the_disk_where_it_was_told_to(mortal: MortalPostgres, waits: str) -> None:
     async with _hospital(mortal, waits) as hospital:
         await hospital.endpoint()
         async with told(hospital) as fan_out:
@@ -180,3 +191,81 @@ async def test_a_worker_that_outlives_a_crash_has_written_down_all_that_the_part
     assert len({received.id for received in partner.received}) == len(ended) == 2
     assert len(tried) == len(partner.received)
     assert {row["delivery_id"] for row in tried} == {row["id"] for row in ended}
+
+
+async def lost(mortal: MortalPostgres, hospital: Hospital, partner: Partner) -> UUID:
+    """An event that the partner has got, and of which nobody else knows any more: a worker and PostgreSQL were killed.
+
+    Once more where something else was committed in between, which has written down its fan-out, too.
+    """
+    for n in range(1, 11):
+        async with worker(hospital) as doomed:
+            await hospital.until("SELECT FROM workers HAVING count(*) = $1", n)
+            (event_id,) = await hospital.post(told=True)
+            await partner.got(n)
+            mortal.kill()
+            doomed.kill()
+        mortal.restart()
+        await answers(hospital)
+        if await hospital.count("outbox"):
+            assert await hospital.count("deliveries") == n - 1
+            return event_id
+    pytest.fail("each fan-out was written down")
+
+
+async def _never(_: Received) -> bytes:
+    return await asyncio.Future()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changed", [deleted, by("UPDATE endpoints SET url = 'http://127.0.0.1:1/', state = 'paused'")])
+async def test_what_left_before_the_power_failed_is_on_the_ledger_whatever_becomes_of_its_endpoint(
+    mortal: MortalPostgres,
+    hospital: Hospital,
+    open_partner: Callable[..., Awaitable[Partner]],
+    changed: Changed,
+) -> None:
+    partner = await open_partner(otherwise=_never)
+    endpoint_id = await hospital.endpoint(url=partner.url())
+    event_id = await lost(mortal, hospital, partner)
+    await changed(hospital, endpoint_id)
+    async with hospital.worker():
+        await hospital.until("SELECT WHERE NOT EXISTS (SELECT FROM outbox)")
+    assert ("possible", "Laboratory", f"127.0.0.1:{partner.port}", 2) in await told_of(hospital, event_id)
+
+
+async def test_a_restart_in_order_loses_nothing_and_one_process_that_is_killed_is_a_crash(
+    mortal: MortalPostgres, hospital: Hospital
+) -> None:
+    await hospital.post()
+    mortal.restart()
+    await answers(hospital)
+    assert [event.is_recovered for event in await dequeued(hospital.database)] == [False]
+    await hospital.post()
+    async with _connected(mortal) as victim, _connected(mortal) as other, asyncio.timeout(PATIENCE):
+        recovers = asyncio.Event()
+        other.add_termination_listener(lambda *_: recovers.set())
+        os.kill(victim.get_server_pid(), signal.SIGKILL)
+        await recovers.wait()
+    await answers(hospital)
+    assert [event.is_recovered for event in await dequeued(hospital.database)] == [True]
+
+
+async def test_a_standby_that_takes_over_may_have_missed_a_fan_out(
+    mortal: MortalPostgres, hospital: Hospital, place: Path
+) -> None:
+    await hospital.post()
+    with standby_of(mortal, place / "standby") as standby:
+        async with _connected(standby) as connection:
+            assert await connection.fetchval("SELECT pg_promote()")
+        url = str(hospital.settings.database_url).replace(f":{mortal.port}/", f":{standby.port}/")
+        database = Database(url)
+        try:
+            assert [event.is_recovered for event in await dequeued(database)] == [True]
+        finally:
+            await database.close()
+
+
+async def dequeued(database: Database) -> list[OutboxEvent]:
+    async with database.connection() as connection:
+        return (await outbox.dequeue(connection, 0, 500)).events

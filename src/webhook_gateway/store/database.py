@@ -24,9 +24,9 @@ Connection = asyncpg.Connection
 FULL_SCAN = 15.0
 """Seconds that a full scan may take: while an old transaction is open it walks over everything that was sent since."""
 COMMIT_AS_SAID = """set_config('synchronous_commit',
-    CASE current_setting('webhook_gateway.fan_out_synchronous_commit', true)
-    WHEN 'off' THEN 'off' ELSE current_setting('synchronous_commit') END, true) <> ''"""
-"""SQL: whether the commit of a fan-out waits for the disk is the operator's to say
+    CASE WHEN coalesce(current_setting('webhook_gateway.fan_out_synchronous_commit', true), '') IN ('', 'off')
+    THEN 'off' ELSE current_setting('synchronous_commit') END, true) <> ''"""
+"""SQL: the commit of a fan-out doesn't wait for the disk, unless its operator says so
 (docs/decisions/0021-fan-out-need-not-wait-for-the-disk.md)."""
 FLUSHED = "SET LOCAL synchronous_commit TO DEFAULT"
 """It does, after all: what a crash takes couldn't be made again as it was."""
