@@ -73,7 +73,7 @@ async def test_nor_where_another_worker_has_put_it_there(hospital: Hospital, ope
         await there.got(2)
         async with hospital.database.connection() as connection:
             await outbox.append(connection, [hospital.prepared("a")])
-            await workers.heartbeat(connection, uuid4(), "another")
+            await workers.heartbeat(connection, uuid4(), "another", -1)
         await hospital.fan_out()
         await worker._membership.heartbeat()
         await notify(hospital.database, DELIVERIES)

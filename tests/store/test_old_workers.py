@@ -49,7 +49,7 @@ async def test_once_it_is_required_no_old_worker_joins_and_those_of_this_version
             await connection.execute(JOIN, uuid7())
         mine = uuid7()
         for _ in range(2):
-            assert (await workers.heartbeat(connection, mine, "new"))[0] == [mine]
+            assert (await workers.heartbeat(connection, mine, "new", -1))[0] == [mine]
 
 
 async def test_an_old_worker_that_joins_just_then_waits_and_is_refused(hospital: Hospital) -> None:

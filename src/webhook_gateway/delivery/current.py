@@ -26,6 +26,8 @@ from .registry import LONG_AGO, Registry
 from .watermark import LowWaterMark
 
 HEARTBEAT = 2.0
+SOON = 0.5
+"""Seconds until the next heartbeat where others have no use for this one's low-water mark yet."""
 
 
 @dataclass(eq=False)
@@ -88,15 +90,21 @@ class Membership:
     clock: Clock
     registry: Registry
     egress: Egress
+    low_water_mark: LowWaterMark
     id: UUID = field(default_factory=uuid7)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Another number of workers is alive."""
 
     async def heartbeat(self) -> float:
         async with self.database.connection() as connection:
-            known = await workers.heartbeat(connection, self.id, f"{socket.gethostname()}:{os.getpid()}")
+            name, outbox_above = f"{socket.gethostname()}:{os.getpid()}", self.low_water_mark.for_others(connection)
+            known = await workers.heartbeat(connection, self.id, name, outbox_above)
         self.clock.set(known.now)
+        if len(known.alive) != self.registry.workers:
+            self.changed.set()
         self.registry.share_with(known.alive.index(self.id), len(known.alive))
         self.egress.refuse(known.listeners)
-        return HEARTBEAT
+        return HEARTBEAT if outbox_above >= 0 else SOON
 
     async def deregister(self) -> None:
         """After the last heartbeat, which would count this worker among the live ones again."""

@@ -22,6 +22,8 @@ from webhook_gateway.rules.matching import OPERATIONAL
 from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
 from webhook_gateway.store import configuration, deliveries, keyring, ordering, outbox, recovered
 from webhook_gateway.store.database import FLUSHED, Connection, Database
+from webhook_gateway.store.look import last_where_empty
+from webhook_gateway.store.offers import Handed
 from webhook_gateway.store.outbox import NewDelivery, OutboxEvent
 
 from . import operational
@@ -60,7 +62,7 @@ class Dispatch:
         self._bodies = bodies
         self._endpoints: Mapping[UUID, Endpoint] = {}
         self._matcher = registry.matcher
-        self.low_water_mark = LowWaterMark()
+        self.low_water_mark = LowWaterMark(database.opened_at)
         self.few = FEW
         self.taken: frozenset[UUID] = frozenset()
         """Events of the last round that took some: a notification of one may still be on its way."""
@@ -83,6 +85,8 @@ class Dispatch:
                 finally:
                     self.low_water_mark.scanned(after, time.perf_counter() - began)
                 if not dequeued.events:
+                    if after == 0 and (last := await last_where_empty(connection)) is not None:
+                        self.low_water_mark.found(last)
                     return NOTHING
                 if dequeued.version > self._registry.snapshot.version:
                     # An endpoint whose key isn't here yet would count as unsendable until the next change of any.
@@ -184,7 +188,9 @@ class Dispatch:
                 others.add(record)
             else:
                 new[at] = replace(delivery, lease=lease)
-                leased.append(Leased(record, _first_attempt(delivery, lease_id)))
+                about = delivery.id, delivery.tenant_id, delivery.endpoint_id, delivery.event_id, delivery.type
+                further = delivery.ordering_key, delivery.sequence, None, delivery.reason, delivery.unfiltered
+                leased.append(Leased(record, Delivery(*about, 1, lease_id, *further)))
         return frozenset(others)
 
     async def _insert(self, connection: Connection, new: Sequence[NewDelivery], lease_id: UUID) -> None:
@@ -232,17 +238,9 @@ class Dispatch:
         return self._endpoints[delivery.endpoint_id].ordering
 
 
-def note_fanned_out(events: Sequence[OutboxEvent], made: int, began: float) -> None:
+def note_fanned_out(events: Sequence[OutboxEvent | Handed], made: int, began: float) -> None:
     """Counts the deliveries that were made of the events, in a round that ``began`` then."""
     telemetry.fanned_out.inc(made)
     telemetry.fan_out_seconds.observe(seconds := time.perf_counter() - began)
     for event in events:
         tracing.followed("fan out", event.event_id, seconds, type=event.type)
-
-
-def _first_attempt(new: NewDelivery, lease_id: UUID) -> Delivery:
-    return Delivery(
-        *(new.id, new.tenant_id, new.endpoint_id, new.event_id, new.type, 1, lease_id, new.ordering_key, new.sequence),
-        reason=new.reason,
-        unfiltered=new.unfiltered,
-    )

@@ -23,7 +23,7 @@ from webhook_gateway.store.clock import Clock
 
 from .due import Due
 from .occupancy import Occupancy
-from .queue import Queue
+from .queue import QUEUED, Queue
 from .registry import EndpointRecord, Leased, Prefetched, Registry
 
 
@@ -84,7 +84,7 @@ class Slots:
             count = max(min(self._free_slots(endpoint, record, now), (free - record.in_flight + 1) // 2, each), 0)
             prefetch = self._queue.room_to_claim(endpoint, record, now) if count or record.in_flight else 0
             if count + prefetch > 0:
-                reservations.append(Reservation(record, count, prefetch, endpoint.deadline + self._lease_margin))
+                reservations.append(Reservation(record, count, prefetch, self.lease(endpoint)))
                 self._reserve(record, count)
                 self._due.rotate(record)
                 free -= count
@@ -110,7 +110,15 @@ class Slots:
             record.prefetching += 1
         else:
             return None
+        return self.lease(endpoint)
+
+    def lease(self, endpoint: Endpoint) -> float:
+        """In seconds, of whatever is sent to it."""
         return endpoint.deadline + self._lease_margin
+
+    def is_in_time(self, leased_at: float) -> bool:
+        """Whether what was leased then, in Unix seconds, can still wait for a slot."""
+        return self._clock.now() < leased_at + QUEUED * self._lease_margin
 
     def lease_to_follow(self, record: EndpointRecord) -> float | None:
         """The lease in seconds for the next delivery of an ordering key, of which one has just ended.
@@ -124,7 +132,7 @@ class Slots:
             return None
         if self._taken.left() <= 0 or self._free_slots(endpoint, record, self._clock.now()) <= 0:
             return None
-        return endpoint.deadline + self._lease_margin
+        return self.lease(endpoint)
 
     # What is leased.
 

@@ -9,8 +9,10 @@ full scan.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
-from weakref import WeakKeyDictionary
+
+from webhook_gateway.store.database import Connection
 
 LAG = 1.0
 """Seconds by which a mark lags: many times what our transactions take."""
@@ -37,24 +39,28 @@ class FullScanBudget:
 
 
 class LowWaterMark:
-    """A sequence of the outbox up to which nothing was left some seconds ago, by this process's own monotonic time.
+    """A sequence of the outbox up to which nothing was left some seconds ago, by this process's own monotonic time; by
+    that ``opened_at`` tells when a connection was opened, too.
 
     A crash of Postgres may bring back what fan-out had taken, and ends all connections: one that is newer than what was
     found knows nothing of it (docs/decisions/0021-fan-out-need-not-wait-for-the-disk.md).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, opened_at: Callable[[Connection], float]) -> None:
         self.latest, self.latest_at = 0, 0.0
         """Where there may be rows below, and when it was found."""
-        self._since: WeakKeyDictionary[object, float] = WeakKeyDictionary()
-        """When each connection was first seen."""
+        self._opened_at = opened_at
         self._found: deque[tuple[float, int]] = deque()
         self._full_scans = FullScanBudget(BOTTOM)
 
-    def value(self, connection: object) -> int:
+    def value(self, connection: Connection) -> int:
         """From where to scan: now and then from the very bottom, where old rows may make it slow: see `scanned`."""
-        since = self._since.setdefault(connection, monotonic())
-        return 0 if self._full_scans.allows() or since > self.latest_at else self.latest
+        return 0 if self._full_scans.allows() else max(self.for_others(connection), 0)
+
+    def for_others(self, connection: Connection) -> int:
+        """From where to look whether there is anything; -1 where only a full scan would do."""
+        self._advance()
+        return self.latest if self._opened_at(connection) <= self.latest_at else -1
 
     def scanned(self, value: int, seconds: float) -> None:
         """A scan from there has taken so long, whatever came of it."""
@@ -62,9 +68,12 @@ class LowWaterMark:
             self._full_scans.spend(seconds)
 
     def found(self, value: int) -> None:
-        """The sequence from which a scan has just begun to find something."""
+        """The sequence up to which a scan has just found nothing."""
         now = monotonic()
         if not self._found or now - self._found[-1][0] >= STEP:
             self._found.append((now, value))
-        while self._found and now - self._found[0][0] >= LAG:
+        self._advance()
+
+    def _advance(self) -> None:
+        while self._found and monotonic() - self._found[0][0] >= LAG:
             self.latest_at, self.latest = self._found.popleft()

@@ -25,6 +25,7 @@ from webhook_gateway.rules.deadlines import SETTLING
 from webhook_gateway.settings import Settings
 from webhook_gateway.store.database import Database, DatabaseUnavailable
 from webhook_gateway.store.notifications import CONFIGURATION, DELIVERIES, OUTBOX, Notifier, listen
+from webhook_gateway.store.offers import LEASED
 
 from .bodies import Bodies
 from .claiming import Claiming
@@ -32,6 +33,7 @@ from .current import Configuration, Membership
 from .dispatch import ROUND, Dispatch
 from .due import Due
 from .notices import tell
+from .offers import Offers
 from .registry import Registry
 from .sending import Sending
 from .settling import Settling
@@ -81,7 +83,7 @@ class Worker:
         self, settings: Settings, database: Database, vault: Vault, sender: Sender, stopping: asyncio.Event
     ) -> None:
         clock, registry = database.clock, Registry()
-        self._registry, self._due = registry, (due := Due(clock, registry))
+        self._registry, due = registry, Due(clock, registry)
         self._slots = slots = Slots(
             clock, registry, due, settings.concurrency, settings.tenant_slots, settings.lease_margin
         )
@@ -93,20 +95,26 @@ class Worker:
         self._stats = stats = Stats(database)
         self._sending = sending = Sending(database, bodies, sender, tokens, registry, due, slots, stats, keep, stopping)
         self._settling = Settling(database, vault, registry, due, slots, sending, keep, outbox)
-        self._membership = Membership(database, clock, registry, sender.egress)
+        low_water_mark = self._fan_out.dispatch.low_water_mark
+        self._membership = Membership(database, clock, registry, sender.egress, low_water_mark)
+        about = self._membership.id, self._membership.changed
+        self._offers = offers = Offers(database, registry, slots, bodies, sending, *about)
         self._notifier = Notifier(database, DELIVERIES)
-        self._listening = partial(listen, database, {OUTBOX: outbox, DELIVERIES: notified, CONFIGURATION: changed})
+        heard = {OUTBOX: outbox, DELIVERIES: notified, CONFIGURATION: changed, LEASED: offers.handed}
+        self._listening = partial(listen, database, heard, own=offers.own)
         self._stopping = stopping
         self._claiming = claiming = Claiming(database, clock, due, slots, sending, changed)
         forwarding = Loop("forward", partial(forward, database))
         upkeep = Loop(UPKEEP, Upkeep(settings, database, vault, registry).poll)
         configuration = Configuration(
-            *(database, vault, clock, registry, due, self._fan_out.dispatch.low_water_mark),
+            *(database, vault, clock, registry, due, low_water_mark),
             *(outbox, forwarding.wake, upkeep.wake),
         )
         self._stages = [
             Loop("configuration", configuration.poll, changed),
             Loop("dispatch", self._dispatch, outbox),
+            Loop("send what was leased", offers.round, offers.handed),
+            Loop("offer", offers.poll, offers.changed),
             Loop("claim", claiming.claim, due.changed),
             Loop("scan", claiming.scan, notified),
             forwarding,
@@ -125,18 +133,18 @@ class Worker:
     async def run(self) -> None:
         """Until `stopping`: then claiming ends first, what is under way is settled, and the heartbeat ends last."""
         telemetry.started("worker", id=str(self._membership.id), concurrency=self._slots.concurrency)
-        supporting = [asyncio.create_task(self._listening()), asyncio.create_task(self._notifier.run())]
+        listening, notifying = asyncio.create_task(self._listening()), asyncio.create_task(self._notifier.run())
         until_drained = [asyncio.create_task(loop.run()) for loop in self._until_drained]
         stages = [asyncio.create_task(loop.run()) for loop in self._stages]
         await self._stopping.wait()
         for loop in self._stages:
             loop.stop()
-        await self._drain(stages)
+        listening.cancel()
+        await self._drain(listening, stages)
         for loop in self._until_drained:
             loop.stop()
-        for task in supporting:
-            task.cancel()
-        await asyncio.gather(*supporting, *until_drained, return_exceptions=True)
+        notifying.cancel()
+        await asyncio.gather(notifying, *until_drained, return_exceptions=True)
         with suppress(DatabaseUnavailable):
             await self._stats.flush()
         await self._membership.deregister()
@@ -153,11 +161,12 @@ class Worker:
         loops = (*self._stages, *self._until_drained)
         return [loop.stage for loop in loops if loop.ailing() > seconds and loop.stage != UPKEEP]
 
-    async def _drain(self, stages: Sequence[asyncio.Task[None]]) -> None:
+    async def _drain(self, listening: asyncio.Task[None], stages: Sequence[asyncio.Task[None]]) -> None:
         """No new claims; what is under way finishes, within its own deadline, and is settled. The rest is cut."""
         try:
             async with asyncio.timeout(self._slots.longest_request() + SETTLING):
-                await asyncio.gather(*stages, self._sending.drain())
+                await asyncio.gather(asyncio.wait([listening]), *stages, self._sending.drain())
+                await self._offers.round()  # which gives back what has come since
                 await self._settling.drain()
         except TimeoutError:  # perhaps only of a stage, which can be cut short without harm
             if self._sending.in_flight or self._sending.unsettled:
@@ -170,7 +179,7 @@ class Worker:
         if not done.dequeued:
             return SELDOM
         for record in done.due:
-            self._due.expect(record)
+            self._claiming.due.expect(record)
         if done.due:
             self._sending.unsettled.hurry()  # it may be behind what waits to be settled, here or elsewhere
             if self._registry.workers > 1:
@@ -180,6 +189,8 @@ class Worker:
                 await self._sending.send(done.leased)
             finally:
                 self._slots.inserted(one.record for one in done.leased)
+            if done.dequeued == 1 and not done.due:
+                self._offers.consider(done.leased)
         if FEW * len(done.leased) < done.dequeued:  # before more is made: while these wait, none is leased at once
             await self._claiming.claim()
         return 0.0 if done.dequeued >= ROUND else SELDOM  # what was committed since has been notified

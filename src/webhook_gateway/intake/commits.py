@@ -18,7 +18,7 @@ import msgspec
 from webhook_gateway import telemetry
 from webhook_gateway.failpoints import reach
 from webhook_gateway.rules.faults import Fault
-from webhook_gateway.store import outbox
+from webhook_gateway.store import offers, outbox
 from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable
 from webhook_gateway.store.notifications import OUTBOX, Notifier
 from webhook_gateway.store.outbox import Appended
@@ -211,7 +211,8 @@ class Commits:
     async def _commit(self, batch: list[tuple[Appended, Waiting, int]]) -> None:
         began, told = monotonic(), len(batch) <= FEW
         async with self._database.connection() as connection:
-            results = await append(connection, [appended for appended, _, _ in batch], notify=told)
+            events, clock = [appended for appended, _, _ in batch], self._database.clock
+            results = await append(connection, events, notify=told, now=clock.now() if clock.is_certain() else None)
         telemetry.append_seconds.observe(monotonic() - began)
         telemetry.append_events.observe(len(batch))
         reach("after_append_commit")
@@ -222,10 +223,17 @@ class Commits:
 
 
 async def append(
-    connection: Connection, events: list[Appended], *, notify: bool = False
+    connection: Connection, events: list[Appended], *, notify: bool = False, now: float | None = None
 ) -> list[Receipt | EventRefused]:
-    """Stores prepared events, each once for its idempotency key, and says what became of each."""
-    stored = await outbox.append(connection, events, notify)
+    """Stores prepared events, each once for its idempotency key, and says what became of each.
+
+    Of one that is for whoever wants it with its deliveries, where a worker has offered to send them and the database's
+    time ``now`` is known.
+    """
+    if notify and now is not None and len(events) == 1 and events[0].addressees is None:
+        stored = await offers.append(connection, events[0], now)
+    else:
+        stored = await outbox.append(connection, events, notify)
     telemetry.accepted_events.inc(len(stored))
     again = [(e.tenant_id, e.key) for e in events if e.id not in stored and e.key is not None]
     known = await outbox.earlier(connection, again) if again else {}

@@ -7,6 +7,12 @@ from .database import Connection
 UPKEEP = "webhook_gateway.upkeep"
 
 TRY = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
+APPEND = "webhook_gateway.append"
+"""Of an append that makes deliveries, until its transaction ends."""
+
+AFTER_APPENDS = f"SELECT pg_advisory_xact_lock(hashtextextended('{APPEND}', 0))"
+"""Waits for those under way."""
+
 UNLOCK = "SELECT pg_advisory_unlock(hashtextextended($1, 0))"
 
 

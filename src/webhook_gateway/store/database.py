@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 from typing import Any
 
 import asyncpg
@@ -121,6 +122,10 @@ class Database:
         """
         pool = self._pool = self._pool or Pool(self._connect_hot, self._connections)
         return _Borrowed(pool, self._patience, self._leave)
+
+    def opened_at(self, connection: Connection) -> float:
+        """When a connection for hot statements was, by monotonic time; infinite where there are newer ones only."""
+        return inf if self._pool is None else self._pool.opened_at(connection)
 
     async def expect_writable(self) -> None:
         """

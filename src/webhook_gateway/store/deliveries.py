@@ -28,7 +28,7 @@ from .finished import put_away, put_away_open
 from .ordering import DELIVERY, Successor
 from .rows import columns
 
-_CHANCE = (1 << 62) - 1
+CHANCE = (1 << 62) - 1
 """The last bits of a UUIDv7."""
 
 READY = """
@@ -208,7 +208,7 @@ def new_id() -> UUID:
 def id_of(event_id: UUID, endpoint_id: UUID) -> UUID:
     """Of the delivery that fan-out makes of them: where a crash takes it, it is made again under the same id. A
     millisecond later than the event's."""
-    return DriverUUID((event_id.int + (1 << 80) ^ endpoint_id.int & _CHANCE).to_bytes(16))
+    return DriverUUID((event_id.int + (1 << 80) ^ endpoint_id.int & CHANCE).to_bytes(16))
 
 
 async def ready(connection: Connection, marks: Mapping[UUID, datetime] | None = None) -> dict[UUID, datetime]:

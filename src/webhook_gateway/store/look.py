@@ -19,6 +19,9 @@ SELECT (SELECT version FROM configuration) AS version,
        ({SLICES_WAIT}) AS upkeep
 """
 
+LAST = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM outbox_sequence_seq"
+IS_EMPTY = "SELECT NOT EXISTS (SELECT FROM outbox)"
+
 
 class Seen(NamedTuple):
     """The configuration's version, a sum that another worker's findings change, and which stages have something."""
@@ -33,3 +36,9 @@ class Seen(NamedTuple):
 async def look(connection: Connection, health_known: datetime, low_water_mark: int) -> Seen:
     (row,) = await connection.fetch(LOOK, health_known, low_water_mark)
     return Seen(*row)
+
+
+async def last_where_empty(connection: Connection) -> int | None:
+    """The sequence up to which nothing is in the outbox, where there is nothing at all."""
+    last = int(await connection.fetchval(LAST))
+    return last if await connection.fetchval(IS_EMPTY) else None

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Mapping
+from uuid import uuid4
+
+import asyncpg
 
 from webhook_gateway import telemetry
 
-from .database import Database, DatabaseUnavailable
+from . import advisory_locks
+from .database import Connection, Database, DatabaseUnavailable
 
 CHANNEL = "webhook_gateway"
 API_CHANNEL = "webhook_gateway_api"
@@ -67,6 +72,45 @@ class Told(asyncio.Event):
         return words if is_all else []
 
 
+class Heard(asyncio.Event):
+    """Set by notifications; keeps all that they said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._words: list[str] = []
+
+    def tell(self, words: str) -> None:
+        self._words.append(words)
+        super().set()
+
+    def take(self) -> list[str]:
+        """What was said since the last time."""
+        words, self._words = self._words, []
+        return words
+
+
+class OwnChannel:
+    """A channel on which this process alone listens; it has no ``name`` while nobody does. By the same name the session
+    that listens has a lock: who can have the lock instead knows that what it would say is not heard."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+
+    async def open(self, connection: Connection, hear: Callable[..., None]) -> None:
+        name = f"{CHANNEL}_{uuid4().hex}"
+        await advisory_locks.try_lock(connection, name)
+        await connection.add_listener(name, hear)
+        self.name = name
+
+    async def close(self, connection: Connection) -> None:
+        """Afterwards all that was said has been heard."""
+        name, self.name = self.name, None
+        if name is not None and not connection.is_closed():
+            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await advisory_locks.unlock(connection, name)
+                await connection.execute(advisory_locks.AFTER_APPENDS, timeout=ANSWER)
+
+
 class Notifier:
     """Sends notifications of one kind at most every 5 ms, however often it is asked to."""
 
@@ -89,17 +133,24 @@ class Notifier:
             await asyncio.sleep(GAP)
 
 
-async def listen(database: Database, heard: dict[str, asyncio.Event], channel: str = CHANNEL) -> None:
+async def listen(
+    database: Database,
+    heard: Mapping[str, asyncio.Event],
+    channel: str = CHANNEL,
+    own: OwnChannel | None = None,
+) -> None:
     """Sets the event of each notification that arrives, for ever; connects again when the connection breaks."""
     while True:
         try:
-            await _listen_once(database, heard, channel)
+            await _listen_once(database, heard, channel, own)
         except Exception as error:
             telemetry.notifications_interrupted(error)
         await asyncio.sleep(1.0)
 
 
-async def _listen_once(database: Database, heard: dict[str, asyncio.Event], channel: str) -> None:
+async def _listen_once(
+    database: Database, heard: Mapping[str, asyncio.Event], channel: str, own: OwnChannel | None
+) -> None:
     connection = await database.connect()
     broken = asyncio.Event()
     connection.add_termination_listener(lambda *_: broken.set())
@@ -107,18 +158,22 @@ async def _listen_once(database: Database, heard: dict[str, asyncio.Event], chan
     def hear(_connection: object, _pid: int, _channel: str, what: object) -> None:
         kind, _, words = str(what).partition(" ")
         match heard.get(kind):
-            case Told() as told if words:
+            case Told() | Heard() as told if words:
                 told.tell(words)
             case asyncio.Event() as event:
                 event.set()
 
     try:
         await connection.add_listener(channel, hear)
+        if own is not None:
+            await own.open(connection, hear)
         for event in heard.values():
             event.set()  # what was missed while nobody listened
         while not await _within(broken, ASK_AFTER):
             await connection.fetchval("SELECT 1", timeout=ANSWER)  # or whoever is between us has forgotten us
     finally:
+        if own is not None:
+            await own.close(connection)
         connection.terminate()
 
 

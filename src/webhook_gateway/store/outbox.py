@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 from asyncpg.pgproto.pgproto import UUID as DriverUUID
 
+from .advisory_locks import AFTER_APPENDS
 from .bodies import among
 from .clock import time_near
 from .database import COMMIT_AS_SAID, FULL_SCAN, Connection
@@ -105,11 +106,12 @@ DEQUEUE = f"""
 -- event was accepted is never missed. One at a time in the whole cluster does it, until the transaction's end, so that
 -- each tenant's order of acceptance survives. The array makes it index probes: with IN the planner reads the whole
 -- outbox when that is long, and so it does with EXISTS.
--- Nothing while the clock is in doubt. `recovered` is empty after a crash: then all that is there may have been taken
--- before, and is told to be so.
+-- Nothing while the clock is in doubt. An append that makes deliveries is waited for. `recovered` is empty after a
+-- crash: then all that is there may have been taken before, and is told to be so.
 WITH lock AS MATERIALIZED (
-    SELECT {COMMIT_AS_SAID} AND {time_near("$3", "NULL")} IS NOT NULL
-           AND pg_try_advisory_xact_lock(hashtextextended('webhook_gateway.fan_out', 0)) AS mine
+    SELECT CASE WHEN {COMMIT_AS_SAID} AND {time_near("$3", "NULL")} IS NOT NULL
+                     AND pg_try_advisory_xact_lock(hashtextextended('webhook_gateway.fan_out', 0))
+                THEN ({AFTER_APPENDS}) IS NOT NULL END AS mine
 ), waiting AS MATERIALIZED (
     SELECT id FROM tenants
     CROSS JOIN LATERAL (SELECT FROM outbox WHERE tenant_id = tenants.id AND sequence > $1 ORDER BY sequence LIMIT 1) o

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 from time import monotonic
 
 import asyncpg
@@ -42,6 +43,10 @@ class Pool:
             except BaseException:
                 self._turns.release()
                 raise
+
+    def opened_at(self, connection: asyncpg.Connection) -> float:
+        """By monotonic time; infinite where it is none of ours."""
+        return self._open.get(connection, inf)
 
     def release(self, connection: asyncpg.Connection) -> None:
         """After whatever it was used for, but for a statement that was cut off."""

@@ -20,8 +20,8 @@ PROTOCOL = 1
 HEARTBEAT = f"""
 -- heartbeat: a sign of life, and the live workers with the database's time; one that is too old can't join
 WITH mine AS (
-    INSERT INTO workers (id, name, protocol) VALUES ($1, $2, {PROTOCOL})
-    ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()
+    INSERT INTO workers (id, name, protocol, outbox_above) VALUES ($1, $2, {PROTOCOL}, $4)
+    ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), outbox_above = excluded.outbox_above
 )
 SELECT array(SELECT id FROM workers WHERE seen_at > now() - make_interval(secs => $3) AND id <> $1) AS others,
        array(SELECT host(address) || ' ' || port FROM listeners WHERE seen_at > now() - interval '1 hour') AS listeners,
@@ -55,9 +55,10 @@ class Known(NamedTuple):
     now: float
 
 
-async def heartbeat(connection: Connection, worker_id: UUID, name: str) -> Known:
-    """What all workers share; this one is among those alive."""
-    (row,) = await connection.fetch(HEARTBEAT, worker_id, name, ALIVE)
+async def heartbeat(connection: Connection, worker_id: UUID, name: str, outbox_above: int) -> Known:
+    """What all workers share; this one is among those alive. Nothing that it knows of is left ``outbox_above`` that
+    sequence, or it is -1: a look above it might be slow."""
+    (row,) = await connection.fetch(HEARTBEAT, worker_id, name, ALIVE, outbox_above)
     listeners = frozenset((address, int(port)) for address, port in map(str.split, row["listeners"]))
     return Known(sorted([*row["others"], worker_id]), listeners, row["now"].timestamp())
 

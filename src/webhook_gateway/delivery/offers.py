@@ -1,0 +1,134 @@
+"""Lone events come with their delivery made and leased, where this worker has offered to send their type at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import inf
+from uuid import UUID
+
+from webhook_gateway.host.loop import SELDOM
+from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
+from webhook_gateway.store import deliveries, offers
+from webhook_gateway.store.database import Database
+from webhook_gateway.store.notifications import Heard, OwnChannel
+from webhook_gateway.store.offers import Handed, Offer
+
+from .bodies import Bodies
+from .dispatch import FEW, note_fanned_out
+from .registry import Leased, Registry
+from .sending import Sending
+from .slots import Slots
+from .told import SIMPLE
+
+AGAIN = 2.0
+"""Seconds between two offers for a type, or from one that was withdrawn: what came the long way was not by it."""
+
+OfType = tuple[UUID, str]
+"""A tenant, and an event type."""
+
+
+@dataclass(eq=False)
+class Offers:
+    """Makes offers, and sends what comes by them."""
+
+    database: Database
+    registry: Registry
+    slots: Slots
+    bodies: Bodies
+    sending: Sending
+    worker_id: UUID
+    changed: asyncio.Event
+    """Set where other workers are alive, too."""
+    own: OwnChannel = field(default_factory=OwnChannel)
+    handed: Heard = field(default_factory=Heard)
+    _among: int = 1
+    """Workers, when offers were made."""
+    _wanted: dict[OfType, bool] = field(default_factory=dict)
+    """Whether it is to be made or withdrawn."""
+    _changed_at: dict[OfType, float] = field(default_factory=dict)
+
+    def consider(self, leased: Sequence[Leased]) -> None:
+        """All that came of a lone event was leased: from now on that can be done by who stores one of its type."""
+        first = leased[0].delivery
+        if first.reason is None:
+            self._change((first.tenant_id, first.event_type), True)
+
+    async def poll(self) -> float:
+        """Makes and withdraws offers; all of them where another number of workers is alive: each has its turn."""
+        wanted, self._wanted = self._wanted, {}
+        if self._among != self.registry.workers:
+            async with self.database.connection() as connection:
+                await offers.withdraw(connection, self.worker_id)
+            self._among = self.registry.workers
+        for of_type, is_made in wanted.items():
+            name, made = self.own.name, self._offer(*of_type) if is_made else None
+            async with self.database.connection() as connection:
+                if not is_made:
+                    await offers.withdraw(connection, self.worker_id, *of_type)
+                elif name is not None and made is not None:
+                    await offers.offer(connection, self.worker_id, name, made)
+        return SELDOM
+
+    async def round(self) -> float:
+        """Sends what came. What there is no room for any more is given back, and with it the offer."""
+        leased: list[Leased] = []
+        refused: list[Leased] = []
+        must_wait, began = self.sending.must_wait(), time.perf_counter()
+        for handed in self._take():
+            note_fanned_out([handed], len(handed.endpoint_ids) + handed.waits, began)
+            if handed.body is not None:
+                self.bodies.keep({handed.event_id: handed.tenant_id}, {handed.event_id: handed.body})
+            if handed.waits:
+                self.sending.unsettled.hurry()  # it may be behind what waits to be settled
+            may_send = not must_wait and self.slots.is_in_time(handed.leased_at)
+            for endpoint_id in handed.endpoint_ids:
+                record = self.registry.of(endpoint_id)
+                fits = may_send and self.slots.lease_on_insert(record) is not None
+                (leased if fits else refused).append(Leased(record, _delivery(handed, endpoint_id, record.endpoint)))
+        if leased:
+            try:
+                await self.sending.send(leased)
+            finally:
+                self.slots.inserted(one.record for one in leased)
+        for one in refused:
+            self._change((one.delivery.tenant_id, one.delivery.event_type), False)
+        await self.sending.return_leases(refused, must_wait)
+        return SELDOM
+
+    def _take(self) -> Iterator[Handed]:
+        for words in self.handed.take():
+            with suppress(ValueError):  # of another version: that lease just ends
+                yield offers.read_handed(words)
+
+    def _change(self, of_type: OfType, is_made: bool) -> None:
+        now = time.monotonic()
+        if not is_made or now > self._changed_at.get(of_type, -inf) + AGAIN:
+            self._changed_at[of_type] = now
+            self._wanted[of_type] = is_made
+            self.changed.set()
+
+    def _offer(self, tenant_id: UUID, event_type: str) -> Offer | None:
+        """None where what comes in between may depend on more than its type."""
+        endpoints = self.registry.matcher.match(tenant_id, event_type)
+        if not 0 < len(endpoints) <= FEW or any(
+            endpoint.ordering not in SIMPLE or endpoint.is_filtered or endpoint.rate is not None
+            for endpoint in endpoints
+        ):
+            return None
+        return Offer(
+            *(tenant_id, event_type, self.registry.snapshot.version, [endpoint.id for endpoint in endpoints]),
+            [endpoint.ordering is not Ordering.NONE for endpoint in endpoints],
+            [self.slots.lease(endpoint) for endpoint in endpoints],
+        )
+
+
+def _delivery(handed: Handed, endpoint_id: UUID, endpoint: Endpoint | None) -> Delivery:
+    in_order = endpoint is None or endpoint.ordering is not Ordering.NONE
+    return Delivery(
+        *(deliveries.id_of(handed.event_id, endpoint_id), handed.tenant_id, endpoint_id, handed.event_id, handed.type),
+        *(1, handed.lease_id, handed.ordering_key if in_order else None),
+    )

@@ -1,0 +1,113 @@
+"""Offers of workers to send events of a type at once: the statement that stores one then makes its deliveries, too.
+
+They are leased to that worker, which hears of them with their body (docs/decisions/0022-offers.md). Whatever an
+offer was made by may have changed: then the event takes the long way, by the outbox.
+"""
+
+from __future__ import annotations
+
+from binascii import a2b_base64
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from asyncpg.pgproto.pgproto import UUID as DriverUUID
+
+from .clock import time_near
+from .database import Connection
+from .deliveries import CHANCE, new_id
+from .notifications import CHANNEL, OUTBOX
+from .outbox import Appended
+
+LEASED = "leased"
+"""The first word of a notification of what was made and leased."""
+
+OFFER = """
+-- offer: to send at once what is stored from now on; not beside a worker that is too old to wait for such an append. It
+-- need not wait for the disk: one that a crash takes is made again
+INSERT INTO offers (worker_id, heard_on, tenant_id, type, version, endpoint_ids, chances, in_order, leases)
+SELECT $1::uuid, $2::text, $3::uuid, $4::text, $5::bigint, $6::uuid[], $7::bigint[], $8::bool[], $9::float8[]
+WHERE set_config('synchronous_commit', 'off', true) = 'off'
+      AND NOT EXISTS (SELECT FROM workers WHERE outbox_above IS NULL AND seen_at > now() - interval '10 seconds')
+ON CONFLICT (tenant_id, type) DO UPDATE SET
+    worker_id = excluded.worker_id, heard_on = excluded.heard_on, version = excluded.version,
+    endpoint_ids = excluded.endpoint_ids, chances = excluded.chances, in_order = excluded.in_order,
+    leases = excluded.leases
+"""
+
+WITHDRAW = """
+-- withdraw: one offer of a worker, or all
+DELETE FROM offers WHERE worker_id = $1 AND ($2::uuid IS NULL OR (tenant_id, type) = ($2, $3))
+"""
+
+APPEND = f"""
+-- append by offer: an event that comes alone, and its deliveries where a worker has offered to send them at once
+SELECT append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::uuid[],
+                  {time_near("$11", "NULL")} IS NOT NULL, $12, $13, $14, $15, $16)
+"""
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """In the order of `OFFER`. ``version`` is the configuration's, ``leases`` are in seconds."""
+
+    tenant_id: UUID
+    type: str
+    version: int
+    endpoint_ids: Sequence[UUID]
+    in_order: Sequence[bool]
+    leases: Sequence[float]
+
+
+class Handed(msgspec.Struct, frozen=True):
+    """What was stored for a worker: for these endpoints it has leased deliveries. ``waits``: there are others, behind
+    earlier ones of their ordering key. ``body`` is sealed; None where it has to be asked for."""
+
+    lease_id: UUID
+    leased_at: float
+    """By the database's clock, in Unix seconds."""
+    endpoint_ids: Sequence[UUID]
+    waits: bool
+    tenant_id: UUID
+    event_id: UUID
+    type: str
+    ordering_key: int | None
+    body: bytes | None
+
+
+async def offer(connection: Connection, worker_id: UUID, heard_on: str, made: Offer) -> None:
+    chances = [endpoint_id.int & CHANCE for endpoint_id in made.endpoint_ids]
+    about = made.tenant_id, made.type, made.version, made.endpoint_ids, chances, made.in_order, made.leases
+    await connection.execute(OFFER, worker_id, heard_on, *about)
+
+
+async def withdraw(
+    connection: Connection, worker_id: UUID, tenant_id: UUID | None = None, event_type: str | None = None
+) -> None:
+    """What the worker has offered for that type, or all that it has."""
+    await connection.execute(WITHDRAW, worker_id, tenant_id, event_type)
+
+
+async def append(connection: Connection, event: Appended, now: float) -> dict[UUID, datetime]:
+    """As `outbox.append` of one that is for whoever wants it. ``now`` is the database's time as far as it is known."""
+    begins, ends = divmod(event.id.int + (1 << 80), 1 << 64)
+    stored_as = event.id, event.tenant_id, event.type, event.occurred_at, event.ordering_key, event.size, event.body
+    found_by = event.key, event.fingerprint, event.lookups
+    of_ids = f"{begins:016x}", ends - (1 << 64)  # its highest bit is set: RFC 9562's variant
+    accepted_at = await connection.fetchval(APPEND, *stored_as, *found_by, now, *of_ids, new_id(), CHANNEL, OUTBOX)
+    return {} if accepted_at is None else {event.id: accepted_at}
+
+
+def read_handed(words: str) -> Handed:
+    """What a notification said after `LEASED`.
+
+    Raises:
+        ValueError: nothing that we would say.
+    """
+    lease, at, count, leased, tenant, event, kind, key, *body = words.split(" ", 8)
+    endpoint_ids = [DriverUUID(endpoint_id) for endpoint_id in leased.split(",") if endpoint_id != "-"]
+    return Handed(
+        *(DriverUUID(lease), float(at), endpoint_ids, len(endpoint_ids) < int(count), DriverUUID(tenant)),
+        *(DriverUUID(event), kind),
+        *(None if key == "-" else int(key), a2b_base64(body[0]) if body else None),
+    )
