@@ -180,9 +180,10 @@ class Dispatch:
     def _lease(self, new: list[NewDelivery], lease_id: UUID, leased: list[Leased]) -> frozenset[EndpointRecord]:
         """Leases those for which a slot is free and nothing else waits. Returns who else got something."""
         others: set[EndpointRecord] = set()
+        latest = self._endpoints_with(Ordering.LATEST, new)
         for at, delivery in enumerate(new):
             record = self._registry.of(delivery.endpoint_id)
-            claimable = delivery.due and self._ordering(delivery) is not Ordering.LATEST
+            claimable = delivery.due and delivery.endpoint_id not in latest
             lease = self._slots.lease_on_insert(record, delivery.reason == "test") if claimable else None
             if lease is None:
                 others.add(record)
@@ -198,15 +199,9 @@ class Dispatch:
             leased = {one.event_id: one.tenant_id for one in new if one.lease is not None}
             wanted = self._bodies.missing(leased) if len(leased) <= self.few else []
             self._bodies.keep(leased, await outbox.insert_deliveries(connection, new, lease_id, wanted))
-        latest = sorted(
-            {
-                (delivery.endpoint_id, delivery.ordering_key)
-                for delivery in new
-                if delivery.ordering_key is not None and self._ordering(delivery) is Ordering.LATEST
-            }
-        )
-        if latest:
-            await ordering.supersede(connection, latest)
+        if latest := self._endpoints_with(Ordering.LATEST, new):
+            keys = {(one.endpoint_id, one.ordering_key) for one in new if one.endpoint_id in latest}
+            await ordering.supersede(connection, sorted((each, key) for each, key in keys if key is not None))
 
     async def _tell_of_unreached(
         self, connection: Connection, addressed: Sequence[OutboxEvent], new: Sequence[NewDelivery]
@@ -219,23 +214,21 @@ class Dispatch:
 
     async def _put_in_order(self, connection: Connection, new: Sequence[NewDelivery]) -> list[NewDelivery]:
         """Only the head of an ordering key is due; the others wait for the one before them."""
-        keys = {(d.endpoint_id, d.ordering_key): d for d in new if d.ordering_key is not None}
-        strict = [key for key, delivery in keys.items() if self._ordering(delivery) is Ordering.STRICT]
-        latest = [key for key, delivery in keys.items() if self._ordering(delivery) is Ordering.LATEST]
-        others = keys.keys() - set(latest)
-        busy = await ordering.busy_keys(connection, sorted(others), sorted(strict), sorted(latest))
+        keys = sorted({(d.endpoint_id, d.ordering_key) for d in new if d.ordering_key is not None})
+        latest_only, strictly = (self._endpoints_with(which, new) for which in (Ordering.LATEST, Ordering.STRICT))
+        others = [key for key in keys if key[0] not in latest_only]
+        strict, latest = ([key for key in keys if key[0] in those] for those in (strictly, latest_only))
+        busy = await ordering.busy_keys(connection, others, strict, latest)
         ordered = []
         for delivery in new:
-            if delivery.ordering_key is None:
-                ordered.append(delivery)
-                continue
             key = (delivery.endpoint_id, delivery.ordering_key)
-            ordered.append(replace(delivery, due=key not in busy))
-            busy.add(key)
+            ordered.append(replace(delivery, due=False) if key in busy else delivery)
+            if delivery.ordering_key is not None:
+                busy.add((delivery.endpoint_id, delivery.ordering_key))
         return ordered
 
-    def _ordering(self, delivery: NewDelivery) -> Ordering:
-        return self._endpoints[delivery.endpoint_id].ordering
+    def _endpoints_with(self, which: Ordering, new: Sequence[NewDelivery]) -> set[UUID]:
+        return {each for each in {one.endpoint_id for one in new} if self._endpoints[each].ordering is which}
 
 
 def note_fanned_out(events: Sequence[OutboxEvent | Handed], made: int, began: float) -> None:

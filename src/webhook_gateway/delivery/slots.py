@@ -100,13 +100,21 @@ class Slots:
         None where it has to be claimed: others wait for the endpoint, or there is no room. A ``test`` goes before
         those that wait, in the next slot that is free.
         """
-        endpoint, now = record.endpoint, self._clock.now()
+        endpoint = record.endpoint
+        if record.room > 0 and endpoint is not None and not test:
+            record.room -= 1
+            record.prefetching += 1
+            return endpoint.deadline + self._lease_margin
+        now = self._clock.now()
         if endpoint is None or (record.due_at is not None and record.due_at <= now and not test):
             return None
         free = self._taken.left()
         if min(self._free_slots(endpoint, record, now, test), (free - record.in_flight + 1) // 2) > 0:
             self._reserve(record, 1)
-        elif record.in_flight and ((test and endpoint.rate is None) or self._queue.room(endpoint, record, now) > 0):
+        elif record.in_flight and test and endpoint.rate is None:
+            record.prefetching += 1
+        elif record.in_flight and (room := self._queue.room(endpoint, record, now)) > 0:
+            record.room = room - 1
             record.prefetching += 1
         else:
             return None
@@ -140,7 +148,8 @@ class Slots:
         """Uses a slot that was reserved; where none is left, the delivery waits for the next one that is free."""
         record = leased.record
         endpoint = record.endpoint
-        if not record.reserved and endpoint is not None and self._taken.left() > 0:
+        has_slots = endpoint is not None and record.in_flight < endpoint.slots  # more than it is allowed, perhaps
+        if not record.reserved and endpoint is not None and has_slots and self._taken.left() > 0:
             now, test = self._clock.now(), leased.delivery.test
             self._reserve(record, min(max(self._free_slots(endpoint, record, now, test), 0), 1))
         if record.reserved:
@@ -166,6 +175,7 @@ class Slots:
 
     def not_sent(self, record: EndpointRecord) -> None:
         """A leased delivery doesn't need its reserved slot, or its room among those prefetched on insert."""
+        record.room = 0
         if record.prefetching:
             record.prefetching -= 1
         else:
@@ -174,7 +184,7 @@ class Slots:
     def inserted(self, records: Iterable[EndpointRecord]) -> None:
         """What was leased on insert has begun, is queued, or was returned."""
         for record in records:
-            record.prefetching = 0
+            record.prefetching = record.room = 0
 
     def orphaned(self, among: Iterable[EndpointRecord] | None = None, *, stopping: bool = False) -> list[Leased]:
         """Takes out what was prefetched and won't be sent: no request is under way to follow, or it is too late."""
