@@ -21,7 +21,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from webhook_gateway import counters
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.model import Delivery, Endpoint
-from webhook_gateway.rules.outcome import Exchange, detail_of, name_of, status_of
+from webhook_gateway.rules.outcome import Exchange, words_of
 from webhook_gateway.rules.verdict import Verdict
 
 log = structlog.get_logger("webhook_gateway")
@@ -140,7 +140,7 @@ def _of_request(method: str, route: str, status: int | None) -> tuple[Counter, H
 
 def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, verdict: Verdict) -> None:
     """The one wide line an attempt."""
-    outcome = name_of(exchange.outcome)
+    outcome, status, detail = words_of(exchange.outcome)
     _attempts_of(outcome).inc()
     attempt_seconds.observe(exchange.duration)
     if _level > logging.INFO:
@@ -160,8 +160,8 @@ def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, ver
             ids.recall(ids.TENANT, delivery.tenant_id),
             "info",
             datetime.now(UTC),
-            status_of(exchange.outcome),
-            detail_of(exchange.outcome),
+            status,
+            detail,
             exchange.tls_version,
             exchange.sends,
         )

@@ -66,7 +66,7 @@ def sign(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -
     Raises:
         BadSecret: one of them can't be used.
     """
-    if not any(map(is_private_key, secrets)):
+    if len(secrets) == 1 and not secrets[0].startswith(PRIVATE_PREFIX):  # as nearly always
         return signing.sign(secrets, message_id, timestamp, body)
     return " ".join(
         _sign(secret, message_id, timestamp, body)

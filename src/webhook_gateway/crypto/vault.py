@@ -13,7 +13,7 @@ import base64
 import os
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -238,7 +238,14 @@ class Vault:
 
     def digest_of_body(self, tenant_id: UUID, sha256: bytes) -> bytes:
         """What tells whether this body was sent; empty where the tenant has no index key here."""
-        return self.digest(tenant_id, b"body\0" + sha256) if self.knows(tenant_id) else b""
+        return self.digests_of_bodies(tenant_id, [sha256])[0]
+
+    def digests_of_bodies(self, tenant_id: UUID, sha256s: Sequence[bytes]) -> list[bytes]:
+        """The same of many."""
+        if not self.knows(tenant_id):
+            return [b""] * len(sha256s)
+        digest = self.hashes(tenant_id).digest
+        return [digest(b"body\0" + sha256) for sha256 in sha256s]
 
     def audit_key(self, tenant_id: UUID) -> bytes | None:
         """The seed of the key that signs heads of the tenant's audit log, if it has been taken into use."""

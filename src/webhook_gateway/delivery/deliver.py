@@ -59,7 +59,7 @@ class Result(msgspec.Struct, frozen=True):
 
 def prepare(delivery: Delivery, endpoint: Endpoint, body: bytes | Unsendable, now: float, keep: int) -> Attempt:
     """``keep`` is how many bytes of the partner's answer to hold on to."""
-    if delivery.attempt > endpoint.attempts_allowed:  # workers died of it, again and again
+    if delivery.attempt > 1 and delivery.attempt > endpoint.attempts_allowed:  # workers died of it, again and again
         body = Unsendable("attempts_exhausted")
     request = sign(delivery, endpoint, body, int(now), keep) if isinstance(body, bytes) else body
     return Attempt(delivery, endpoint, request, now)

@@ -144,7 +144,8 @@ class Dispatch:
         turns = Turns()
         for event, found in matched:
             new += self._deliveries_of(event, found, bodies)
-            await turns.give()
+            if bodies:
+                await turns.give()
         return new
 
     def _deliveries_of(

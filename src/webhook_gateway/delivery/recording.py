@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from webhook_gateway.crypto.vault import Vault
-from webhook_gateway.rules.outcome import detail_of, media_type, name_of, status_of
+from webhook_gateway.rules.outcome import media_type, words_of
 from webhook_gateway.store.attempts import Alike, Attempt, Attempts
 
 from .deliver import Result
@@ -25,28 +25,32 @@ def attempts_of(results: Sequence[Result], vault: Vault, keep: int) -> Attempts:
         alike[one.delivery.tenant_id, one.delivery.attempt, one.endpoint.recorded, exchange, left, sealed_for].append(
             one
         )
-    return [(_alike(some[0], vault, keep), [_attempt(one, vault) for one in some]) for some in alike.values()]
+    return [_together(some, vault, keep) for some in alike.values()]
 
 
-def _attempt(result: Result, vault: Vault) -> Attempt:
-    delivery = result.delivery
-    digest = result.body_sha256 and vault.digest_of_body(delivery.tenant_id, result.body_sha256)
-    return Attempt(delivery.id, result.attempt_id, result.began, result.exchange.duration, digest)
+def _together(results: Sequence[Result], vault: Vault, keep: int) -> tuple[Alike, list[Attempt]]:
+    tenant_id, bodies = results[0].delivery.tenant_id, [one.body_sha256 for one in results if one.body_sha256]
+    digests = vault.digests_of_bodies(tenant_id, bodies) if bodies else [None] * len(results)
+    each = [
+        Attempt(one.delivery.id, one.attempt_id, one.began, one.exchange.duration, digest)
+        for one, digest in zip(results, digests, strict=True)
+    ]
+    return _alike(results[0], digests[0], vault, keep), each
 
 
-def _alike(result: Result, vault: Vault, keep: int) -> Alike:
+def _alike(result: Result, digest: bytes | None, vault: Vault, keep: int) -> Alike:
     tenant_id, exchange = result.delivery.tenant_id, result.exchange
+    outcome, status, detail = words_of(exchange.outcome)
     response = exchange.response
     excerpt = response.excerpt[:keep] if response is not None else b""
-    digest = _attempt(result, vault).body_digest
     return Alike(
         tenant_id=tenant_id,
         attempt=result.delivery.attempt,
         revision=result.endpoint.recorded,
         phase=exchange.phase,
-        outcome=name_of(exchange.outcome),
-        status=status_of(exchange.outcome),
-        detail=detail_of(exchange.outcome),
+        outcome=outcome,
+        status=status,
+        detail=detail,
         tls_version=exchange.tls_version,
         sends=exchange.sends,
         response_length=None if response is None else response.length,

@@ -171,13 +171,17 @@ class Registry:
 
     def share(self, record: EndpointRecord, slots: int) -> int:
         """This worker's part of the slots. The parts add up, and who gets the odd one differs by endpoint."""
+        if self.workers == 1:
+            return slots
         position = (self._rank + record.id.int) % self.workers
         return (slots + self.workers - 1 - position) // self.workers
 
     def cut(self, endpoint: Endpoint, event_type: str, body: bytes) -> bytes:
         """As much of an event's body as the endpoint gets."""
-        thin = thin_of(event_type) or self.snapshot.thin.get((endpoint.tenant_id, event_type), NOTHING)
-        return cut(body, endpoint.view.of(thin), endpoint.view.subject)
+        view, thin = endpoint.view, NOTHING
+        if view.is_thin:
+            thin = thin_of(event_type) or self.snapshot.thin.get((endpoint.tenant_id, event_type), NOTHING)
+        return cut(body, view.of(thin), view.subject)
 
     def wants_dead_delivery_events(self, delivery: Delivery) -> bool:
         """Whether some endpoint wants to hear of this one's death. Never about tests, or

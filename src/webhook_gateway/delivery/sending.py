@@ -21,7 +21,7 @@ from webhook_gateway.rules import ids
 from webhook_gateway.rules.filters import read_data
 from webhook_gateway.rules.matching import may_have
 from webhook_gateway.rules.model import Delivery, Endpoint
-from webhook_gateway.rules.outcome import Exchange, Remedy, Unsendable, name_of, status_of
+from webhook_gateway.rules.outcome import Exchange, Remedy, Unsendable, words_of
 from webhook_gateway.rules.verdict import Cancel, Done, Postpone, RetryIn
 from webhook_gateway.store import deliveries, finished
 from webhook_gateway.store.database import Database, DatabaseUnavailable
@@ -179,11 +179,11 @@ class Sending:
             return None  # deleted since the claim: its deliveries are cancelled
         if not may_have(endpoint.event_types, delivery.event_type):
             body = NOT_PERMITTED
-        elif delivery.is_for_another_host(endpoint):
+        elif delivery.reason is not None and delivery.is_for_another_host(endpoint):
             body = ANOTHER_HOST
         elif record.lacks_key:
             body = Unsendable("key_missing", Remedy.WAIT)
-        elif isinstance(body, bytes) and not _is_wanted(delivery, endpoint, body):
+        elif isinstance(body, bytes) and delivery.unfiltered and not _is_wanted(endpoint, body):
             body = NOT_WANTED
         elif isinstance(body, bytes):
             body = self.registry.cut(endpoint, delivery.event_type, body)
@@ -194,7 +194,7 @@ class Sending:
     def _conclude(self, record: EndpointRecord, attempt: Attempt, exchange: Exchange) -> None:
         delivery, endpoint, health = attempt.delivery, attempt.endpoint, record.health
         result = conclude(attempt, exchange, health, self.database.clock.now())
-        if _is_cut_off(record, result):
+        if not isinstance(result.verdict.action, Done) and _is_cut_off(record, result):
             result = replace(result, verdict=replace(result.verdict, action=Cancel(NOT_PERMITTED.reason)))
         verdict = result.verdict
         share = self.registry.share(record, endpoint.slots)
@@ -211,6 +211,7 @@ class Sending:
 
 def _trace(result: Result) -> None:
     delivery, exchange = result.delivery, result.exchange
+    outcome, status, _ = words_of(exchange.outcome)
     tracing.followed(
         "attempt",
         delivery.event_id,
@@ -218,14 +219,14 @@ def _trace(result: Result) -> None:
         delivery_id=ids.render(ids.DELIVERY, delivery.id),
         endpoint_id=ids.render(ids.ENDPOINT, delivery.endpoint_id),
         attempt=delivery.attempt,
-        outcome=name_of(exchange.outcome),
-        status=status_of(exchange.outcome),
+        outcome=outcome,
+        status=status,
     )
 
 
-def _is_wanted(delivery: Delivery, endpoint: Endpoint, body: bytes) -> bool:
+def _is_wanted(endpoint: Endpoint, body: bytes) -> bool:
     """By the filter, where that could not be asked when the delivery was made."""
-    if not (delivery.unfiltered and endpoint.is_filtered):
+    if not endpoint.is_filtered:
         return True
     return endpoint.filter is not None and endpoint.filter.matches(read_data(body))
 

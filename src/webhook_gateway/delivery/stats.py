@@ -8,7 +8,7 @@ from time import monotonic
 from uuid_utils.compat import uuid7
 
 from webhook_gateway.rules.histogram import added, size_of
-from webhook_gateway.rules.outcome import Accepted, detail_of, name_of, status_of
+from webhook_gateway.rules.outcome import Accepted, words_of
 from webhook_gateway.rules.verdict import Cancel, Done, GiveUp
 from webhook_gateway.store import attempt_stats
 from webhook_gateway.store.attempt_stats import Counted, Kind
@@ -36,22 +36,24 @@ class Stats:
         """But what an endpoint is not to have, or perhaps not to know of. A test that it took says when it last took
         something, which ends its problems, and is no attempt; one that failed is nothing, as for its health."""
         delivery, exchange, action = result.delivery, result.exchange, result.verdict.action
-        if isinstance(action, Cancel) or delivery.unfiltered or (delivery.test and not isinstance(action, Done)):
+        is_test = delivery.test
+        if isinstance(action, Cancel) or delivery.unfiltered or (is_test and not isinstance(action, Done)):
             return
-        outcome, ended = exchange.outcome, result.began + exchange.duration
-        kind = Kind(int(ended // 60) * 60, delivery.tenant_id, delivery.endpoint_id, name_of(outcome))
-        if not isinstance(outcome, Accepted):
-            kind = kind._replace(status=status_of(outcome), detail=detail_of(outcome))
+        ended, (outcome, status, detail) = result.began + exchange.duration, words_of(exchange.outcome)
+        kind = Kind(int(ended // 60) * 60, delivery.tenant_id, delivery.endpoint_id, outcome)
+        if not isinstance(exchange.outcome, Accepted):
+            kind = kind._replace(status=status, detail=detail)
         counted = self._counts.get(kind)
         if counted is None:
             counted = self._counts[kind] = Counted(uuid7(), ended, ended, delivery.id)
             self.noted.set()
         if ended > counted.last_at:
             counted.last_at, counted.delivery_id = ended, delivery.id
-        if delivery.test:
+        if is_test:
             return
         size = size_of(exchange.duration)
-        counted.durations += [0] * (size + 1 - len(counted.durations))
+        if size >= len(counted.durations):
+            counted.durations += [0] * (size + 1 - len(counted.durations))
         counted.durations[size] += 1
         counted.attempts += 1
         counted.died += isinstance(action, GiveUp)

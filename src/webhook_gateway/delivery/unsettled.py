@@ -32,9 +32,10 @@ class Unsettled:
 
     def add(self, record: EndpointRecord, result: Result) -> None:
         self.results.append((record, result))
-        if len(self.results) >= FEW:
+        if len(self.results) == FEW:
             self.pressing.set()
-        self.arrived.set()
+        if len(self.results) == 1:  # as long as there is one, nobody waits for the first
+            self.arrived.set()
 
     def hurry(self) -> None:
         """Somebody may wait for one of them, or of those that come next."""

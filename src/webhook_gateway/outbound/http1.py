@@ -17,7 +17,7 @@ from typing import NoReturn, TypeVar, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from webhook_gateway.rules.outcome import Phase
+from webhook_gateway.rules.outcome import Outcome, Phase, ResponseSummary
 from webhook_gateway.rules.unreachable import Trouble
 
 BODY_LIMIT = 16 * 1024  # bytes of an answer's body that are read
@@ -25,6 +25,7 @@ LINE_LIMIT = 8190  # bytes
 STATUS_LINE = 256  # bytes of an answer's beginning that are kept, at least
 HEADER_LIMIT = 128
 INFORMATIONAL_LIMIT = 8  # 1xx answers before the real one
+REMEMBERED = 1024  # bytes of an answer that is compared with the next one, and then not parsed again
 FRAMING_LIMIT = 8 * BODY_LIMIT  # bytes that a body may take with its chunks' sizes, extensions and trailers
 
 T = TypeVar("T")
@@ -43,6 +44,8 @@ class Answer:
     body: bytes
     whole: bool
     malformed: bool = False
+    judged: tuple[Outcome, ResponseSummary] | None = None
+    """What was made of it: the same answer comes again and again."""
 
 
 class NoAnswer(Exception):
@@ -62,6 +65,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = _Reader()
         self._done: Callable[[Answer | Exception], None] | None = None  # whoever asked
+        self._last: tuple[bytes, Answer] | None = None  # of a 2xx that left the connection as it was
         self._over: Exception | None = None  # why the connection can't be used any more
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -80,7 +84,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def unanswered(self) -> bool:
-        """Not a byte of an answer to the last request came."""
+        """Not a byte of an answer to the last request came, where that has failed."""
         return not self._reader.start
 
     @property
@@ -114,7 +118,8 @@ class Connection(asyncio.Protocol):
         ``head_only`` is for CONNECT, after whose answer the bytes mean something else.
         """
         self._done = done
-        self._reader.begin(head_only=head_only)
+        if self._reader.start or self._reader.head_only or head_only:
+            self._reader.begin(head_only=head_only)
         self.sent = self.reusable = False
         if self._over is not None:
             self._finish(self._over)
@@ -152,6 +157,11 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             return
         reader = self._reader
+        is_first = not (reader.start or reader.head_only) and self.sent
+        if is_first and self._last is not None and data == self._last[0]:  # byte for byte: it reads the same
+            self.reusable = True
+            self._finish(self._last[1], keep=True)
+            return
         try:
             reader.feed(data)
         except (HttpParserError, HttpParserUpgrade, _Stop):
@@ -160,6 +170,8 @@ class Connection(asyncio.Protocol):
         if reader.ended:
             answer = reader.answer(whole=True)
             self.reusable = answer.whole and self.sent and reader.reusable
+            if self.reusable and is_first and 200 <= answer.status < 300 and len(data) <= REMEMBERED:
+                self._last = data, answer
             self._finish(answer, keep=self.reusable or reader.head_only)
 
     def eof_received(self) -> None:

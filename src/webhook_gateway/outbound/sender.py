@@ -259,8 +259,10 @@ def _conclude(
         return Exchange(_explain(found, phase), phase, ended - started, tls, written=written)
     if connection.reusable:
         pool.put_back(connection, ended)
-    summary = _summarize(found, request.keep_excerpt)
-    return Exchange(_judge_answer(found), Phase.ANSWERED, ended - started, tls, summary, written=True)
+    if found.judged is None:
+        found.judged = _judge_answer(found), _summarize(found, request.keep_excerpt)
+    outcome, summary = found.judged
+    return Exchange(outcome, Phase.ANSWERED, ended - started, tls, summary, written=True)
 
 
 def _summarize(answer: Answer, keep: int) -> ResponseSummary:

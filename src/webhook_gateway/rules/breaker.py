@@ -32,6 +32,9 @@ def is_probing(health: Health, now: float) -> bool:
 def after_success(health: Health, now: float) -> Health:
     """Closed again. A silence that the partner asked for stays: the success began before."""
     counted = _count(health, now, failed=False)
+    is_failing = health.failures_in_a_row or health.failing_since is not None or health.openings
+    if not is_failing and health.open_until is None and health.retry_after_until is None:
+        return counted  # as nearly always
     silent = health.retry_after_until is not None and health.retry_after_until > now
     return replace(
         counted,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum, StrEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -146,6 +147,12 @@ def detail_of(outcome: Outcome) -> str | None:
             return "answer_malformed"
         case _:
             return None
+
+
+@lru_cache(1024)
+def words_of(outcome: Outcome) -> tuple[str, int | None, str | None]:
+    """Its name, status and detail: each attempt asks several times, mostly of the same ones."""
+    return name_of(outcome), status_of(outcome), detail_of(outcome)
 
 
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}(?=\s*(;|$))")
