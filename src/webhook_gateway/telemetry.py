@@ -141,7 +141,6 @@ def _of_request(method: str, route: str, status: int | None) -> tuple[Counter, H
 def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, verdict: Verdict) -> None:
     """The one wide line an attempt."""
     outcome, status, detail = words_of(exchange.outcome)
-    _attempts_of(outcome).inc()
     attempt_seconds.observe(exchange.duration)
     if _level > logging.INFO:
         return
@@ -168,6 +167,10 @@ def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, ver
     )
 
 
+def attempts_recorded(outcome: str, count: int) -> None:
+    attempts_made.labels(outcome).inc(count)
+
+
 class _Attempt(msgspec.Struct, omit_defaults=True, tag_field="message", tag="attempt"):
     """A line, without what is unknown: made and encoded sooner than a dictionary."""
 
@@ -188,11 +191,6 @@ class _Attempt(msgspec.Struct, omit_defaults=True, tag_field="message", tag="att
     detail: str | None = None
     tls: str | None = None
     sends: int = 1
-
-
-@cache
-def _attempts_of(outcome: str) -> Counter:
-    return attempts_made.labels(outcome)
 
 
 def _write_soon(line: object) -> None:

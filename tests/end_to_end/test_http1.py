@@ -263,6 +263,26 @@ async def test_the_connection_used_last_is_used_first() -> None:
         assert partner.accepted == 2
 
 
+async def test_an_answer_that_comes_again_counts_as_before_and_whatever_differs_is_read_anew() -> None:
+    other = HEAD + b"Content-Length: 3\r\n\r\nnow"
+    later = b"HTTP/1.1 503 Later\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"
+    coming = [OK, OK, other, later, later, OK, OK, OK + b"more", OK, OK]
+
+    async def in_turn(connection: Connection) -> None:
+        while coming and await connection.receive():
+            await connection.send(coming.pop(0))
+
+    async with hostile(in_turn) as partner, opened() as sender:
+        endpoint_id, met = uuid4(), []
+        for connections in [1] * 8 + [2] * 2:
+            exchange = await post(sender, request(partner.url(), endpoint_id=endpoint_id))
+            assert exchange.response is not None
+            met.append((exchange.outcome, exchange.response.length))
+            assert partner.accepted == connections
+        ok = (Accepted(200), len(OK.partition(b"\r\n\r\n")[2]))
+        assert met == [ok, ok, (Accepted(200), 3), *[(Rejected(503, 7.0), 0)] * 2, *[ok] * 5]
+
+
 async def test_a_connection_that_the_partner_closed_is_not_used_again() -> None:
     dropped = asyncio.Event()
 

@@ -20,7 +20,7 @@ from webhook_gateway.intake.catalogue import thin_of
 from webhook_gateway.rules.matching import OPERATIONAL, Matcher
 from webhook_gateway.rules.model import Delivery, Endpoint, EndpointState
 from webhook_gateway.rules.outcome import Unsendable
-from webhook_gateway.rules.views import NOTHING, cut
+from webhook_gateway.rules.views import NOTHING, WHOLE, cut
 from webhook_gateway.store.configuration import Snapshot
 
 from .health import EndpointHealth
@@ -178,10 +178,10 @@ class Registry:
 
     def cut(self, endpoint: Endpoint, event_type: str, body: bytes) -> bytes:
         """As much of an event's body as the endpoint gets."""
-        view, thin = endpoint.view, NOTHING
-        if view.is_thin:
-            thin = thin_of(event_type) or self.snapshot.thin.get((endpoint.tenant_id, event_type), NOTHING)
-        return cut(body, view.of(thin), view.subject)
+        if endpoint.view == WHOLE:
+            return body
+        thin = thin_of(event_type) or self.snapshot.thin.get((endpoint.tenant_id, event_type), NOTHING)
+        return cut(body, endpoint.view.of(thin), endpoint.view.subject)
 
     def wants_dead_delivery_events(self, delivery: Delivery) -> bool:
         """Whether some endpoint wants to hear of this one's death. Never about tests, or

@@ -97,15 +97,16 @@ class Settling:
             self.outbox.set()
         unsettled.settled(len(results))
         self.unsure = max(self.unsure - len(results), 0)
-        for record, result in results:
+        not_done = [(record, result) for record, result in results if not isinstance(result.verdict.action, Done)]
+        for record, result in not_done:
             if (retried := _retried(result)) is not None:
                 self.due.expect(record, 0.0 if retried.latest else retried.delay)
         telemetry.settle_seconds.observe(perf_counter() - began)
         self.written.set()
         self.due.look_again()
-        if changed or any(r.verdict.disable or isinstance(r.verdict.action, GiveUp) for _, r in results):
+        if changed or any(r.verdict.disable or isinstance(r.verdict.action, GiveUp) for _, r in not_done):
             self.outbox.set()  # an operational event may be in it
-        if any(r.verdict.disable for _, r in results):
+        if any(r.verdict.disable for _, r in not_done):
             await notify(self.database, CONFIGURATION)
         self.not_before = 0.0 if following else began + SETTLE_GAP
         if following:
@@ -160,10 +161,11 @@ class Settling:
         disabling = [record for record, result in results if result.verdict.disable]
         lease_to_follow = cache(self.slots.lease_to_follow)  # it takes no slot, so it is one for all of an endpoint
         finished = [f for record, result in results if (f := _finished(record, result, lease_to_follow)) is not None]
-        retried = [r for _, result in results if (r := _retried(result)) is not None]
+        not_done = [result for _, result in results if not isinstance(result.verdict.action, Done)]
+        retried = [r for result in not_done if (r := _retried(result)) is not None]
         made = attempts_of([result for _, result in results], self.vault, self.keep)
         # Of what was delivered nobody is told, so the one statement is a transaction by itself.
-        alone = not (changed or disabling or retried) and all(f.state is DeliveryState.DELIVERED for f in finished)
+        alone = not (changed or disabling or not_done)
         async with self.database.connection() as connection, nullcontext() if alone else connection.transaction():
             now = self.database.clock.now()
             settled = await deliveries.settle(connection, made, finished, retried, now, again=again)
@@ -172,6 +174,8 @@ class Settling:
             await self._settle_endpoints(connection, ours, changed)
             version = await configuration.version(connection) if disabling else 0
         self.registry.disabled(disabling, version)
+        for alike, some in made:
+            telemetry.attempts_recorded(alike.outcome, len(some))
         if len(ours) < len(results):
             telemetry.lease_lost(len(results) - len(ours))
         ended = Counter(f.state for f in finished if f.delivery.id in settled.ours and not f.delivery.test)

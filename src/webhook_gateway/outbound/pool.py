@@ -56,9 +56,6 @@ class Pool:
         elif proxy is not None:
             self.opening = f"POST {target.url} HTTP/1.1\r\nHost: {host}\r\n{proxy.credentials}"
 
-    def fits(self, url: str, tls: TlsSettings | None) -> bool:
-        return self.written == url and self.tls == tls
-
     def take(self, now: float) -> Connection | None:
         """The connection that was used last: the others may then grow old."""
         while self._idle:

@@ -116,7 +116,7 @@ class Sender:
         """
         started = monotonic()
         pool = self._pools.get((request.endpoint_id, request.revision))
-        if pool is None or not pool.fits(request.url, request.tls):
+        if pool is None or (pool.written, pool.tls) != (request.url, request.tls):
             pool = self._open_pool(request)
         wire = pool.refusal or _write(pool.opening, request.headers, request.body)
         if not isinstance(wire, bytes):
@@ -227,18 +227,21 @@ class Sender:
 
 def _write(opening: str, headers: Mapping[str, str], body: bytes) -> bytes | Unsendable:
     """The whole request, in one piece: head and body mostly leave in one packet then."""
-    if not _are_ours_to_send(tuple(headers)):
+    template, values = _template(tuple(headers)), tuple(headers.values())
+    if template is None:
         return Unsendable("forbidden_header")
-    text = "".join(headers.values())
+    text = "".join(values)
     if not text.isprintable() and _UNPRINTABLE.search(text):
         return Unsendable("malformed_header")
-    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    return b"%b%b" % (f"{opening}{fields}Content-Length: {len(body)}\r\n\r\n".encode(), body)
+    return b"%b%b" % (f"{opening}{template % values}Content-Length: {len(body)}\r\n\r\n".encode(), body)
 
 
 @lru_cache(1024)
-def _are_ours_to_send(names: tuple[str, ...]) -> bool:
-    return all(_TOKEN.fullmatch(name) is not None and name.lower() not in NEVER_SENT for name in names)
+def _template(names: tuple[str, ...]) -> str | None:
+    """Of these header lines, for their values; None where one of them isn't ours to send."""
+    if not all(_TOKEN.fullmatch(name) is not None and name.lower() not in NEVER_SENT for name in names):
+        return None
+    return "".join([f"{name.replace('%', '%%')}: %s\r\n" for name in names])
 
 
 _UNPRINTABLE = regex(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
