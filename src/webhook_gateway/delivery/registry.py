@@ -107,8 +107,6 @@ class EndpointRecord:
     prefetched: deque[Prefetched] = field(default_factory=deque)
     prefetching: int = 0
     """Prefetched on insert, and not in the queue yet."""
-    room: int = 0
-    """For how many more of this round of fan-out that was found."""
     pace: Pace = field(default_factory=Pace)
     """Filled where the endpoint has a rate."""
 

@@ -54,6 +54,8 @@ class Slots:
         self._taken = Occupancy(concurrency, per_tenant or concurrency)
         self._queue = Queue(registry, due, concurrency, lease_margin)
         self._lease_margin = lease_margin
+        self._room: dict[EndpointRecord, int] = {}
+        """For how many more of a round of fan-out, where that was found."""
         self._allowed_again = math.inf
         """When a rate that allows nothing now will, by monotonic time."""
 
@@ -101,8 +103,8 @@ class Slots:
         those that wait, in the next slot that is free.
         """
         endpoint = record.endpoint
-        if record.room > 0 and endpoint is not None and not test:
-            record.room -= 1
+        if (room := self._room.get(record, 0)) > 0 and endpoint is not None and not test:
+            self._room[record] = room - 1
             record.prefetching += 1
             return endpoint.deadline + self._lease_margin
         now = self._clock.now()
@@ -114,7 +116,7 @@ class Slots:
         elif record.in_flight and test and endpoint.rate is None:
             record.prefetching += 1
         elif record.in_flight and (room := self._queue.room(endpoint, record, now)) > 0:
-            record.room = room - 1
+            self._room[record] = room - 1
             record.prefetching += 1
         else:
             return None
@@ -175,7 +177,7 @@ class Slots:
 
     def not_sent(self, record: EndpointRecord) -> None:
         """A leased delivery doesn't need its reserved slot, or its room among those prefetched on insert."""
-        record.room = 0
+        self._room.clear()
         if record.prefetching:
             record.prefetching -= 1
         else:
@@ -183,8 +185,9 @@ class Slots:
 
     def inserted(self, records: Iterable[EndpointRecord]) -> None:
         """What was leased on insert has begun, is queued, or was returned."""
+        self._room.clear()
         for record in records:
-            record.prefetching = record.room = 0
+            record.prefetching = 0
 
     def orphaned(self, among: Iterable[EndpointRecord] | None = None, *, stopping: bool = False) -> list[Leased]:
         """Takes out what was prefetched and won't be sent: no request is under way to follow, or it is too late."""

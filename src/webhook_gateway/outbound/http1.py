@@ -62,7 +62,6 @@ class Connection(asyncio.Protocol):
     transport: asyncio.Transport
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._reader = _Reader()
         self._done: Callable[[Answer | Exception], None] | None = None  # whoever asked
         self._last: tuple[bytes, Answer] | None = None  # of a 2xx that left the connection as it was
@@ -101,7 +100,7 @@ class Connection(asyncio.Protocol):
             TimeoutError: no answer came in time.
             OSError: what the network or TLS said.
         """
-        waiter = self._loop.create_future()
+        waiter = asyncio.get_running_loop().create_future()
         self.begin(request, seconds, partial(tell, waiter), head_only=head_only)
         return waiter
 
@@ -207,7 +206,7 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = monotonic() + seconds
-        self._timer = self._loop.call_later(seconds, self._ring)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
 
     def _ring(self) -> None:
         self._timer = None
