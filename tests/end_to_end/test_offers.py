@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from tests.support.hospital import LAB_RESULT, Hospital
+from tests.support.hospital import LAB_RESULT, PAYMENT, Hospital
 from tests.support.partner import OK, Partner, Received
 from webhook_gateway.rules import ids
 from webhook_gateway.store import offers
@@ -25,7 +25,7 @@ DELIVERED = "SELECT FROM finished_deliveries WHERE event_id = $1 AND state = 'de
 async def post(hospital: Hospital, key: str | None = None) -> UUID:
     event = hospital.prepared(key)
     async with hospital.database.connection() as connection:
-        assert list(await offers.append(connection, event, time.time())) == [event.id]
+        assert list(await offers.append(connection, [event], time.time())) == [event.id]
     return event.id
 
 
@@ -58,6 +58,25 @@ async def test_what_comes_after_an_offer_is_sent_without_the_outbox(hospital: Ho
                 await hospital.until(DELIVERED, event_id)
     assert sorted(one.id for one in partner.received[1:]) == [ids.render(ids.EVENT, event_id) for event_id in posted]
     assert {row["attempt"] for row in await hospital.rows("SELECT attempt FROM finished_deliveries")} == {1}
+
+
+async def test_what_comes_together_is_sent_without_the_outbox_once_its_types_were_offered_together(
+    hospital: Hospital, open_partner: Open
+) -> None:
+    partner = await open_partner()
+    await hospital.endpoint(url=partner.url())
+    types = [LAB_RESULT, PAYMENT, LAB_RESULT]
+    async with hospital.worker():
+        for way in (nullcontext(), no_fan_out(hospital)):
+            async with way, hospital.database.connection() as connection:
+                events = [hospital.prepared(str(n), kind) for n, kind in enumerate(types)]
+                await offers.append(connection, events, time.time())
+                for event in events:
+                    await hospital.until(DELIVERED, event.id)
+                for kind in (LAB_RESULT, PAYMENT):
+                    await hospital.until(IS_OFFERED, kind)
+                await hospital.until("SELECT FROM workers WHERE outbox_above >= 0")
+    assert len(partner.received) == 6
 
 
 async def test_a_body_that_is_too_long_for_a_notification_is_fetched(hospital: Hospital, open_partner: Open) -> None:

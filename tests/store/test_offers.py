@@ -73,7 +73,7 @@ async def offering(hospital: Hospital) -> AsyncIterator[Offering]:
 async def post(hospital: Hospital, key: str | None = None, event: Appended | None = None) -> Appended:
     event = event or hospital.prepared(key)
     async with hospital.database.connection() as connection:
-        await offers.append(connection, event, time.time())
+        await offers.append(connection, [event], time.time())
     return event
 
 
@@ -204,8 +204,8 @@ async def test_what_was_stored_under_the_same_key_before_is_not_made_again(hospi
             **{**{f: getattr(event, f) for f in event.__struct_fields__}, "key": b"k", "fingerprint": b"f"}
         )
         async with hospital.database.connection() as connection:
-            assert list(await offers.append(connection, again, time.time())) == [event.id]
-            assert await offers.append(connection, again, time.time()) == {}
+            assert list(await offers.append(connection, [again], time.time())) == [event.id]
+            assert await offers.append(connection, [again], time.time()) == {}
     assert await hospital.count("deliveries") == 1
     assert await hospital.count("events") == 1
 
@@ -216,7 +216,7 @@ async def test_nothing_is_made_while_the_clock_is_in_doubt(hospital: Hospital) -
         await worker.offer(endpoint_id)
         event = hospital.prepared(None)
         async with hospital.database.connection() as connection:
-            await offers.append(connection, event, time.time() - 3_600)
+            await offers.append(connection, [event], time.time() - 3_600)
         assert await waits_in_outbox(hospital, event)
 
 
@@ -289,7 +289,7 @@ async def test_a_settle_that_waited_for_an_append_finds_what_it_made(hospital: H
         await worker.offer(endpoint_id)
         second = hospital.prepared("a")
         await crossing(
-            hospital, lambda connection: offers.append(connection, second, time.time()), hospital.finish(head)
+            hospital, lambda connection: offers.append(connection, [second], time.time()), hospital.finish(head)
         )
         assert not await waits_in_outbox(hospital, second)
     assert [one.event_id for one in await hospital.claim(endpoint_id)] == [second.id]
@@ -303,7 +303,7 @@ async def test_fan_out_waits_for_an_append_and_sees_what_it_made(hospital: Hospi
         second: list[UUID] = []
 
         async def append(connection: asyncpg.Connection) -> None:
-            await offers.append(connection, first, time.time())
+            await offers.append(connection, [first], time.time())
             second.extend(await hospital.post("a"))
 
         await crossing(hospital, append, hospital.fan_out())
@@ -319,7 +319,7 @@ async def test_of_two_appends_at_once_one_makes_its_deliveries_and_the_other_wai
         await worker.offer(endpoint_id)
         first = hospital.prepared("a")
         async with hospital.database.connection() as connection, connection.transaction():
-            await offers.append(connection, first, time.time())
+            await offers.append(connection, [first], time.time())
             assert await waits_in_outbox(hospital, await post(hospital, "a"))
         assert not await waits_in_outbox(hospital, first)
 
@@ -334,6 +334,6 @@ async def test_who_stops_listening_has_heard_all_that_was_leased_to_it(hospital:
             worker.listening.cancel()
             await asyncio.wait([worker.listening])
 
-        await crossing(hospital, lambda connection: offers.append(connection, event, time.time()), stop())
+        await crossing(hospital, lambda connection: offers.append(connection, [event], time.time()), stop())
         (words,) = worker.heard.take()
     assert offers.read_handed(words).event_id == event.id

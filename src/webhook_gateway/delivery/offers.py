@@ -1,10 +1,10 @@
-"""Lone events come with their delivery made and leased, where this worker has offered to send their type at once."""
+"""A few events come with their deliveries made and leased, where this worker has offered to send their type at once."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
@@ -18,7 +18,7 @@ from webhook_gateway.store.notifications import Heard, OwnChannel
 from webhook_gateway.store.offers import Handed, Offer
 
 from .bodies import Bodies
-from .dispatch import FEW, note_fanned_out
+from .dispatch import FEW, Round, note_fanned_out
 from .registry import Leased, Registry
 from .sending import Sending
 from .slots import Slots
@@ -51,11 +51,12 @@ class Offers:
     """Whether it is to be made or withdrawn."""
     _changed_at: dict[OfType, float] = field(default_factory=dict)
 
-    def consider(self, leased: Sequence[Leased]) -> None:
-        """All that came of a lone event was leased: from now on that can be done by who stores one of its type."""
-        first = leased[0].delivery
-        if first.reason is None:
-            self._change((first.tenant_id, first.event_type), True)
+    def consider(self, done: Round) -> None:
+        """Where all that came of a few events was leased, from now on that can be done by who stores one like them."""
+        if done.dequeued <= FEW and not done.due:
+            for one in done.leased:
+                if one.delivery.reason is None:
+                    self._change((one.delivery.tenant_id, one.delivery.event_type), True)
 
     async def poll(self) -> float:
         """Makes and withdraws offers; all of them where another number of workers is alive: each has its turn."""

@@ -227,17 +227,23 @@ async def append(
 ) -> list[Receipt | EventRefused]:
     """Stores prepared events, each once for its idempotency key, and says what became of each.
 
-    Of one that is for whoever wants it with its deliveries, where a worker has offered to send them and the database's
-    time ``now`` is known.
+    Of few that are for whoever wants them with their deliveries, where workers have offered to send them and the
+    database's time ``now`` is known.
     """
-    if notify and now is not None and len(events) == 1 and events[0].addressees is None:
-        stored = await offers.append(connection, events[0], now)
+    if notify and now is not None and _are_simple(events):
+        stored = await offers.append(connection, events, now)
     else:
         stored = await outbox.append(connection, events, notify)
     telemetry.accepted_events.inc(len(stored))
     again = [(e.tenant_id, e.key) for e in events if e.id not in stored and e.key is not None]
     known = await outbox.earlier(connection, again) if again else {}
     return [_result(event, stored, known) for event in events]
+
+
+def _are_simple(events: Sequence[Appended]) -> bool:
+    """Each is for whoever wants it, and behind none of the others."""
+    keys = [event.ordering_key for event in events if event.ordering_key is not None]
+    return len(set(keys)) == len(keys) and all(event.addressees is None for event in events)
 
 
 def _result(

@@ -1,4 +1,4 @@
-"""Offers of workers to send events of a type at once: the statement that stores one then makes its deliveries, too.
+"""Offers of workers to send events of a type at once: the statement that stores few then makes their deliveries, too.
 
 They are leased to that worker, which hears of them with their body (docs/decisions/0022-offers.md). Whatever an
 offer was made by may have changed: then the event takes the long way, by the outbox.
@@ -47,6 +47,12 @@ SELECT append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::uuid[],
                   {time_near("$11", "NULL")} IS NOT NULL, $12, $13, $14, $15, $16)
 """
 
+APPEND_FEW = f"""
+-- append few by offer: the same for events that come together; deliveries are made of all of them, or of none
+SELECT * FROM append_few($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
+                         {time_near("$11", "NULL")} IS NOT NULL, $12, $13, $14, $15, $16)
+"""
+
 
 class Offer(msgspec.Struct, frozen=True):
     """In the order of `OFFER`. ``version`` is the configuration's, ``leases`` are in seconds."""
@@ -88,14 +94,19 @@ async def withdraw(
     await connection.execute(WITHDRAW, worker_id, tenant_id, event_type)
 
 
-async def append(connection: Connection, event: Appended, now: float) -> dict[UUID, datetime]:
-    """As `outbox.append` of one that is for whoever wants it. ``now`` is the database's time as far as it is known."""
-    begins, ends = divmod(event.id.int + (1 << 80), 1 << 64)
-    stored_as = event.id, event.tenant_id, event.type, event.occurred_at, event.ordering_key, event.size, event.body
-    found_by = event.key, event.fingerprint, event.lookups
-    of_ids = f"{begins:016x}", ends - (1 << 64)  # its highest bit is set: RFC 9562's variant
-    accepted_at = await connection.fetchval(APPEND, *stored_as, *found_by, now, *of_ids, new_id(), CHANNEL, OUTBOX)
-    return {} if accepted_at is None else {event.id: accepted_at}
+async def append(connection: Connection, events: Sequence[Appended], now: float) -> dict[UUID, datetime]:
+    """As `outbox.append` of few that are for whoever wants them, no two of one ordering key. ``now`` is the database's
+    time as far as it is known."""
+    rows = [(*msgspec.structs.astuple(event)[:9], event.lookups) for event in events]
+    of_ids = [divmod(event.id.int + (1 << 80), 1 << 64) for event in events]
+    begins, ends = [f"{one:016x}" for one, _ in of_ids], [one - (1 << 64) for _, one in of_ids]  # RFC 9562's variant
+    end = new_id(), CHANNEL, OUTBOX
+    if len(events) == 1:
+        accepted_at = await connection.fetchval(APPEND, *rows[0], now, begins[0], ends[0], *end)
+        return {} if accepted_at is None else {events[0].id: accepted_at}
+    columns = zip(*rows, strict=True)
+    ((accepted_at, stored),) = await connection.fetch(APPEND_FEW, *columns, now, begins, ends, *end)
+    return dict.fromkeys([event.id for event in events] if stored is None else stored, accepted_at)
 
 
 def read_handed(words: str) -> Handed:
