@@ -20,7 +20,7 @@ from webhook_gateway.failpoints import reach
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.store import offers, outbox
 from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable
-from webhook_gateway.store.notifications import OUTBOX, Notifier
+from webhook_gateway.store.notifications import GAP, OUTBOX, Notifier
 from webhook_gateway.store.outbox import Appended
 
 LARGEST_COMMIT = 500
@@ -29,6 +29,11 @@ FEW = 16
 """Events of a commit that tells the workers by itself, and that is not worth waiting for more of them."""
 SPACING = 0.005
 """Seconds from one commit's begin to the next where events come often: those of that time share what a commit costs."""
+PACE = 0.002
+"""Seconds by which the next notification is later for each event of a commit above `FEW`: the more come at once, the
+more of them share a round of fan-out, a claim and a settle."""
+LONGEST_GAP = 0.05
+"""Seconds between two notifications at most."""
 OFTEN = 12
 """Events within `RECENTLY` from which on it is often: others will come soon."""
 RECENTLY = 0.05
@@ -217,7 +222,7 @@ class Commits:
         telemetry.append_events.observe(len(batch))
         reach("after_append_commit")
         if not told:
-            self._notifier.ask()
+            self._notifier.ask(min(GAP + PACE * (len(batch) - FEW), LONGEST_GAP))
         for (_, waiting, index), result in zip(batch, results, strict=True):
             waiting.put(index, result)
 

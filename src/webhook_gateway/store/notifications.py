@@ -112,14 +112,17 @@ class OwnChannel:
 
 
 class Notifier:
-    """Sends notifications of one kind at most every 5 ms, however often it is asked to."""
+    """Sends notifications of one kind, however often it is asked to: the next one `GAP` after the last, or later."""
 
     def __init__(self, database: Database, what: str) -> None:
         self._database = database
         self._what = what
         self._asked = asyncio.Event()
+        self._gap = GAP
 
-    def ask(self) -> None:
+    def ask(self, gap: float = GAP) -> None:
+        """``gap`` is seconds until the one after it."""
+        self._gap = gap
         self._asked.set()
 
     async def run(self) -> None:
@@ -130,7 +133,7 @@ class Notifier:
                 await notify(self._database, self._what)
             except Exception as error:
                 telemetry.notifications_interrupted(error)  # who waits for it polls as well
-            await asyncio.sleep(GAP)
+            await asyncio.sleep(self._gap)
 
 
 async def listen(
