@@ -80,7 +80,7 @@ class Claiming:
         began = monotonic()
         marks = None if self.full_scans.allows() else self.due.low_water_marks()
         try:
-            async with self.database.connection() as connection:
+            async with self.database.in_turn() as connection:
                 found = await deliveries.ready(connection, marks)
         except DatabaseUnavailable:
             if marks is None and monotonic() - began >= FULL_SCAN:

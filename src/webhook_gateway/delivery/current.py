@@ -54,7 +54,7 @@ class Configuration:
         """Takes over what has changed since the last round; the first one is what a worker may send by."""
         await keyring.count(self.database, self.vault)
         snapshot, newer = self.registry.snapshot, None
-        async with self.database.connection() as connection:
+        async with self.database.in_turn() as connection:
             if not snapshot.version:
                 await keyring.fill(self.database, self.vault)
                 await pause.recognise(self.database)
@@ -96,7 +96,7 @@ class Membership:
     """Another number of workers is alive."""
 
     async def heartbeat(self) -> float:
-        async with self.database.connection() as connection:
+        async with self.database.in_turn() as connection:
             name, outbox_above = f"{socket.gethostname()}:{os.getpid()}", self.low_water_mark.for_others(connection)
             known = await workers.heartbeat(connection, self.id, name, outbox_above)
         self.clock.set(known.now)

@@ -59,7 +59,7 @@ async def forward(database: Database) -> float:
 
 async def end_stalled(database: Database) -> float:
     """Apart from upkeep and its lock, which may be what a frozen process holds."""
-    async with database.connection() as connection:
+    async with database.in_turn() as connection:
         if ended := await stalled.end(connection):
             telemetry.stalled_sessions_ended(ended)
     return STALLED

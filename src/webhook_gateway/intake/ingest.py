@@ -152,7 +152,7 @@ class Ingest:
 
     async def refresh(self) -> None:
         """Takes the time, and if anything changed the data keys and the tenants' own event types as they are now."""
-        async with self._database.connection() as connection:
+        async with self._database.in_turn() as connection:
             version, now = await configuration.version_and_time(connection)
             self._database.clock.set(now)
             if version == self._version:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from math import inf
 from typing import Any
@@ -92,6 +92,9 @@ HOT = {
 }
 """For hot statements."""
 
+TURN = 0.05
+"""Seconds for which one that asks again and again waits for another."""
+
 
 class Database:
     """Both ways into one Postgres. Everything opens lazily, so a process can start before its database.
@@ -111,6 +114,7 @@ class Database:
         self._has_sessions = False
         """Whatever pools connections before Postgres leaves each of ours its session."""
         self._engines: dict[float, AsyncEngine] = {}
+        self._turn = asyncio.Lock()
         self.clock = Clock()
 
     def connection(self) -> _Borrowed:
@@ -122,6 +126,21 @@ class Database:
         """
         pool = self._pool = self._pool or Pool(self._connect_hot, self._connections)
         return _Borrowed(pool, self._patience, self._leave)
+
+    @asynccontextmanager
+    async def in_turn(self) -> AsyncIterator[Connection]:
+        """As `connection`, for what is asked again and again though nothing happens: for a moment one of them waits for
+        another, so that one process of the server wakes up for all."""
+        waited = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TURN):
+                waited = await self._turn.acquire()
+        try:
+            async with self.connection() as connection:
+                yield connection
+        finally:
+            if waited:
+                self._turn.release()
 
     def opened_at(self, connection: Connection) -> float:
         """When a connection for hot statements was, by monotonic time; infinite where there are newer ones only."""
