@@ -247,7 +247,7 @@ async def test_a_restart_in_order_loses_nothing_and_one_process_that_is_killed_i
         other.add_termination_listener(lambda *_: recovers.set())
         os.kill(victim.get_server_pid(), signal.SIGKILL)
         await recovers.wait()
-        while not await _is_recovered(mortal):  # a session of the pool may live on for a moment
+        while not await _is_recovered(mortal):  # noqa: ASYNC110 - a session of the pool may live on
             await asyncio.sleep(0.05)
     await answers(hospital)
     assert [event.is_recovered for event in await dequeued(hospital.database)] == [True]
