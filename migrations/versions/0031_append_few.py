@@ -60,7 +60,8 @@ BEGIN
                   ORDER BY sequence DESC LIMIT 1) AS last
         ) AS earlier ON w.in_order
     ), state AS MATERIALIZED (
-        SELECT (SELECT version FROM configuration) <= known AND NOT EXISTS (SELECT FROM outbox WHERE sequence > above)
+        SELECT offered IS NOT NULL AND (SELECT version FROM configuration) <= known
+               AND NOT EXISTS (SELECT FROM outbox WHERE sequence > above)
                AND NOT EXISTS (SELECT FROM wanted WHERE NOT is_held) AS is_as_known
     ), made AS (
         INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due_at, attempt,

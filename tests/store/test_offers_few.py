@@ -172,3 +172,16 @@ async def test_what_is_long_is_left_to_be_asked_for_and_sixteen_are_told(hospita
         assert set(handed[event.id].endpoint_ids) == set(endpoint_ids)
         assert handed[event.id].body == (None if n % 2 else event.body)
     assert await hospital.count("deliveries") == 256
+
+
+async def test_beside_another_append_that_makes_deliveries_all_wait_in_the_outbox(hospital: Hospital) -> None:
+    endpoint_id = await hospital.endpoint()
+    async with offering(hospital) as worker:
+        await worker.offer(endpoint_id)
+        first, second = hospital.prepared("a"), hospital.prepared("b")
+        events = [hospital.prepared("a"), hospital.prepared("c")]
+        async with hospital.database.connection() as connection, connection.transaction():
+            await offers.append(connection, [first, second], time.time())
+            await post(hospital, *events)
+            assert await all_wait(hospital, *events)
+        assert not await all_wait(hospital, first, second)
