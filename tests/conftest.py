@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.hospital import Hospital, hospital_on
 from tests.support.postgres import Server, serving
+from webhook_gateway import telemetry
 from webhook_gateway.cores import usable
 from webhook_gateway.store import migrate
 
@@ -45,6 +46,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """What takes long begins first where tests run beside each other, so that no worker is left alone with it."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(autouse=True)
+def _lines_written() -> Iterator[None]:
+    """A test's event loop ends before the lines that still wait for others."""
+    yield
+    telemetry._write_lines()
 
 
 @pytest.fixture(scope="session")

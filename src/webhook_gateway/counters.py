@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
@@ -58,11 +59,28 @@ def join() -> None:
         values.ValueClass = values.MultiProcessValue(lambda: share.name)  # type: ignore[no-untyped-call]
 
 
+def soon(tell: Callable[[float], None], value: float) -> None:
+    """``tell`` is a metric's; it is told with others, since one alone costs most."""
+    _untold[tell].append(value)
+
+
+def count() -> None:
+    """What was to be counted soon."""
+    for tell, values in _untold.items():
+        for value in values:
+            tell(value)
+    _untold.clear()
+
+
+_untold: defaultdict[Callable[[float], None], list[float]] = defaultdict(list)
+
+
 def shown() -> bytes:
     """In Prometheus' text format: the sums of all processes that share, or what this one alone has counted."""
     from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
     from prometheus_client.multiprocess import MultiProcessCollector
 
+    count()
     share = _mine()
     if share is None:
         return generate_latest(REGISTRY)

@@ -7,9 +7,10 @@ numbers only.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from uuid import UUID
@@ -25,9 +26,7 @@ from webhook_gateway.rules.outcome import Exchange, words_of
 from webhook_gateway.rules.verdict import Verdict
 
 log = structlog.get_logger("webhook_gateway")
-
 _level = logging.NOTSET
-
 counters.join()
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
@@ -117,13 +116,15 @@ def request_answered(
 ) -> None:
     """Counts it, and writes its one line, unless ``who`` is None: the request's id, a key, its tenant, an address.
 
-    ``route`` is a template, None where none fits or nobody was let in; ``status`` is None for who left. Never the path
-    or the query, nor a request id that may be a person's."""
+    ``route`` is a template, None where none fits; ``status`` is None for who left. Never the path, the query, nor a
+    request id that may be a person's."""
     count, seconds = _of_request(method, route or "none", status)
-    count.inc()
-    seconds.observe(duration)
+    counters.soon(count, 1)
+    counters.soon(seconds, duration)
     if who is not None and _level <= logging.INFO:
         _write_soon(_Request("info", datetime.now(UTC), method, int(duration * 1e6) / 1e6, route, status, *who))
+    else:
+        counters.count()
 
 
 _KNOWN = [("level", str), ("timestamp", datetime), ("method", str), ("duration", float)]
@@ -132,10 +133,10 @@ _Request = msgspec.defstruct("_", [*_KNOWN, *_MAYBE], omit_defaults=True, tag_fi
 
 
 @cache
-def _of_request(method: str, route: str, status: int | None) -> tuple[Counter, Histogram]:
+def _of_request(method: str, route: str, status: int | None) -> tuple[Callable[[float], None], ...]:
     """As many as there are routes, methods of theirs, and statuses: the parser lets in known methods only."""
     kind = f"{status // 100}xx" if status else "none"
-    return http_requests.labels(route, method, kind), http_seconds.labels(route, method)
+    return http_requests.labels(route, method, kind).inc, http_seconds.labels(route, method).observe
 
 
 def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, verdict: Verdict) -> None:
@@ -194,20 +195,24 @@ class _Attempt(msgspec.Struct, omit_defaults=True, tag_field="message", tag="att
 
 
 def _write_soon(line: object) -> None:
-    """Past the logger, which cost a tenth of a worker's CPU for these."""
+    """Past the logger, which cost a tenth of a worker's CPU for these; and with others, since one alone costs most."""
     if not _unwritten:
-        asyncio.get_running_loop().call_soon(_write_lines)
+        asyncio.get_running_loop().call_later(LINGER, _write_lines)
     _unwritten.append(line)
+    if len(_unwritten) == MOST_UNWRITTEN:
+        asyncio.get_running_loop().call_soon(_write_lines)
 
 
+LINGER, MOST_UNWRITTEN = 0.25, 64  # seconds that a line waits for others, and how many do
 _unwritten: list[object] = []
-"""Lines of this round of the event loop."""
 _encode_lines = msgspec.json.Encoder().encode_lines
 _ATOMIC = 4096
 """Bytes that are written whole, whoever else writes to the same pipe (pipe(7))."""
 
 
+@atexit.register
 def _write_lines() -> None:
+    counters.count()
     lines, begin = _unwritten.copy(), 0
     _unwritten.clear()  # first: a write that fails must not keep those after it from being written
     text = _encode_lines(lines)
@@ -238,7 +243,6 @@ def endpoint_changed(endpoint: Endpoint, change: str, reason: str | None) -> Non
 
 
 def notifications_interrupted(error: BaseException) -> None:
-    """Who waits for them polls as well."""
     log.warning("notifications_interrupted", error=type(error).__name__)
 
 
@@ -260,9 +264,7 @@ def stage_failed(stage: str, error: BaseException) -> None:
 
 
 def egress_proxy_unavailable() -> None:
-    log.error(
-        "egress_proxy_unavailable", remedy="look at the egress proxy and its password; deliveries wait until then"
-    )
+    log.error("egress_proxy_unavailable", remedy="look at the egress proxy, its password; deliveries wait until then")
 
 
 def clock_stepped(seconds: float) -> None:
