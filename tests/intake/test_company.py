@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from webhook_gateway import telemetry
+from webhook_gateway import counters, telemetry
 from webhook_gateway.intake import commits as module
 from webhook_gateway.intake.commits import FEW, OFTEN
 
@@ -19,7 +19,7 @@ Post = Callable[[int], "list[asyncio.Task[None]]"]
 
 @pytest.fixture
 async def post(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Post]:
-    monkeypatch.setattr(module, "SPACING", 3_600.0)
+    monkeypatch.setattr(module, "COMPANY", 3_600.0)
     monkeypatch.setattr(module, "RECENTLY", 3_600.0)
     async with taking_in(database_url, "default") as intake:
         yield lambda count: [asyncio.create_task(intake.post(intake.tenants[0])) for _ in range(count)]
@@ -27,6 +27,7 @@ async def post(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 def sizes() -> tuple[float, float]:
     """Commits so far, and events in them."""
+    counters.count()
     [metric] = telemetry.append_events.collect()
     found = {sample.name.rpartition("_")[2]: sample.value for sample in metric.samples}
     return found["count"], found["sum"]

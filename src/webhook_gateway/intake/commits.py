@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from math import exp
@@ -15,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from webhook_gateway import telemetry
+from webhook_gateway import counters, telemetry
 from webhook_gateway.failpoints import reach
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.store import offers, outbox
@@ -27,8 +26,8 @@ LARGEST_COMMIT = 500
 LARGEST_COMMIT_BYTES = 8_388_608
 FEW = 16
 """Events of a commit that tells the workers by itself, and that is not worth waiting for more of them."""
-SPACING = 0.005
-"""Seconds from one commit's begin to the next where events come often: those of that time share what a commit costs."""
+COMPANY = 0.003
+"""Seconds that an event waits for others where they come often: they share what a commit costs."""
 PACE = 0.002
 """Seconds by which the next notification is later for each event of a commit above `FEW`: the more come at once, the
 more of them share a round of fan-out, a claim and a settle."""
@@ -40,8 +39,10 @@ RECENTLY = 0.05
 """Seconds in which an event counts for a third of what it counted for."""
 LONGEST_QUEUE = 20_000
 """Events that wait for a commit: of one tenant that is alone; of several, each may have its part."""
-SWEEP = 0.1
-"""Seconds between two sweeps for callers who have waited too long: one timer for all of them."""
+SWEEPS = 0.5, 0.1
+"""Seconds between two sweeps for callers who have waited too long, without any and with some who wait."""
+BY_ONE = 1_000
+"""Commits by one connection, which then may be replaced: to take one for each cost a lone event much."""
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -118,14 +119,19 @@ class Commits:
         self._began = 0.0
         self._recent = 0.0
         """Events of the commits until ``_began``, each the less the longer ago."""
+        self._first = 0.0
+        """When the first came of those that wait."""
         self._missing = 0
-        self._enough = asyncio.Event()
+        self._enough: asyncio.Future[None] | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._notifier = Notifier(database, OUTBOX)
 
     async def run(self) -> None:
         """Keeps notifications going out; cancelled at the end."""
-        await self._notifier.run()
+        try:
+            await self._notifier.run()
+        finally:
+            self._go_on()
 
     def expect_room(self, tenant_id: UUID, count: int) -> None:
         """To be called before anything else is done for so many events, which is what they cost.
@@ -138,59 +144,80 @@ class Commits:
             raise DatabaseUnavailable("too many events wait for a commit")
 
     def add(self, appended: Appended, waiting: Waiting, index: int) -> None:
+        if not self._queues:
+            self._first = monotonic()
         queue = self._queues.get(appended.tenant_id)
         if queue is None:
             queue = self._queues[appended.tenant_id] = deque()
         queue.append((appended, waiting, index))
         self._missing -= 1
         if self._missing == 0:
-            self._enough.set()
+            self._go_on()
         if self._committer is None:
             self._committer = asyncio.get_running_loop().create_task(self._commit_all())
 
     async def _commit_all(self) -> None:
-        """Commits what waits, and what comes in meanwhile, until nothing waits. As a task it begins when all who
-        had something to say have been read: what came together is committed together."""
-        self._sweep()
+        """Commits what waits, and what comes in until nothing has for a moment. It goes on when all who had something
+        to say have been read: what came together is committed together."""
         try:
-            while batch := await self._gather():
-                self._batch = batch
+            while await self._gather():
                 try:
-                    await self._commit(batch)
+                    async with self._database.connection() as connection:
+                        for _ in range(BY_ONE):
+                            await self._commit(connection, self._batch)
+                            self._batch = []
+                            if not await self._gather() or connection.is_closed():
+                                break
                 except Exception as error:
                     if not isinstance(error, DatabaseUnavailable):
                         telemetry.stage_failed("append", error)
                         error = DatabaseUnavailable(type(error).__name__)
-                    for _, waiting, _ in batch:
+                    for _, waiting, _ in self._batch:
                         waiting.end(error)
+                    self._batch = []
         finally:
             self._committer, self._batch = None, []
-            if self._sweeping is not None:
-                self._sweeping.cancel()
 
     def _sweep(self) -> None:
-        """Tells callers who have waited too long that nothing is certain."""
-        now = monotonic()
+        """Tells callers who have waited too long that nothing is certain; where nothing has come, `_gather` ends."""
+        now, waits = monotonic(), bool(self._batch or self._queues)
         for entries in (self._batch, *self._queues.values()):
             for _, waiting, _ in entries:
                 if waiting.until <= now:
                     waiting.end(DatabaseUnavailable("the commit took too long"))
-        self._sweeping = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
+        if waits or self._began > now - SWEEPS[0]:
+            self._sweeping = asyncio.get_running_loop().call_later(SWEEPS[waits], self._sweep)
+        else:
+            self._sweeping = None
+            self._go_on()
 
-    async def _gather(self) -> list[tuple[Appended, Waiting, int]]:
-        """The next batch, with what comes in the rest of `SPACING` where that will be some, and it is still small."""
-        self._missing = FEW - sum(map(len, self._queues.values()))
-        left = self._began + SPACING - monotonic()
-        if 0 < self._missing < FEW and left > 0 and self._recent > OFTEN:
-            self._enough.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._enough.wait()
-        if batch := self._next_batch():
+    async def _gather(self) -> bool:
+        """The next batch, with what comes in `COMPANY` where that will be some, and it is still small."""
+        if not self._batch:
+            if self._sweeping is None:
+                self._sweeping = asyncio.get_running_loop().call_later(SWEEPS[0], self._sweep)
+            if not self._queues:
+                await self._wait_for(1)
+            missing = FEW - sum(map(len, self._queues.values()))
+            if 0 < missing < FEW and self._recent > OFTEN and (left := self._first + COMPANY - monotonic()) > 0:
+                await self._wait_for(missing, left)
+            self._batch = self._next_batch()
             now = monotonic()
-            self._recent = self._recent * exp((self._began - now) / RECENTLY) + len(batch)
+            self._recent = self._recent * exp((self._began - now) / RECENTLY) + len(self._batch)
             self._began = now
-        return batch
+        return bool(self._batch)
+
+    async def _wait_for(self, events: int, seconds: float | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self._missing, self._enough = events, loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, self._go_on)
+        await self._enough
+        if timer is not None:
+            timer.cancel()
+
+    def _go_on(self) -> None:
+        if self._enough is not None and not self._enough.done():
+            self._enough.set_result(None)
 
     def _next_batch(self) -> list[tuple[Appended, Waiting, int]]:
         """From each tenant in turn its part of a commit, and again while there is room: whoever floods waits alone."""
@@ -213,13 +240,12 @@ class Commits:
                 self._queues[tenant_id] = queue
         return batch
 
-    async def _commit(self, batch: list[tuple[Appended, Waiting, int]]) -> None:
+    async def _commit(self, connection: Connection, batch: list[tuple[Appended, Waiting, int]]) -> None:
         began, told = monotonic(), len(batch) <= FEW
-        async with self._database.connection() as connection:
-            events, clock = [appended for appended, _, _ in batch], self._database.clock
-            results = await append(connection, events, notify=told, now=clock.now() if clock.is_certain() else None)
-        telemetry.append_seconds.observe(monotonic() - began)
-        telemetry.append_events.observe(len(batch))
+        events, clock = [appended for appended, _, _ in batch], self._database.clock
+        results = await append(connection, events, notify=told, now=clock.now() if clock.is_certain() else None)
+        counters.soon(telemetry.append_seconds.observe, monotonic() - began)
+        counters.soon(telemetry.append_events.observe, len(batch))
         reach("after_append_commit")
         if not told:
             self._notifier.ask(min(GAP + PACE * (len(batch) - FEW), LONGEST_GAP))
@@ -239,7 +265,7 @@ async def append(
         stored = await offers.append(connection, events, now)
     else:
         stored = await outbox.append(connection, events, notify)
-    telemetry.accepted_events.inc(len(stored))
+    counters.soon(telemetry.accepted_events.inc, len(stored))
     again = [(e.tenant_id, e.key) for e in events if e.id not in stored and e.key is not None]
     known = await outbox.earlier(connection, again) if again else {}
     return [_result(event, stored, known) for event in events]
