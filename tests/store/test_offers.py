@@ -163,19 +163,19 @@ async def _something_waits(hospital: Hospital, worker: Offering) -> None:
         await outbox.append(connection, [hospital.prepared("b")])
 
 
-@pytest.mark.parametrize(
-    "happens",
-    [
-        _listens_no_more,
-        _is_cut_off,
-        _is_silent,
-        _scans_slowly,
-        _has_left,
-        _was_withdrawn,
-        _another_endpoint,
-        _something_waits,
-    ],
-)
+CHANGES = [
+    _listens_no_more,
+    _is_cut_off,
+    _is_silent,
+    _scans_slowly,
+    _has_left,
+    _was_withdrawn,
+    _another_endpoint,
+    _something_waits,
+]
+
+
+@pytest.mark.parametrize("happens", CHANGES)
 async def test_where_anything_has_changed_since_the_event_waits_in_the_outbox(
     hospital: Hospital, happens: Callable[[Hospital, Offering], Awaitable[None]]
 ) -> None:

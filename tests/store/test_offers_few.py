@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
+import pytest
 from msgspec.structs import replace
 
 from tests.support.hospital import LAB_RESULT, PATIENCE, PAYMENT, Hospital
 from webhook_gateway.rules.model import Delivery
-from webhook_gateway.store import configuration, deliveries, offers, outbox
+from webhook_gateway.store import configuration, deliveries, offers
 from webhook_gateway.store.offers import Handed, Offer
 from webhook_gateway.store.outbox import Appended
 
-from .test_offers import Offering, offering, waits_in_outbox
+from .test_offers import CHANGES, Offering, offering, waits_in_outbox
 
 
 async def post(hospital: Hospital, *events: Appended) -> None:
@@ -90,19 +92,18 @@ async def test_where_one_has_no_offer_all_wait_in_the_outbox(hospital: Hospital)
         assert [row["event_id"] for row in rows] == [event.id for event in events]
 
 
-async def test_where_something_waits_or_an_endpoint_is_newer_all_wait(hospital: Hospital) -> None:
+@pytest.mark.parametrize("happens", CHANGES)
+async def test_where_anything_has_changed_since_all_wait_in_the_outbox(
+    hospital: Hospital, happens: Callable[[Hospital, Offering], Awaitable[None]]
+) -> None:
     endpoint_id = await hospital.endpoint()
     async with offering(hospital) as worker:
         await worker.offer(endpoint_id)
-        async with hospital.database.connection() as connection:
-            await outbox.append(connection, [hospital.prepared("b")])
-        events = [hospital.prepared("a"), hospital.prepared("c")]
+        events = [hospital.prepared("a"), hospital.prepared("b")]
         await post(hospital, *events)
-        assert await all_wait(hospital, *events)
-        await hospital.fan_out()
-        another = await hospital.endpoint()
-        await hospital.change("UPDATE endpoints SET name = 'another' WHERE id = $1", another)
-        events = [hospital.prepared("d"), hospital.prepared("e")]
+        assert not await all_wait(hospital, *events)
+        await happens(hospital, worker)
+        events = [hospital.prepared("c"), hospital.prepared("d")]
         await post(hospital, *events)
         assert await all_wait(hospital, *events)
 
