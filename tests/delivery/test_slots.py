@@ -201,10 +201,11 @@ def test_deliveries_of_an_endpoint_faster_than_a_claim_are_prefetched_and_never_
     assert parts.slots.in_flight == 0
 
 
-def lease_as_they_come(parts: Parts, most: int) -> int:
+def lease_as_they_come(parts: Parts, most: int, body: bytes = BODY) -> int:
     """How many deliveries that are made one after the other are leased, of so many."""
     leased = [Leased(parts.record, delivery()) for _ in range(most) if parts.slots.lease_on_insert(parts.record)]
-    parts.begin(*leased)
+    for one in leased:
+        parts.slots.begin(one, body)
     parts.slots.inserted(one.record for one in leased)
     return len(leased)
 
@@ -232,6 +233,17 @@ def test_what_waits_in_memory_of_all_endpoints_together_has_an_end() -> None:
     assert lease_as_they_come(parts, 10_000) == 100
     assert len(parts.slots.orphaned(stopping=True)) == 32 * PREFETCH
     assert lease_as_they_come(parts, 10_000) == 32 * PREFETCH
+
+
+def test_large_bodies_wait_in_memory_by_fewer() -> None:
+    parts = Parts()
+    parts.answer_quickly()
+    lease_as_they_come(parts, 100)
+    lease_as_they_come(parts, 1_000, body := b"x" * 262_144)
+    assert lease_as_they_come(parts, 100, body) == 0
+    while parts.record.prefetched:
+        parts.slots.next_or_free(parts.record, goes_on=True)
+    assert lease_as_they_come(parts, 1_000, body) <= 10 + 10 * PREFETCH
 
 
 def test_what_has_just_come_to_wait_is_claimed_by_many_and_an_old_backlog_by_few() -> None:

@@ -21,6 +21,8 @@ PACED = QUEUED / 3
 """The same, of work at its own pace that may be leased as it comes, where that is more: no claim then."""
 NEW = 1.0
 """Seconds for which what has come to wait for a claim counts as new."""
+BYTES = 33_554_432
+"""Of bodies that may wait in memory as they come, about."""
 CLAIMED = 500
 """Of an endpoint in one claim, at most, as in a round of fan-out: neighbours wait while it is read."""
 
@@ -34,12 +36,15 @@ class Queue:
         self._concurrency = concurrency
         self._lease_margin = lease_margin
         self._length = 0
+        self._size = 0.0
+        """Bytes of a body: a moving average."""
 
     def add(self, leased: Leased, body: bytes | Unsendable) -> None:
         queue = leased.record.prefetched
         until = monotonic() + QUEUED * self._lease_margin
         (queue.appendleft if leased.delivery.test else queue.append)(Prefetched(leased.delivery, body, until))
         self._length += 1
+        self._size += ((len(body) if isinstance(body, bytes) else 0) - self._size) / 64
 
     def pop(self, record: EndpointRecord) -> Prefetched:
         self._length -= 1
@@ -65,6 +70,6 @@ class Queue:
         most = PREFETCH * slots
         if is_new:
             ahead = slots / health.duration * PACED * self._lease_margin / self._registry.workers
-            left = PREFETCH * self._concurrency - self._length + len(record.prefetched)
-            most = max(most, min(int(ahead), left))
+            together = min(PREFETCH * self._concurrency, BYTES / max(self._size, 1.0))
+            most = max(most, int(min(ahead, together - self._length + len(record.prefetched))))
         return most

@@ -198,7 +198,7 @@ class Sending:
             result = replace(result, verdict=replace(result.verdict, action=Cancel(NOT_PERMITTED.reason)))
         verdict = result.verdict
         share = self.registry.share(record, endpoint.slots)
-        if not delivery.test or isinstance(verdict.action, Done):
+        if isinstance(verdict.action, Done) or not delivery.test:
             health.note(exchange.outcome, exchange.duration, verdict.health, share)
         if verdict.disable is not None:
             self.registry.disable(record)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from re import compile as regex
 from typing import Any
 from uuid import UUID
@@ -276,8 +277,8 @@ async def dequeue(connection: Connection, after: int, limit: int, now: float | N
     bottom (0), may take longer, as an old transaction makes it do.
     """
     rows = await connection.fetch(DEQUEUE, after, limit, now, timeout=FULL_SCAN if after == 0 else None)
-    rows.sort(key=lambda row: row["sequence"])  # a DELETE returns rows, and numbers them, in any order
-    numbers = sorted(row["number"] for row in rows)
+    rows.sort(key=itemgetter("sequence"))  # a DELETE returns rows, and numbers them, in any order
+    numbers = sorted(map(itemgetter("number"), rows))
     events = [OutboxEvent(number, *tuple(row)[1:-2]) for number, row in zip(numbers, rows, strict=True)]
     return Dequeued(events, rows[0]["sequence"] if rows else 0, rows[0]["version"] if rows else 0)
 
