@@ -27,9 +27,6 @@ KEY_BYTES = 32
 _VERSION = 1
 _NONCE_BYTES = 12
 _HEADER = struct.Struct(">BI")
-_nonces: list[tuple[bytes]] = []
-"""To be used once: a child would use them, too."""
-os.register_at_fork(after_in_child=_nonces.clear)
 
 
 class KeyMissing(Exception):
@@ -194,9 +191,7 @@ class Vault:
         if key_id is None:
             raise KeyMissing(f"no data key for tenant {tenant_id}")
         self.sealed[key_id] += 1
-        if not _nonces:  # a system call for each costs as much as to seal
-            _nonces.extend(struct.iter_unpack(f"{_NONCE_BYTES}s", os.urandom(256 * _NONCE_BYTES)))
-        (nonce,) = _nonces.pop()
+        nonce = os.urandom(_NONCE_BYTES)
         sealed = self._ciphers[key_id].encrypt(nonce, plain, _about(tenant_id, table, row))
         return _HEADER.pack(_VERSION, key_id) + nonce + sealed
 
