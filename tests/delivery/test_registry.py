@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from webhook_gateway.delivery.registry import EndpointRecord
+import pytest
+
+from webhook_gateway.delivery.registry import EndpointRecord, Registry
 from webhook_gateway.rules.model import EndpointState
 from webhook_gateway.store.configuration import Snapshot
 
@@ -61,3 +63,14 @@ def test_of_a_death_only_who_asked_for_it_hears_and_never_of_the_gateways_own_ev
     assert not parts.registry.wants_dead_delivery_events(delivery())
     parts.registry.learn(snapshot(replace(ENDPOINT, event_types=("gateway.delivery_dead",)), version=2))
     assert parts.registry.wants_dead_delivery_events(delivery())
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+def test_each_type_has_one_worker_that_offers_to_send_it_and_each_worker_some(workers: int) -> None:
+    tenant_id, types = uuid4(), [f"lab_result.kind_{n}" for n in range(100)]
+    known = [Registry() for _ in range(workers)]
+    for rank, registry in enumerate(known):
+        registry.share_with(rank, workers)
+    first = [[registry.is_first_for(tenant_id, one) for registry in known] for one in types]
+    assert all(sum(one) == 1 for one in first)
+    assert all(map(any, zip(*first, strict=True)))

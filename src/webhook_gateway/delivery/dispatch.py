@@ -41,11 +41,15 @@ FEW = 16
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round did: how many events it took, which endpoints have something due, and what it leased."""
+    """What one round did: how many events it took, which endpoints have something due, and what it leased.
+
+    ``of_types`` are tenants and types of a few events that are for whoever wants them.
+    """
 
     dequeued: int
     due: frozenset[EndpointRecord]
     leased: list[Leased]
+    of_types: frozenset[tuple[UUID, str]] = frozenset()
 
 
 NOTHING = Round(0, frozenset(), [])
@@ -112,7 +116,8 @@ class Dispatch:
         self.taken = frozenset(event.event_id for event in dequeued.events if event.endpoint_id is None)
         self.low_water_mark.found(dequeued.lowest - 1)
         note_fanned_out(dequeued.events, len(new), began)
-        return Round(len(dequeued.events), due, leased)
+        few = dequeued.events if len(dequeued.events) <= FEW else ()
+        return Round(len(dequeued.events), due, leased, of_types(few))
 
     def _match(self, event: OutboxEvent) -> Sequence[Endpoint]:
         if event.endpoint_id is not None:
@@ -230,6 +235,10 @@ class Dispatch:
 
     def _endpoints_with(self, which: Ordering, new: Sequence[NewDelivery]) -> set[UUID]:
         return {each for each in {one.endpoint_id for one in new} if self._endpoints[each].ordering is which}
+
+
+def of_types(events: Sequence[OutboxEvent]) -> frozenset[tuple[UUID, str]]:
+    return frozenset((one.tenant_id, one.type) for one in events if one.endpoint_id is None and one.addressees is None)
 
 
 def note_fanned_out(events: Sequence[OutboxEvent | Handed], made: int, began: float) -> None:

@@ -52,14 +52,13 @@ class Offers:
     _changed_at: dict[OfType, float] = field(default_factory=dict)
 
     def consider(self, done: Round) -> None:
-        """Where all that came of a few events was leased, from now on that can be done by who stores one like them."""
-        if done.dequeued <= FEW and not done.due:
-            for one in done.leased:
-                if one.delivery.reason is None:
-                    self._change((one.delivery.tenant_id, one.delivery.event_type), True)
+        """Where all that came of a few events could be leased, that can be done by who stores one like them."""
+        for of_type in done.of_types if not done.due else ():
+            if self.registry.is_first_for(*of_type):
+                self._change(of_type, True)
 
     async def poll(self) -> float:
-        """Makes and withdraws offers; all of them where another number of workers is alive: each has its turn."""
+        """Makes and withdraws offers; all of them where another number of workers is alive: each has its part."""
         wanted, self._wanted = self._wanted, {}
         if self._among != self.registry.workers:
             async with self.database.connection() as connection:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from time import monotonic
 from uuid import UUID
+from zlib import crc32
 
 import msgspec
 
@@ -166,6 +167,10 @@ class Registry:
     def share_with(self, rank: int, workers: int) -> None:
         """This worker is number ``rank`` (from 0) of the live ones."""
         self._rank, self.workers = rank, workers
+
+    def is_first_for(self, tenant_id: UUID, event_type: str) -> bool:
+        """Whether this is the one worker that offers to send such events at once: each has its part of the types."""
+        return (crc32(event_type.encode()) + tenant_id.int) % self.workers == self._rank
 
     def share(self, record: EndpointRecord, slots: int) -> int:
         """This worker's part of the slots. The parts add up, and who gets the odd one differs by endpoint."""

@@ -14,7 +14,7 @@ from webhook_gateway.store.notifications import Told
 from webhook_gateway.store.outbox import OutboxEvent, ToldDelivery
 
 from .bodies import Bodies
-from .dispatch import FEW, NOTHING, Dispatch, Round, note_fanned_out
+from .dispatch import FEW, NOTHING, Dispatch, Round, note_fanned_out, of_types
 from .registry import Leased, Registry
 from .slots import Slots
 
@@ -86,7 +86,8 @@ class FanOut:
         self.dispatch.low_water_mark.found(min(event.sequence for event in told) - 1)
         note_fanned_out(told, len(rows), began)
         due = frozenset(self.registry.of(row["endpoint_id"]) for row in rows if row["lease_id"] is None)
-        return Round(len(told), due, [one for delivery_id, one in leased.items() if delivery_id in made])
+        ours = [one for delivery_id, one in leased.items() if delivery_id in made]
+        return Round(len(told), due, ours, of_types(told))
 
 
 def _are_simple(told: Sequence[OutboxEvent], pairs: Sequence[tuple[OutboxEvent, Endpoint]]) -> bool:

@@ -189,7 +189,7 @@ class Worker:
                 await self._sending.send(done.leased)
             finally:
                 self._slots.inserted(one.record for one in done.leased)
-            self._offers.consider(done)
+        self._offers.consider(done)
         if FEW * len(done.leased) < done.dequeued:  # before more is made: while these wait, none is leased at once
             await self._claiming.claim()
         return 0.0 if done.dequeued >= ROUND else SELDOM  # what was committed since has been notified
