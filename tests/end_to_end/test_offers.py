@@ -193,7 +193,9 @@ async def test_the_next_worker_takes_over_offers_of_one_that_was_killed(hospital
     async with hospital.database.connection() as connection:
         dead, chance = uuid4(), id_at(0.0)
         await connection.execute(
-            "INSERT INTO workers (id, name, protocol, outbox_above) VALUES ($1, 'dead', 1, 0)", dead
+            "INSERT INTO workers (id, name, protocol, outbox_above, seen_at)"
+            " VALUES ($1, 'dead', 1, 0, now() - interval '1 minute')",
+            dead,
         )
         made = offers.Offer(hospital.tenant_id, LAB_RESULT, 1 << 40, [chance], [True], [30.0])
         await offers.offer(connection, dead, "nobody has this lock", made)
