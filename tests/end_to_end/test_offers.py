@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.hospital import LAB_RESULT, PAYMENT, Hospital
 from tests.support.partner import OK, Partner, Received
+from webhook_gateway.delivery import offers as delivery_offers
 from webhook_gateway.rules import ids
 from webhook_gateway.store import offers
 from webhook_gateway.store.clock import id_at
@@ -53,7 +54,7 @@ async def test_what_comes_after_an_offer_is_sent_without_the_outbox(hospital: Ho
     async with hospital.worker():
         await offered(hospital)
         async with no_fan_out(hospital):
-            posted = [await post(hospital, key) for key in ("a", "b", "a", None)]
+            posted = [await post(hospital, key) for key in ("a", "b", None, "c")]
             for event_id in posted:
                 await hospital.until(DELIVERED, event_id)
     assert sorted(one.id for one in partner.received[1:]) == [ids.render(ids.EVENT, event_id) for event_id in posted]
@@ -115,6 +116,21 @@ async def test_what_finds_no_slot_is_given_back_uncounted_and_comes_once_in_its_
             await hospital.until(DELIVERED, event_id)
     assert len(partner.received) == 3
     assert await hospital.count("attempts") == 3
+
+
+async def test_a_worker_that_is_behind_with_writing_down_takes_no_more_at_once(
+    hospital: Hospital, open_partner: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partner = await open_partner()
+    await hospital.endpoint(url=partner.url())
+    async with hospital.worker():
+        await offered(hospital)
+        await hospital.until("SELECT FROM finished_deliveries")
+        monkeypatch.setattr(delivery_offers, "BEHIND", 0)
+        await hospital.until(DELIVERED, await post(hospital))
+        await hospital.until("SELECT WHERE NOT EXISTS (SELECT FROM offers)")
+    assert len(partner.received) == 2
+    assert {row["attempt"] for row in await hospital.rows("SELECT attempt FROM attempts")} == {1}
 
 
 async def test_what_comes_too_late_is_given_back(hospital: Hospital, open_partner: Open) -> None:

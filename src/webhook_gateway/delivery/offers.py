@@ -27,6 +27,9 @@ from .told import SIMPLE
 AGAIN = 2.0
 """Seconds between two offers for a type, or from one that was withdrawn: what came the long way was not by it."""
 
+BEHIND = 16
+"""Results that are not written down from which on no more is sent at once: they would come twice if a kill came now."""
+
 OfType = tuple[UUID, str]
 """A tenant, and an event type."""
 
@@ -78,13 +81,14 @@ class Offers:
         leased: list[Leased] = []
         refused: list[Leased] = []
         must_wait, began = self.sending.must_wait(), time.perf_counter()
+        is_behind = len(self.sending.unsettled) >= BEHIND
         for handed in self._take():
             note_fanned_out([handed], len(handed.endpoint_ids) + handed.waits, began)
             if handed.body is not None:
                 self.bodies.keep({handed.event_id: handed.tenant_id}, {handed.event_id: handed.body})
             if handed.waits:
                 self.sending.unsettled.hurry()  # it may be behind what waits to be settled
-            may_send = not must_wait and self.slots.is_in_time(handed.leased_at)
+            may_send = not (must_wait or is_behind) and self.slots.is_in_time(handed.leased_at)
             for endpoint_id in handed.endpoint_ids:
                 record = self.registry.of(endpoint_id)
                 fits = may_send and self.slots.lease_on_insert(record) is not None
