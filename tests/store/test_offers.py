@@ -131,7 +131,8 @@ async def _listens_no_more(hospital: Hospital, worker: Offering) -> None:
 
 async def _is_cut_off(hospital: Hospital, worker: Offering) -> None:
     await hospital.rows(
-        "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'"
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks JOIN pg_database AS d ON d.oid = database"
+        " WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND datname = current_database()"
     )
 
 
