@@ -28,7 +28,7 @@ from webhook_gateway.store.outbox import NewDelivery, OutboxEvent
 
 from . import operational
 from .bodies import Bodies
-from .registry import EndpointRecord, Leased, Registry
+from .registry import EndpointRecord, Leased, OfType, Registry
 from .slots import Slots
 from .watermark import LowWaterMark
 
@@ -43,13 +43,13 @@ FEW = 16
 class Round:
     """What one round did: how many events it took, which endpoints have something due, and what it leased.
 
-    ``of_types`` are tenants and types of a few events that are for whoever wants them.
+    ``of_types`` are those of a few events that are for whoever wants them.
     """
 
     dequeued: int
     due: frozenset[EndpointRecord]
     leased: list[Leased]
-    of_types: frozenset[tuple[UUID, str]] = frozenset()
+    of_types: frozenset[OfType] = frozenset()
 
 
 NOTHING = Round(0, frozenset(), [])
@@ -237,7 +237,7 @@ class Dispatch:
         return {each for each in {one.endpoint_id for one in new} if self._endpoints[each].ordering is which}
 
 
-def of_types(events: Sequence[OutboxEvent]) -> frozenset[tuple[UUID, str]]:
+def of_types(events: Sequence[OutboxEvent]) -> frozenset[OfType]:
     return frozenset((one.tenant_id, one.type) for one in events if one.endpoint_id is None and one.addressees is None)
 
 

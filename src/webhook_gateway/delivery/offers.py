@@ -11,27 +11,24 @@ from math import inf
 from uuid import UUID
 
 from webhook_gateway.host.loop import SELDOM
-from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
-from webhook_gateway.store import deliveries, offers
+from webhook_gateway.rules.model import Ordering
+from webhook_gateway.store import offers
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.notifications import Heard, OwnChannel
 from webhook_gateway.store.offers import Handed, Offer
 
 from .bodies import Bodies
 from .dispatch import FEW, Round, note_fanned_out
-from .registry import Leased, Registry
+from .registry import Leased, OfType, Registry
 from .sending import Sending
 from .slots import Slots
-from .told import SIMPLE
+from .told import first_attempt, is_simple
 
 AGAIN = 2.0
 """Seconds between two offers for a type, or from one that was withdrawn: what came the long way was not by it."""
 
 BEHIND = 16
 """Results that are not written down from which on no more is sent at once: they would come twice if a kill came now."""
-
-OfType = tuple[UUID, str]
-"""A tenant, and an event type."""
 
 
 @dataclass(eq=False)
@@ -92,7 +89,9 @@ class Offers:
             for endpoint_id in handed.endpoint_ids:
                 record = self.registry.of(endpoint_id)
                 fits = may_send and self.slots.lease_on_insert(record) is not None
-                (leased if fits else refused).append(Leased(record, _delivery(handed, endpoint_id, record.endpoint)))
+                in_order = record.endpoint is None or record.endpoint.ordering is not Ordering.NONE
+                delivery = first_attempt(handed, endpoint_id, handed.lease_id, in_order)
+                (leased if fits else refused).append(Leased(record, delivery))
         if leased:
             try:
                 await self.sending.send(leased)
@@ -118,21 +117,10 @@ class Offers:
     def _offer(self, tenant_id: UUID, event_type: str) -> Offer | None:
         """None where what comes in between may depend on more than its type."""
         endpoints = self.registry.matcher.match(tenant_id, event_type)
-        if not 0 < len(endpoints) <= FEW or any(
-            endpoint.ordering not in SIMPLE or endpoint.is_filtered or endpoint.rate is not None
-            for endpoint in endpoints
-        ):
+        if not 0 < len(endpoints) <= FEW or not all(is_simple(one) and one.rate is None for one in endpoints):
             return None
         return Offer(
             *(tenant_id, event_type, self.registry.snapshot.version, [endpoint.id for endpoint in endpoints]),
             [endpoint.ordering is not Ordering.NONE for endpoint in endpoints],
             [self.slots.lease(endpoint) for endpoint in endpoints],
         )
-
-
-def _delivery(handed: Handed, endpoint_id: UUID, endpoint: Endpoint | None) -> Delivery:
-    in_order = endpoint is None or endpoint.ordering is not Ordering.NONE
-    return Delivery(
-        *(deliveries.id_of(handed.event_id, endpoint_id), handed.tenant_id, endpoint_id, handed.event_id, handed.type),
-        *(1, handed.lease_id, handed.ordering_key if in_order else None),
-    )

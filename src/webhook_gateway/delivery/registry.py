@@ -27,6 +27,8 @@ from webhook_gateway.store.configuration import Snapshot
 from .health import EndpointHealth
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+OfType = tuple[UUID, str]
+"""A tenant, and an event type."""
 
 
 class Prefetched(msgspec.Struct, frozen=True):

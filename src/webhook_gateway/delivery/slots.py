@@ -106,7 +106,7 @@ class Slots:
         if (room := self._room.get(record, 0)) > 0 and endpoint is not None and not test:
             self._room[record] = room - 1
             record.prefetching += 1
-            return endpoint.deadline + self._lease_margin
+            return self.lease(endpoint)
         now = self._clock.now()
         if endpoint is None or (record.due_at is not None and record.due_at <= now and not test):
             return None

@@ -11,6 +11,7 @@ from webhook_gateway.rules.model import Delivery, Endpoint, Ordering
 from webhook_gateway.store import deliveries, outbox
 from webhook_gateway.store.database import Database
 from webhook_gateway.store.notifications import Told
+from webhook_gateway.store.offers import Handed
 from webhook_gateway.store.outbox import OutboxEvent, ToldDelivery
 
 from .bodies import Bodies
@@ -60,9 +61,7 @@ class FanOut:
                 )
             )
             if lease is not None:
-                key = event.ordering_key if in_order else None
-                about = event.tenant_id, endpoint.id, event.event_id, event.type
-                leased[new[-1].id] = Leased(record, Delivery(new[-1].id, *about, 1, lease_id, key))
+                leased[new[-1].id] = Leased(record, first_attempt(event, endpoint.id, lease_id, in_order))
         tenants = {one.delivery.event_id: one.delivery.tenant_id for one in leased.values()}
         made: set[UUID] = set()
         try:
@@ -90,6 +89,18 @@ class FanOut:
         return Round(len(told), due, ours, of_types(told))
 
 
+def first_attempt(event: OutboxEvent | Handed, endpoint_id: UUID, lease_id: UUID, in_order: bool) -> Delivery:
+    """Of what was made of the event for that endpoint."""
+    key = event.ordering_key if in_order else None
+    about = event.tenant_id, endpoint_id, event.event_id, event.type
+    return Delivery(deliveries.id_of(event.event_id, endpoint_id), *about, 1, lease_id, key)
+
+
+def is_simple(endpoint: Endpoint) -> bool:
+    """What it gets waits for no filter and no operator, and is not replaced."""
+    return endpoint.ordering in SIMPLE and not endpoint.is_filtered
+
+
 def _are_simple(told: Sequence[OutboxEvent], pairs: Sequence[tuple[OutboxEvent, Endpoint]]) -> bool:
     """Few deliveries that wait for no filter, no operator and no other of them; and each event is wanted."""
     ordered = [pair for pair in pairs if pair[0].ordering_key is not None and pair[1].ordering is not Ordering.NONE]
@@ -98,5 +109,5 @@ def _are_simple(told: Sequence[OutboxEvent], pairs: Sequence[tuple[OutboxEvent, 
         len(pairs) <= FEW
         and len({event.event_id for event, _ in pairs}) == len(told)
         and len(keys) == len(ordered)
-        and all(endpoint.ordering in SIMPLE and not endpoint.is_filtered for _, endpoint in pairs)
+        and all(is_simple(endpoint) for _, endpoint in pairs)
     )
