@@ -6,10 +6,10 @@ from .database import Connection
 
 UPKEEP = "webhook_gateway.upkeep"
 
-TRY = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
 APPEND = "webhook_gateway.append"
 """Of an append that makes deliveries, until its transaction ends."""
 
+TRY = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
 AFTER_APPENDS = f"SELECT pg_advisory_xact_lock(hashtextextended('{APPEND}', 0))"
 """Waits for those under way."""
 

@@ -45,33 +45,6 @@ async def notify(database: Database, what: str) -> None:
             await connection.execute(NOTIFY, channels, what)
 
 
-class Told(asyncio.Event):
-    """Set by notifications; keeps what they said, up to so many, as long as nobody has set it without a word."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self._most = most
-        self._words: list[str] = []
-        self._is_all = False
-
-    def set(self) -> None:
-        self._is_all = False
-        super().set()
-
-    def tell(self, words: str) -> None:
-        if len(self._words) < self._most:
-            self._words.append(words)
-        else:
-            self._is_all = False
-        super().set()
-
-    def take(self) -> list[str]:
-        """What was said since the last time; nothing where that isn't all that it was set for."""
-        words, self._words = self._words, []
-        is_all, self._is_all = self._is_all, True
-        return words if is_all else []
-
-
 class Heard(asyncio.Event):
     """Set by notifications; keeps all that they said."""
 
@@ -87,6 +60,31 @@ class Heard(asyncio.Event):
         """What was said since the last time."""
         words, self._words = self._words, []
         return words
+
+
+class Told(Heard):
+    """Keeps up to so many words, and none once somebody has set it without any."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+        self._is_all = False
+
+    def set(self) -> None:
+        self._is_all = False
+        super().set()
+
+    def tell(self, words: str) -> None:
+        if len(self._words) < self._most:
+            super().tell(words)
+        else:
+            self.set()
+
+    def take(self) -> list[str]:
+        """What was said since the last time; nothing where that isn't all that it was set for."""
+        words = super().take()
+        is_all, self._is_all = self._is_all, True
+        return words if is_all else []
 
 
 class OwnChannel:
@@ -161,7 +159,7 @@ async def _listen_once(
     def hear(_connection: object, _pid: int, _channel: str, what: object) -> None:
         kind, _, words = str(what).partition(" ")
         match heard.get(kind):
-            case Told() | Heard() as told if words:
+            case Heard() as told if words:
                 told.tell(words)
             case asyncio.Event() as event:
                 event.set()
