@@ -264,7 +264,8 @@ def stage_failed(stage: str, error: BaseException) -> None:
 
 
 def egress_proxy_unavailable() -> None:
-    log.error("egress_proxy_unavailable", remedy="look at the egress proxy, its password; deliveries wait until then")
+    remedy = "look at the egress proxy and its password; deliveries wait until then"
+    log.error("egress_proxy_unavailable", remedy=remedy)
 
 
 def clock_stepped(seconds: float) -> None:
