@@ -9,7 +9,7 @@ from math import floor
 from time import monotonic
 
 from webhook_gateway import telemetry
-from webhook_gateway.store.database import DatabaseUnavailable, StatementTimedOut
+from webhook_gateway.store.database import DatabaseUnavailable, StatementTimedOut, is_cancelled
 
 POLL = 1.0
 """Seconds after which a stage of a worker begins a round, notified or not."""
@@ -52,7 +52,7 @@ class Loop:
 
     async def run(self) -> None:
         patience = BACKOFF[0]
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and not is_cancelled():
             self.wake.clear()
             has_failed = False
             if self._ails_since is None:

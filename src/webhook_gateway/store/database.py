@@ -257,6 +257,12 @@ class Database:
             raise
 
 
+def is_cancelled() -> bool:
+    """Whether this task has been told to end: what breaks while it ends may have taken the cancellation's place."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def _unavailable(error: Exception) -> DatabaseUnavailable:
     return DatabaseUnavailable(str(error) if isinstance(error, primary.SharedSessions) else type(error).__name__)
 

@@ -7,12 +7,10 @@ import contextlib
 from collections.abc import Callable, Mapping
 from uuid import uuid4
 
-import asyncpg
-
 from webhook_gateway import telemetry
 
 from . import advisory_locks
-from .database import Connection, Database, DatabaseUnavailable
+from .database import UNAVAILABLE, Connection, Database, DatabaseUnavailable, is_cancelled
 
 CHANNEL = "webhook_gateway"
 API_CHANNEL = "webhook_gateway_api"
@@ -104,7 +102,7 @@ class OwnChannel:
         """Afterwards all that was said has been heard."""
         name, self.name = self.name, None
         if name is not None and not connection.is_closed():
-            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with contextlib.suppress(*UNAVAILABLE):
                 await advisory_locks.unlock(connection, name)
                 await connection.execute(advisory_locks.AFTER_APPENDS, timeout=ANSWER)
 
@@ -124,7 +122,7 @@ class Notifier:
         self._asked.set()
 
     async def run(self) -> None:
-        while True:
+        while not is_cancelled():
             await self._asked.wait()
             self._asked.clear()
             try:
@@ -141,7 +139,7 @@ async def listen(
     own: OwnChannel | None = None,
 ) -> None:
     """Sets the event of each notification that arrives, for ever; connects again when the connection breaks."""
-    while True:
+    while not is_cancelled():
         try:
             await _listen_once(database, heard, channel, own)
         except Exception as error:
