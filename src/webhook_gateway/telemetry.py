@@ -148,7 +148,7 @@ def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, ver
     _write_soon(
         _Attempt(
             ids.render(ids.DELIVERY, delivery.id),
-            ids.recall(ids.EVENT, delivery.event_id),
+            ids.recall_recent(ids.EVENT, delivery.event_id),
             delivery.event_type,
             ids.recall(ids.ENDPOINT, endpoint.id),
             delivery.attempt,

@@ -86,7 +86,7 @@ def conclude(attempt: Attempt, exchange: Exchange, health: EndpointHealth, now: 
 
 def sign(delivery: Delivery, endpoint: Endpoint, body: bytes, timestamp: int, keep: int = 0) -> Request | Unsendable:
     """The request as the partner gets it. A bug in here costs this delivery, never the worker."""
-    message_id = ids.recall(ids.EVENT, delivery.event_id)
+    message_id = ids.recall_recent(ids.EVENT, delivery.event_id)
     try:
         headers = {
             **_fixed(tuple(endpoint.headers.items()), endpoint.authorization),

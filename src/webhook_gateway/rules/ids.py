@@ -45,7 +45,9 @@ def render(prefix: str, value: UUID) -> str:
 
 
 recall = lru_cache(maxsize=16_384)(render)
-"""`render` for ids that are rendered again soon."""
+"""`render` for ids that are rendered again and again."""
+recall_recent = lru_cache(maxsize=1_024)(render)
+"""The same for those that come, are rendered a few times, and never again: no more of them is kept than that takes."""
 
 
 def moment_of(value: UUID) -> datetime:
