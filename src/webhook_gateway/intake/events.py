@@ -102,7 +102,7 @@ class Body(msgspec.Struct, omit_defaults=True):
 
 def encode_body(event_id: UUID, event: NewEvent, occurred_at: datetime) -> bytes:
     """The body. ``data`` stays byte for byte what the hospital sent: no number changes its digits."""
-    rendered, data = ids.recall(ids.EVENT, event_id), msgspec.Raw(event.data)
+    rendered, data = ids.recall_recent(ids.EVENT, event_id), msgspec.Raw(event.data)
     return _encode(Body(rendered, event.type, occurred_at, event.test, data, event.subject))
 
 

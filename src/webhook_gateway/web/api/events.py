@@ -135,7 +135,7 @@ async def post_events(
 
 
 def _receipt(result: Receipt) -> bytes:
-    event_id = ids.render(ids.EVENT, result.event_id)
+    event_id = ids.recall_recent(ids.EVENT, result.event_id)
     return msgspec.json.encode(ReceiptOut(event_id, result.type, result.accepted_at, result.duplicate))
 
 
