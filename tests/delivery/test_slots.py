@@ -363,10 +363,24 @@ def test_a_place_to_prefetch_on_insert_is_free_again_once_what_was_inserted_has_
     for _ in range(300):
         leases = [parts.slots.lease_on_insert(parts.record) for _ in range(12)]
         parts.begin(*[Leased(parts.record, delivery()) for lease in leases if lease is not None])
-        parts.slots.inserted([parts.record])
+        parts.slots.inserted([parts.record] * 12)
         assert None not in leases
         while parts.slots.in_flight:
             parts.slots.next_or_free(parts.record, goes_on=True)
+
+
+def test_a_round_that_ends_gives_no_place_away_that_another_has_to_prefetch_into() -> None:
+    parts = Parts()
+    parts.answer_quickly()
+    slow = [Leased(parts.record, delivery()) for _ in range(13) if parts.slots.lease_on_insert(parts.record)]
+    room = parts.record.prefetching
+    assert parts.slots.lease_on_insert(parts.record)
+    parts.begin(Leased(parts.record, delivery()))
+    parts.slots.inserted([parts.record])
+    assert parts.record.prefetching == room > 0
+    parts.begin(*slow)
+    parts.slots.inserted(one.record for one in slow)
+    assert parts.record.prefetching == 0
 
 
 def test_what_was_leased_on_insert_and_is_not_sent_takes_nothing() -> None:

@@ -184,10 +184,11 @@ class Slots:
             self._free_reserved(record, 1)
 
     def inserted(self, records: Iterable[EndpointRecord]) -> None:
-        """What was leased on insert has begun, is queued, or was returned."""
+        """What was leased on insert has begun, is queued, or was returned: a record for each of these."""
         self._room.clear()
         for record in records:
-            record.prefetching = 0
+            if record.prefetching:  # another round may count on the rest
+                record.prefetching -= 1
 
     def orphaned(self, among: Iterable[EndpointRecord] | None = None, *, stopping: bool = False) -> list[Leased]:
         """Takes out what was prefetched and won't be sent: no request is under way to follow, or it is too late."""
