@@ -118,6 +118,49 @@ async def test_what_finds_no_slot_is_given_back_uncounted_and_comes_once_in_its_
     assert await hospital.count("attempts") == 3
 
 
+async def test_what_comes_with_its_body_waits_for_no_round(
+    hospital: Hospital, open_partner: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_: object) -> float:
+        return 3_600.0
+
+    monkeypatch.setattr(delivery_offers.Offers, "round", never)
+    partner = await open_partner()
+    await hospital.endpoint(url=partner.url())
+    async with hospital.worker():
+        await offered(hospital)
+        async with no_fan_out(hospital):
+            await hospital.until(DELIVERED, await post(hospital))
+
+
+async def test_where_there_is_room_for_one_endpoint_only_it_gets_its_own_and_the_other_one_later(
+    hospital: Hospital, open_partner: Open
+) -> None:
+    let_go, asked = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: Received) -> bytes:
+        asked.set()
+        await let_go.wait()
+        return OK
+
+    busy, free = await open_partner(OK, otherwise=answer), await open_partner()
+    await hospital.endpoint(url=busy.url(), slots=1)
+    await hospital.endpoint(url=free.url())
+    async with hospital.worker() as worker:
+        await offered(hospital)
+        await hospital.until("SELECT FROM finished_deliveries HAVING count(*) = 2")
+        await post(hospital)
+        await asked.wait()
+        second = await post(hospital)
+        await free.got(3)
+        await hospital.until("SELECT FROM deliveries WHERE event_id = $1 AND attempt = 0 AND lapsed = 0", second)
+        let_go.set()
+        await hospital.until("SELECT FROM finished_deliveries HAVING count(*) = 6")
+        assert worker._slots.in_flight == 0
+    assert (len(busy.received), len(free.received)) == (3, 3)
+    assert await hospital.count("attempts") == 6
+
+
 async def test_a_worker_that_is_behind_with_writing_down_takes_no_more_at_once(
     hospital: Hospital, open_partner: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,12 @@ class Bodies:
             self._find(tenants[event_id], event_id, body)
         self._forget()
 
+    def opened(self, tenant_id: UUID, event_id: UUID, sealed: bytes) -> bytes | None:
+        """As `keep` of one, which is None where it can't be opened yet, or never."""
+        found = self._find(tenant_id, event_id, sealed)
+        self._forget()
+        return found if isinstance(found, bytes) else None
+
     def _find(self, tenant_id: UUID, event_id: UUID, sealed: bytes | None) -> bytes | Unsendable:
         if event_id in self._open:
             return self._open[event_id]  # another claim was faster

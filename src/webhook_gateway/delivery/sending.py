@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from msgspec.structs import replace
 
@@ -74,7 +75,6 @@ class Sending:
 
     async def send(self, leased: Sequence[Leased]) -> None:
         """Begins the requests of deliveries whose slots are reserved; those prefetched are queued."""
-        reach("after_lease")
         try:
             bodies = await self.bodies.of([one.delivery for one in leased])
         except BaseException:
@@ -84,6 +84,12 @@ class Sending:
         if self.stopping.is_set():  # the drain may be over: nobody would wait for what begins now
             await self._give_up(leased)
             return
+        await self.return_leases(self.begin(leased, bodies))
+
+    def begin(self, leased: Sequence[Leased], bodies: Mapping[UUID, bytes | Unsendable]) -> Sequence[Leased]:
+        """As `send`, of what may be sent now. Returns what isn't: its slot was taken meanwhile, and there is no request
+        that it could follow."""
+        reach("after_lease")
         queued: set[EndpointRecord] = set()
         for one in leased:
             body = bodies[one.delivery.event_id]
@@ -91,8 +97,7 @@ class Sending:
                 self._begin(one.record, one.delivery, body)
             else:
                 queued.add(one.record)
-        # A slot may have been taken meanwhile, and there is no request to follow.
-        await self.return_leases(self.slots.orphaned(queued))
+        return self.slots.orphaned(queued) if queued else ()
 
     async def return_leases(self, leased: Sequence[Leased], delay: float = 0.0) -> None:
         """Those deliveries were not attempted; they are due again after ``delay`` seconds."""

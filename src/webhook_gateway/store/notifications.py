@@ -44,15 +44,17 @@ async def notify(database: Database, what: str) -> None:
 
 
 class Heard(asyncio.Event):
-    """Set by notifications; keeps all that they said."""
+    """Set by notifications; keeps all that they said, but for what is done ``at_once``, which says whether it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: Callable[[str], bool] = lambda _: False) -> None:
         super().__init__()
         self._words: list[str] = []
+        self._at_once = at_once
 
     def tell(self, words: str) -> None:
-        self._words.append(words)
-        super().set()
+        if self._words or not self._at_once(words):
+            self._words.append(words)
+            super().set()
 
     def take(self) -> list[str]:
         """What was said since the last time."""
