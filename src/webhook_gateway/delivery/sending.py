@@ -108,6 +108,13 @@ class Sending:
             for one in leased:
                 self.due.expect(one.record, delay)
 
+    def tell(self) -> None:
+        """Logs and counts attempts, some together: for each alone that takes three times as long."""
+        untold, self.unsettled.untold = self.unsettled.untold, []
+        for result in untold:
+            self.stats.note(result)
+            telemetry.attempt_made(result.endpoint, result.delivery, result.exchange, result.verdict)
+
     async def drain(self) -> None:
         """What is under way ends, within its own deadline."""
         with suppress(DatabaseUnavailable):  # then those leases just end
@@ -208,8 +215,6 @@ class Sending:
         if verdict.disable is not None:
             self.registry.disable(record)
         self.unsettled.add(record, result)
-        self.stats.note(result)
-        telemetry.attempt_made(endpoint, delivery, exchange, verdict)
         if tracing.traces(delivery.event_id):
             _trace(result)
 

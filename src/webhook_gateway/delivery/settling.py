@@ -66,8 +66,6 @@ class Settling:
     written: asyncio.Event = field(default_factory=asyncio.Event)
     most: int = MOST
     """How many results the next settle takes."""
-    began: float = float("-inf")
-    """When the last settle did."""
     not_before: float = 0.0
     unsure: int = 0
     """How many of those that wait may have been written down: a settle failed."""
@@ -75,12 +73,13 @@ class Settling:
     async def poll(self) -> float:
         """Settles what has arrived, and sends what goes on of its ordering keys."""
         unsettled = self.sending.unsettled
-        await unsettled.company(self.began)
-        if unsettled.results and (early := self.not_before - perf_counter()) > 0:
-            await asyncio.sleep(early)
-        if not (results := unsettled.results[: self.most]):
+        if not unsettled.results or unsettled.wait():
             return POLL
-        self.began = began = perf_counter()
+        if (early := self.not_before - perf_counter()) > 0:
+            await asyncio.sleep(early)
+        self.sending.tell()
+        results = unsettled.results[: self.most]
+        unsettled.began = began = perf_counter()
         changed = self._changed_health(results)
         try:
             following = await self._settle_all(results, changed)
@@ -95,7 +94,7 @@ class Settling:
         if self.sending.is_behind:
             self.sending.is_behind = False
             self.outbox.set()
-        unsettled.settled(len(results))
+        del unsettled.results[: len(results)]
         self.unsure = max(self.unsure - len(results), 0)
         not_done = [(record, result) for record, result in results if not isinstance(result.verdict.action, Done)]
         for record, result in not_done:
@@ -119,7 +118,6 @@ class Settling:
         while self.sending.unsettled:
             self.written.clear()
             self.sending.unsettled.hurry()
-            self.sending.unsettled.arrived.set()
             await self.written.wait()
 
     def _changed_health(self, results: Results) -> list[HealthChange]:

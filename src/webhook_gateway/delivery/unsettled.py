@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from time import perf_counter
 
 from .deliver import Result
@@ -20,37 +20,46 @@ HURRY = 1.0
 
 @dataclass(eq=False)
 class Unsettled:
-    """``arrived`` is set where there is something, ``pressing`` where it is not to wait."""
+    """``due`` is set where it is time to settle."""
 
     results: list[tuple[EndpointRecord, Result]] = field(default_factory=list)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    pressing: asyncio.Event = field(default_factory=asyncio.Event)
+    untold: list[Result] = field(default_factory=list)
+    """Those of which neither log nor figures know yet."""
+    due: asyncio.Event = field(default_factory=asyncio.Event)
+    began: float = -inf
+    """When the last settle did."""
     hurried_until: float = 0.0
+    _timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self.results)
 
     def add(self, record: EndpointRecord, result: Result) -> None:
         self.results.append((record, result))
-        if len(self.results) == FEW:
-            self.pressing.set()
-        if len(self.results) == 1:  # as long as there is one, nobody waits for the first
-            self.arrived.set()
+        self.untold.append(result)
+        if len(self.results) in (1, FEW):
+            self.wait()
 
     def hurry(self) -> None:
         """Somebody may wait for one of them, or of those that come next."""
         self.hurried_until = perf_counter() + HURRY
-        self.pressing.set()
+        if self.results:
+            self._ring()
 
-    async def company(self, since: float) -> None:
-        """Until it is time for the next settle, where the last one began ``since`` then."""
-        if self.results and (left := since + COMPANY - perf_counter()) > 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self.pressing.wait()
+    def wait(self) -> bool:
+        """Whether they wait for others; then ``due`` is set once they don't. A stage that did that itself would wake up
+        for the first of them, too."""
+        now = perf_counter()
+        left = self.began + COMPANY - now
+        if left <= 0.0 or len(self.results) >= FEW or now <= self.hurried_until:
+            self._ring()
+            return False
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(left, self._ring)
+        return True
 
-    def settled(self, count: int) -> None:
-        """The first so many."""
-        del self.results[:count]
-        if len(self.results) < FEW and self.hurried_until < perf_counter():
-            self.pressing.clear()
+    def _ring(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.due.set()

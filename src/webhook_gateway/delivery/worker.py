@@ -126,7 +126,7 @@ class Worker:
             self._stages.append(Loop("notices", partial(tell, settings, database, registry)))
         self._until_drained = [
             Loop("heartbeat", self._membership.heartbeat),
-            Loop("settle", self._settling.poll, sending.unsettled.arrived),
+            Loop("settle", self._settling.poll, sending.unsettled.due),
             Loop("stats", stats.poll, stats.noted),
         ]
 
