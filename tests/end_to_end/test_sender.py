@@ -27,6 +27,7 @@ from tests.support.dns_server import DnsServer, dns_server
 from tests.support.partner import OK, PATIENCE, Behaviour, Connection, status
 from webhook_gateway.outbound.egress import AddressDenied, Egress
 from webhook_gateway.outbound.http1 import BODY_LIMIT
+from webhook_gateway.outbound.http1 import Connection as Kept
 from webhook_gateway.outbound.resolvers import DnsResolver, SystemResolver
 from webhook_gateway.outbound.sender import Request, Sender
 from webhook_gateway.rules.addresses import classify
@@ -227,6 +228,44 @@ async def test_requests_are_sent_side_by_side_without_a_limit(sender: Sender) ->
         to_send = request(partner.url(), endpoint_id=endpoint_id, deadline=10.0)
         exchanges = await asyncio.gather(*(sender.post(to_send) for _ in range(150)))
         assert {exchange.outcome for exchange in exchanges} == {Accepted(200)}
+
+
+async def test_requests_that_follow_answers_leave_together_once_all_answers_were_read(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    waiting: list[Connection] = []
+    answered: asyncio.Queue[object] = asyncio.Queue()
+
+    async def answers_two_at_once(connection: Connection) -> None:
+        while await connection.receive():
+            waiting.append(connection)
+            if len(waiting) == 2:
+                for one in waiting:
+                    one.writer.write(OK)
+                waiting.clear()
+
+    def follow(_: object) -> None:
+        order.append("answered")
+        assert sender.begin(to_send, answered.put_nowait) is None
+
+    def note(kept: Kept, *given: Any) -> None:
+        order.append("begun")
+        begin(kept, *given)
+
+    async with hostile(answers_two_at_once) as partner:
+        to_send = request(partner.url(), endpoint_id=uuid4())
+        await asyncio.gather(post(sender, to_send), post(sender, to_send))
+        begin = Kept.begin
+        monkeypatch.setattr(Kept, "begin", note)
+        for _ in range(2):
+            assert sender.begin(to_send, follow) is None
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(2):
+                found = await answered.get()
+                assert isinstance(found, Exchange)
+                assert found.outcome == Accepted(200)
+    assert order == ["begun", "begun", "answered", "answered", "begun", "begun"]
 
 
 async def test_a_cancelled_request_lets_go_of_its_connection(sender: Sender) -> None:

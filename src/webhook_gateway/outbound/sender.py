@@ -102,6 +102,9 @@ class Sender:
         self._pools: dict[tuple[UUID, int], Pool] = {}
         self._connections: WeakSet[Connection] = WeakSet()
         self._sweeping: asyncio.TimerHandle | None = None
+        self._is_answering = False
+        self._following: list[tuple[Connection, bytes, float, Callable[[Answer | Exception], None]]] = []
+        """Requests for which answers of this round of the loop have made room."""
 
     async def post(self, request: Request) -> Exchange:
         """Send a request and say what it met, within ``request.deadline`` seconds whatever the partner does."""
@@ -125,7 +128,13 @@ class Sender:
         kept = pool.take(started)
         if kept is None:
             return self._send_anew(pool, wire, request, started)
-        kept.begin(wire, request.deadline, partial(self._answered, pool, kept, wire, request, started, done))
+        answered = partial(self._answered, pool, kept, wire, request, started, done)
+        if not self._is_answering:
+            kept.begin(wire, request.deadline, answered)
+            return None
+        if not self._following:
+            asyncio.get_running_loop().call_soon(self._begin_following)
+        self._following.append((kept, wire, request.deadline, answered))
         return None
 
     async def aclose(self) -> None:
@@ -158,7 +167,20 @@ class Sender:
                 pool.closed_in_a_row = 0
         except Exception as error:
             met = error
-        done(met)
+        self._is_answering = True
+        try:
+            done(met)
+        finally:
+            self._is_answering = False
+
+    def _begin_following(self) -> None:
+        """Once all answers that are there were read: whoever sleeps until requests come is woken once, not for each."""
+        following, self._following = self._following, []
+        for kept, wire, seconds, answered in following:
+            try:
+                kept.begin(wire, seconds, answered)
+            except Exception as error:
+                answered(error)  # others follow
 
     async def _send_anew(self, pool: Pool, wire: bytes, request: Request, started: float, sends: int = 1) -> Exchange:
         opened = await self._connect(pool, request, started)
