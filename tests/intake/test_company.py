@@ -10,7 +10,7 @@ import pytest
 
 from webhook_gateway import counters, telemetry
 from webhook_gateway.intake import commits as module
-from webhook_gateway.intake.commits import FEW, OFTEN
+from webhook_gateway.intake.commits import FEW, MANY, OFTEN, VERY_OFTEN
 
 from .taking_in import taking_in
 
@@ -20,6 +20,7 @@ Post = Callable[[int], "list[asyncio.Task[None]]"]
 @pytest.fixture
 async def post(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Post]:
     monkeypatch.setattr(module, "COMPANY", 3_600.0)
+    monkeypatch.setattr(module, "LONG_COMPANY", 3_600.0)
     monkeypatch.setattr(module, "RECENTLY", 3_600.0)
     async with taking_in(database_url, "default") as intake:
         yield lambda count: [asyncio.create_task(intake.post(intake.tenants[0])) for _ in range(count)]
@@ -58,3 +59,23 @@ async def test_many_wait_for_none(post: Post) -> None:
     commits, events = sizes()
     await asyncio.gather(*post(FEW + 1))
     assert sizes() == (commits + 1, events + FEW + 1)
+
+
+async def test_where_they_come_very_often_many_share_a_commit(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUIET", 3_600.0)
+    await asyncio.gather(*post(VERY_OFTEN + 1))
+    commits, events = sizes()
+    many = post(FEW + 1)
+    await asyncio.sleep(0)
+    many += post(MANY - FEW - 2)
+    done, _ = await asyncio.wait(many, timeout=0.2)
+    assert not done
+    await asyncio.gather(*many, *post(1))
+    assert sizes() == (commits + 1, events + MANY)
+
+
+async def test_nobody_waits_for_more_than_come(post: Post) -> None:
+    await asyncio.gather(*post(VERY_OFTEN + 1))
+    async with asyncio.timeout(60):
+        await asyncio.gather(*post(FEW - 1))
+        await asyncio.gather(*post(MANY - 1))

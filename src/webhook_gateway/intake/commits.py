@@ -28,6 +28,12 @@ FEW = 16
 """Events of a commit that tells the workers by itself, and that is not worth waiting for more of them."""
 COMPANY = 0.003
 """Seconds that an event waits for others where they come often: they share what a commit costs."""
+MANY = 40
+"""The same where they come so often that a commit of few would be most of what it costs."""
+LONG_COMPANY = 0.009
+"""Seconds that an event waits for so many, as long as others come."""
+QUIET = 0.001
+"""Seconds in which none came, after which none is waited for: whoever posts may wait for these."""
 PACE = 0.002
 """Seconds by which the next notification is later for each event of a commit above `FEW`: the more come at once, the
 more of them share a round of fan-out, a claim and a settle."""
@@ -35,6 +41,8 @@ LONGEST_GAP = 0.05
 """Seconds between two notifications at most."""
 OFTEN = 12
 """Events within `RECENTLY` from which on it is often: others will come soon."""
+VERY_OFTEN = 200
+"""The same, for `MANY`."""
 RECENTLY = 0.05
 """Seconds in which an event counts for a third of what it counted for."""
 LONGEST_QUEUE = 20_000
@@ -198,14 +206,23 @@ class Commits:
                 self._sweeping = asyncio.get_running_loop().call_later(SWEEPS[0], self._sweep)
             if not self._queues:
                 await self._wait_for(1)
-            missing = FEW - sum(map(len, self._queues.values()))
-            if 0 < missing < FEW and self._recent > OFTEN and (left := self._first + COMPANY - monotonic()) > 0:
-                await self._wait_for(missing, left)
+            waiting = self._count()
+            if self._recent > VERY_OFTEN:
+                while 0 < waiting < MANY and (left := self._first + LONG_COMPANY - monotonic()) > 0:
+                    before = waiting
+                    await self._wait_for(MANY - waiting, min(left, QUIET))
+                    if (waiting := self._count()) == before:
+                        break
+            elif 0 < waiting < FEW and self._recent > OFTEN and (left := self._first + COMPANY - monotonic()) > 0:
+                await self._wait_for(FEW - waiting, left)
             self._batch = self._next_batch()
             now = monotonic()
             self._recent = self._recent * exp((self._began - now) / RECENTLY) + len(self._batch)
             self._began = now
         return bool(self._batch)
+
+    def _count(self) -> int:
+        return sum(map(len, self._queues.values()))
 
     async def _wait_for(self, events: int, seconds: float | None = None) -> None:
         loop = asyncio.get_running_loop()
