@@ -129,12 +129,12 @@ class Sender:
         if kept is None:
             return self._send_anew(pool, wire, request, started)
         answered = partial(self._answered, pool, kept, wire, request, started, done)
-        if not self._is_answering:
+        if self._is_answering:
+            if not self._following:
+                asyncio.get_running_loop().call_soon(self._begin_following)
+            self._following.append((kept, wire, request.deadline, answered))
+        else:
             kept.begin(wire, request.deadline, answered)
-            return None
-        if not self._following:
-            asyncio.get_running_loop().call_soon(self._begin_following)
-        self._following.append((kept, wire, request.deadline, answered))
         return None
 
     async def aclose(self) -> None:
