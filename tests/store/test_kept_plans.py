@@ -11,7 +11,18 @@ from uuid_utils.compat import uuid7
 
 from tests.support.postgres import Server
 from webhook_gateway.delivery.registry import LONG_AGO
-from webhook_gateway.store import bodies, deliveries, finished, forwarding, ordering, outbox, retention, waiting
+from webhook_gateway.store import (
+    advisory_locks,
+    bodies,
+    deliveries,
+    finished,
+    forwarding,
+    offers,
+    ordering,
+    outbox,
+    retention,
+    waiting,
+)
 from webhook_gateway.store.attempts import recorded
 from webhook_gateway.store.database import Connection, Database
 
@@ -20,6 +31,8 @@ from .test_plans import FILL, WAITING, endpoint, ends
 
 pytestmark = [pytest.mark.plans, pytest.mark.timeout(300)]
 
+OF = UUID(int=1)
+"""The tenant whose open deliveries there are."""
 OPEN = 100_000
 SOME = 500
 
@@ -63,6 +76,14 @@ INSERT INTO endpoint_health (endpoint_id, tenant_id, forward_at)
 SELECT id, tenant_id, CASE WHEN id < '00000000-0000-0000-0000-00000000000a' THEN now() END
 FROM endpoints ORDER BY ctid ON CONFLICT (endpoint_id) DO UPDATE SET forward_at = excluded.forward_at
 """
+HEARD_ON = "webhook_gateway_kept_plans"
+OFFER = """
+WITH w AS (INSERT INTO workers (id, name, outbox_above, seen_at)
+           VALUES (gen_random_uuid(), 'worker', 1::bigint << 40, 'infinity') RETURNING id)
+INSERT INTO offers (tenant_id, type, worker_id, heard_on, version, endpoint_ids, chances, in_order, leases)
+SELECT $1, 'lab_result.final', id, $2, 1::bigint << 40, $3::uuid[], ARRAY(SELECT generate_series(1, 10)),
+       array_fill(true, ARRAY[10]), array_fill(30, ARRAY[10]) FROM w
+"""
 LATER = FILL.replace("make_interval(secs => $1 - n)", "make_interval(secs => -3600 - $1 + n)")
 TABLES = [
     *("deliveries", "outbox", "events", "idempotency_keys", "held_keys", "endpoint_health", "endpoints"),
@@ -103,10 +124,12 @@ async def test_what_was_planned_for_an_empty_table_reads_no_more_than_it_needs_f
     postgres: Server, template: str, begin: Any
 ) -> None:
     async with postgres.copy(template) as url:
-        database = Database(url, connections=1, patience=60)
-        async with database.connection() as connection:
+        database = Database(url, connections=2, patience=60)
+        async with database.connection() as listening, database.connection() as connection:
             for table in ("deliveries", "outbox", "idempotency_keys", "held_keys", "endpoint_health", "endpoints"):
                 await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+            assert await advisory_locks.try_lock(listening, HEARD_ON)
+            await connection.execute(OFFER, OF, HEARD_ON, [endpoint(number) for number in range(10)])
             await begin(connection)
             for statement, arguments, _ in (await hot_statements(connection)).values():
                 for _ in range(6):
@@ -121,7 +144,26 @@ async def test_what_was_planned_for_an_empty_table_reads_no_more_than_it_needs_f
                 if pages > allowed:
                     failed.append(f"{name} touched {pages} pages\n{plan}")
             assert not failed, "\n\n".join(failed)
+            for statement, arguments in ((offers.APPEND, arriving(1)), (offers.APPEND_FEW, arriving(16))):
+                made = await connection.fetchval("SELECT count(*) FROM deliveries")
+                await connection.fetch(statement, *arguments)
+                made = await connection.fetchval("SELECT count(*) FROM deliveries") - made
+                assert made == 10 * (len(arguments[0]) if isinstance(arguments[0], list) else 1)
         await database.close()
+
+
+def arriving(count: int) -> list[Any]:
+    """The arguments of an append of so many events, each of a key that has open deliveries."""
+    columns = [
+        *([uuid7() for _ in range(count)], [OF] * count, ["lab_result.final"] * count, [None] * count),
+        *(list(range(count)), [10] * count, [b"sealed"] * count, [uuid4().bytes for _ in range(count)]),
+        *([b"f"] * count, [f"{{{uuid4()},{uuid4()}}}"] * count),
+    ]
+    begins, ends = [f"{uuid4().int >> 64:016x}" for _ in range(count)], [(n << 8) - (1 << 63) for n in range(count)]
+    given: list[Any] = [*columns, time(), begins, ends]
+    if count == 1:
+        given = [one[0] if isinstance(one, list) else one for one in given]
+    return [*given, uuid4(), "channel", "outbox"]
 
 
 async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[Any], int]]:
@@ -152,6 +194,8 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
     ]
     new_ones = [first, [uuid7() for _ in first], *[[some[0]] * len(first), [True] * len(first), [30.0] * len(first)]]
     return {
+        "append by offer": (offers.APPEND, arriving(1), 400),
+        "append few by offer": (offers.APPEND_FEW, arriving(16), 6_000),
         "fan out": (outbox.FAN_OUT, [1 << 40, lowest, first, *new_ones, lease, events[:16], time()], 800),
         "ready": (deliveries.READY, [], 100),
         "first due": (deliveries.FIRST_DUE, [ten, [LONG_AGO] * 10], 100),
