@@ -146,6 +146,11 @@ class Database:
         """When a connection for hot statements was, by monotonic time; infinite where there are newer ones only."""
         return inf if self._pool is None else self._pool.opened_at(connection)
 
+    def prefer(self, connection: Connection) -> None:
+        """It is to be used before all others for hot statements, as long as it lasts."""
+        if self._pool is not None:
+            self._pool.first = connection
+
     async def expect_writable(self) -> None:
         """
         Raises:

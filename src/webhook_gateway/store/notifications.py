@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from uuid import uuid4
 
 from webhook_gateway import telemetry
@@ -139,20 +140,48 @@ async def listen(
     heard: Mapping[str, asyncio.Event],
     channel: str = CHANNEL,
     own: OwnChannel | None = None,
+    *,
+    beside: bool = False,
 ) -> None:
-    """Sets the event of each notification that arrives, for ever; connects again when the connection breaks."""
+    """Sets the event of each notification that arrives, for ever; connects again when the connection breaks.
+
+    ``beside``: on the connection that this process uses first for everything else. Postgres wakes every session that
+    listens for each event that is stored, but the one that stores it is awake.
+    """
+    once = partial(_listen_beside if beside else partial(_listen_apart, own), database, heard, channel)
     while not is_cancelled():
         try:
-            await _listen_once(database, heard, channel, own)
+            await once()
         except Exception as error:
             telemetry.notifications_interrupted(error)
         await asyncio.sleep(1.0)
 
 
-async def _listen_once(
-    database: Database, heard: Mapping[str, asyncio.Event], channel: str, own: OwnChannel | None
+async def _listen_beside(database: Database, heard: Mapping[str, asyncio.Event], channel: str) -> None:
+    async with database.connection() as connection:
+        broken = await _hear(connection, heard, channel)
+        database.prefer(connection)
+    await broken.wait()  # all others would notice sooner than we
+
+
+async def _listen_apart(
+    own: OwnChannel | None, database: Database, heard: Mapping[str, asyncio.Event], channel: str
 ) -> None:
     connection = await database.connect()
+    try:
+        broken = await _hear(connection, heard, channel, own)
+        while not await _within(broken, ASK_AFTER):
+            await connection.fetchval("SELECT 1", timeout=ANSWER)  # or whoever is between us has forgotten us
+    finally:
+        if own is not None:
+            await own.close(connection)
+        connection.terminate()
+
+
+async def _hear(
+    connection: Connection, heard: Mapping[str, asyncio.Event], channel: str, own: OwnChannel | None = None
+) -> asyncio.Event:
+    """Is set when the connection ends."""
     broken = asyncio.Event()
     connection.add_termination_listener(lambda *_: broken.set())
 
@@ -164,18 +193,12 @@ async def _listen_once(
             case asyncio.Event() as event:
                 event.set()
 
-    try:
-        await connection.add_listener(channel, hear)
-        if own is not None:
-            await own.open(connection, hear)
-        for event in heard.values():
-            event.set()  # what was missed while nobody listened
-        while not await _within(broken, ASK_AFTER):
-            await connection.fetchval("SELECT 1", timeout=ANSWER)  # or whoever is between us has forgotten us
-    finally:
-        if own is not None:
-            await own.close(connection)
-        connection.terminate()
+    await connection.add_listener(channel, hear)
+    if own is not None:
+        await own.open(connection, hear)
+    for event in heard.values():
+        event.set()  # what was missed while nobody listened
+    return broken
 
 
 async def _within(event: asyncio.Event, seconds: float) -> bool:

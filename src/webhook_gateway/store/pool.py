@@ -29,6 +29,8 @@ class Pool:
         """Since when."""
         self._free: list[tuple[asyncpg.Connection, float]] = []
         """Since when, the longest first."""
+        self.first: asyncpg.Connection | None = None
+        """Taken before those that were opened before it."""
         self._closed = False
 
     async def acquire(self, patience: float) -> asyncpg.Connection:
@@ -83,7 +85,7 @@ class Pool:
 
     def _first_opened(self) -> asyncpg.Connection | None:
         while self._free:
-            first = min(self._free, key=lambda free: self._open[free[0]])
+            first = min(self._free, key=lambda free: free[0] is not self.first and self._open[free[0]])
             self._free.remove(first)
             if not first[0].is_closed():
                 return first[0]

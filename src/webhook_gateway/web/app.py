@@ -178,7 +178,12 @@ async def _live(app: Application) -> AsyncIterator[None]:
     tasks = [
         asyncio.create_task(gateway.ingest.run()),
         asyncio.create_task(
-            listen(gateway.database, {CONFIGURATION: refreshing.wake, STATS: gateway.live.counted}, API_CHANNEL)
+            listen(
+                gateway.database,
+                {CONFIGURATION: refreshing.wake, STATS: gateway.live.counted},
+                API_CHANNEL,
+                beside=True,
+            )
         ),
         asyncio.create_task(gateway.live.run()),
         asyncio.create_task(refreshing.run()),
