@@ -60,10 +60,13 @@ async def _hears_where_all_else_is_asked(database: Database, hear: Callable[[], 
 
 async def test_who_listens_beside_hears_on_the_connection_that_is_used_first(hospital: Hospital) -> None:
     database = hospital.database
-    async with database.connection(), listening_beside(database) as hear:  # the first one was opened before its own
-        async with database.connection():
-            await notify(database, OUTBOX)
-            await hear()  # while that connection is used by others
+    async with (
+        database.connection(),  # which was opened before it
+        listening_beside(database) as hear,
+        database.connection(),  # its own, which others use meanwhile
+    ):
+        await notify(database, OUTBOX)
+        await hear()
     async with listening_beside(database) as hear:
         await _hears_where_all_else_is_asked(database, hear)
 

@@ -64,7 +64,8 @@ class Ingest:
         self._patient_index = patient_index
         self._judges: dict[tuple[UUID, str], _Judge] = {}
         """By tenant and type, as they are now."""
-        self._version, self._lacks_keys = 0, False
+        self.version, self._lacks_keys = 0, False
+        """The configuration's, as of which the event types are."""
         self._turns: dict[UUID, asyncio.Lock] = {}
         self._commits = Commits(database)
         self.expect_room = self._commits.expect_room
@@ -155,7 +156,7 @@ class Ingest:
         async with self._database.in_turn() as connection:
             version, now = await configuration.version_and_time(connection)
             self._database.clock.set(now)
-            if version == self._version:
+            if version == self.version:
                 return
             own: dict[UUID, list[EventType]] = {}
             for tenant_id, name, description, schema, example, key, patient in await configuration.event_types(
@@ -166,7 +167,7 @@ class Ingest:
         self._lacks_keys = bool(await keyring.fill(self._database, self._vault))
         self._catalogue.replace(own)
         self._judges.clear()
-        self._version = version
+        self.version = version
 
     async def _learn(self, tenant_id: UUID, events: Sequence[NewEvent], until: float) -> bool:
         """False where there are workers that know of no addressees."""

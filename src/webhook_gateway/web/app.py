@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache, partial
+from time import monotonic
 from typing import Any
 
 from fastapi import FastAPI
@@ -205,11 +206,12 @@ async def _refresh(app: Application) -> float:
     """Takes over the time, event types and new data keys, and forgets who may have been revoked; returns the seconds to
     sleep."""
     gateway: Gateway = app.state.gateway
+    began = monotonic()
     telemetry.http_in_flight.set(app.access.in_flight)  # at each request it would cost more than all else
-    app.byte_routes.heads.clear()
     await gateway.ingest.refresh_all()
     await keyring.count(gateway.database, gateway.vault)
-    gateway.callers.forget()
+    if not gateway.callers.keep(gateway.ingest.version, began):
+        app.byte_routes.heads.clear()
     return REFRESH
 
 

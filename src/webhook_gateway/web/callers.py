@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from math import inf
 from typing import Any
 from uuid import UUID
 
@@ -31,11 +32,13 @@ from .oidc import Identity, Issuer, NotAToken, is_token
 
 REMEMBERED = 5.0
 """Seconds for which a key that was found is not looked up again, so a revoked one may live that much longer."""
+AGAIN = 60.0
+"""Seconds after which keys are looked up again though nothing was changed: their last use is to be written down."""
 LOOKING_UP = 4.0
 """Seconds that it takes at most."""
 MOST_REMEMBERED = 10_000
 """Pairs of a key and an address it was used from."""
-_NOBODY: tuple[float, Caller | None] = (0.0, None)
+_NOBODY: tuple[float, float, Caller | None] = (0.0, 0.0, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,10 @@ class Callers:
         self._vault = vault
         self._issuer = issuer
         self.quotas = quotas
-        self._known: dict[tuple[bytes, str], tuple[float, Caller]] = {}
+        self._known: dict[tuple[bytes, str], tuple[float, float, Caller]] = {}
+        """Until when, and until when at most."""
+        self._version, self._forgot_at = 0, 0.0
+        """The configuration's since then."""
         self._finding: dict[bytes, asyncio.Task[Caller | None]] = {}
         self._guesses = Guesses()
         self.requests = Buckets(settings.api_rate, "ask", "times")
@@ -86,6 +92,7 @@ class Callers:
         asked = api_keys.digest(key), client[0] if client else ""
         caller = self.recall(*asked)
         if caller is None:
+            began = time.monotonic()
             try:
                 async with asyncio.timeout(LOOKING_UP):
                     found = await self._find(key, *asked)
@@ -94,28 +101,43 @@ class Callers:
             if found is None or not is_within(asked[1], found.networks):
                 raise unauthorized()
             caller = replace(found, source=asked[1])
-            left = REMEMBERED if caller.expires_at is None else caller.expires_at - time.time()
+            left = inf if caller.expires_at is None else caller.expires_at - time.time()
             if left <= 0:
                 raise unauthorized()
-            self._remember(asked, caller, min(left, REMEMBERED))
+            if began > self._forgot_at:  # else it may be of before
+                self._remember(asked, caller, left)
         self.requests.take(caller, 1)
         return caller
 
     def recall(self, digest: bytes, source: str) -> Caller | None:
         """Who asks with the key of this digest, if that is known without asking anybody."""
-        known_until, caller = self._known.get((digest, source), _NOBODY)
+        known_until, _, caller = self._known.get((digest, source), _NOBODY)
         return caller if known_until > time.monotonic() else None
 
     def forget(self) -> None:
         """Looks every key up again, since one was revoked."""
         self._known.clear()
+        self._finding.clear()
+        self._forgot_at = time.monotonic()
+
+    def keep(self, version: int, asked_at: float) -> bool:
+        """Forgets all, unless the configuration still has this version, as it had when it was asked for: to revoke a
+        key is a change of it. Whether they are kept."""
+        if version != self._version or asked_at > self._forgot_at + AGAIN:
+            self._version = version
+            self.forget()
+            return False
+        kept = [(asked, ends, caller) for asked, (_, ends, caller) in self._known.items() if ends > asked_at]
+        self._known = {asked: (min(asked_at + REMEMBERED, ends), ends, caller) for asked, ends, caller in kept}
+        return True
 
     def _remember(self, asked: tuple[bytes, str], caller: Caller, seconds: float) -> None:
         """A key that was used from an address may be used from there so long. Tokens are read every time."""
         if not caller.by_token:
             if len(self._known) >= MOST_REMEMBERED:
                 self._known.clear()
-            self._known[asked] = (time.monotonic() + seconds, caller)
+            now = time.monotonic()
+            self._known[asked] = (now + min(seconds, REMEMBERED), now + seconds, caller)
 
     async def _find(self, key: str, digest: bytes, source: str) -> Caller | None:
         if not api_keys.is_key(key):
