@@ -176,16 +176,10 @@ def create_app(
 async def _live(app: Application) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
     refreshing = Loop("configuration", partial(_refresh, app))
+    heard = {CONFIGURATION: refreshing.wake, STATS: gateway.live.counted}
     tasks = [
         asyncio.create_task(gateway.ingest.run()),
-        asyncio.create_task(
-            listen(
-                gateway.database,
-                {CONFIGURATION: refreshing.wake, STATS: gateway.live.counted},
-                API_CHANNEL,
-                beside=True,
-            )
-        ),
+        asyncio.create_task(listen(gateway.database, heard, API_CHANNEL, beside=True)),
         asyncio.create_task(gateway.live.run()),
         asyncio.create_task(refreshing.run()),
         asyncio.create_task(Loop("listening", partial(_tell_where, gateway)).run()),
