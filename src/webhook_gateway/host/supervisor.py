@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 READY = 60.0
 BACKLOG = 2_048
-API_CONNECTIONS = 28
-"""That one API process may have open to PostgreSQL: pools of 8, 8 and 3, the console's of 4 and 4, and one for
-notifications."""
+API_CONNECTIONS = 27
+"""That one API process may have open to PostgreSQL: pools of 8, 8 and 3, and the console's of 4 and 4."""
 WORKER_CONNECTIONS = 7
 """That one worker process may have open: a pool of six, and one for notifications."""
 

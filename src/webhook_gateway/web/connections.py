@@ -18,7 +18,7 @@ from typing import Protocol, Self
 from webhook_gateway.host.supervisor import API_CONNECTIONS, BACKLOG
 from webhook_gateway.settings import Settings
 
-DESCRIPTORS_KEPT = API_CONNECTIONS + 47
+DESCRIPTORS_KEPT = API_CONNECTIONS + 48
 """File descriptors that clients never get: for PostgreSQL, the identity provider, DNS, and the process's own files."""
 FEWEST = 16
 """Connections that there may be however few descriptors there are."""
