@@ -79,7 +79,7 @@ def test_more_connections_than_the_database_takes_are_a_warning_with_both_number
     settings = {"DATABASE_URL": database_url, "WEBHOOK_GATEWAY_MASTER_KEYS": MASTER}
     settings |= {"WEBHOOK_GATEWAY_API_PROCESSES": "200", "WEBHOOK_GATEWAY_WORKER_PROCESSES": "100"}
     warnings = findings(cli("check", "--json", **settings), "warning")
-    assert "200 API and 100 worker processes may open 6300" in warnings
+    assert "200 API and 100 worker processes may open 6100" in warnings
 
 
 def test_a_database_without_the_schema_is_an_error_with_the_remedy(cli: Cli, database_url: str) -> None:
