@@ -79,3 +79,11 @@ async def test_nobody_waits_for_more_than_come(post: Post) -> None:
     async with asyncio.timeout(60):
         await asyncio.gather(*post(FEW - 1))
         await asyncio.gather(*post(MANY - 1))
+
+
+async def test_few_who_post_one_after_the_other_are_enough(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    await asyncio.gather(*post(VERY_OFTEN + 1))
+    await asyncio.gather(*post(FEW - 1))
+    monkeypatch.setattr(module, "QUIET", 3_600.0)
+    async with asyncio.timeout(60):
+        await asyncio.gather(*post(FEW))

@@ -29,7 +29,9 @@ FEW = 16
 COMPANY = 0.003
 """Seconds that an event waits for others where they come often: they share what a commit costs."""
 MANY = 40
-"""The same where they come so often that a commit of few would be most of what it costs."""
+"""The same where they come so often, and so many at once, that a commit of few would be most of what it costs."""
+PART = 2 / 3
+"""Of those in the last commit and behind it so many are waited for at most: the others come while they are stored."""
 LONG_COMPANY = 0.009
 """Seconds that an event waits for so many, as long as others come."""
 QUIET = 0.001
@@ -125,6 +127,8 @@ class Commits:
         """What is being stored."""
         self._committer: asyncio.Task[None] | None = None
         self._began = 0.0
+        self._size = 0
+        """Of the batch that began then."""
         self._recent = 0.0
         """Events of the commits until ``_began``, each the less the longer ago."""
         self._first = 0.0
@@ -207,17 +211,18 @@ class Commits:
             if not self._queues:
                 await self._wait_for(1)
             waiting = self._count()
-            if self._recent > VERY_OFTEN:
-                while 0 < waiting < MANY and (left := self._first + LONG_COMPANY - monotonic()) > 0:
+            if self._recent > VERY_OFTEN and self._size + waiting > MANY:
+                enough = min(MANY, int(PART * (self._size + waiting)))
+                while 0 < waiting < enough and (left := self._first + LONG_COMPANY - monotonic()) > 0:
                     before = waiting
-                    await self._wait_for(MANY - waiting, min(left, QUIET))
+                    await self._wait_for(enough - waiting, min(left, QUIET))
                     if (waiting := self._count()) == before:
                         break
             elif 0 < waiting < FEW and self._recent > OFTEN and (left := self._first + COMPANY - monotonic()) > 0:
                 await self._wait_for(FEW - waiting, left)
             self._batch = self._next_batch()
-            now = monotonic()
-            self._recent = self._recent * exp((self._began - now) / RECENTLY) + len(self._batch)
+            now, self._size = monotonic(), len(self._batch)
+            self._recent = self._recent * exp((self._began - now) / RECENTLY) + self._size
             self._began = now
         return bool(self._batch)
 
