@@ -1,11 +1,12 @@
 """A process that froze in the middle of a statement, or of its upkeep, keeps others from work for moments only."""
 
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from webhook_gateway.store import advisory_locks, outbox, stalled
+from webhook_gateway.store import advisory_locks, outbox, workers
 from webhook_gateway.store.database import Connection, Database
 
 
@@ -18,6 +19,12 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 FAN_OUT = "SELECT pg_advisory_xact_lock(hashtextextended('webhook_gateway.fan_out', 0))"
 LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = $1"
+
+
+async def ended(connection: Connection, mid_statement: float = 2.0, between_statements: float = 60.0) -> int:
+    """By a heartbeat."""
+    known = await workers.heartbeat(connection, uuid4(), "here", -1, (mid_statement, between_statements))
+    return known.ended
 
 
 async def wait_for_no_lock(connection: Connection, pid: int) -> None:
@@ -40,8 +47,22 @@ async def test_fan_out_goes_on_when_a_worker_froze_while_it_prepared_a_statement
             assert await connection.fetchval(LOCKS, pid) == 1  # no timeout of Postgres has ended it
             async with connection.transaction():
                 assert not (await outbox.dequeue(connection, 0, 10)).events
-            assert await stalled.end(connection, mid_statement=0.5) == 1
+            assert await ended(connection, mid_statement=0.5) == 1
             await wait_for_no_lock(connection, pid)
+    finally:
+        frozen.terminate()
+
+
+async def test_a_heartbeat_goes_on_though_what_it_writes_is_locked_by_a_worker_that_froze(database: Database) -> None:
+    frozen, name = await database.connect(), uuid4()
+    try:
+        async with database.connection() as connection:
+            await workers.heartbeat(connection, name, "here", -1)
+            await frozen.execute("BEGIN")
+            await frozen.execute("SELECT FROM workers FOR UPDATE")
+            await frozen.prepare("SELECT 42")
+            await connection.execute("SELECT pg_sleep(0.6)")
+            assert (await workers.heartbeat(connection, name, "here", -1, (0.5, 60.0))).ended == 1
     finally:
         frozen.terminate()
 
@@ -52,8 +73,8 @@ async def test_another_takes_over_upkeep_from_a_worker_that_froze_in_it(database
         assert await advisory_locks.try_lock(frozen, advisory_locks.UPKEEP)
         async with database.connection() as connection:
             assert not await advisory_locks.try_lock(connection, advisory_locks.UPKEEP)
-            assert await stalled.end(connection) == 0  # it may just be busy with something else
-            assert await stalled.end(connection, between_statements=0.0) == 1
+            assert await ended(connection) == 0  # it may just be busy with something else
+            assert await ended(connection, between_statements=0.0) == 1
             await wait_for_no_lock(connection, frozen.get_server_pid())
             assert await advisory_locks.try_lock(connection, advisory_locks.UPKEEP)
             await advisory_locks.unlock(connection, advisory_locks.UPKEEP)
@@ -70,7 +91,7 @@ async def test_sessions_at_rest_and_those_of_other_programs_are_left_alone(
         await stranger.execute("BEGIN")
         await stranger.execute("SELECT 1")
         async with database.connection() as connection:
-            assert await stalled.end(connection, mid_statement=0.0, between_statements=0.0) == 0
+            assert await ended(connection, mid_statement=0.0, between_statements=0.0) == 0
         assert await resting.fetchval("SELECT 1") == await stranger.fetchval("SELECT 1") == 1
     finally:
         resting.terminate()
@@ -83,6 +104,6 @@ async def test_a_transaction_that_nobody_goes_on_with_is_ended(database: Databas
         await frozen.execute("BEGIN")
         await frozen.execute(FAN_OUT)
         async with database.connection() as connection:
-            assert await stalled.end(connection, between_statements=0.0) == 1
+            assert await ended(connection, between_statements=0.0) == 1
     finally:
         frozen.terminate()

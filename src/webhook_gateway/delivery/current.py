@@ -84,7 +84,8 @@ class Configuration:
 
 @dataclass(eq=False)
 class Membership:
-    """Of the live workers, which share each endpoint's slots. A heartbeat brings the database's time, too."""
+    """Of the live workers, which share each endpoint's slots. A heartbeat brings the database's time, and ends sessions
+    of processes that froze, too: apart from upkeep and its lock, which one of them may hold."""
 
     database: Database
     clock: Clock
@@ -100,6 +101,8 @@ class Membership:
             name, outbox_above = f"{socket.gethostname()}:{os.getpid()}", self.low_water_mark.for_others(connection)
             known = await workers.heartbeat(connection, self.id, name, outbox_above)
         self.clock.set(known.now)
+        if known.ended:
+            telemetry.stalled_sessions_ended(known.ended)
         if len(known.alive) != self.registry.workers:
             self.changed.set()
         self.registry.share_with(known.alive.index(self.id), len(known.alive))

@@ -27,7 +27,6 @@ from webhook_gateway.store import (
     permission,
     replays,
     retention,
-    stalled,
 )
 from webhook_gateway.store.database import Connection, Database
 from webhook_gateway.store.notifications import OUTBOX, notify
@@ -38,8 +37,6 @@ from .registry import Registry
 REPLAYS = 500
 """Deliveries that a replay job queues in one transaction."""
 ROUND = 1.0
-STALLED = 2.0
-"""Seconds between two looks for sessions of frozen processes."""
 CHORES = 600.0
 """Seconds between two rounds over partitions and old keys."""
 CHORES_AGAIN = 60.0
@@ -55,14 +52,6 @@ async def forward(database: Database) -> float:
     async with database.connection() as connection:
         seconds = await forwarding.forward(connection, database.clock.now())
     return SELDOM if seconds is None else min(seconds, POLL)
-
-
-async def end_stalled(database: Database) -> float:
-    """Apart from upkeep and its lock, which may be what a frozen process holds."""
-    async with database.in_turn() as connection:
-        if ended := await stalled.end(connection):
-            telemetry.stalled_sessions_ended(ended)
-    return STALLED
 
 
 class Upkeep:

@@ -40,7 +40,7 @@ from .settling import Settling
 from .slots import Slots
 from .stats import Stats
 from .told import FanOut
-from .upkeep import Upkeep, end_stalled, forward
+from .upkeep import Upkeep, forward
 
 STUCK, HOPELESS = 60.0, 300.0
 """Seconds without a round that ends well, after which a worker says so, and ends. One takes 15 at most."""
@@ -119,7 +119,6 @@ class Worker:
             Loop("scan", claiming.scan, notified),
             forwarding,
             upkeep,
-            Loop("end stalled", partial(end_stalled, database)),
             Loop("stuck", self._end_if_stuck),
         ]
         if settings.smtp_host:

@@ -8,29 +8,20 @@ being prepared, nor one that holds a lock of its session: their locks would keep
 from __future__ import annotations
 
 from .advisory_locks import UPKEEP
-from .database import NAME, Connection
+from .database import NAME
 
-END_STALLED = """
--- end stalled: our sessions in which a statement waits for its client, as none does for longer than a moment; or an
--- open transaction, or upkeep, for so long that nobody is there
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity AS a
-WHERE datname = current_database() AND usename = current_user AND application_name = $1 AND pid <> pg_backend_pid()
-  AND wait_event_type = 'Client'
-  AND state_change < clock_timestamp() - make_interval(secs => CASE state WHEN 'active' THEN $2::float8 ELSE $3 END)
+
+def end(mid_statement: str, between_statements: str) -> str:
+    """SQL: ends our sessions in which a statement waits for its client, as none does for longer than a moment; or an
+    open transaction, or upkeep, for so long that nobody is there. How many there were; times are in seconds."""
+    return f"""(
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity AS a
+WHERE datname = current_database() AND usename = current_user AND application_name = '{NAME["application_name"]}'
+  AND pid <> pg_backend_pid() AND wait_event_type = 'Client'
+  AND state_change < clock_timestamp() - make_interval(
+      secs => CASE state WHEN 'active' THEN {mid_statement} ELSE {between_statements} END)
   AND (state <> 'idle' OR EXISTS (
       SELECT FROM pg_locks
       WHERE pid = a.pid AND locktype = 'advisory'
-        AND classid::bigint << 32 | objid::bigint = hashtextextended($4, 0)
-  ))
-"""
-
-MID_STATEMENT = 2.0
-BETWEEN_STATEMENTS = 60.0
-
-
-async def end(
-    connection: Connection, mid_statement: float = MID_STATEMENT, between_statements: float = BETWEEN_STATEMENTS
-) -> int:
-    """How many were ended. Times are in seconds."""
-    rows = await connection.fetch(END_STALLED, NAME["application_name"], mid_statement, between_statements, UPKEEP)
-    return len(rows)
+        AND classid::bigint << 32 | objid::bigint = hashtextextended('{UPKEEP}', 0)
+  )))"""

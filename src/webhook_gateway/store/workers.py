@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
+from . import stalled
 from .database import Connection
 
 ALIVE = 10.0
@@ -17,15 +18,20 @@ SUSPENDED = 900.0
 PROTOCOL = 1
 """What a worker of this version understands of the rows; 1 adds permissions, addressees, content and filters."""
 
+MID_STATEMENT, BETWEEN_STATEMENTS = 2.0, 60.0
+"""Seconds after which a session of ours that waits for its client is ended."""
+
 HEARTBEAT = f"""
--- heartbeat: a sign of life, and the live workers with the database's time; one that is too old can't join
+-- heartbeat: a sign of life, and the live workers with the database's time; one that is too old can't join. Sessions of
+-- processes that froze are ended first: one may hold what this waits for
 WITH mine AS (
     INSERT INTO workers (id, name, protocol, outbox_above) VALUES ($1, $2, {PROTOCOL}, $4)
     ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), outbox_above = excluded.outbox_above
 )
 SELECT array(SELECT id FROM workers WHERE seen_at > now() - make_interval(secs => $3) AND id <> $1) AS others,
        array(SELECT host(address) || ' ' || port FROM listeners WHERE seen_at > now() - interval '1 hour') AS listeners,
-       clock_timestamp() AS now
+       clock_timestamp() AS now,
+       {stalled.end("$5::float8", "$6::float8")} AS ended
 """
 
 LISTEN = """
@@ -48,19 +54,27 @@ DEREGISTER = "DELETE FROM workers WHERE id = $1 OR seen_at < now() - interval '1
 
 
 class Known(NamedTuple):
-    """``alive`` are the live workers' ids in order, ``now`` is the database's time in Unix seconds."""
+    """``alive`` are the live workers' ids in order, ``now`` is the database's time in Unix seconds, ``ended`` is how
+    many sessions of frozen processes were."""
 
     alive: list[UUID]
     listeners: frozenset[tuple[str, int]]
     now: float
+    ended: int
 
 
-async def heartbeat(connection: Connection, worker_id: UUID, name: str, outbox_above: int) -> Known:
+async def heartbeat(
+    connection: Connection,
+    worker_id: UUID,
+    name: str,
+    outbox_above: int,
+    frozen: tuple[float, float] = (MID_STATEMENT, BETWEEN_STATEMENTS),
+) -> Known:
     """What all workers share; this one is among those alive. Nothing that it knows of is left ``outbox_above`` that
-    sequence, or it is -1: a look above it might be slow."""
-    (row,) = await connection.fetch(HEARTBEAT, worker_id, name, ALIVE, outbox_above)
+    sequence, or it is -1: a look above it might be slow. After so many seconds a session counts as ``frozen``."""
+    (row,) = await connection.fetch(HEARTBEAT, worker_id, name, ALIVE, outbox_above, *frozen)
     listeners = frozenset((address, int(port)) for address, port in map(str.split, row["listeners"]))
-    return Known(sorted([*row["others"], worker_id]), listeners, row["now"].timestamp())
+    return Known(sorted([*row["others"], worker_id]), listeners, row["now"].timestamp(), row["ended"])
 
 
 async def listen(connection: Connection, addresses: Sequence[str], port: int) -> None:
