@@ -14,7 +14,7 @@ from typing import NamedTuple, assert_never
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.failpoints import reach
-from webhook_gateway.host.loop import POLL
+from webhook_gateway.host.loop import EVEN
 from webhook_gateway.rules.model import DeliveryState, Endpoint, Health, Ordering
 from webhook_gateway.rules.verdict import Cancel, Done, GiveUp, Postpone, RetryIn
 from webhook_gateway.store import configuration, deliveries
@@ -74,7 +74,7 @@ class Settling:
         """Settles what has arrived, and sends what goes on of its ordering keys."""
         unsettled = self.sending.unsettled
         if not unsettled.results or unsettled.wait():
-            return POLL
+            return EVEN
         if (early := self.not_before - perf_counter()) > 0:
             await asyncio.sleep(early)
         self.sending.tell()
