@@ -18,8 +18,9 @@ from tests.end_to_end.hostile import closes_at_the_second_request, hostile
 from tests.support.hospital import Hospital, new_master_key
 from tests.support.partner import OK, Connection, Partner, Received, status
 from tests.web.serving import serve
+from webhook_gateway.delivery import claiming
 from webhook_gateway.host.addresses import of_this_machine
-from webhook_gateway.host.loop import EVEN, POLL
+from webhook_gateway.host.loop import EVEN, POLL, SELDOM
 from webhook_gateway.intake.catalogue import shipped
 from webhook_gateway.rules import ids, signing
 from webhook_gateway.store.database import Database
@@ -275,11 +276,30 @@ async def test_deliveries_of_a_paused_or_disabled_endpoint_wait_and_burn_no_atte
 async def test_a_worker_looks_every_other_second_until_something_is_open(hospital: Hospital) -> None:
     await hospital.endpoint(url="https://partner.example/hook", state="paused")
     async with hospital.worker() as worker:
-        rounds = [stage._poll for stage in worker._stages if stage.stage in ("configuration", "scan")]
-        assert [await look() for look in rounds] == [EVEN, EVEN]
+        look, scan = (stage._poll for stage in worker._stages if stage.stage in ("configuration", "scan"))
+        assert [await scan(), await look()] == [SELDOM, EVEN]
         await hospital.post()
         await hospital.until("SELECT FROM deliveries")
-        assert [await look() for look in reversed(rounds)] == [POLL, POLL]
+        assert [await scan(), await look()] == [POLL, POLL]
+
+
+async def test_what_nobody_told_of_is_found_by_a_look_while_nothing_else_is_open(
+    hospital: Hospital, open_partner: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claiming, "SELDOM", 3_600.0)
+    partner = await open_partner()
+    await hospital.endpoint(url=partner.url())
+    await hospital.post()
+    await hospital.fan_out()
+    await hospital.change("UPDATE deliveries SET due_at = NULL")
+    async with hospital.worker() as worker:
+        scan = next(stage._poll for stage in worker._stages if stage.stage == "scan")
+        await hospital.post()
+        await partner.got(1)
+        await hospital.until("SELECT FROM finished_deliveries")
+        assert await scan() == 3_600.0
+        await hospital.change("UPDATE deliveries SET due_at = now()")
+        await partner.got(2)
 
 
 async def test_nothing_begins_within_a_maintenance_window(hospital: Hospital, open_partner: Open) -> None:

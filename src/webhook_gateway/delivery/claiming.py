@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from webhook_gateway import telemetry
 from webhook_gateway.host import tracing
-from webhook_gateway.host.loop import EVEN, POLL, SELDOM
+from webhook_gateway.host.loop import POLL, SELDOM
 from webhook_gateway.store import deliveries
 from webhook_gateway.store.clock import Clock
 from webhook_gateway.store.database import FULL_SCAN, Database, DatabaseUnavailable
@@ -41,6 +41,8 @@ class Claiming:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     scan_at: float = 0.0
     """Not before, by monotonic time."""
+    scans_itself: bool = True
+    """Rather than where a look finds something, as while nothing is open."""
 
     async def claim(self) -> float:
         """Leases as much of what is due as there are free slots, and sends it; one at a time."""
@@ -73,6 +75,7 @@ class Claiming:
 
         It is a full scan, unless that would take more than a small part of the time.
         """
+        self.scans_itself = True
         if self.sending.registry.workers > 1:
             self.sending.unsettled.hurry()  # another one may have put something behind what waits to be settled here
         if (early := self.scan_at - monotonic()) > 0:
@@ -96,7 +99,8 @@ class Claiming:
                 await deliveries.cancel_of_deleted(connection, unknown)
         await self.sending.return_leases(self.slots.orphaned())
         self.scan_at = monotonic() + max(SCAN_GAP, min(5 * took, POLL))
-        return POLL if self.due else EVEN
+        self.scans_itself = bool(self.due)
+        return POLL if self.due else SELDOM
 
     def _take_over(self, claim: Claim, reservations: Sequence[Reservation], began: float) -> list[Leased]:
         leased: list[Leased] = []

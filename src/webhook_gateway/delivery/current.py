@@ -7,6 +7,7 @@ import os
 import socket
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from time import monotonic
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -18,9 +19,10 @@ from webhook_gateway.operations import pause
 from webhook_gateway.outbound.egress import Egress
 from webhook_gateway.store import configuration, keyring, workers
 from webhook_gateway.store.clock import Clock
-from webhook_gateway.store.database import Database, DatabaseUnavailable
-from webhook_gateway.store.look import look
+from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable
+from webhook_gateway.store.look import Seen, look
 
+from .claiming import Claiming
 from .due import Due
 from .registry import LONG_AGO, Registry
 from .watermark import LowWaterMark
@@ -40,6 +42,8 @@ class Configuration:
     registry: Registry
     due: Due
     low_water_mark: LowWaterMark
+    claiming: Claiming
+    scan: asyncio.Event
     outbox: asyncio.Event
     forward: asyncio.Event
     upkeep: asyncio.Event
@@ -58,7 +62,7 @@ class Configuration:
             if not snapshot.version:
                 await keyring.fill(self.database, self.vault)
                 await pause.recognise(self.database)
-            seen = await look(connection, self.health_known, self.low_water_mark.latest)
+            seen = await self._look(connection)
             stale = snapshot.stale_at is not None and snapshot.stale_at.timestamp() <= self.clock.now()
             stale = stale or bool(snapshot.unsendable)  # their key may be back
             if stale or seen.version != snapshot.version:
@@ -76,10 +80,23 @@ class Configuration:
             self.registry.learn(newer)
         self.due.look_again()
         upkeep, self._steps = seen.upkeep or self.clock.steps != self._steps, self.clock.steps
-        for is_wanted, stage in (seen.outbox, self.outbox), (seen.forward, self.forward), (upkeep, self.upkeep):
+        scan = not self.claiming.scans_itself and (bool(self.due) or seen.open is not False)
+        stages = (seen.outbox, self.outbox), (seen.forward, self.forward), (upkeep, self.upkeep), (scan, self.scan)
+        for is_wanted, stage in stages:
             if is_wanted:
                 stage.set()
         return POLL if self.due else EVEN
+
+    async def _look(self, connection: Connection) -> Seen:
+        """Where nothing is open it saves the scan."""
+        began, seen, budget = monotonic(), None, self.claiming.full_scans
+        for_open = not self.claiming.scans_itself and not self.due and budget.allows()
+        try:
+            seen = await look(connection, self.health_known, self.low_water_mark.latest, for_open=for_open)
+            return seen
+        finally:
+            if for_open and not (seen and seen.open):  # else a full scan comes next, and takes from it
+                budget.spend(monotonic() - began)
 
 
 @dataclass(eq=False)

@@ -108,7 +108,7 @@ class Worker:
         upkeep = Loop(UPKEEP, Upkeep(settings, database, vault, registry).poll)
         configuration = Configuration(
             *(database, vault, clock, registry, due, low_water_mark),
-            *(outbox, forwarding.wake, upkeep.wake),
+            *(claiming, notified, outbox, forwarding.wake, upkeep.wake),
         )
         self._stages = [
             Loop("configuration", configuration.poll, changed),
