@@ -101,11 +101,11 @@ class Callers:
             if found is None or not is_within(asked[1], found.networks):
                 raise unauthorized()
             caller = replace(found, source=asked[1])
-            left = inf if caller.expires_at is None else caller.expires_at - time.time()
+            left = inf if caller.expires_at is None else caller.expires_at - self._database.clock.now()
             if left <= 0:
                 raise unauthorized()
             if began > self._forgot_at:  # else it may be of before
-                self._remember(asked, caller, left)
+                self._remember(asked, caller, began, left)
         self.requests.take(caller, 1)
         return caller
 
@@ -127,17 +127,18 @@ class Callers:
             self._version = version
             self.forget()
             return False
-        kept = [(asked, ends, caller) for asked, (_, ends, caller) in self._known.items() if ends > asked_at]
+        # What nothing was heard of for longer is looked up: another server may have come to the same version.
+        kept = [(asked, ends, caller) for asked, (until, ends, caller) in self._known.items() if until > asked_at]
         self._known = {asked: (min(asked_at + REMEMBERED, ends), ends, caller) for asked, ends, caller in kept}
         return True
 
-    def _remember(self, asked: tuple[bytes, str], caller: Caller, seconds: float) -> None:
+    def _remember(self, asked: tuple[bytes, str], caller: Caller, began: float, seconds: float) -> None:
         """A key that was used from an address may be used from there so long. Tokens are read every time."""
         if not caller.by_token:
             if len(self._known) >= MOST_REMEMBERED:
                 self._known.clear()
-            now = time.monotonic()
-            self._known[asked] = (now + min(seconds, REMEMBERED), now + seconds, caller)
+            ends = time.monotonic() + seconds
+            self._known[asked] = (min(began + REMEMBERED, ends), ends, caller)
 
     async def _find(self, key: str, digest: bytes, source: str) -> Caller | None:
         if not api_keys.is_key(key):
