@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.support.hospital import Hospital
-from tests.support.partner import OK, Partner, Received
+from tests.support.partner import OK, PATIENCE, Partner, Received
+from tests.web.test_guesses import locked, until_asked
+from webhook_gateway import telemetry
 from webhook_gateway.delivery.worker import Worker
 from webhook_gateway.host import supervisor
 from webhook_gateway.rules.credentials import ClientCredentials, as_stored
@@ -99,6 +101,25 @@ async def test_a_stop_waits_no_longer_than_what_is_under_way_may_take(
     assert await hospital.count("deliveries WHERE lease_id IS NOT NULL") == 1, "it is sent again when its lease ends"
     assert not await hospital.rows("SELECT FROM attempts")
     slow.token.set()
+
+
+async def test_attempts_that_a_stop_leaves_unsettled_are_logged_and_counted(
+    hospital: Hospital, open_partner: Open, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = await open_partner()
+    await hospital.endpoint(url=there.url("/hook"))
+    told: list[object] = []
+    monkeypatch.setattr(telemetry, "attempt_made", lambda *attempt: told.append(attempt))
+    async with locked(database_url, "attempts") as connection, hospital.worker() as worker:
+        await hospital.post()
+        await until_asked(connection, "attempts", 1)
+        await hospital.post()
+        async with asyncio.timeout(PATIENCE):
+            while len(worker._sending.unsettled) < 2:
+                await connection.execute("SELECT")
+        assert len(told) == 1
+        await stop(worker, SETTLING + MOMENT, monkeypatch)
+    assert len(told) == 2
 
 
 def test_a_supervisor_gives_each_process_the_time_that_it_may_take_to_stop() -> None:

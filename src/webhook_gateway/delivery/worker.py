@@ -144,6 +144,7 @@ class Worker:
             loop.stop()
         notifying.cancel()
         await asyncio.gather(notifying, *until_drained, return_exceptions=True)
+        self._sending.tell()  # of what isn't settled, too
         with suppress(DatabaseUnavailable):
             await self._stats.flush()
         await self._membership.deregister()
