@@ -13,6 +13,7 @@ from webhook_gateway.rules.model import Delivery
 from webhook_gateway.rules.outcome import Remedy, Unsendable
 from webhook_gateway.store import bodies, keyring
 from webhook_gateway.store.database import Connection, Database
+from webhook_gateway.store.offers import Handed
 
 KEEP_BYTES = 16_777_216
 AT_ONCE = 8_388_608
@@ -73,9 +74,9 @@ class Bodies:
             self._find(tenants[event_id], event_id, body)
         self._forget()
 
-    def opened(self, tenant_id: UUID, event_id: UUID, sealed: bytes) -> bytes | None:
-        """As `keep` of one, which is None where it can't be opened yet, or never."""
-        found = self._find(tenant_id, event_id, sealed)
+    def opened(self, handed: Handed) -> bytes | None:
+        """The same of one; None where it can't be opened yet, or never."""
+        found = self._find(handed.tenant_id, handed.event_id, handed.body)
         self._forget()
         return found if isinstance(found, bytes) else None
 

@@ -19,7 +19,7 @@ from webhook_gateway.store.offers import Handed, Offer
 
 from .bodies import Bodies
 from .dispatch import FEW, Round, note_fanned_out
-from .registry import EndpointRecord, Leased, OfType, Registry
+from .registry import Leased, OfType, Registry
 from .sending import Sending
 from .slots import Slots
 from .told import first_attempt, is_simple
@@ -50,8 +50,8 @@ class Offers:
     _wanted: dict[OfType, bool] = field(default_factory=dict)
     """Whether it is to be made or withdrawn."""
     _changed_at: dict[OfType, float] = field(default_factory=dict)
-    _orphaned: list[Leased] = field(default_factory=list)
-    """What was to be sent at once, and is given back in the next round."""
+    _refused: list[Leased] = field(default_factory=list)
+    """What there was no room for: the next round gives it back."""
 
     def __post_init__(self) -> None:
         self.handed = Heard(self._send_at_once)
@@ -79,64 +79,50 @@ class Offers:
         return SELDOM
 
     async def round(self) -> float:
-        """Sends what came. What there is no room for any more is given back, and with it the offer."""
-        leased: list[Leased] = []
-        refused, self._orphaned = self._orphaned, []
-        must_wait, began = self.sending.must_wait(), time.perf_counter()
-        for handed in self._take():
-            if handed.body is not None:
-                self.bodies.keep({handed.event_id: handed.tenant_id}, {handed.event_id: handed.body})
-            may_send = self._may_send(handed)
-            for one in self._deliveries(handed):
-                fits = may_send and self.slots.lease_on_insert(one.record) is not None
-                (leased if fits else refused).append(one)
-            self._note(handed, began)
-        if leased:
+        """Sends what came without its body. What there was no room for is given back, and with it the offer."""
+        if leased := [one for handed in self._take() for one in self._lease(handed)]:
             try:
                 await self.sending.send(leased)
             finally:
                 self.slots.inserted(one.record for one in leased)
+        refused, self._refused = self._refused, []
         for one in refused:
             self._change((one.delivery.tenant_id, one.delivery.event_type), False)
-        await self.sending.return_leases(refused, must_wait)
+        await self.sending.return_leases(refused, self.sending.must_wait())
         return SELDOM
 
     def _send_at_once(self, words: str) -> bool:
-        """As `round`, without a task's turn: what came with its body, where there is room for all of it."""
-        began = time.perf_counter()
+        """What came with its body, without a task's turn."""
         try:
             handed = offers.read_handed(words)
-        except ValueError:
+        except ValueError:  # of another version: that lease just ends
+            return True
+        if handed.body is None or (body := self.bodies.opened(handed)) is None:
             return False
-        if handed.body is None or self.sending.stopping.is_set() or not self._may_send(handed):
-            return False
-        if (body := self.bodies.opened(handed.tenant_id, handed.event_id, handed.body)) is None:
-            return False
-        leased = self._deliveries(handed)
-        for count, one in enumerate(leased):
-            if self.slots.lease_on_insert(one.record) is None:
-                for fits in leased[:count]:
-                    self.slots.not_sent(fits.record)
-                return False
-        if orphaned := self.sending.begin(leased, {handed.event_id: body}):
-            self._orphaned += orphaned
-            self.handed.set()
+        leased = self._lease(handed)
+        self._refused += self.sending.begin(leased, {handed.event_id: body})
         self.slots.inserted(one.record for one in leased)
-        self._note(handed, began)
+        if self._refused:
+            self.handed.set()
         return True
 
-    def _may_send(self, handed: Handed) -> bool:
-        is_behind = self.sending.must_wait() or len(self.sending.unsettled) >= BEHIND
-        return not is_behind and self.slots.is_in_time(handed.leased_at)
-
-    def _deliveries(self, handed: Handed) -> list[Leased]:
-        records = [self.registry.of(endpoint_id) for endpoint_id in handed.endpoint_ids]
-        return [Leased(one, first_attempt(handed, one.id, handed.lease_id, _is_in_order(one))) for one in records]
-
-    def _note(self, handed: Handed, began: float) -> None:
+    def _lease(self, handed: Handed) -> list[Leased]:
+        """Those of its deliveries for which there is room."""
+        began = time.perf_counter()
+        leased: list[Leased] = []
+        must_wait = self.sending.stopping.is_set() or self.sending.must_wait()
+        is_behind = must_wait or len(self.sending.unsettled) >= BEHIND
+        may_send = not is_behind and self.slots.is_in_time(handed.leased_at)
+        for endpoint_id in handed.endpoint_ids:
+            record = self.registry.of(endpoint_id)
+            fits = may_send and self.slots.lease_on_insert(record) is not None
+            in_order = record.endpoint is None or record.endpoint.ordering is not Ordering.NONE
+            delivery = first_attempt(handed, endpoint_id, handed.lease_id, in_order)
+            (leased if fits else self._refused).append(Leased(record, delivery))
         note_fanned_out([handed], len(handed.endpoint_ids) + handed.waits, began)
         if handed.waits:
             self.sending.unsettled.hurry()  # it may be behind what waits to be settled
+        return leased
 
     def _take(self) -> Iterator[Handed]:
         for words in self.handed.take():
@@ -160,7 +146,3 @@ class Offers:
             [endpoint.ordering is not Ordering.NONE for endpoint in endpoints],
             [self.slots.lease(endpoint) for endpoint in endpoints],
         )
-
-
-def _is_in_order(record: EndpointRecord) -> bool:
-    return record.endpoint is None or record.endpoint.ordering is not Ordering.NONE
