@@ -12,6 +12,7 @@ from tests.support.hospital import Hospital
 from tests.support.partner import OK, PATIENCE, Partner, Received
 from tests.web.test_guesses import locked, until_asked
 from webhook_gateway import telemetry
+from webhook_gateway.delivery.registry import Leased
 from webhook_gateway.delivery.worker import Worker
 from webhook_gateway.host import supervisor
 from webhook_gateway.rules.credentials import ClientCredentials, as_stored
@@ -120,6 +121,16 @@ async def test_attempts_that_a_stop_leaves_unsettled_are_logged_and_counted(
         assert len(told) == 1
         await stop(worker, SETTLING + MOMENT, monkeypatch)
     assert len(told) == 2
+
+
+async def test_a_stop_goes_on_where_what_is_to_be_given_back_cannot_be(hospital: Hospital, database_url: str) -> None:
+    endpoint_id = await hospital.endpoint()
+    await hospital.post()
+    await hospital.fan_out()
+    (delivery,) = await hospital.claim(endpoint_id)
+    async with locked(database_url, "deliveries"), hospital.worker() as worker:
+        worker._offers._refused.append(Leased(worker._registry.of(endpoint_id), delivery))
+    assert await hospital.count("workers") == 0
 
 
 def test_a_supervisor_gives_each_process_the_time_that_it_may_take_to_stop() -> None:

@@ -166,7 +166,8 @@ class Worker:
         try:
             async with asyncio.timeout(self._slots.longest_request() + SETTLING):
                 await asyncio.gather(asyncio.wait([listening]), *stages, self._sending.drain())
-                await self._offers.round()  # which gives back what has come since
+                with suppress(DatabaseUnavailable):  # then those leases just end
+                    await self._offers.round()  # which gives back what has come since
                 await self._settling.drain()
         except TimeoutError:  # perhaps only of a stage, which can be cut short without harm
             if self._sending.in_flight or self._sending.unsettled:

@@ -61,7 +61,7 @@ async def test_streams_share_the_one_connection_that_listens(api: Api, somebody:
         for _ in range(live.MOST_OF_A_SESSION):
             await event_after(api, await stack.enter_async_context(streaming(person)))
         async with api.database.connection() as connection:
-            assert await connection.fetchval(count) == 1
+            assert await connection.fetchval(count) <= 1  # none where it has been used for something else since
 
 
 async def event_after(api: Api, lines: AsyncIterator[str]) -> None:
