@@ -91,16 +91,22 @@ async def test_a_body_that_is_too_long_for_a_notification_is_fetched(hospital: H
     assert len(partner.received[1].body) > 20_000
 
 
-async def test_what_finds_no_slot_is_given_back_uncounted_and_comes_once_in_its_turn(
-    hospital: Hospital, open_partner: Open
-) -> None:
-    let_go, asked = asyncio.Event(), asyncio.Event()
+def held() -> tuple[asyncio.Event, asyncio.Event, Callable[[Received], Awaitable[bytes]]]:
+    """An answer that says when it is asked for, and comes once it is let go."""
+    asked, let_go = asyncio.Event(), asyncio.Event()
 
     async def answer(_: Received) -> bytes:
         asked.set()
         await let_go.wait()
         return OK
 
+    return asked, let_go, answer
+
+
+async def test_what_finds_no_slot_is_given_back_uncounted_and_comes_once_in_its_turn(
+    hospital: Hospital, open_partner: Open
+) -> None:
+    asked, let_go, answer = held()
     partner = await open_partner(OK, otherwise=answer)
     await hospital.endpoint(url=partner.url(), slots=1)
     async with hospital.worker():
@@ -136,13 +142,7 @@ async def test_what_comes_with_its_body_waits_for_no_round(
 async def test_where_there_is_room_for_one_endpoint_only_it_gets_its_own_and_the_other_one_later(
     hospital: Hospital, open_partner: Open
 ) -> None:
-    let_go, asked = asyncio.Event(), asyncio.Event()
-
-    async def answer(_: Received) -> bytes:
-        asked.set()
-        await let_go.wait()
-        return OK
-
+    asked, let_go, answer = held()
     busy, free = await open_partner(OK, otherwise=answer), await open_partner()
     await hospital.endpoint(url=busy.url(), slots=1)
     await hospital.endpoint(url=free.url())

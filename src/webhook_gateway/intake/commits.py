@@ -204,27 +204,31 @@ class Commits:
             self._go_on()
 
     async def _gather(self) -> bool:
-        """The next batch, with what comes in `COMPANY` where that will be some, and it is still small."""
+        """The next batch, once there is company for it."""
         if not self._batch:
             if self._sweeping is None:
                 self._sweeping = asyncio.get_running_loop().call_later(SWEEPS[0], self._sweep)
             if not self._queues:
                 await self._wait_for(1)
-            waiting = self._count()
-            if self._recent > VERY_OFTEN and self._size + waiting > MANY:
-                enough = min(MANY, int(PART * (self._size + waiting)))
-                while 0 < waiting < enough and (left := self._first + LONG_COMPANY - monotonic()) > 0:
-                    before = waiting
-                    await self._wait_for(enough - waiting, min(left, QUIET))
-                    if (waiting := self._count()) == before:
-                        break
-            elif 0 < waiting < FEW and self._recent > OFTEN and (left := self._first + COMPANY - monotonic()) > 0:
-                await self._wait_for(FEW - waiting, left)
+            await self._wait_for_company()
             self._batch = self._next_batch()
             now, self._size = monotonic(), len(self._batch)
             self._recent = self._recent * exp((self._began - now) / RECENTLY) + self._size
             self._began = now
         return bool(self._batch)
+
+    async def _wait_for_company(self) -> None:
+        """For `COMPANY` where few wait and some will come, longer where they come by thousands a second."""
+        waiting = self._count()
+        if self._recent > VERY_OFTEN and self._size + waiting > MANY:
+            enough = min(MANY, int(PART * (self._size + waiting)))
+            while 0 < waiting < enough and (left := self._first + LONG_COMPANY - monotonic()) > 0:
+                before = waiting
+                await self._wait_for(enough - waiting, min(left, QUIET))
+                if (waiting := self._count()) == before:
+                    break
+        elif 0 < waiting < FEW and self._recent > OFTEN and (left := self._first + COMPANY - monotonic()) > 0:
+            await self._wait_for(FEW - waiting, left)
 
     def _count(self) -> int:
         return sum(map(len, self._queues.values()))
