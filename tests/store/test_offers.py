@@ -326,15 +326,19 @@ async def test_of_two_appends_at_once_one_makes_its_deliveries_and_the_other_wai
 
 
 async def test_who_stops_listening_has_heard_all_that_was_leased_to_it(hospital: Hospital) -> None:
+    """Though a transaction that has much to delete lets go of its locks well before it tells what it said."""
+    tables = [f"left_{number}" for number in range(300)]
+    async with hospital.database.connection() as connection:
+        await connection.execute("; ".join(f"CREATE TABLE {table} (id bigint PRIMARY KEY)" for table in tables))
     endpoint_id = await hospital.endpoint()
     async with offering(hospital) as worker:
         await worker.offer(endpoint_id)
         event = hospital.prepared("a")
 
-        async def stop() -> None:
-            worker.listening.cancel()
-            await asyncio.wait([worker.listening])
+        async def append(connection: asyncpg.Connection) -> None:
+            await offers.append(connection, [event], time.time())
+            await connection.execute(f"DROP TABLE {', '.join(tables)}")
 
-        await crossing(hospital, lambda connection: offers.append(connection, [event], time.time()), stop())
+        await crossing(hospital, append, _listens_no_more(hospital, worker))
         (words,) = worker.heard.take()
     assert offers.read_handed(words).event_id == event.id

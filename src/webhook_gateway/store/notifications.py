@@ -35,6 +35,10 @@ NOTIFY = """
 SELECT set_config('synchronous_commit', 'off', true), pg_notify(channel, $2) FROM unnest($1::text[]) channel
 """
 
+HEAR_ALL = "NOTIFY {}"
+"""Whoever listens to it hears before its answer all that was committed before: else a transaction's locks are gone a
+moment before anybody is told what it said."""
+
 
 async def notify(database: Database, what: str) -> None:
     """Tells every process, after the commit and outside any transaction. Lost where there is no database: no harm."""
@@ -107,7 +111,7 @@ class OwnChannel:
         if name is not None and not connection.is_closed():
             with contextlib.suppress(*UNAVAILABLE):
                 await advisory_locks.unlock(connection, name)
-                await connection.execute(advisory_locks.AFTER_APPENDS, timeout=ANSWER)
+                await connection.execute(f"{advisory_locks.AFTER_APPENDS}; {HEAR_ALL.format(name)}", timeout=ANSWER)
 
 
 class Notifier:
