@@ -27,7 +27,7 @@ from .told import first_attempt, is_simple
 AGAIN = 2.0
 """Seconds between two offers for a type, or from one that was withdrawn: what came the long way was not by it."""
 
-BEHIND = 16
+BEHIND = 32
 """Results that are not written down from which on no more is sent at once: they would come twice if a kill came now."""
 
 
