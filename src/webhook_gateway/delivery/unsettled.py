@@ -12,7 +12,7 @@ from .registry import EndpointRecord
 
 FEW = 8
 """Results that may wait for others: fewer than one endpoint usually has under way."""
-COMPANY = 0.1
+COMPANY = 0.15
 """Seconds after a settle for which they do."""
 HURRY = 1.0
 """Seconds for which none does once something waits behind an open delivery."""
