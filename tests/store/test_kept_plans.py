@@ -144,26 +144,28 @@ async def test_what_was_planned_for_an_empty_table_reads_no_more_than_it_needs_f
                 if pages > allowed:
                     failed.append(f"{name} touched {pages} pages\n{plan}")
             assert not failed, "\n\n".join(failed)
-            for statement, arguments in ((offers.APPEND, arriving(1)), (offers.APPEND_FEW, arriving(16))):
+            for count, statement in ((1, offers.APPEND), (16, offers.append_few(16))):
                 made = await connection.fetchval("SELECT count(*) FROM deliveries")
-                await connection.fetch(statement, *arguments)
+                await connection.fetch(statement, *arriving(count))
                 made = await connection.fetchval("SELECT count(*) FROM deliveries") - made
-                assert made == 10 * (len(arguments[0]) if isinstance(arguments[0], list) else 1)
+                assert made == 10 * count
         await database.close()
 
 
 def arriving(count: int) -> list[Any]:
     """The arguments of an append of so many events, each of a key that has open deliveries."""
-    columns = [
-        *([uuid7() for _ in range(count)], [OF] * count, ["lab_result.final"] * count, [None] * count),
-        *(list(range(count)), [10] * count, [b"sealed"] * count, [uuid4().bytes for _ in range(count)]),
-        *([b"f"] * count, [f"{{{uuid4()},{uuid4()}}}"] * count),
+    end = [time(), uuid4(), "channel", "outbox"]
+    each = [
+        [
+            *(uuid7(), OF, "lab_result.final", None, number, 10, b"sealed", uuid4().bytes, b"f"),
+            *(f"{{{uuid4()},{uuid4()}}}", f"{uuid4().int >> 64:016x}", (number << 8) - (1 << 63)),
+        ]
+        for number in range(count)
     ]
-    begins, ends = [f"{uuid4().int >> 64:016x}" for _ in range(count)], [(n << 8) - (1 << 63) for n in range(count)]
-    given: list[Any] = [*columns, time(), begins, ends]
     if count == 1:
-        given = [one[0] if isinstance(one, list) else one for one in given]
-    return [*given, uuid4(), "channel", "outbox"]
+        (one,) = each
+        return [*one[:10], end[0], *one[10:], *end[1:]]
+    return [*(value for one in each for value in one), *end]
 
 
 async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[Any], int]]:
@@ -195,7 +197,7 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
     new_ones = [first, [uuid7() for _ in first], *[[some[0]] * len(first), [True] * len(first), [30.0] * len(first)]]
     return {
         "append by offer": (offers.APPEND, arriving(1), 400),
-        "append few by offer": (offers.APPEND_FEW, arriving(16), 6_000),
+        "append few by offer": (offers.append_few(16), arriving(16), 6_000),
         "fan out": (outbox.FAN_OUT, [1 << 40, lowest, first, *new_ones, lease, events[:16], time()], 800),
         "ready": (deliveries.READY, [], 100),
         "first due": (deliveries.FIRST_DUE, [ten, [LONG_AGO] * 10], 100),

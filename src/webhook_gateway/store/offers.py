@@ -9,6 +9,7 @@ from __future__ import annotations
 from binascii import a2b_base64
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from uuid import UUID
 
 import msgspec
@@ -47,10 +48,23 @@ SELECT append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::uuid[],
                   {time_near("$11", "NULL")} IS NOT NULL, $12, $13, $14, $15, $16)
 """
 
-APPEND_FEW = f"""
--- append few by offer: the same for events that come together; deliveries are made of all of them, or of none
-SELECT * FROM append_few($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
-                         {time_near("$11", "NULL")} IS NOT NULL, $12, $13, $14, $15, $16)
+FEW = "uuid uuid text timestamptz bigint int bytea bytea bytea text text bigint".split()
+"""What there is of each of a few events."""
+
+
+@cache
+def append_few(count: int) -> str:
+    """The same for so many that come together; deliveries are made of all of them, or of none. Their values come one by
+    one: the driver's arrays cost more than all the rest of its part."""
+    first = len(FEW) * count + 1
+    *events, begins, ends = (
+        f"ARRAY[{', '.join(f'${at}' for at in range(column, first, len(FEW)))}]::{kind}[]"
+        for column, kind in enumerate(FEW, 1)
+    )
+    return f"""
+-- append few by offer: some events that come together, as one that comes alone
+SELECT * FROM append_few({", ".join(events)}, {time_near(f"${first}", "NULL")} IS NOT NULL,
+                         {begins}, {ends}, {", ".join(f"${first + at}" for at in (1, 2, 3))})
 """
 
 
@@ -99,14 +113,19 @@ async def append(connection: Connection, events: Sequence[Appended], now: float)
     time as far as it is known."""
     rows = [(*msgspec.structs.astuple(event)[:9], event.lookups) for event in events]
     of_ids = [divmod(event.id.int + (1 << 80), 1 << 64) for event in events]
-    begins, ends = [f"{one:016x}" for one, _ in of_ids], [one - (1 << 64) for _, one in of_ids]  # RFC 9562's variant
+    parts = [(f"{begins:016x}", ends - (1 << 64)) for begins, ends in of_ids]  # RFC 9562's variant
     end = new_id(), CHANNEL, OUTBOX
     if len(events) == 1:
-        accepted_at = await connection.fetchval(APPEND, *rows[0], now, begins[0], ends[0], *end)
+        accepted_at = await connection.fetchval(APPEND, *rows[0], now, *parts[0], *end)
         return {} if accepted_at is None else {events[0].id: accepted_at}
-    columns = zip(*rows, strict=True)
-    ((accepted_at, stored),) = await connection.fetch(APPEND_FEW, *columns, now, begins, ends, *end)
+    values = [value for row, part in zip(rows, parts, strict=True) for value in (*row, *part)]
+    ((accepted_at, stored),) = await connection.fetch(append_few(len(events)), *values, now, *end)
     return dict.fromkeys([event.id for event in events] if stored is None else stored, accepted_at)
+
+
+async def plan(connection: Connection, now: float) -> None:
+    """Does what a session has to do once before a few events are stored: it takes as long as ten of their commits."""
+    await connection.fetch(append_few(0), now, new_id(), CHANNEL, OUTBOX)
 
 
 def read_handed(words: str) -> Handed:
