@@ -26,8 +26,9 @@ LARGEST_COMMIT = 500
 LARGEST_COMMIT_BYTES = 8_388_608
 FEW = 16
 """Events of a commit that tells the workers by itself, and that is not worth waiting for more of them."""
-COMPANY = 0.003
-"""Seconds that an event waits for others where they come often: they share what a commit costs."""
+COMPANY = 0.0016
+"""Seconds that an event waits for others where they come often: they share what a commit costs. A loop's timers have
+whole milliseconds, so it is two, less what the commit took that was under way as it came."""
 MANY = 40
 """The same where they come so often, and so many at once, that a commit of few would be most of what it costs."""
 PART = 2 / 3
@@ -137,6 +138,8 @@ class Commits:
         self._enough: asyncio.Future[None] | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._notifier = Notifier(database, OUTBOX)
+        self._planned: Connection | None = None
+        """Whose session has stored a few events before."""
 
     async def run(self) -> None:
         """Keeps notifications going out; cancelled at the end."""
@@ -178,6 +181,9 @@ class Commits:
                         for _ in range(BY_ONE):
                             await self._commit(connection, self._batch)
                             self._batch = []
+                            if connection is not self._planned and not self._queues:
+                                await offers.plan(connection, self._began)
+                                self._planned = connection
                             if not await self._gather() or connection.is_closed():
                                 break
                 except Exception as error:
