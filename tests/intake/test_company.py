@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
 from webhook_gateway import counters, telemetry
 from webhook_gateway.intake import commits as module
 from webhook_gateway.intake.commits import FEW, MANY, OFTEN, VERY_OFTEN
+from webhook_gateway.store.database import Connection
 
 from .taking_in import taking_in
 
@@ -87,3 +89,24 @@ async def test_few_who_post_one_after_the_other_are_enough(post: Post, monkeypat
     monkeypatch.setattr(module, "QUIET", 3_600.0)
     async with asyncio.timeout(60):
         await asyncio.gather(*post(FEW))
+
+
+async def test_as_soon_as_it_is_free_they_are_committed_by_the_connection_that_is_preferred(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[object] = []
+    append = module.append
+
+    def note(connection: Connection, *events: Any, **more: Any) -> Any:
+        used.append(connection)
+        return append(connection, *events, **more)
+
+    monkeypatch.setattr(module, "append", note)
+    async with taking_in(database_url, "default") as intake:
+        (tenant,) = intake.tenants
+        async with intake.database.connection() as preferred:
+            intake.database.prefer(preferred)
+            await intake.post(tenant)
+        await intake.post(tenant)
+        await intake.post(tenant)
+        assert [one is preferred for one in used] == [False, True, True]

@@ -11,6 +11,7 @@ from math import exp
 from time import monotonic
 from typing import Any
 from uuid import UUID
+from weakref import WeakSet
 
 import msgspec
 
@@ -138,8 +139,8 @@ class Commits:
         self._enough: asyncio.Future[None] | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._notifier = Notifier(database, OUTBOX)
-        self._planned: Connection | None = None
-        """Whose session has stored a few events before."""
+        self._planned: WeakSet[Connection] = WeakSet()
+        """Whose sessions have stored a few events before."""
 
     async def run(self) -> None:
         """Keeps notifications going out; cancelled at the end."""
@@ -181,11 +182,13 @@ class Commits:
                         for _ in range(BY_ONE):
                             await self._commit(connection, self._batch)
                             self._batch = []
-                            if connection is not self._planned and not self._queues:
+                            if connection not in self._planned and not self._queues:
                                 await offers.plan(connection, self._began)
-                                self._planned = connection
+                                self._planned.add(connection)
                             if not await self._gather() or connection.is_closed():
                                 break
+                            if not self._database.prefers(connection):
+                                break  # that was in use as this one was taken
                 except Exception as error:
                     if not isinstance(error, DatabaseUnavailable):
                         telemetry.stage_failed("append", error)

@@ -151,6 +151,11 @@ class Database:
         if self._pool is not None:
             self._pool.first = connection
 
+    def prefers(self, connection: Connection) -> bool:
+        """Whether no other is to be used before it."""
+        first = None if self._pool is None else self._pool.first
+        return first is None or first is connection or first.is_closed()
+
     async def expect_writable(self) -> None:
         """
         Raises:
