@@ -27,7 +27,7 @@ LARGEST_COMMIT = 500
 LARGEST_COMMIT_BYTES = 8_388_608
 FEW = 16
 """Events of a commit that tells the workers by itself, and that is not worth waiting for more of them."""
-COMPANY = 0.0016
+COMPANY = 0.0018
 """Seconds that an event waits for others where they come often: they share what a commit costs. A loop's timers have
 whole milliseconds, so it is two, less what the commit took that was under way as it came."""
 MANY = 40

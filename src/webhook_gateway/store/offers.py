@@ -48,7 +48,7 @@ SELECT append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::uuid[],
                   {time_near("$11", "NULL")} IS NOT NULL, $12, $13, $14, $15, $16)
 """
 
-FEW = "uuid uuid text timestamptz bigint int bytea bytea bytea text text bigint".split()
+FEW = ["uuid", "uuid", "text", "timestamptz", "bigint", "int", "bytea", "bytea", "bytea", "text", "text", "bigint"]
 """What there is of each of a few events."""
 
 
