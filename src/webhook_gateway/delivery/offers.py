@@ -28,7 +28,8 @@ AGAIN = 2.0
 """Seconds between two offers for a type, or from one that was withdrawn: what came the long way was not by it."""
 
 BEHIND = 32
-"""Results that are not written down from which on no more is sent at once: they would come twice if a kill came now."""
+"""Results that are not written down from which on no more is sent at once: they would come twice if a kill came now.
+More than usually wait for the next settle at the rates at which events come alone, or by few."""
 
 
 @dataclass(eq=False)

@@ -183,12 +183,12 @@ class Commits:
                             await self._commit(connection, self._batch)
                             self._batch = []
                             if connection not in self._planned and not self._queues:
-                                await offers.plan(connection, self._began)
                                 self._planned.add(connection)
+                                await offers.plan(connection)
                             if not await self._gather() or connection.is_closed():
                                 break
                             if not self._database.prefers(connection):
-                                break  # that was in use as this one was taken
+                                break  # the one that it prefers was in use as this one was taken
                 except Exception as error:
                     if not isinstance(error, DatabaseUnavailable):
                         telemetry.stage_failed("append", error)

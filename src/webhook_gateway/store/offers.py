@@ -48,7 +48,7 @@ SELECT append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::uuid[],
                   {time_near("$11", "NULL")} IS NOT NULL, $12, $13, $14, $15, $16)
 """
 
-FEW = ["uuid", "uuid", "text", "timestamptz", "bigint", "int", "bytea", "bytea", "bytea", "text", "text", "bigint"]
+EACH = ["uuid", "uuid", "text", "timestamptz", "bigint", "int", "bytea", "bytea", "bytea", "text", "text", "bigint"]
 """What there is of each of a few events."""
 
 
@@ -56,10 +56,10 @@ FEW = ["uuid", "uuid", "text", "timestamptz", "bigint", "int", "bytea", "bytea",
 def append_few(count: int) -> str:
     """The same for so many that come together; deliveries are made of all of them, or of none. Their values come one by
     one: the driver's arrays cost more than all the rest of its part."""
-    first = len(FEW) * count + 1
+    first = len(EACH) * count + 1
     *events, begins, ends = (
-        f"ARRAY[{', '.join(f'${at}' for at in range(column, first, len(FEW)))}]::{kind}[]"
-        for column, kind in enumerate(FEW, 1)
+        f"ARRAY[{', '.join(f'${at}' for at in range(column, first, len(EACH)))}]::{kind}[]"
+        for column, kind in enumerate(EACH, 1)
     )
     return f"""
 -- append few by offer: some events that come together, as one that comes alone
@@ -123,9 +123,9 @@ async def append(connection: Connection, events: Sequence[Appended], now: float)
     return dict.fromkeys([event.id for event in events] if stored is None else stored, accepted_at)
 
 
-async def plan(connection: Connection, now: float) -> None:
+async def plan(connection: Connection) -> None:
     """Does what a session has to do once before a few events are stored: it takes as long as ten of their commits."""
-    await connection.fetch(append_few(0), now, new_id(), CHANNEL, OUTBOX)
+    await connection.fetch(append_few(0), 0.0, new_id(), CHANNEL, OUTBOX)
 
 
 def read_handed(words: str) -> Handed:
