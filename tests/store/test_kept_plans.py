@@ -154,7 +154,6 @@ async def test_what_was_planned_for_an_empty_table_reads_no_more_than_it_needs_f
 
 def arriving(count: int) -> list[Any]:
     """The arguments of an append of so many events, each of a key that has open deliveries."""
-    end = [time(), uuid4(), "channel", "outbox"]
     each = [
         [
             *(uuid7(), OF, "lab_result.final", None, number, 10, b"sealed", uuid4().bytes, b"f"),
@@ -162,10 +161,7 @@ def arriving(count: int) -> list[Any]:
         ]
         for number in range(count)
     ]
-    if count == 1:
-        (one,) = each
-        return [*one[:10], end[0], *one[10:], *end[1:]]
-    return [*(value for one in each for value in one), *end]
+    return [*(value for one in each for value in one), time(), uuid4(), "channel", "outbox"]
 
 
 async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[Any], int]]:

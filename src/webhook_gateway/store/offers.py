@@ -45,26 +45,26 @@ DELETE FROM offers WHERE worker_id = $1 AND ($2::uuid IS NULL OR (tenant_id, typ
 APPEND = f"""
 -- append by offer: an event that comes alone, and its deliveries where a worker has offered to send them at once
 SELECT append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::uuid[],
-                  {time_near("$11", "NULL")} IS NOT NULL, $12, $13, $14, $15, $16)
+                  {time_near("$13", "NULL")} IS NOT NULL, $11, $12, $14, $15, $16)
 """
 
 EACH = ["uuid", "uuid", "text", "timestamptz", "bigint", "int", "bytea", "bytea", "bytea", "text", "text", "bigint"]
-"""What there is of each of a few events."""
+"""What there is of each event, whether it comes alone or with a few others."""
 
 
 @cache
 def append_few(count: int) -> str:
     """The same for so many that come together; deliveries are made of all of them, or of none. Their values come one by
     one: the driver's arrays cost more than all the rest of its part."""
-    first = len(EACH) * count + 1
+    now = len(EACH) * count + 1
     *events, begins, ends = (
-        f"ARRAY[{', '.join(f'${at}' for at in range(column, first, len(EACH)))}]::{kind}[]"
+        f"ARRAY[{', '.join(f'${at}' for at in range(column, now, len(EACH)))}]::{kind}[]"
         for column, kind in enumerate(EACH, 1)
     )
     return f"""
 -- append few by offer: some events that come together, as one that comes alone
-SELECT * FROM append_few({", ".join(events)}, {time_near(f"${first}", "NULL")} IS NOT NULL,
-                         {begins}, {ends}, {", ".join(f"${first + at}" for at in (1, 2, 3))})
+SELECT * FROM append_few({", ".join(events)}, {time_near(f"${now}", "NULL")} IS NOT NULL,
+                         {begins}, {ends}, ${now + 1}, ${now + 2}, ${now + 3})
 """
 
 
@@ -111,15 +111,16 @@ async def withdraw(
 async def append(connection: Connection, events: Sequence[Appended], now: float) -> dict[UUID, datetime]:
     """As `outbox.append` of few that are for whoever wants them, no two of one ordering key. ``now`` is the database's
     time as far as it is known."""
-    rows = [(*msgspec.structs.astuple(event)[:9], event.lookups) for event in events]
-    of_ids = [divmod(event.id.int + (1 << 80), 1 << 64) for event in events]
-    parts = [(f"{begins:016x}", ends - (1 << 64)) for begins, ends in of_ids]  # RFC 9562's variant
-    end = new_id(), CHANNEL, OUTBOX
+    values: list[object] = []
+    for event in events:
+        begins, ends = divmod(event.id.int + (1 << 80), 1 << 64)
+        values += msgspec.structs.astuple(event)[:9]
+        values += event.lookups, f"{begins:016x}", ends - (1 << 64)  # RFC 9562's variant
+    values += now, new_id(), CHANNEL, OUTBOX
     if len(events) == 1:
-        accepted_at = await connection.fetchval(APPEND, *rows[0], now, *parts[0], *end)
+        accepted_at = await connection.fetchval(APPEND, *values)
         return {} if accepted_at is None else {events[0].id: accepted_at}
-    values = [value for row, part in zip(rows, parts, strict=True) for value in (*row, *part)]
-    ((accepted_at, stored),) = await connection.fetch(append_few(len(events)), *values, now, *end)
+    ((accepted_at, stored),) = await connection.fetch(append_few(len(events)), *values)
     return dict.fromkeys([event.id for event in events] if stored is None else stored, accepted_at)
 
 
