@@ -179,16 +179,7 @@ class Commits:
             while await self._gather():
                 try:
                     async with self._database.connection() as connection:
-                        for _ in range(BY_ONE):
-                            await self._commit(connection, self._batch)
-                            self._batch = []
-                            if connection not in self._planned and not self._queues:
-                                self._planned.add(connection)
-                                await offers.plan(connection)
-                            if not await self._gather() or connection.is_closed():
-                                break
-                            if not self._database.prefers(connection):
-                                break  # the one that it prefers was in use as this one was taken
+                        await self._commit_by(connection)
                 except Exception as error:
                     if not isinstance(error, DatabaseUnavailable):
                         telemetry.stage_failed("append", error)
@@ -198,6 +189,17 @@ class Commits:
                     self._batch = []
         finally:
             self._committer, self._batch = None, []
+
+    async def _commit_by(self, connection: Connection) -> None:
+        """Until nothing comes for a moment, or another connection is to be used."""
+        for _ in range(BY_ONE):
+            await self._commit(connection, self._batch)
+            self._batch = []
+            if connection not in self._planned and not self._queues:
+                self._planned.add(connection)
+                await offers.plan(connection)
+            if not await self._gather() or connection.is_closed() or not self._database.prefers(connection):
+                break
 
     def _sweep(self) -> None:
         """Tells callers who have waited too long that nothing is certain; where nothing has come, `_gather` ends."""
