@@ -18,6 +18,8 @@ from .hospital import data_of, fill, templates
 FANOUT = 10
 """Deliveries of one event, as in the full path with ten endpoints."""
 BATCH = 20_000
+FASTEST = 25_000
+"""Deliveries a second that no worker drains: of so many for each second a backlog lasts while its drain is measured."""
 
 DELIVERIES = """
 -- each with an ordering key of its own, as the events that the load posts
@@ -54,6 +56,18 @@ async def fill_key(
     events = await _events(gateway, deliveries, event_type)
     await gateway.connection.execute(ONE_KEY, gateway.tenant_id, endpoint_id, events, event_type)
     await _settle_down(gateway)
+
+
+async def expect_some_left(gateway: Gateway) -> None:
+    """To be called where a drain was measured: had the backlog ended before, the rate would be that of its end.
+
+    Raises:
+        RuntimeError: nothing is left.
+    """
+    if not await gateway.open_deliveries():
+        raise RuntimeError(
+            f"a worker drained more than {FASTEST:,} deliveries a second: make bench/backlog.py's FASTEST larger"
+        )
 
 
 async def _settle_down(gateway: Gateway) -> None:

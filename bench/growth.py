@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from .backlog import fill_backlog, fill_key
+from .backlog import FASTEST, expect_some_left, fill_backlog, fill_key
 from .gateway import Gateway
 from .hospital import TYPES
 from .load import Posting
@@ -73,11 +73,12 @@ async def measure_endpoints(gateway: Gateway, report: Report, counts: Sequence[i
     for count in counts:
         endpoints = await gateway.set_endpoints(count)
         await gateway.empty()
-        await fill_backlog(gateway, endpoints, int(seconds * 10_000))
+        await fill_backlog(gateway, endpoints, int((seconds + 2) * FASTEST))
         await gateway.start_workers()
         await _begun(gateway)
         await asyncio.sleep(1.0)
         rate = await _rate(gateway, seconds)
+        await expect_some_left(gateway)
         report.note(f"drain_endpoints_{count}", rate, f"deliveries/s drained over {count:,} endpoints")
         gateway.kill_workers()
     await gateway.empty()
@@ -188,7 +189,7 @@ async def _drain_beside(
     gateway: Gateway, neighbours: Sequence[UUID], endpoint_id: UUID, pending: int, seconds: float
 ) -> Beside:
     await gateway.empty()
-    await fill_backlog(gateway, neighbours, int((seconds + RAMP) * 8_000))
+    await fill_backlog(gateway, neighbours, int((seconds + RAMP + 1) * FASTEST))
     await fill_key(gateway, endpoint_id, pending)
     await gateway.start_workers()
     await _begun(gateway)
@@ -199,6 +200,7 @@ async def _drain_beside(
     await asyncio.sleep(seconds)
     paths, took = gateway.receiver.take().paths, time.monotonic() - began
     cost = await meter.read()
+    await expect_some_left(gateway)
     gateway.kill_workers()
     hot = sum(path.startswith(HOT.encode()) for path in paths)
     claims = [row for row in cost.dearest if row["query"].startswith("WITH picked")]

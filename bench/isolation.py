@@ -21,7 +21,7 @@ import msgspec
 import uvloop
 
 from . import hanging
-from .backlog import fill_backlog
+from .backlog import FASTEST, expect_some_left, fill_backlog
 from .flood import GOAL as FLOOD
 from .flood import OTHERS_RATE, Others, measure_flood
 from .gateway import Gateway
@@ -181,12 +181,13 @@ async def _settle_down(gateway: Gateway) -> Place:
 async def _drain(gateway: Gateway, endpoints: list[UUID], size: Size) -> float:
     """Deliveries a second of one worker, with nothing else to do."""
     await gateway.empty()
-    await fill_backlog(gateway, endpoints, int(size.drain * 9_000))
+    await fill_backlog(gateway, endpoints, int((size.drain + 2) * FASTEST))
     await gateway.start_workers()
     await asyncio.sleep(1.5)
     before, at = gateway.receiver.count(), time.monotonic()
     await asyncio.sleep(size.drain)
     rate = (gateway.receiver.count() - before) / (time.monotonic() - at)
+    await expect_some_left(gateway)
     gateway.kill_workers()
     return rate
 
