@@ -19,7 +19,7 @@ FANOUT = 10
 """Deliveries of one event, as in the full path with ten endpoints."""
 BATCH = 20_000
 FASTEST = 25_000
-"""Deliveries a second that no worker drains: of so many for each second a backlog lasts while its drain is measured."""
+"""Deliveries a second that no worker drains."""
 
 DELIVERIES = """
 -- each with an ordering key of its own, as the events that the load posts
@@ -49,6 +49,11 @@ async def fill_backlog(
     await _settle_down(gateway)
 
 
+async def fill_for(gateway: Gateway, endpoints: Sequence[UUID], seconds: float) -> None:
+    """A backlog that lasts longer than that, however fast a worker is; `expect_some_left` makes sure of it."""
+    await fill_backlog(gateway, endpoints, int(seconds * FASTEST))
+
+
 async def fill_key(
     gateway: Gateway, endpoint_id: UUID, deliveries: int, *, event_type: str = "lab_result.final"
 ) -> None:
@@ -58,13 +63,14 @@ async def fill_key(
     await _settle_down(gateway)
 
 
-async def expect_some_left(gateway: Gateway) -> None:
-    """To be called where a drain was measured: had the backlog ended before, the rate would be that of its end.
+async def expect_some_left(gateway: Gateway, endpoints: Sequence[UUID]) -> None:
+    """To be called where a drain was measured: had their backlog ended before, the rate would be that of its end.
 
     Raises:
-        RuntimeError: nothing is left.
+        RuntimeError: nothing is left for the endpoints.
     """
-    if not await gateway.open_deliveries():
+    left = "SELECT EXISTS (SELECT FROM deliveries WHERE endpoint_id = ANY($1::uuid[]))"
+    if not await gateway.connection.fetchval(left, list(endpoints)):
         raise RuntimeError(
             f"a worker drained more than {FASTEST:,} deliveries a second: make bench/backlog.py's FASTEST larger"
         )

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from .backlog import FASTEST, expect_some_left, fill_backlog, fill_key
+from .backlog import expect_some_left, fill_backlog, fill_for, fill_key
 from .gateway import Gateway
 from .hospital import TYPES
 from .load import Posting
@@ -71,17 +71,22 @@ async def measure_depth(gateway: Gateway, report: Report, large: int) -> None:
 async def measure_endpoints(gateway: Gateway, report: Report, counts: Sequence[int], seconds: float) -> None:
     """A backlog spread over few and over many endpoints."""
     for count in counts:
-        endpoints = await gateway.set_endpoints(count)
-        await gateway.empty()
-        await fill_backlog(gateway, endpoints, int((seconds + 2) * FASTEST))
-        await gateway.start_workers()
-        await _begun(gateway)
-        await asyncio.sleep(1.0)
-        rate = await _rate(gateway, seconds)
-        await expect_some_left(gateway)
+        rate = await measure_drain(gateway, await gateway.set_endpoints(count), seconds)
         report.note(f"drain_endpoints_{count}", rate, f"deliveries/s drained over {count:,} endpoints")
-        gateway.kill_workers()
     await gateway.empty()
+
+
+async def measure_drain(gateway: Gateway, endpoints: Sequence[UUID], seconds: float) -> float:
+    """Deliveries a second of one worker, with nothing else to do."""
+    await gateway.empty()
+    await fill_for(gateway, endpoints, seconds + 2)
+    await gateway.start_workers()
+    await _begun(gateway)
+    await asyncio.sleep(1.0)
+    rate = await _rate(gateway, seconds)
+    await expect_some_left(gateway, endpoints)
+    gateway.kill_workers()
+    return rate
 
 
 async def measure_workers(gateway: Gateway, report: Report, counts: Sequence[int], seconds: float) -> None:
@@ -189,7 +194,7 @@ async def _drain_beside(
     gateway: Gateway, neighbours: Sequence[UUID], endpoint_id: UUID, pending: int, seconds: float
 ) -> Beside:
     await gateway.empty()
-    await fill_backlog(gateway, neighbours, int((seconds + RAMP + 1) * FASTEST))
+    await fill_for(gateway, neighbours, seconds + RAMP + 1)
     await fill_key(gateway, endpoint_id, pending)
     await gateway.start_workers()
     await _begun(gateway)
@@ -200,7 +205,7 @@ async def _drain_beside(
     await asyncio.sleep(seconds)
     paths, took = gateway.receiver.take().paths, time.monotonic() - began
     cost = await meter.read()
-    await expect_some_left(gateway)
+    await expect_some_left(gateway, neighbours)
     gateway.kill_workers()
     hot = sum(path.startswith(HOT.encode()) for path in paths)
     claims = [row for row in cost.dearest if row["query"].startswith("WITH picked")]

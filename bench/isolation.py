@@ -11,8 +11,6 @@ connections, count in none of them, with bad partners or without. At last anothe
 from __future__ import annotations
 
 import argparse
-import asyncio
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -21,10 +19,11 @@ import msgspec
 import uvloop
 
 from . import hanging
-from .backlog import FASTEST, expect_some_left, fill_backlog
+from .backlog import fill_backlog
 from .flood import GOAL as FLOOD
 from .flood import OTHERS_RATE, Others, measure_flood
 from .gateway import Gateway
+from .growth import measure_drain
 from .load import Posting, percentiles
 from .machine import between, sample
 from .pipeline import plan
@@ -140,9 +139,9 @@ async def measure(size: Size) -> Report:
     gateway = await Gateway.start()
     try:
         place = await _settle_down(gateway)
-        capacity = await _drain(gateway, place.victims, size)
+        capacity = await measure_drain(gateway, place.victims, size.drain)
         report.note("capacity", capacity, f"deliveries/s drained over {VICTIMS} endpoints")
-        alone = await _drain(gateway, place.flooded, size)
+        alone = await measure_drain(gateway, place.flooded, size.drain)
         report.note("backlog", alone / capacity, f"of that by one endpoint's backlog alone ({alone:,.0f}/s)")
         found = {}
         async with hanging.names_of_our_own(gateway, place.victims):
@@ -176,20 +175,6 @@ async def _settle_down(gateway: Gateway) -> Place:
     await gateway.connection.execute("UPDATE endpoints SET event_types = event_types || '{lab_result.final}'")
     await gateway.connection.execute("UPDATE configuration SET version = version + 1")
     return place
-
-
-async def _drain(gateway: Gateway, endpoints: list[UUID], size: Size) -> float:
-    """Deliveries a second of one worker, with nothing else to do."""
-    await gateway.empty()
-    await fill_backlog(gateway, endpoints, int((size.drain + 2) * FASTEST))
-    await gateway.start_workers()
-    await asyncio.sleep(1.5)
-    before, at = gateway.receiver.count(), time.monotonic()
-    await asyncio.sleep(size.drain)
-    rate = (gateway.receiver.count() - before) / (time.monotonic() - at)
-    await expect_some_left(gateway)
-    gateway.kill_workers()
-    return rate
 
 
 async def _run(gateway: Gateway, report: Report, place: Place, phase: Phase, size: Size, rate: float) -> Found:
