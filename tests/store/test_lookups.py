@@ -40,12 +40,11 @@ async def test_an_event_is_found_by_all_that_came_with_it_and_two_keys_that_are_
     hospital: Hospital,
 ) -> None:
     data: dict[str, Any] = {"patient_id": "p1", "others": [{"id": 7}, {"id": "p1"}, {}], "visit": "v1"}
-    event_id = await stored(hospital, data, subject="p1", patient="p9", idempotency_key="ik")
+    event_id = await stored(hospital, data, subject="p1", patient="p9")
     rows = await hospital.rows("SELECT key, event_id FROM lookups")
     wanted = {
         *(key(hospital, Kind.PATIENT, patient) for patient in ("p1", "7", "p9")),
         key(hospital, Kind.ORDERING_KEY, "visit:v1"),
-        key(hospital, Kind.IDEMPOTENCY_KEY, "ik"),
     }
     assert {row["key"] for row in rows} == wanted
     assert len(rows) == len(wanted)
@@ -57,7 +56,49 @@ async def test_an_event_is_found_by_all_that_came_with_it_and_two_keys_that_are_
 async def test_an_event_that_was_there_before_leaves_no_second_row(hospital: Hospital) -> None:
     for _ in range(2):
         await stored(hospital, {"patient_id": "p1"}, idempotency_key="ik")
+    assert await hospital.count("lookups") == 1
+
+
+async def aged(hospital: Hospital, hours: int) -> int:
+    """How many idempotency keys are pruned after 72 hours, once they are older by so many."""
+    async with hospital.database.connection() as connection:
+        await connection.execute(
+            "UPDATE idempotency_keys SET created_at = created_at - make_interval(hours => $1)", hours
+        )
+        return await partitions.prune_keys(connection, 72)
+
+
+async def test_an_idempotency_key_that_is_no_longer_remembered_is_what_its_event_is_found_by(
+    hospital: Hospital,
+) -> None:
+    event_id = await stored(hospital, {}, idempotency_key="ik")
+    assert (await aged(hospital, 71), await hospital.count("idempotency_keys"), await hospital.count("lookups")) == (
+        0,
+        1,
+        0,
+    )
+    assert (await aged(hospital, 2), await hospital.count("idempotency_keys")) == (1, 0)
+    wanted = [key(hospital, Kind.IDEMPOTENCY_KEY, "ik")]
+    assert await lookups.events_of(hospital.database, wanted, limit=10) == ([(event_id, wanted)], None)
+    assert await aged(hospital, 100) == 0
+
+
+async def test_a_key_whose_events_day_has_gone_from_the_lookups_leaves_nothing_there(hospital: Hospital) -> None:
+    await stored(hospital, {}, days_ago=4, idempotency_key="before any day that there is")
+    assert (await aged(hospital, 96), await hospital.count("idempotency_keys"), await hospital.count("lookups")) == (
+        1,
+        0,
+        0,
+    )
+
+
+async def test_what_an_older_version_wrote_down_twice_is_found_once(hospital: Hospital) -> None:
+    event_id, wanted = await stored(hospital, {}, idempotency_key="ik"), key(hospital, Kind.IDEMPOTENCY_KEY, "ik")
+    async with hospital.database.connection() as connection:
+        await connection.execute("INSERT INTO lookups (key, event_id) VALUES ($1, $2)", wanted, event_id)
+    await aged(hospital, 73)
     assert await hospital.count("lookups") == 2
+    assert (await lookups.events_of(hospital.database, [wanted], limit=10))[0] == [(event_id, [wanted])]
 
 
 def test_an_events_patients_are_bounded() -> None:

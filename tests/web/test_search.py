@@ -193,6 +193,32 @@ async def test_events_are_listed_by_their_idempotency_key_also_those_from_before
     assert (await admin.get("/v1/events", params={"idempotency_key": "ik"})).json()["items"] == []
 
 
+async def test_an_event_is_found_once_by_a_key_before_and_after_it_is_forgotten_and_by_all_that_the_text_is(
+    api: Api, officer: httpx.AsyncClient, admin: httpx.AsyncClient
+) -> None:
+    one = {**GOOD, "subject": "same", "idempotency_key": "same"}
+    first = (await post(officer, "/v1/events", one))["id"]
+    second = (await post(officer, "/v1/events", {**one, "idempotency_key": "other"}))["id"]
+    expected = [(second, ["subject"]), (first, ["idempotency_key", "subject"])]
+
+    async def found(text: str, **more: Any) -> list[tuple[str, list[str]]]:
+        return [(item["id"], item["found_by"]) for item in (await search(officer, text, **more))["items"]]
+
+    for hours in (0, 73):
+        async with api.database.connection() as connection:
+            await connection.execute(
+                "UPDATE idempotency_keys SET created_at = created_at - make_interval(hours => $1)", hours
+            )
+            await partitions.prune_keys(connection, 72)
+        assert await found("same") == expected
+        page = await search(officer, "same", limit=1)
+        assert [item["id"] for item in page["items"]] == [second]
+        assert await found("same", limit=1, cursor=page["next_cursor"]) == expected[1:]
+        for text, event_id in (("same", first), ("other", second)):
+            listed = (await admin.get("/v1/events", params={"idempotency_key": text})).json()["items"]
+            assert [row["id"] for row in listed] == [event_id]
+
+
 async def test_without_the_patient_index_only_idempotency_keys_are_kept(database_url: str) -> None:
     async with (
         running(database_url, patient_index=False) as api,
@@ -200,6 +226,6 @@ async def test_without_the_patient_index_only_idempotency_keys_are_kept(database
     ):
         await post(officer, "/v1/events", {**GOOD, "idempotency_key": "ik", "subject": "s", "patient": "p"})
         async with api.database.connection() as connection:
-            assert await connection.fetchval("SELECT count(*) FROM lookups") == 1
+            assert await connection.fetchval("SELECT count(*) FROM lookups") == 0
         assert (await search(officer, "ik"))["found"] == ["idempotency_key"]
         assert (await search(officer, "p"))["items"] == []

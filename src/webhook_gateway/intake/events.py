@@ -59,7 +59,8 @@ def prepare(
 ) -> Appended:
     """Encodes the body that every partner gets, once, and seals it. ``addressees`` are the subscribers of its ``to``.
 
-    Without the ``patient_index`` it is found by nothing that may name a patient.
+    Without the ``patient_index`` it is found by nothing that may name a patient. By its idempotency key it is found as
+    long as that is remembered, and then where `partitions.prune_keys` puts it.
 
     Raises:
         KeyMissing: there is no key to seal it with.
@@ -72,7 +73,7 @@ def prepare(
     hashes = vault.hashes(tenant_id)
     key = None if event.idempotency_key is None else digest(hashes, Kind.IDEMPOTENCY_KEY, event.idempotency_key)
     order = None if ordering_key is None else digest(hashes, Kind.ORDERING_KEY, ordering_key)
-    found_by = [key, order, *_named(hashes, event, known)] if patient_index else [key]
+    found_by = [order, *_named(hashes, event, known)] if patient_index else []
     return Appended(
         id=event_id,
         tenant_id=tenant_id,

@@ -67,15 +67,18 @@ async def search(
     kinds = list(Kind) if may_name_patients else [Kind.IDEMPOTENCY_KEY]
     digests = {kind: digest(vault.hashes(actor.tenant_id), kind, text) for kind in kinds}
     by_key = {key_of(each): kind for kind, each in digests.items()}
+    async with database.reading() as connection:  # first: what is pruned meanwhile is then among the look-ups
+        remembered = await _remembered(connection, actor.tenant_id, digests[Kind.IDEMPOTENCY_KEY])
     found, reached = await lookups.events_of(database, list(by_key), before=before, limit=limit + 1)
-    if len(found) > limit:
-        found, reached = found[:limit], found[limit - 1][0]
-    as_what: dict[UUID, list[str]] = {event_id: sorted(by_key[key] for key in its) for event_id, its in found}
+    as_what = {event_id: {by_key[key] for key in its} for event_id, its in found}
+    for event_id in remembered:
+        if (before is None or event_id < before) and (reached is None or event_id >= reached):
+            as_what.setdefault(event_id, set()).add(Kind.IDEMPOTENCY_KEY)
+    newest = sorted(as_what, reverse=True)
+    if len(newest) > limit:
+        newest, reached = newest[:limit], newest[limit - 1]
     async with database.reading() as connection:
-        if before is None:
-            for event_id in await _remembered(connection, actor.tenant_id, digests[Kind.IDEMPOTENCY_KEY]):
-                as_what.setdefault(event_id, [Kind.IDEMPOTENCY_KEY])
-        items = await _events(connection, actor, as_what)
+        items = await _events(connection, actor, {event_id: sorted(as_what[event_id]) for event_id in newest})
     if may_name_patients:
         async with changing(database, actor) as change:
             change.note("patients.searched", key_of(digests[Kind.PATIENT]).hex, after={"found": len(items)})
@@ -92,11 +95,11 @@ async def posted_with(database: Database, vault: Vault, tenant_id: UUID, idempot
         remembered = await _remembered(connection, tenant_id, of_it)
     since = datetime.combine(first_day, time(), UTC)
     found, _ = await lookups.events_of(database, [key_of(of_it)], since=since, limit=MOST_OF_A_KEY)
-    return remembered + [event_id for event_id, _ in found]
+    return list(dict.fromkeys([*remembered, *(event_id for event_id, _ in found)]))
 
 
 async def _remembered(connection: AsyncConnection, tenant_id: UUID, digest: bytes) -> list[UUID]:
-    """The event that an idempotency key still stands for, if it came before anything was indexed, too."""
+    """The event that an idempotency key still stands for."""
     rows = await outbox.earlier(await driver_of(connection), [(tenant_id, digest)])
     return [row["event_id"] for row in rows.values()]
 

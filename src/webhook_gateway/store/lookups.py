@@ -1,5 +1,5 @@
 """Events by what they came with: keyed hashes of their keys, subject and patients (`intake.lookups`), for as long as
-metadata is kept.
+metadata is kept. Idempotency keys are looked for where they are remembered first (`outbox.earlier`), and then here.
 
 Six years are 2,190 partitions, and a transaction locks each that it may read: so one looks at `DAYS` at most.
 """
@@ -25,7 +25,7 @@ LONGEST = 2.0
 
 BY_KEY = """
 -- by key: the newest events between two ids, of each key on its own: one that many events share is read no further
-SELECT found.event_id, array_agg(wanted.key) AS keys
+SELECT found.event_id, array_agg(DISTINCT wanted.key) AS keys
 FROM unnest($1::uuid[]) AS wanted(key)
 CROSS JOIN LATERAL (SELECT event_id FROM lookups WHERE key = wanted.key AND event_id >= $2 AND event_id < $3
                     ORDER BY event_id DESC LIMIT $4) AS found

@@ -153,12 +153,21 @@ async def _make(connection: Connection, cut: Cut, begin: date, end: date, *, may
 
 
 PRUNE_KEYS = """
--- prune keys: idempotency keys older than promised, a slice at a time
-DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM idempotency_keys WHERE created_at < now() - make_interval(hours => $1) LIMIT 10000))
+-- prune keys: idempotency keys older than promised, a slice at a time. Until now their events were found by them here:
+-- from now on it is done by what is kept longer, unless the event's day has gone from there, too.
+WITH pruned AS (
+    DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM idempotency_keys WHERE created_at < now() - make_interval(hours => $1) LIMIT 10000))
+    RETURNING encode(substring(key FOR 16), 'hex')::uuid AS key, event_id
+), kept AS (
+    INSERT INTO lookups (key, event_id) SELECT * FROM pruned WHERE event_id >= $2 ORDER BY key, event_id
+)
+SELECT count(*) FROM pruned
 """
 
 
 async def prune_keys(connection: Connection, hours: int) -> int:
-    """Deletes a slice of old idempotency keys; returns how many."""
-    return int((await connection.execute(PRUNE_KEYS, hours)).rpartition(" ")[2])
+    """Makes a slice of old idempotency keys mere look-ups; returns how many."""
+    kept_from = lowest_id(await first_day(connection, LOOKUPS))
+    pruned: int = await connection.fetchval(PRUNE_KEYS, hours, kept_from)
+    return pruned
