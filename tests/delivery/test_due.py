@@ -81,9 +81,9 @@ def test_what_is_due_later_is_not_claimed_before() -> None:
     parts = Parts()
     parts.due.expect(parts.record, 60.0)
     now = parts.clock.now()
-    assert parts.due.in_rotation(now) == []
+    assert list(parts.due.in_rotation(now)) == []
     assert parts.due.next_after(now) == pytest.approx(now + 60, abs=1)
-    assert parts.due.in_rotation(now + 61) == [(parts.record.endpoint, parts.record)]
+    assert list(parts.due.in_rotation(now + 61)) == [(parts.record.endpoint, parts.record)]
 
 
 def test_open_deliveries_of_an_endpoint_that_is_gone_are_told() -> None:
@@ -92,7 +92,7 @@ def test_open_deliveries_of_an_endpoint_that_is_gone_are_told() -> None:
     assert parts.due.unknown() == []
     parts.registry.learn(snapshot(version=2))
     assert parts.due.unknown() == [ENDPOINT.id]
-    assert parts.due.in_rotation(parts.clock.now()) == []
+    assert list(parts.due.in_rotation(parts.clock.now())) == []
 
 
 def test_a_slot_that_is_free_again_wakes_a_claim_only_where_something_is_due() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from math import inf
 from time import monotonic
@@ -46,19 +46,21 @@ class Due:
         if self._first_at <= self._clock.now():
             self.changed.set()
 
-    def in_rotation(self, now: float) -> list[tuple[Endpoint, EndpointRecord]]:
-        """The known endpoints that have something due."""
-        moments = (record.due_at for record in self._expected.values())
-        self._first_at = min((at for at in moments if at is not None), default=inf)
-        return [
-            (record.endpoint, record)
-            for record in self._expected.values()
-            if record.due_at is not None and record.due_at <= now and record.endpoint is not None
-        ]
+    def in_rotation(self, now: float) -> Iterator[tuple[Endpoint, EndpointRecord]]:
+        """The known endpoints that have something due. Of thousands only as many are looked at as are asked for."""
+        first_at = inf
+        for record in self._expected.values():
+            at = record.due_at
+            if at is not None:
+                first_at = min(first_at, at)
+                if at <= now and record.endpoint is not None:
+                    yield record.endpoint, record
+        self._first_at = first_at  # not known where some are left; then it is over already
 
-    def rotate(self, record: EndpointRecord) -> None:
-        """It is claimed for: all others come first the next time."""
-        self._expected[record.id] = self._expected.pop(record.id)
+    def rotate(self, records: Iterable[EndpointRecord]) -> None:
+        """They are claimed for: all others come first the next time."""
+        for record in records:
+            self._expected[record.id] = self._expected.pop(record.id)
 
     def claimed(self, record: EndpointRecord, first: datetime | None, until: datetime) -> None:
         """A claim took what was due from ``first`` on. ``until`` is `complete_until` the claim began."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import chain, islice
 from time import monotonic
 
 import msgspec
@@ -79,8 +80,9 @@ class Slots:
         if free <= 0:
             return reservations
         due = self._due.in_rotation(now)
-        each = -(-free // max(len(due), 1))  # a few for each, so that many are served and their connections stay in use
-        for endpoint, record in due:
+        first = list(islice(due, free))
+        each = -(-free // max(len(first), 1))  # a few, so that many are served and their connections stay in use
+        for endpoint, record in chain(first, due):
             if free <= 0:
                 break
             count = max(min(self._free_slots(endpoint, record, now), (free - record.in_flight + 1) // 2, each), 0)
@@ -88,8 +90,8 @@ class Slots:
             if count + prefetch > 0:
                 reservations.append(Reservation(record, count, prefetch, self.lease(endpoint)))
                 self._reserve(record, count)
-                self._due.rotate(record)
                 free -= count
+        self._due.rotate(reservation.record for reservation in reservations)
         return reservations
 
     def claimed(self, reservation: Reservation, got: int) -> None:
