@@ -15,7 +15,7 @@ from functools import partial
 from webhook_gateway import telemetry
 from webhook_gateway.crypto.master_keys import load_master_keys
 from webhook_gateway.crypto.vault import Vault
-from webhook_gateway.host import garbage, health, tracing, watchdog
+from webhook_gateway.host import garbage, health, scheduling, tracing, watchdog
 from webhook_gateway.host.loop import SELDOM, Loop
 from webhook_gateway.outbound.policy import policy_from
 from webhook_gateway.outbound.resolvers import resolver_named
@@ -68,6 +68,7 @@ async def run(settings: Settings) -> None:
     worker = Worker(settings, database, vault, sender, stopping)
     health.show(settings.worker_metrics_port, worker.stuck)
     garbage.relax()
+    scheduling.take_long_turns()
     watchdog.start()
     try:
         await worker.run()
