@@ -27,9 +27,9 @@ LARGEST_COMMIT = 500
 LARGEST_COMMIT_BYTES = 8_388_608
 FEW = 16
 """Events of a commit that tells the workers by itself, and that is not worth waiting for more of them."""
-COMPANY = 0.0018
-"""Seconds that an event waits for others where they come often: they share what a commit costs. A loop's timers have
-whole milliseconds, so it is two, less what the commit took that was under way as it came."""
+COMPANY = 0.0024
+"""Seconds that an event may take to be stored, if its commit takes as long as the last one. Where others come often it
+waits for some of them until then: they share what a commit costs. A loop's timers have whole milliseconds."""
 MANY = 40
 """The same where they come so often, and so many at once, that a commit of few would be most of what it costs."""
 PART = 2 / 3
@@ -128,6 +128,8 @@ class Commits:
         self._batch: list[tuple[Appended, Waiting, int]] = []
         """What is being stored."""
         self._committer: asyncio.Task[None] | None = None
+        self._took = 0.0
+        """Seconds, the last commit."""
         self._began = 0.0
         self._size = 0
         """Of the batch that began then."""
@@ -238,8 +240,10 @@ class Commits:
                 await self._wait_for(enough - waiting, min(left, QUIET))
                 if (waiting := self._count()) == before:
                     break
-        elif 0 < waiting < FEW and self._recent > OFTEN and (left := self._first + COMPANY - monotonic()) > 0:
-            await self._wait_for(FEW - waiting, left)
+        elif 0 < waiting < FEW and self._recent > OFTEN:
+            left = self._first + COMPANY - self._took - monotonic()
+            if left > 0:
+                await self._wait_for(FEW - waiting, left)
 
     def _count(self) -> int:
         return sum(map(len, self._queues.values()))
@@ -281,7 +285,8 @@ class Commits:
         began, told = monotonic(), len(batch) <= FEW
         events, clock = [appended for appended, _, _ in batch], self._database.clock
         results = await append(connection, events, notify=told, now=clock.now() if clock.is_certain() else None)
-        counters.soon(telemetry.append_seconds.observe, monotonic() - began)
+        self._took = monotonic() - began
+        counters.soon(telemetry.append_seconds.observe, self._took)
         counters.soon(telemetry.append_events.observe, len(batch))
         reach("after_append_commit")
         if not told:
