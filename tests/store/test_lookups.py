@@ -10,6 +10,7 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from tests.support.hospital import Hospital
+from tests.support.rows import prune_aged
 from webhook_gateway.delivery.registry import Registry
 from webhook_gateway.delivery.upkeep import Upkeep
 from webhook_gateway.intake.catalogue import EventType
@@ -60,12 +61,8 @@ async def test_an_event_that_was_there_before_leaves_no_second_row(hospital: Hos
 
 
 async def aged(hospital: Hospital, hours: int) -> int:
-    """How many idempotency keys are pruned after 72 hours, once they are older by so many."""
     async with hospital.database.connection() as connection:
-        await connection.execute(
-            "UPDATE idempotency_keys SET created_at = created_at - make_interval(hours => $1)", hours
-        )
-        return await partitions.prune_keys(connection, 72)
+        return await prune_aged(connection, hours)
 
 
 async def test_an_idempotency_key_that_is_no_longer_remembered_is_what_its_event_is_found_by(

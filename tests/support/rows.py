@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 from webhook_gateway.crypto.vault import Vault
 from webhook_gateway.intake.events import NewEvent, prepare
 from webhook_gateway.rules.histogram import size_of
-from webhook_gateway.store import attempt_stats, outbox, workers
+from webhook_gateway.store import attempt_stats, outbox, partitions, workers
 from webhook_gateway.store.attempt_stats import Counted, Kind
 from webhook_gateway.store.database import Connection
 
@@ -121,3 +121,9 @@ async def store_attempts(
     of_tenant = of_endpoint._replace(about_id=tenant_id, status=None)
     rows = [(kind, Counted(uuid7(), at, at, delivery_id, durations, attempts)) for kind in (of_endpoint, of_tenant)]
     await attempt_stats.add(connection, rows)
+
+
+async def prune_aged(connection: Connection, hours: int) -> int:
+    """How many idempotency keys are pruned after 72 hours, once they are older by so many."""
+    await connection.execute("UPDATE idempotency_keys SET created_at = created_at - make_interval(hours => $1)", hours)
+    return await partitions.prune_keys(connection, 72)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import httpx
 import pytest
 
-from tests.support.rows import store_finished
+from tests.support.rows import prune_aged, store_finished
 from tests.web.serving import Api, running
 from tests.web.test_events import GOOD
 from tests.web.world import World, make_world, post
@@ -206,10 +206,7 @@ async def test_an_event_is_found_once_by_a_key_before_and_after_it_is_forgotten_
 
     for hours in (0, 73):
         async with api.database.connection() as connection:
-            await connection.execute(
-                "UPDATE idempotency_keys SET created_at = created_at - make_interval(hours => $1)", hours
-            )
-            await partitions.prune_keys(connection, 72)
+            await prune_aged(connection, hours)
         assert await found("same") == expected
         page = await search(officer, "same", limit=1)
         assert [item["id"] for item in page["items"]] == [second]
