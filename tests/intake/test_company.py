@@ -11,7 +11,8 @@ import pytest
 
 from webhook_gateway import counters, telemetry
 from webhook_gateway.intake import commits as module
-from webhook_gateway.intake.commits import FEW, MANY, OFTEN, VERY_OFTEN
+from webhook_gateway.intake import company
+from webhook_gateway.intake.company import FEW, MANY, OFTEN, VERY_OFTEN, Company
 from webhook_gateway.store.database import Connection
 
 from .taking_in import taking_in
@@ -21,9 +22,9 @@ Post = Callable[[int], "list[asyncio.Task[None]]"]
 
 @pytest.fixture
 async def post(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Post]:
-    monkeypatch.setattr(module, "COMPANY", 3_600.0)
+    monkeypatch.setattr(company, "COMPANY", 3_600.0)
     monkeypatch.setattr(module, "LONG_COMPANY", 3_600.0)
-    monkeypatch.setattr(module, "RECENTLY", 3_600.0)
+    monkeypatch.setattr(company, "RECENTLY", 3_600.0)
     async with taking_in(database_url, "default") as intake:
         yield lambda count: [asyncio.create_task(intake.post(intake.tenants[0])) for _ in range(count)]
 
@@ -110,3 +111,25 @@ async def test_as_soon_as_it_is_free_they_are_committed_by_the_connection_that_i
         await intake.post(tenant)
         await intake.post(tenant)
         assert [one is preferred for one in used] == [False, True, True]
+
+
+def test_a_commit_that_took_longer_than_usual_is_company_enough() -> None:
+    rule = Company()
+    for _ in range(100):
+        rule.begin(FEW, rule.began + 0.005)
+        rule.end(0.002)
+    assert rule.seconds() == pytest.approx(company.COMPANY, abs=1e-5)
+    rule.begin(1, rule.began + 0.005)
+    rule.end(0.003)
+    assert rule.seconds() == pytest.approx(company.COMPANY - 0.001, abs=1e-4)
+    rule.begin(1, rule.began + 0.005)
+    rule.end(0.05)
+    assert rule.seconds() < 0
+
+
+def test_how_long_a_commit_of_many_takes_is_not_what_one_usually_does() -> None:
+    rule = Company()
+    for events, seconds in [(1, 0.002)] * 100 + [(FEW + 1, 0.05)] * 100 + [(1, 0.003)]:
+        rule.begin(events, rule.began + 0.001)
+        rule.end(seconds)
+    assert rule.seconds() == pytest.approx(company.COMPANY - 0.001, abs=1e-4)

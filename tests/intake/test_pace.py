@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from webhook_gateway.intake.commits import FEW, LONGEST_GAP, PACE
+from webhook_gateway.intake.commits import LONGEST_GAP, PACE
+from webhook_gateway.intake.company import FEW
 from webhook_gateway.store import notifications
 from webhook_gateway.store.notifications import GAP
 

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from math import exp
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -17,6 +16,7 @@ import msgspec
 
 from webhook_gateway import counters, telemetry
 from webhook_gateway.failpoints import reach
+from webhook_gateway.intake.company import FEW, LONG_COMPANY, QUIET, Company
 from webhook_gateway.rules.faults import Fault
 from webhook_gateway.store import offers, outbox
 from webhook_gateway.store.database import Connection, Database, DatabaseUnavailable
@@ -25,30 +25,11 @@ from webhook_gateway.store.outbox import Appended
 
 LARGEST_COMMIT = 500
 LARGEST_COMMIT_BYTES = 8_388_608
-FEW = 16
-"""Events of a commit that tells the workers by itself, and that is not worth waiting for more of them."""
-COMPANY = 0.0024
-"""Seconds that an event may take to be stored, if its commit takes as long as the last one. Where others come often it
-waits for some of them until then: they share what a commit costs. A loop's timers have whole milliseconds."""
-MANY = 40
-"""The same where they come so often, and so many at once, that a commit of few would be most of what it costs."""
-PART = 2 / 3
-"""Of those in the last commit and behind it so many are waited for at most: the others come while they are stored."""
-LONG_COMPANY = 0.009
-"""Seconds that an event waits for so many, as long as others come."""
-QUIET = 0.001
-"""Seconds in which none came, after which none is waited for: whoever posts may wait for these."""
 PACE = 0.002
 """Seconds by which the next notification is later for each event of a commit above `FEW`: the more come at once, the
 more of them share a round of fan-out, a claim and a settle."""
 LONGEST_GAP = 0.05
 """Seconds between two notifications at most."""
-OFTEN = 12
-"""Events within `RECENTLY` from which on it is often: others will come soon."""
-VERY_OFTEN = 200
-"""The same, for `MANY`."""
-RECENTLY = 0.05
-"""Seconds in which an event counts for a third of what it counted for."""
 LONGEST_QUEUE = 20_000
 """Events that wait for a commit: of one tenant that is alone; of several, each may have its part."""
 SWEEPS = 0.5, 0.1
@@ -128,13 +109,7 @@ class Commits:
         self._batch: list[tuple[Appended, Waiting, int]] = []
         """What is being stored."""
         self._committer: asyncio.Task[None] | None = None
-        self._took = 0.0
-        """Seconds, the last commit."""
-        self._began = 0.0
-        self._size = 0
-        """Of the batch that began then."""
-        self._recent = 0.0
-        """Events of the commits until ``_began``, each the less the longer ago."""
+        self._company = Company()
         self._first = 0.0
         """When the first came of those that wait."""
         self._missing = 0
@@ -210,7 +185,7 @@ class Commits:
             for _, waiting, _ in entries:
                 if waiting.until <= now:
                     waiting.end(DatabaseUnavailable("the commit took too long"))
-        if waits or self._began > now - SWEEPS[0]:
+        if waits or self._company.began > now - SWEEPS[0]:
             self._sweeping = asyncio.get_running_loop().call_later(SWEEPS[waits], self._sweep)
         else:
             self._sweeping = None
@@ -225,23 +200,19 @@ class Commits:
                 await self._wait_for(1)
             await self._wait_for_company()
             self._batch = self._next_batch()
-            now, self._size = monotonic(), len(self._batch)
-            self._recent = self._recent * exp((self._began - now) / RECENTLY) + self._size
-            self._began = now
+            self._company.begin(len(self._batch), monotonic())
         return bool(self._batch)
 
     async def _wait_for_company(self) -> None:
-        """For `COMPANY` where few wait and some will come, longer where they come by thousands a second."""
         waiting = self._count()
-        if self._recent > VERY_OFTEN and self._size + waiting > MANY:
-            enough = min(MANY, int(PART * (self._size + waiting)))
+        if enough := self._company.many(waiting):
             while 0 < waiting < enough and (left := self._first + LONG_COMPANY - monotonic()) > 0:
                 before = waiting
                 await self._wait_for(enough - waiting, min(left, QUIET))
                 if (waiting := self._count()) == before:
                     break
-        elif 0 < waiting < FEW and self._recent > OFTEN:
-            left = self._first + COMPANY - self._took - monotonic()
+        elif 0 < waiting < FEW:
+            left = self._first + self._company.seconds() - monotonic()
             if left > 0:
                 await self._wait_for(FEW - waiting, left)
 
@@ -285,8 +256,9 @@ class Commits:
         began, told = monotonic(), len(batch) <= FEW
         events, clock = [appended for appended, _, _ in batch], self._database.clock
         results = await append(connection, events, notify=told, now=clock.now() if clock.is_certain() else None)
-        self._took = monotonic() - began
-        counters.soon(telemetry.append_seconds.observe, self._took)
+        took = monotonic() - began
+        self._company.end(took)
+        counters.soon(telemetry.append_seconds.observe, took)
         counters.soon(telemetry.append_events.observe, len(batch))
         reach("after_append_commit")
         if not told:
