@@ -118,13 +118,13 @@ def test_a_commit_that_took_longer_than_usual_is_company_enough() -> None:
     for _ in range(100):
         rule.begin(FEW, rule.began + 0.005)
         rule.end(0.002)
-    assert rule.seconds() == pytest.approx(company.COMPANY, abs=1e-5)
+    assert rule.wait_of_few() == pytest.approx(company.COMPANY, abs=1e-5)
     rule.begin(1, rule.began + 0.005)
     rule.end(0.003)
-    assert rule.seconds() == pytest.approx(company.COMPANY - 0.001, abs=1e-4)
+    assert rule.wait_of_few() == pytest.approx(company.COMPANY - 0.001, abs=1e-4)
     rule.begin(1, rule.began + 0.005)
     rule.end(0.05)
-    assert rule.seconds() < 0
+    assert rule.wait_of_few() < 0
 
 
 def test_how_long_a_commit_of_many_takes_is_not_what_one_usually_does() -> None:
@@ -132,4 +132,4 @@ def test_how_long_a_commit_of_many_takes_is_not_what_one_usually_does() -> None:
     for events, seconds in [(1, 0.002)] * 100 + [(FEW + 1, 0.05)] * 100 + [(1, 0.003)]:
         rule.begin(events, rule.began + 0.001)
         rule.end(seconds)
-    assert rule.seconds() == pytest.approx(company.COMPANY - 0.001, abs=1e-4)
+    assert rule.wait_of_few() == pytest.approx(company.COMPANY - 0.001, abs=1e-4)

@@ -205,14 +205,14 @@ class Commits:
 
     async def _wait_for_company(self) -> None:
         waiting = self._count()
-        if enough := self._company.many(waiting):
+        if enough := self._company.enough_of_many(waiting):
             while 0 < waiting < enough and (left := self._first + LONG_COMPANY - monotonic()) > 0:
                 before = waiting
                 await self._wait_for(enough - waiting, min(left, QUIET))
                 if (waiting := self._count()) == before:
                     break
         elif 0 < waiting < FEW:
-            left = self._first + self._company.seconds() - monotonic()
+            left = self._first + self._company.wait_of_few() - monotonic()
             if left > 0:
                 await self._wait_for(FEW - waiting, left)
 

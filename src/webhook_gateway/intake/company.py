@@ -50,12 +50,12 @@ class Company:
         if self._size <= FEW:
             self._usual += USUALLY * (seconds - self._usual)
 
-    def many(self, waiting: int) -> int:
+    def enough_of_many(self, waiting: int) -> int:
         """Up to so many events wait `LONG_COMPANY`, where they come by thousands a second; 0 where they don't."""
         if self._recent > VERY_OFTEN and self._size + waiting > MANY:
             return min(MANY, int(PART * (self._size + waiting)))
         return 0
 
-    def seconds(self) -> float:
+    def wait_of_few(self) -> float:
         """For how long fewer than `FEW` wait for others; 0 where too few come."""
         return COMPANY - self._longer if self._recent > OFTEN else 0.0
