@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.hospital import Hospital, hospital_on
 from tests.support.postgres import Server, serving
-from webhook_gateway import telemetry
+from webhook_gateway import lines
 from webhook_gateway.cores import usable
 from webhook_gateway.store import migrate
 
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _lines_written() -> Iterator[None]:
     """A test's event loop ends before the lines that still wait for others."""
     yield
-    telemetry._write_lines()
+    lines.write()
 
 
 @pytest.fixture(scope="session")

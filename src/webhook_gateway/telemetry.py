@@ -6,8 +6,6 @@ numbers only.
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +17,7 @@ import msgspec
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from webhook_gateway import counters
+from webhook_gateway import counters, lines
 from webhook_gateway.rules import ids
 from webhook_gateway.rules.model import Delivery, Endpoint
 from webhook_gateway.rules.outcome import Exchange, words_of
@@ -122,7 +120,7 @@ def request_answered(
     counters.soon(count, 1)
     counters.soon(seconds, duration)
     if who is not None and _level <= logging.INFO:
-        _write_soon(_Request("info", datetime.now(UTC), method, int(duration * 1e6) / 1e6, route, status, *who))
+        lines.write_soon(_Request("info", datetime.now(UTC), method, int(duration * 1e6) / 1e6, route, status, *who))
     else:
         counters.count()
 
@@ -145,7 +143,7 @@ def attempt_made(endpoint: Endpoint, delivery: Delivery, exchange: Exchange, ver
     attempt_seconds.observe(exchange.duration)
     if _level > logging.INFO:
         return
-    _write_soon(
+    lines.write_soon(
         _Attempt(
             ids.render(ids.DELIVERY, delivery.id),
             ids.recall_recent(ids.EVENT, delivery.event_id),
@@ -192,40 +190,6 @@ class _Attempt(msgspec.Struct, omit_defaults=True, tag_field="message", tag="att
     detail: str | None = None
     tls: str | None = None
     sends: int = 1
-
-
-def _write_soon(line: object) -> None:
-    """Past the logger, which cost a tenth of a worker's CPU for these; and with others, since one alone costs most."""
-    if not _unwritten:
-        asyncio.get_running_loop().call_later(LINGER, _write_lines)
-    _unwritten.append(line)
-    if len(_unwritten) == MOST_UNWRITTEN:
-        asyncio.get_running_loop().call_soon(_write_lines)
-
-
-LINGER, MOST_UNWRITTEN = 0.25, 64  # seconds that a line waits for others, and how many do
-_unwritten: list[object] = []
-_encode_lines = msgspec.json.Encoder().encode_lines
-_ATOMIC = 4096
-"""Bytes that are written whole, whoever else writes to the same pipe (pipe(7))."""
-
-
-@atexit.register
-def _write_lines() -> None:
-    counters.count()
-    lines, begin = _unwritten.copy(), 0
-    _unwritten.clear()  # first: a write that fails must not keep those after it from being written
-    text = _encode_lines(lines)
-    while begin < len(text):
-        last = len(text) if len(text) - begin <= _ATOMIC else text.rfind(b"\n", begin, begin + _ATOMIC) + 1
-        end = last or text.index(b"\n", begin) + 1  # a line that is longer
-        _write(text[begin:end])
-        begin = end
-
-
-def _write(lines: bytes) -> None:
-    sys.stderr.buffer.write(lines)
-    sys.stderr.buffer.flush()
 
 
 def event_unmatched(event_id: UUID, event_type: str) -> None:
