@@ -30,7 +30,7 @@ from .registry import EndpointRecord, Leased, Registry
 from .sending import NOT_WANTED, Sending
 from .slots import Slots
 
-SETTLE_GAP = 0.02
+SETTLE_GAP = 0.03
 """Seconds from one settle to the next: nobody waits for one, unless an ordering key goes on, and each is a commit."""
 MOST = 10_000
 """Results of one settle."""

@@ -10,10 +10,12 @@ from time import perf_counter
 from .deliver import Result
 from .registry import EndpointRecord
 
-FEW = 8
-"""Results that may wait for others: fewer than one endpoint usually has under way."""
-COMPANY = 0.15
+FEW = 10
+"""Results that may wait for others: no more than one endpoint usually has under way."""
+COMPANY = 0.2
 """Seconds after a settle for which they do."""
+PATIENCE = 0.1
+"""Seconds that they wait longer for one more, whose answer wakes the process anyway: to wake up by a timer costs."""
 HURRY = 1.0
 """Seconds for which none does once something waits behind an open delivery."""
 
@@ -37,7 +39,7 @@ class Unsettled:
     def add(self, record: EndpointRecord, result: Result) -> None:
         self.results.append((record, result))
         self.untold.append(result)
-        if len(self.results) in (1, FEW):
+        if len(self.results) <= FEW:
             self.wait()
 
     def hurry(self) -> None:
@@ -55,7 +57,7 @@ class Unsettled:
             self._ring()
             return False
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(left, self._ring)
+            self._timer = asyncio.get_running_loop().call_later(left + PATIENCE, self._ring)
         return True
 
     def _ring(self) -> None:
