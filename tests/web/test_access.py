@@ -30,7 +30,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What is written as lines, as it is written."""
     telemetry.configure()
     written: list[dict[str, Any]] = []
-    monkeypatch.setattr(telemetry, "_write", lambda chunk: written.extend(map(json.loads, chunk.splitlines())))
+    monkeypatch.setattr("webhook_gateway.lines._put", lambda chunk: written.extend(map(json.loads, chunk.splitlines())))
     return written
 
 
