@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -15,13 +14,11 @@ class Line(msgspec.Struct):
     number: int
 
 
-@pytest.fixture(autouse=True)
-def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
-    lines.write()
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     texts: list[bytes] = []
     monkeypatch.setattr(lines, "_put", texts.append)
-    yield texts
-    lines.write()
+    return texts
 
 
 async def test_one_that_comes_late_enough_is_written_with_all(

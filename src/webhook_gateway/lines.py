@@ -29,7 +29,7 @@ _timer: asyncio.TimerHandle | None = None
 
 
 def write_soon(line: object) -> None:
-    """``line`` is a struct of its members. Also what is to be counted soon is counted then."""
+    """``line`` is a struct of its members."""
     global _due, _timer
     loop = asyncio.get_running_loop()
     if not _unwritten:
@@ -43,7 +43,7 @@ def write_soon(line: object) -> None:
 
 @atexit.register
 def write() -> None:
-    """Those that wait."""
+    """Those that wait, now. What is to be counted soon is counted with them."""
     if _timer is not None:
         _timer.cancel()
     counters.count()
