@@ -30,8 +30,8 @@ PATIENCE = 180.0
 
 
 @pytest.fixture
-def demo(place: Path) -> Iterator[tuple[str, str]]:
-    """Its address and an administrator's key, once its day is over and it stays up."""
+def demo(place: Path) -> Iterator[tuple[str, str, int]]:
+    """Its address, an administrator's key, and its worker's metrics' port, once its day is over and it stays up."""
     command = [sys.executable, "-m", "webhook_gateway.cli", "demo", "--patients", "2"]
     environment = bare_environment(TMPDIR=str(place))
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
@@ -43,31 +43,36 @@ def demo(place: Path) -> Iterator[tuple[str, str]]:
                 if line.startswith("it stays up until"):
                     break
             (address,), (key,) = (re.findall(rf"^{what} +(\S+)", "".join(said), re.M) for what in ("API", "key"))
-            yield address, key
+            yield address, key, metrics_port(place)
         finally:
             running.terminate()
             running.communicate()
 
 
+def metrics_port(place: Path) -> int:
+    """As the worker logged it: somebody else may have had the port after the API's."""
+    (log,) = place.glob("webhook-gateway-demo-*/worker-1.log")
+    (port,) = re.findall(r'"port": ?(\d+).*"metrics_shown"', log.read_text())
+    return int(port)
+
+
 @pytest.fixture
-def prometheus(demo: tuple[str, str], tmp_path: Path) -> Iterator[httpx.Client]:
+def prometheus(demo: tuple[str, str, int], tmp_path: Path) -> Iterator[httpx.Client]:
     """One that scrapes the demo as the documentation says, with a key of its own that ends one day."""
-    address, key = demo
+    address, key, workers = demo
     with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, trust_env=False) as admin:
         ends = (datetime.now(UTC) + timedelta(days=365)).isoformat()
         new = {"name": "prometheus", "scopes": ["metrics:read"], "expires_at": ends}
         scrapes = admin.post("/v1/keys", json=new).raise_for_status().json()["key"]
-    where = httpx.URL(address)
-    assert where.port is not None
     jobs = [
         {
             "job_name": "webhook-gateway",
             "authorization": {"credentials": scrapes},
-            "static_configs": [{"targets": [f"127.0.0.1:{where.port}"]}],
+            "static_configs": [{"targets": [address.removeprefix("http://")]}],
         },
         {
             "job_name": "webhook-gateway-workers",
-            "static_configs": [{"targets": [f"127.0.0.1:{where.port + 1}"]}],
+            "static_configs": [{"targets": [f"127.0.0.1:{workers}"]}],
         },
     ]
     config = tmp_path / "prometheus.yml"
@@ -94,8 +99,8 @@ def prometheus(demo: tuple[str, str], tmp_path: Path) -> Iterator[httpx.Client]:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus (Debian: prometheus)")
-def test_beside_the_running_demo_no_panel_is_empty(demo: tuple[str, str], prometheus: httpx.Client) -> None:
-    address, key = demo
+def test_beside_the_running_demo_no_panel_is_empty(demo: tuple[str, str, int], prometheus: httpx.Client) -> None:
+    address, key, _ = demo
     empty, deadline = dict.fromkeys(QUERIES, "was never asked"), time.monotonic() + PATIENCE
     with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, trust_env=False) as admin:
         while empty and time.monotonic() < deadline:
