@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from tests.support.hospital import LAB_RESULT, PATIENCE, Hospital
-from webhook_gateway.rules.model import Delivery
+from webhook_gateway.delivery.told import first_attempt
 from webhook_gateway.store import configuration, deliveries, offers, outbox, workers
 from webhook_gateway.store.notifications import Heard, OwnChannel, listen
 from webhook_gateway.store.offers import LEASED, Handed, Offer
@@ -252,10 +252,7 @@ async def test_only_the_first_of_a_key_is_leased_and_the_next_is_not_stranded_by
         handed = await worker.next()
         assert (handed.event_id, handed.endpoint_ids, handed.waits) == (second.id, [], True)
         assert await hospital.claim(endpoint_id) == []
-        head = Delivery(
-            *(deliveries.id_of(first.event_id, endpoint_id), hospital.tenant_id, endpoint_id, first.event_id),
-            *(LAB_RESULT, 1, first.lease_id, first.ordering_key),
-        )
+        head = first_attempt(first, endpoint_id, first.lease_id, True)
         await hospital.finish(head)
         assert [one.event_id for one in await hospital.claim(endpoint_id)] == [second.id]
 

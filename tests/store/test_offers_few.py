@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.support.hospital import LAB_RESULT, PATIENCE, PAYMENT, Hospital
-from webhook_gateway.rules.model import Delivery
+from webhook_gateway.delivery.told import first_attempt
 from webhook_gateway.store import configuration, deliveries, offers
 from webhook_gateway.store.offers import Handed, Offer
 from webhook_gateway.store.outbox import Appended
@@ -119,28 +119,23 @@ async def test_what_is_behind_another_of_its_key_is_not_leased_and_not_stranded(
         handed = {one.event_id: one for one in await heard(worker, 2)}
         assert (handed[second.id].endpoint_ids, handed[second.id].waits) == ([], True)
         assert (handed[other.id].endpoint_ids, handed[other.id].waits) == ([endpoint_id], False)
-        head = Delivery(
-            *(deliveries.id_of(first.event_id, endpoint_id), hospital.tenant_id, endpoint_id, first.event_id),
-            *(LAB_RESULT, 1, first.lease_id, first.ordering_key),
-        )
-        await hospital.finish(head)
+        await hospital.finish(first_attempt(first, endpoint_id, first.lease_id, True))
         assert [one.event_id for one in await hospital.claim(endpoint_id)] == [second.id]
 
 
-async def test_of_two_endpoints_only_that_which_has_an_earlier_one_open_is_waited_for(hospital: Hospital) -> None:
+@pytest.mark.parametrize("beside", [[], ["b"]])
+async def test_of_two_endpoints_only_that_which_has_an_earlier_one_open_is_waited_for(
+    hospital: Hospital, beside: list[str]
+) -> None:
     first, second = await hospital.endpoint(), await hospital.endpoint()
     async with offering(hospital) as worker:
         await worker.offer(first, second)
-        await post(hospital, earlier := hospital.prepared("a"))
-        (handed,) = await heard(worker, 1)
-        done = Delivery(
-            *(deliveries.id_of(earlier.id, first), hospital.tenant_id, first, earlier.id),
-            *(LAB_RESULT, 1, handed.lease_id, handed.ordering_key),
-        )
-        await hospital.finish(done)
         await post(hospital, hospital.prepared("a"))
-        (handed,) = await heard(worker, 1)
-    assert (handed.endpoint_ids, handed.waits) == ([first], True)
+        (earlier,) = await heard(worker, 1)
+        await hospital.finish(first_attempt(earlier, first, earlier.lease_id, True))
+        await post(hospital, event := hospital.prepared("a"), *map(hospital.prepared, beside))
+        handed = {one.event_id: one for one in await heard(worker, 1 + len(beside))}
+    assert (handed[event.id].endpoint_ids, handed[event.id].waits) == ([first], True)
 
 
 async def test_an_append_of_few_waits_for_no_settle(hospital: Hospital) -> None:
