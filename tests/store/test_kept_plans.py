@@ -144,16 +144,16 @@ async def test_what_was_planned_for_an_empty_table_reads_no_more_than_it_needs_f
                 if pages > allowed:
                     failed.append(f"{name} touched {pages} pages\n{plan}")
             assert not failed, "\n\n".join(failed)
-            for count, statement in ((1, offers.APPEND), (16, offers.append_few(16))):
+            for count in (1, 5, 16):
                 made = await connection.fetchval("SELECT count(*) FROM deliveries")
-                await connection.fetch(statement, *arriving(count))
+                await connection.fetch(*arriving(count))
                 made = await connection.fetchval("SELECT count(*) FROM deliveries") - made
                 assert made == 10 * count
         await database.close()
 
 
 def arriving(count: int) -> list[Any]:
-    """The arguments of an append of so many events, each of a key that has open deliveries."""
+    """The append of so many events and its arguments, each of a key that has open deliveries."""
     each = [
         [
             *(uuid7(), OF, "lab_result.final", None, number, 10, b"sealed", uuid4().bytes, b"f"),
@@ -161,7 +161,10 @@ def arriving(count: int) -> list[Any]:
         ]
         for number in range(count)
     ]
-    return [*(value for one in each for value in one), time(), uuid4(), "channel", "outbox"]
+    values = [*(value for one in each for value in one), time()]
+    if count <= offers.BY_ITSELF:
+        return [offers.append_each(count), *values, "channel", "outbox"]
+    return [offers.append_few(count), *values, uuid4(), "channel", "outbox"]
 
 
 async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[Any], int]]:
@@ -191,9 +194,11 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
         1
     ]
     new_ones = [first, [uuid7() for _ in first], *[[some[0]] * len(first), [True] * len(first), [30.0] * len(first)]]
+    alone, five, few = arriving(1), arriving(5), arriving(16)
     return {
-        "append by offer": (offers.APPEND, arriving(1), 400),
-        "append few by offer": (offers.append_few(16), arriving(16), 6_000),
+        "append by offer": (alone[0], alone[1:], 400),
+        "append five by offer": (five[0], five[1:], 2_000),
+        "append few by offer": (few[0], few[1:], 6_000),
         "fan out": (outbox.FAN_OUT, [1 << 40, lowest, first, *new_ones, lease, events[:16], time()], 800),
         "ready": (deliveries.READY, [], 100),
         "first due": (deliveries.FIRST_DUE, [ten, [LONG_AGO] * 10], 100),

@@ -1,4 +1,4 @@
-"""Of a few events that are stored together the deliveries are made at once, of all of them or of none."""
+"""Of a few events that are stored together deliveries are made at once: each by itself, or of all of them or none."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ from webhook_gateway.store.offers import Handed, Offer
 from webhook_gateway.store.outbox import Appended
 
 from .test_offers import CHANGES, Offering, offering, waits_in_outbox
+
+
+@pytest.fixture(autouse=True, params=[1, offers.BY_ITSELF])
+def by_itself(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """So many events are stored by a call each."""
+    monkeypatch.setattr(offers, "BY_ITSELF", request.param)
+    return int(request.param)
 
 
 async def post(hospital: Hospital, *events: Appended) -> None:
@@ -77,7 +84,9 @@ async def test_each_worker_hears_of_the_types_that_it_has_offered_to_send(hospit
         assert [one.event_id for one in await heard(other, 1)] == [payment.id]
 
 
-async def test_where_one_has_no_offer_all_wait_in_the_outbox(hospital: Hospital) -> None:
+async def test_where_one_has_no_offer_it_waits_in_the_outbox_and_so_do_those_that_go_with_it(
+    hospital: Hospital, by_itself: int
+) -> None:
     endpoint_id = await hospital.endpoint()
     async with offering(hospital) as worker:
         events = [hospital.prepared("a"), hospital.prepared("b", PAYMENT)]
@@ -85,11 +94,13 @@ async def test_where_one_has_no_offer_all_wait_in_the_outbox(hospital: Hospital)
         assert await all_wait(hospital, *events)
         await hospital.fan_out()
         await worker.offer(endpoint_id)
-        events = [hospital.prepared("c"), hospital.prepared("d", PAYMENT)]
+        events = [hospital.prepared("c"), hospital.prepared("d", PAYMENT), hospital.prepared("e")]
         await post(hospital, *events)
-        assert await all_wait(hospital, *events)
+        waiting = events if by_itself == 1 else events[1:]  # none goes past what waits
         rows = await hospital.rows("SELECT event_id FROM outbox ORDER BY sequence")
-        assert [row["event_id"] for row in rows] == [event.id for event in events]
+        assert [row["event_id"] for row in rows] == [event.id for event in waiting]
+        made = await hospital.rows("SELECT event_id FROM deliveries WHERE event_id = ANY($1)", [e.id for e in events])
+        assert {row["event_id"] for row in made} == {event.id for event in events if event not in waiting}
 
 
 @pytest.mark.parametrize("happens", CHANGES)
@@ -156,11 +167,27 @@ async def test_of_those_stored_before_under_their_key_nothing_is_made_again(hosp
     async with offering(hospital) as worker:
         await worker.offer(endpoint_id)
         async with hospital.database.connection() as connection:
-            assert list(await offers.append(connection, [one, two], time.time())) == [one.id, two.id]
-            assert list(await offers.append(connection, [two, three], time.time())) == [three.id]
+            assert set(await offers.append(connection, [two, one], time.time())) == {one.id, two.id}
+            assert set(await offers.append(connection, [two, three], time.time())) == {three.id}
             assert await offers.append(connection, [one, three], time.time()) == {}
     assert await hospital.count("deliveries") == 3
     assert await hospital.count("events") == 3
+
+
+async def test_two_that_store_the_same_keys_in_another_order_end_no_transaction_of_each_other(
+    hospital: Hospital,
+) -> None:
+    one, two = (replace(hospital.prepared(key), key=key.encode(), fingerprint=b"f") for key in "ab")
+    again = [replace(event, id=hospital.prepared(None).id) for event in (two, one)]
+    async with hospital.database.connection() as first, hospital.database.connection() as second:
+        async with first.transaction():
+            await offers.append(first, [one], time.time())
+            other = asyncio.create_task(offers.append(second, again, time.time()))
+            await hospital.until(
+                "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            await offers.append(first, [two], time.time())
+        assert await other == {}
 
 
 async def test_nothing_is_made_of_few_while_the_clock_is_in_doubt(hospital: Hospital) -> None:

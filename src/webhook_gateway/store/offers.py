@@ -17,7 +17,7 @@ from asyncpg.pgproto.pgproto import UUID as DriverUUID
 
 from .clock import time_near
 from .database import Connection
-from .deliveries import CHANCE, new_id
+from .deliveries import CHANCE
 from .notifications import CHANNEL, OUTBOX
 from .outbox import Appended
 
@@ -42,27 +42,48 @@ WITHDRAW = """
 DELETE FROM offers WHERE worker_id = $1 AND ($2::uuid IS NULL OR (tenant_id, type) = ($2, $3))
 """
 
-APPEND = f"""
--- append by offer: an event that comes alone, and its deliveries where a worker has offered to send them at once
-SELECT append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::uuid[],
-                  {time_near("$13", "NULL")} IS NOT NULL, $11, $12, $14, $15, $16)
+EACH = ["uuid", "uuid", "text", "timestamptz", "bigint", "int", "bytea", "bytea", "bytea", "text", "text", "bigint"]
+"""What there is of each event, in the order of the functions' parameters. All values come one by one: the driver's
+arrays cost more than all the rest of its part."""
+
+BY_ITSELF = 5
+"""So many events are stored by a call each. More share the parts of one statement, which costs as much to begin as
+three such calls, and touches twice as much memory."""
+
+
+@cache
+def append_each(count: int) -> str:
+    """Stores so many events, each with its deliveries where a worker has offered to send them at once. Of more than one
+    those that are null are none: by these alone a session can have it planned."""
+    calls = [_append_one(at, len(EACH) * count + 1) for at in range(1, len(EACH) * count, len(EACH))]
+    if count > 1:
+        calls = [f"CASE WHEN ${1 + len(EACH) * at}::uuid IS NOT NULL THEN {call} END" for at, call in enumerate(calls)]
+    return f"""
+-- append by offer: each event, and its deliveries where a worker has offered to send them at once
+SELECT {", ".join(calls)}
 """
 
-EACH = ["uuid", "uuid", "text", "timestamptz", "bigint", "int", "bytea", "bytea", "bytea", "text", "text", "bigint"]
-"""What there is of each event, whether it comes alone or with a few others."""
+
+def _append_one(first: int, now: int) -> str:
+    """Of the event that has the parameters from ``first`` on; its lease has its own id."""
+    *values, lookups, begins, ends = (f"${at}" for at in range(first, first + len(EACH)))
+    may = f"{time_near(f'${now}', 'NULL')} IS NOT NULL"
+    return (
+        f"append_one({', '.join(values)}, {lookups}::text::uuid[], {may}, {begins}, {ends}, {values[0]}, "
+        f"${now + 1}, ${now + 2})"
+    )
 
 
 @cache
 def append_few(count: int) -> str:
-    """The same for so many that come together; deliveries are made of all of them, or of none. Their values come one by
-    one: the driver's arrays cost more than all the rest of its part."""
+    """The same for more; deliveries are made of all of them, or of none."""
     now = len(EACH) * count + 1
     *events, begins, ends = (
         f"ARRAY[{', '.join(f'${at}' for at in range(column, now, len(EACH)))}]::{kind}[]"
         for column, kind in enumerate(EACH, 1)
     )
     return f"""
--- append few by offer: some events that come together, as one that comes alone
+-- append few by offer: more events that come together
 SELECT * FROM append_few({", ".join(events)}, {time_near(f"${now}", "NULL")} IS NOT NULL,
                          {begins}, {ends}, ${now + 1}, ${now + 2}, ${now + 3})
 """
@@ -112,21 +133,27 @@ async def append(connection: Connection, events: Sequence[Appended], now: float)
     """As `outbox.append` of few that are for whoever wants them, no two of one ordering key. ``now`` is the database's
     time as far as it is known."""
     values: list[object] = []
+    by_itself = len(events) <= BY_ITSELF
+    if by_itself and len(events) > 1:  # in one order everywhere, or two that store the same keys wait for each other
+        events = sorted(events, key=lambda event: (event.tenant_id, event.key or b""))
     for event in events:
         begins, ends = divmod(event.id.int + (1 << 80), 1 << 64)
         values += msgspec.structs.astuple(event)[:9]
         values += event.lookups, f"{begins:016x}", ends - (1 << 64)  # RFC 9562's variant
-    values += now, new_id(), CHANNEL, OUTBOX
-    if len(events) == 1:
-        accepted_at = await connection.fetchval(APPEND, *values)
-        return {} if accepted_at is None else {events[0].id: accepted_at}
-    ((accepted_at, stored),) = await connection.fetch(append_few(len(events)), *values)
+    if by_itself:
+        (times,) = await connection.fetch(append_each(len(events)), *values, now, CHANNEL, OUTBOX)
+        return {event.id: at for event, at in zip(events, times, strict=True) if at is not None}
+    ((accepted_at, stored),) = await connection.fetch(
+        append_few(len(events)), *values, now, events[0].id, CHANNEL, OUTBOX
+    )
     return dict.fromkeys([event.id for event in events] if stored is None else stored, accepted_at)
 
 
 async def plan(connection: Connection) -> None:
     """Does what a session has to do once before a few events are stored: it takes as long as ten of their commits."""
-    await connection.fetch(append_few(0), 0.0, new_id(), CHANNEL, OUTBOX)
+    for count in range(2, BY_ITSELF + 1):
+        await connection.fetch(append_each(count), *[None] * len(EACH) * count, 0.0, CHANNEL, OUTBOX)
+    await connection.fetch(append_few(0), 0.0, UUID(int=0), CHANNEL, OUTBOX)
 
 
 def read_handed(words: str) -> Handed:
