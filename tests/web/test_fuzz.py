@@ -57,6 +57,7 @@ async def fuzz(document: str, key: str, workers: int, directory: Path) -> tuple[
         *("--header", f"Authorization: Bearer {key}"),
         *("--max-time", SECONDS, "--seed", SEED, "--workers", str(workers)),
         *("--phases", "examples,coverage,fuzzing"),
+        *("--request-timeout", "40"),  # who tries an endpoint may wait for 20 seconds
         *("--exclude-checks", ",".join(sorted(NOT_SAID))),
         *("--suppress-health-check", "all", "--warnings", "off", "--continue-on-failure"),
         cwd=directory,
