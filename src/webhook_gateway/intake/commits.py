@@ -263,8 +263,15 @@ class Commits:
         reach("after_append_commit")
         if not told:
             self._notifier.ask(min(GAP + PACE * (len(batch) - FEW), LONGEST_GAP))
-        for (_, waiting, index), result in zip(batch, results, strict=True):
-            waiting.put(index, result)
+        if told and self._queues:  # what waits is on its way before these answers are made
+            asyncio.get_running_loop().call_soon(_tell, batch, results)
+        else:
+            _tell(batch, results)
+
+
+def _tell(batch: list[tuple[Appended, Waiting, int]], results: list[Receipt | EventRefused]) -> None:
+    for (_, waiting, index), result in zip(batch, results, strict=True):
+        waiting.put(index, result)
 
 
 async def append(
