@@ -110,7 +110,7 @@ async def test_what_a_crash_takes_of_a_fan_out_is_made_again_before_what_came_la
 
         # Who has sent it meanwhile writes that down.
         attempt = Attempt(sent.id, deliveries.new_id(), time(), 0.1, bytes(32))
-        alike = Alike(hospital.tenant_id, 1, 1, "answered", "accepted", 200, None, None, 1, None, None, None, None, 32)
+        alike = Alike(hospital.tenant_id, 1, 1, "answered", "accepted", 200, None, None, 1, None, None, None, None)
         async with hospital.database.connection() as connection:
             ended = [Finished(sent, DeliveryState.DELIVERED)]
             assert not (await deliveries.settle(connection, [(alike, [attempt])], ended, [])).ours

@@ -23,7 +23,6 @@ from webhook_gateway.store import (
     retention,
     waiting,
 )
-from webhook_gateway.store.attempts import recorded
 from webhook_gateway.store.database import Connection, Database
 
 from .plans import explain_prepared
@@ -167,6 +166,11 @@ def arriving(count: int) -> list[Any]:
     return [offers.append_few(count), *values, uuid4(), "channel", "outbox"]
 
 
+def _new_delivery() -> tuple[object, ...]:
+    nobody = UUID(int=0)
+    return uuid7(), nobody, nobody, nobody, "lab_result.final", 1, None, True, None, None, None
+
+
 async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[Any], int]]:
     """By name: the statement, its arguments for as many rows as a busy worker has, and the pages allowed."""
     lease = uuid4()
@@ -185,11 +189,7 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
     answer = await connection.fetchrow("SELECT delivery_id, id FROM attempts LIMIT 1") or [uuid4(), uuid4()]
     kept = await connection.fetch("SELECT id FROM kept_bodies LIMIT 100")
     known = await connection.fetch("SELECT tenant_id, key FROM idempotency_keys LIMIT 100")
-    nothing = recorded([])
-    nobody = [UUID(int=0)] * SOME
-    types, sequences = ["lab_result.final"] * SOME, [1] * SOME
-    new = [[uuid7() for _ in nobody], *[nobody] * 3, types, sequences, [None] * SOME, [True] * SOME]
-    new += [*[[None] * SOME] * 3, None]
+    insert, insert_with_bodies = ([_new_delivery() for _ in range(SOME)] for _ in range(2))
     first = [row["sequence"] for row in await connection.fetch("SELECT sequence FROM outbox ORDER BY 1 LIMIT 16")] or [
         1
     ]
@@ -210,7 +210,7 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
         "answers": (retention.ANSWERS, [UUID(int=(1 << 128) - 1), 100], 500),
         "forget answer": (retention.FORGET_ANSWER, [*answer], 100),
         "end open": (retention.END_OPEN, [UUID(int=1 << 112), 90, 200, retention.TOO_LONG], 200),
-        "finish": (deliveries.FINISH, [*nothing, some, [lease] * SOME, *ends(SOME)], 20_000),
+        "finish": (deliveries.FINISH, ends(some, lease), 20_000),
         "retry": (
             deliveries.RETRY,
             [some, [lease] * SOME, [1.0] * SOME, [1] * SOME, [None] * SOME, time(), [None] * SOME],
@@ -228,6 +228,6 @@ async def hot_statements(connection: Connection) -> dict[str, tuple[str, list[An
         "standing": (waiting.STANDING, [some[:50], endpoint_ids[:50], keys[:50], True, 9], 2_000),
         "unreached": (finished.UNREACHED, [events, endpoint_ids], 6_000),
         "earlier": (outbox.EARLIER, [[r[0] for r in known], [r[1] for r in known]], 2_000),
-        "insert": (outbox.INSERT_DELIVERIES, new, 20_000),
-        "insert with bodies": (outbox.INSERT_WITH_BODIES, [[uuid7() for _ in nobody], *new[1:], events], 22_000),
+        "insert": (outbox.INSERT_DELIVERIES, [insert, None], 20_000),
+        "insert with bodies": (outbox.INSERT_WITH_BODIES, [insert_with_bodies, None, events], 22_000),
     }

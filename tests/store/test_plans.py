@@ -129,8 +129,12 @@ async def test_nor_where_the_planner_takes_a_table_full_of_dead_rows_for_empty(
         "known": 6_000,
     }
     _, finish = hot["finish"]
-    some, leases, *_ = finish[len(recorded([])) :]
-    await emptied.execute("UPDATE deliveries SET lease_id = $1 WHERE id = ANY($2)", leases[0], some)
+    _, ended, *_ = finish
+    await emptied.execute(
+        "UPDATE deliveries SET lease_id = $1 WHERE id = ANY($2)",
+        ended[0][1],
+        [delivery_id for delivery_id, *_ in ended],
+    )
     for name, pages in allowed.items():
         await expect_few_pages(emptied, name, pages, *hot[name], mode=mode)
 
@@ -149,12 +153,11 @@ async def hot_statements(
     )
     columns = [list(each) for each in zip(*page, strict=True)]
     leases, ten = [uuid4()] * 100, [endpoint(number) for number in endpoints]
-    nothing = recorded([])
     return {
         "ready": (deliveries.READY, []),
         "first due": (deliveries.FIRST_DUE, [ten, [low_water_mark] * 10]),
         "claim": (deliveries.CLAIM, [ten, [10] * 10, [low_water_mark] * 10, [30.0] * 10, uuid7(), time()]),
-        "finish": (deliveries.FINISH, [*nothing, some, leases, *ends(100)]),
+        "finish": (deliveries.FINISH, ends(some, leases[0])),
         "retry": (deliveries.RETRY, [some, leases, [1.0] * 100, [1] * 100, [None] * 100, time(), [None] * 100]),
         "release": (ordering.RELEASE, [endpoint_ids, keys, [0] * len(keys), *[[None] * len(keys)] * 2, None, time()]),
         "supersede": (ordering.SUPERSEDE, [endpoint_ids, keys]),
@@ -166,9 +169,10 @@ async def hot_statements(
     }
 
 
-def ends(count: int) -> list[Any]:
-    """The other arguments of `FINISH`: delivered, for no reason, and the next of each key goes on and is leased."""
-    return [[None] * count, [1] * count, ["delivered"], [None], [30.0], [True], uuid7(), time()]
+def ends(some: Sequence[UUID], lease_id: UUID) -> list[Any]:
+    """The arguments of `FINISH`: delivered, for no reason, and the next of each key goes on and is leased."""
+    ended = [(id, lease_id, None, "delivered", None, 30.0, True) for id in some]
+    return [recorded([]), ended, uuid7(), time()]
 
 
 async def expect_few_pages(

@@ -35,10 +35,10 @@ def _together(results: Sequence[Result], vault: Vault, keep: int) -> tuple[Alike
         Attempt(one.delivery.id, one.attempt_id, one.began, one.exchange.duration, digest)
         for one, digest in zip(results, digests, strict=True)
     ]
-    return _alike(results[0], digests[0], vault, keep), each
+    return _alike(results[0], vault, keep), each
 
 
-def _alike(result: Result, digest: bytes | None, vault: Vault, keep: int) -> Alike:
+def _alike(result: Result, vault: Vault, keep: int) -> Alike:
     tenant_id, exchange = result.delivery.tenant_id, result.exchange
     outcome, status, detail = words_of(exchange.outcome)
     response = exchange.response
@@ -57,5 +57,4 @@ def _alike(result: Result, digest: bytes | None, vault: Vault, keep: int) -> Ali
         response_type=None if response is None else media_type(response.content_type),
         response_digest=None if response is None else vault.digest_of_answer(tenant_id, response.sha256),
         response_excerpt=(excerpt and vault.seal(tenant_id, "attempts", result.attempt_id, excerpt)) or None,
-        digest=None if digest is None else len(digest),
     )

@@ -81,25 +81,23 @@ FINISH = f"""
 -- break a deadlock, and one of the two is repeated. The function sees what a fan-out has made that these locks waited
 -- for. The first row names those ended, unless that is all of them; the others are what goes on.
 WITH recorded AS ({RECORD}), ours AS MATERIALIZED (
-    SELECT mine.ctid, r.leased_by, r.skipped, r.kind
-    FROM unnest($22::uuid[], $23::uuid[], $24::uuid[], $25::int[]) AS r(delivery_id, leased_by, skipped, kind)
-    CROSS JOIN LATERAL (
+    SELECT mine.ctid, r.* FROM unnest($2::ended[]) AS r CROSS JOIN LATERAL (
         SELECT ctid FROM deliveries WHERE id = r.delivery_id AND lease_id = r.leased_by LIMIT 1
     ) AS mine
 ), gone AS (
     DELETE FROM deliveries d USING ours WHERE d.ctid = ours.ctid AND d.lease_id = ours.leased_by
-    RETURNING d.*, ours.skipped, ours.kind
+    RETURNING d.*, skipped, state, state_reason, lease, goes_on
 ), kept AS (
-    {put_away("($26::text[])[kind]", "($27::text[])[kind]")}
+    {put_away("state", "state_reason")}
 )
-SELECT CASE WHEN count(*) < cardinality($22) THEN coalesce(array_agg(id), '{{}}') END AS ended,
+SELECT CASE WHEN count(*) < cardinality($2) THEN coalesce(array_agg(id), '{{}}') END AS ended,
        {", ".join(["NULL"] * len(Delivery.__struct_fields__))} FROM gone
 UNION ALL
 SELECT NULL, {DELIVERY} FROM (
     SELECT array_agg(endpoint_id) AS endpoints, array_agg(ordering_key) AS keys, array_agg(sequence) AS after,
-           array_agg(skipped) AS skipped, array_agg(($28::float8[])[kind]) AS leases
-    FROM gone WHERE ($29::bool[])[kind] HAVING count(*) > 0
-) AS k CROSS JOIN LATERAL release_next(k.endpoints, k.keys, k.after, k.skipped, k.leases, $30, {time_near("$31")})
+           array_agg(skipped) AS skipped, array_agg(lease) AS leases
+    FROM gone WHERE goes_on HAVING count(*) > 0
+) AS k CROSS JOIN LATERAL release_next(k.endpoints, k.keys, k.after, k.skipped, k.leases, $3, {time_near("$4")})
 """
 FINISH_AGAIN = FINISH.replace(RECORD, RECORD_AGAIN)
 
@@ -253,24 +251,19 @@ async def settle(
     due: set[UUID] = set()
     if finished:
         finished = sorted(finished, key=_lock_order)
-        kinds: dict[tuple[object, ...], int] = {}
-        of_kind = [kinds.setdefault(_kind(f), len(kinds) + 1) for f in finished]
-        ids = [f.delivery.id for f in finished]
-        skipped = [_skipped(f) for f in finished] if any(f.state is DeliveryState.DEAD for f in finished) else []
         (ended, *_), *rows = await connection.fetch(
             FINISH_AGAIN if again else FINISH,
-            *recorded(attempts),
-            *(ids, [f.delivery.lease_id for f in finished], skipped, of_kind),
-            *zip(*kinds, strict=True),
+            recorded(attempts),
+            [_ended(f) for f in finished],
             *(new_id(), now),
         )
-        ours = set(ids if ended is None else ended)
+        ours = {f.delivery.id for f in finished} if ended is None else set(ended)
         leased, due = ordering.released(tuple(row)[1:] for row in rows)
         held = [f.delivery for f in finished if f.hold and f.delivery.id in ours]
         if held := [dead for dead in held if dead.ordering_key is not None]:
             await ordering.hold(connection, held)
     elif attempts:
-        await connection.execute(RECORD_AGAIN if again else RECORD, *recorded(attempts))
+        await connection.execute(RECORD_AGAIN if again else RECORD, recorded(attempts))
     if retried:
         ours |= await _retry(connection, retried, now)
     return Settled(ours, leased, due)
@@ -306,15 +299,12 @@ def _lock_order(finished: Finished) -> tuple[bytes, int]:
     return finished.delivery.endpoint_id.bytes, finished.delivery.ordering_key or 0
 
 
-def _kind(finished: Finished) -> tuple[str, str | None, float | None, bool]:
-    """What few differ in."""
-    goes_on = finished.delivery.ordering_key is not None and not finished.hold
-    return finished.state, finished.reason, finished.lease, goes_on
-
-
-def _skipped(finished: Finished) -> UUID | None:
-    done = finished.delivery
-    return done.event_id if finished.state is DeliveryState.DEAD and not done.unfiltered else None
+def _ended(finished: Finished) -> tuple[object, ...]:
+    """In the order of the type ``ended``."""
+    done, state = finished.delivery, finished.state
+    skipped = done.event_id if state is DeliveryState.DEAD and not done.unfiltered else None
+    goes_on = done.ordering_key is not None and not finished.hold
+    return done.id, done.lease_id, skipped, state, finished.reason, finished.lease, goes_on
 
 
 async def _retry(connection: Connection, retried: Sequence[Retried], now: float | None) -> set[UUID]:

@@ -22,20 +22,22 @@ from .clock import time_near
 from .database import COMMIT_AS_SAID, FULL_SCAN, Connection
 from .finished import has_delivery
 from .notifications import CHANNEL, OUTBOX
-from .rows import columns
+from .rows import columns, records
 
-TELL = """CASE WHEN $12 THEN pg_notify($13, CASE WHEN addressees IS NULL
-    THEN concat_ws(' ', $14::text, sequence, tenant_id, event_id, type, ordering_key) ELSE $14 END) END AS told"""
-"""SQL: what `read_told` reads."""
+
+def _tell(first: int) -> str:
+    """SQL: what `read_told` reads, with three parameters of which that is the first."""
+    return f"""CASE WHEN ${first} THEN pg_notify(${first + 1}, CASE WHEN addressees IS NULL
+    THEN concat_ws(' ', ${first + 2}::text, sequence, tenant_id, event_id, type, ordering_key) ELSE ${first + 2} END)
+    END AS told"""
+
 
 APPEND = f"""
 -- append: all events that arrived while the last commit was under way, with their idempotency keys and what they are
 -- found by, in one commit. Idempotency keys are inserted in sorted order, so that two processes that got the same
 -- retries can't deadlock; what they are found by, so that an index page is gone to once. Workers are told by the way.
 WITH incoming AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::bigint[], $6::int[], $7::bytea[],
-                         $8::bytea[], $9::bytea[], $10::text[], $11::text[])
-        WITH ORDINALITY
+    SELECT * FROM unnest($1::appended[]) WITH ORDINALITY
         AS i(id, tenant_id, type, occurred_at, ordering_key, size, body, key, fingerprint, addressees, lookups, n)
 ), claimed AS (
     INSERT INTO idempotency_keys (tenant_id, key, fingerprint, event_id)
@@ -53,7 +55,7 @@ WITH incoming AS MATERIALIZED (
 , taken AS (
     INSERT INTO outbox (tenant_id, event_id, type, ordering_key, addressees)
     SELECT tenant_id, id, type, ordering_key, addressees::uuid[] FROM fresh ORDER BY n
-    RETURNING event_id, {TELL}
+    RETURNING event_id, {_tell(2)}
 )
 SELECT now() AS accepted_at, count(*) = cardinality($1) AS are_all,
        CASE WHEN count(*) < cardinality($1) THEN array_agg(event_id) END AS stored FROM taken
@@ -77,7 +79,7 @@ WITH claimed AS (
 )
 INSERT INTO outbox (tenant_id, event_id, type, ordering_key, addressees)
 SELECT $2, $1, $3, $5, $10::text::uuid[] FROM fresh
-RETURNING event_id, now() AS accepted_at, {TELL}
+RETURNING event_id, now() AS accepted_at, {_tell(12)}
 """
 
 EARLIER = """
@@ -141,16 +143,14 @@ INSERT INTO deliveries (id, tenant_id, endpoint_id, event_id, type, sequence, or
                         reason, unfiltered)
 SELECT id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key,
        CASE WHEN due THEN now() + make_interval(secs => coalesce(lease, 0)) END,
-       (lease IS NOT NULL)::int, CASE WHEN lease IS NOT NULL THEN $12::uuid END, reason, unfiltered
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::bigint[], $8::bool[],
-            $9::float8[], $10::text[], $11::bool[])
-    AS n(id, tenant_id, endpoint_id, event_id, type, sequence, ordering_key, due, lease, reason, unfiltered)
+       (lease IS NOT NULL)::int, CASE WHEN lease IS NOT NULL THEN $2::uuid END, reason, unfiltered
+FROM unnest($1::new_delivery[])
 """
 
 INSERT_WITH_BODIES = f"""
 -- insert with bodies: the same, and what is about to be sent comes by the way
 WITH made AS ({INSERT_DELIVERIES})
-SELECT id, body FROM events WHERE {among("$13")}
+SELECT id, body FROM events WHERE {among("$3")}
 """
 
 FAN_OUT = f"""
@@ -249,7 +249,7 @@ async def append(connection: Connection, events: Sequence[Appended], notify: boo
     if len(events) == 1:
         rows = await connection.fetch(APPEND_ONE, *msgspec.structs.astuple(events[0]), notify, CHANNEL, OUTBOX)
         return {row["event_id"]: row["accepted_at"] for row in rows}
-    row = await connection.fetchrow(APPEND, *columns(Appended, events), notify, CHANNEL, OUTBOX)
+    row = await connection.fetchrow(APPEND, records(events), notify, CHANNEL, OUTBOX)
     assert row is not None
     return dict.fromkeys([event.id for event in events] if row["are_all"] else row["stored"] or (), row["accepted_at"])
 
@@ -335,7 +335,7 @@ async def insert_deliveries(
 ) -> dict[UUID, bytes]:
     """Returns the sealed bodies of these events, by their ids."""
     if not bodies_of:
-        await connection.execute(INSERT_DELIVERIES, *columns(NewDelivery, new), lease_id)
+        await connection.execute(INSERT_DELIVERIES, records(new), lease_id)
         return {}
-    rows = await connection.fetch(INSERT_WITH_BODIES, *columns(NewDelivery, new), lease_id, sorted(bodies_of))
+    rows = await connection.fetch(INSERT_WITH_BODIES, records(new), lease_id, sorted(bodies_of))
     return {row["id"]: row["body"] for row in rows}

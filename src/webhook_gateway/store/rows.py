@@ -1,4 +1,4 @@
-"""Rows of a statement by column name, and columns for one that takes arrays (``unnest``)."""
+"""Rows of a statement by column name, and rows and columns for one that takes arrays (``unnest``)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ async def one(connection: AsyncConnection, statement: Executable) -> RowMapping:
 
 async def every(connection: AsyncConnection, statement: Executable) -> list[RowMapping]:
     return list((await connection.execute(statement)).mappings())
+
+
+def records(rows: Sequence[msgspec.Struct]) -> list[tuple[object, ...]]:
+    """For an array of a composite type, whose attributes are in the order of the struct's fields. The driver looks at
+    each row whether it is an array itself; of columns at each value, which costs more than all the rest."""
+    return list(map(msgspec.structs.astuple, rows))
 
 
 def columns(kind: type[msgspec.Struct], rows: Sequence[msgspec.Struct]) -> list[Sequence[object]]:
