@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from urllib.parse import urlsplit
 
@@ -99,11 +100,15 @@ async def _cut(stage: Stage, machines: list[Machine]) -> None:
 
 
 async def _wait_for_both(stage: Stage, machines: list[Machine], made: list[float]) -> None:
-    async def both() -> bool:
-        new = [await machine.attempts() - before for machine, before in zip(machines, made, strict=True)]
-        return min(new) > 0 and min(new) >= SHARE * sum(new)
+    """Each makes requests again, and from then on its part of them: who was away needs long to have made it of all."""
 
-    await until(both, "both machines make requests", LEASE + GRACE)
+    async def each_makes(least: float) -> bool:
+        new = [await machine.attempts() - before for machine, before in zip(machines, made, strict=True)]
+        return min(new) > 0 and min(new) >= least * sum(new)
+
+    await until(partial(each_makes, 0.0), "both machines make requests", LEASE + GRACE)
+    made = [await machine.attempts() for machine in machines]
+    await until(partial(each_makes, SHARE), "both machines make their part of the requests", GRACE)
 
 
 def _times(stage: Stage) -> list[float]:
