@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from .house import House
 from .link import Link
+from .producer import TYPES
 from .report import Report
 from .stage import LEASE, Stage, free_port, until
 
@@ -54,7 +55,7 @@ async def f21_cut_one_machine_off(house: House) -> Report:
     async with house.stage(workers=0) as stage, AsyncExitStack() as stack:
         stage.partner.latency = 0.05
         machines = [await stack.enter_async_context(_machine(stage, address)) for address in ADDRESSES]
-        async with stage.load():
+        async with stage.load(types=TYPES):
             for _ in range(stage.length.times(4)):
                 await _cut(stage, machines)
         return await stage.account(resumed_within=LEASE + GRACE)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -17,6 +17,8 @@ from typing import Any
 import aiohttp
 
 TYPE = "medical_record.updated"
+TYPES = (TYPE, "patient.updated", "consent.changed", "patient.erasure_requested")
+"""All of one ordering key. Of two workers each is the first for some of them."""
 PATIENTS = 40
 DATA: dict[str, Any] = {
     "record_id": "rec_1",
@@ -28,6 +30,9 @@ DATA: dict[str, Any] = {
     "resource": {"type": "Condition", "id": "cond_51aa", "version": 4},
     "author_practitioner_id": "prac_2f81",
     "sensitivity": ["N"],
+    "consent_id": "con_1",
+    "request_id": "req_1",
+    "version": 1,
 }
 
 
@@ -86,11 +91,13 @@ class Producer:
         self._numbers = numbers or count()
         self._posts: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._types: Sequence[str] = ()
         self._session: aiohttp.ClientSession | None = None
         self._steady: asyncio.Task[None] | None = None
 
-    def begin(self, rate: float) -> None:
-        """Posts ``rate`` events a second from now on."""
+    def begin(self, rate: float, types: Sequence[str] = (TYPE,)) -> None:
+        """Posts ``rate`` events a second from now on, of these types in turn."""
+        self._types = types
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=15)
         )
@@ -124,7 +131,9 @@ class Producer:
 
     async def _post_until_accepted(self, number: int) -> None:
         key, wait = f"post-{number}", 0.1
-        body = json.dumps({"type": TYPE, "data": data(number), "idempotency_key": key}).encode()
+        body = json.dumps(
+            {"type": self._types[number % len(self._types)], "data": data(number), "idempotency_key": key}
+        ).encode()
         while not await self._post(key, body):
             await asyncio.sleep(wait)
             wait = min(wait * 2, 2.0)

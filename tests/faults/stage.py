@@ -32,7 +32,7 @@ from webhook_gateway.operations.first_start import issue_key
 
 from .link import Link
 from .partner import Bookkeeper
-from .producer import Ledger, Producer
+from .producer import TYPE, Ledger, Producer
 from .report import Report
 
 RATE = 80.0
@@ -270,10 +270,12 @@ class Stage:
     # Load
 
     @asynccontextmanager
-    async def load(self, rate: float = RATE, *, flowing: bool = True) -> AsyncIterator[None]:
+    async def load(
+        self, rate: float = RATE, *, flowing: bool = True, types: Sequence[str] = (TYPE,)
+    ) -> AsyncIterator[None]:
         """Events at a steady rate until the fault is over; where they are ``flowing``, from the first delivered on."""
         producer = Producer(self.ledger, self.address, self.key, self._numbers)
-        producer.begin(rate)
+        producer.begin(rate, types)
         try:
             if flowing:
                 await self.wait_for_traffic()
