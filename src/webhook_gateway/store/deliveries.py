@@ -255,7 +255,8 @@ async def settle(
             FINISH_AGAIN if again else FINISH,
             recorded(attempts),
             [_ended(f) for f in finished],
-            *(new_id(), now),
+            new_id(),
+            now,
         )
         ours = {f.delivery.id for f in finished} if ended is None else set(ended)
         leased, due = ordering.released(tuple(row)[1:] for row in rows)

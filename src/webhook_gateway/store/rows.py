@@ -34,4 +34,4 @@ def records(rows: Sequence[msgspec.Struct]) -> list[tuple[object, ...]]:
 
 def columns(kind: type[msgspec.Struct], rows: Sequence[msgspec.Struct]) -> list[Sequence[object]]:
     """An array for each field of the struct, in the order of its fields."""
-    return list(zip(*map(msgspec.structs.astuple, rows), strict=True)) or [()] * len(kind.__struct_fields__)
+    return list(zip(*records(rows), strict=True)) or [()] * len(kind.__struct_fields__)
